@@ -1,0 +1,161 @@
+//! RabbitMQ as both of its users see it: the queue, its limits, and the message that carries a claim.
+//!
+//! Invariants: the queue is a quorum queue, so a confirmed claim is on disk; it refuses new claims when full instead of
+//! dropping the oldest; a message that cannot be handled goes to the dead-letter queue, at least once, never away.
+
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::protocol::basic::AMQPProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel};
+
+use crate::domain::Claim;
+use crate::error::{Error, Result};
+use crate::settings::{AmqpSettings, Namespace};
+
+/// A claim is delivered again when a consumer dies with it. A consumer that finds its servers away holds its batch and
+/// waits instead of giving it back, so a claim comes here only after its consumers died that many times.
+const DELIVERY_LIMIT: i64 = 100;
+
+/// Says what the body of a message is, so that a consumer can tell an older form from a newer one.
+const MESSAGE_TYPE: &str = "claim.v1";
+
+/// AMQP's number for a message that is written to disk.
+const PERSISTENT: u8 = 2;
+
+/// The queues of one installation.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// Accepted claims.
+    pub claims: ShortString,
+    /// Messages that could not be handled, for an operator to look at.
+    pub dead: ShortString,
+    max: u32,
+}
+
+impl Queues {
+    /// The queues of an installation.
+    #[must_use]
+    pub fn new(namespace: &Namespace, settings: &AmqpSettings) -> Self {
+        Self {
+            claims: format!("{namespace}.claims").into(),
+            dead: format!("{namespace}.claims.dead").into(),
+            max: settings.queue_max,
+        }
+    }
+
+    /// Makes the queues if they aren't there.
+    ///
+    /// # Errors
+    /// The broker's; `PRECONDITION_FAILED` when a queue exists with other settings than these.
+    pub async fn declare(&self, channel: &Channel) -> Result<()> {
+        let mut dead = quorum_queue(self.max);
+        dead.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+        let mut claims = dead.clone();
+        claims.insert("x-dead-letter-exchange".into(), text(""));
+        claims.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
+        claims.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        channel.queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), dead).await?;
+        channel.queue_declare(self.claims.clone(), QueueDeclareOptions::durable(), claims).await?;
+        Ok(())
+    }
+}
+
+/// Full queues refuse: the default would drop the oldest claim, which is the first come.
+fn quorum_queue(max: u32) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(i64::from(max)));
+    arguments.insert("x-overflow".into(), text("reject-publish"));
+    arguments
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+/// The body of a claim's message.
+///
+/// # Errors
+/// None in practice: a claim is three numbers.
+pub fn encode(claim: &Claim) -> Result<Vec<u8>> {
+    serde_json::to_vec(claim).map_err(|error| Error::Broken(format!("cannot encode a claim: {error}")))
+}
+
+/// The properties of a claim's message.
+#[must_use]
+pub fn properties() -> AMQPProperties {
+    BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_type(MESSAGE_TYPE.into())
+        .with_delivery_mode(PERSISTENT)
+}
+
+/// The claim in a message.
+///
+/// # Errors
+/// Why it is none: a poison message, which stays one however often it is delivered.
+pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Claim, String> {
+    match properties.kind() {
+        Some(kind) if kind.as_str() == MESSAGE_TYPE => {}
+        Some(kind) => return Err(format!("its type is {kind}, not {MESSAGE_TYPE}")),
+        None => return Err(format!("it has no type; {MESSAGE_TYPE} was expected")),
+    }
+    serde_json::from_slice(body).map_err(|error| format!("its body is no claim: {error}"))
+}
+
+/// Connects to the broker under a name that its management page shows.
+///
+/// # Errors
+/// The broker's, or the deadline.
+pub async fn connect(settings: &AmqpSettings, name: &str) -> Result<lapin::Connection> {
+    let properties = connection_properties(name);
+    within(settings.amqp_deadline, "connecting to RabbitMQ", async {
+        Ok(lapin::Connection::connect(settings.amqp_url.reveal(), properties).await?)
+    })
+    .await
+}
+
+/// What every connection of ours tells the broker. No automatic recovery: after a failure a channel is opened anew,
+/// because confirms and acknowledgements of the old one are void.
+#[must_use]
+pub fn connection_properties(name: &str) -> lapin::ConnectionProperties {
+    lapin::ConnectionProperties::default().with_connection_name(name.into())
+}
+
+/// Ends `work` with the broker at a deadline: lapin itself waits for ever while the broker blocks its publishers.
+///
+/// # Errors
+/// Those of the work, or [`Error::Deadline`].
+pub async fn within<T>(
+    limit: Duration,
+    what: &'static str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::Deadline { what, limit }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AccountId, CampaignId};
+
+    #[test]
+    fn a_claim_survives_its_message() {
+        let claim =
+            Claim { campaign_id: CampaignId(1), account_id: AccountId(u64::MAX), accepted_at_ms: 1_900_000_000_000 };
+
+        assert_eq!(decode(&properties(), &encode(&claim).unwrap()).unwrap(), claim);
+    }
+
+    #[test]
+    fn a_poison_message_is_told_by_its_reason() {
+        let body = br#"{"campaign_id":1,"account_id":2,"accepted_at_ms":3}"#;
+
+        assert!(decode(&BasicProperties::default(), body).unwrap_err().contains("no type"));
+        assert!(decode(&properties().with_type("claim.v9".into()), body).unwrap_err().contains("claim.v9"));
+        assert!(decode(&properties(), b"{\"campaign_id\":1}").unwrap_err().contains("account_id"));
+        assert!(decode(&properties(), b"\xff").is_err());
+    }
+}

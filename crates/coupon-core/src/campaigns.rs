@@ -1,0 +1,301 @@
+//! Campaign state in the memory of an API: does it exist, is it open, is it sold out, and who has won?
+//!
+//! A claim reads it without waiting for anything; one task re-reads all campaigns in use every half second, in one
+//! statement. Invariants: "sold out" here was true in committed state at most [`SOLD_OUT_MAX_AGE`] ago, and the winners
+//! kept with it hold everyone who had a coupon then, so that a winner who asks again is never told 409.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use mysql_async::Conn;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use xorf::{BinaryFuse8, Filter};
+
+use crate::domain::{AccountId, Campaign, CampaignId, Window};
+use crate::error::{Error, Result};
+use crate::mysql::campaigns::CampaignWithStock;
+use crate::mysql::{self, Mysql};
+
+/// How often the state of campaigns in use is read again.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
+
+/// A notice of a change brings the next reading forward to this, so that many notices don't become many readings.
+const REFRESH_AT_MOST_EVERY: Duration = Duration::from_millis(25);
+
+/// A restock must be seen within about a second, so an older "sold out" is not passed on.
+const SOLD_OUT_MAX_AGE: Duration = Duration::from_millis(1500);
+
+/// While MySQL is away, campaigns known to be open stay so for this long: the queue way goes on accepting claims.
+const OPEN_MAX_AGE: Duration = Duration::from_secs(60);
+
+/// A campaign that nobody asks for is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(10);
+
+/// Campaigns kept in memory, unknown ones included, against clients that try numbers.
+const CAMPAIGNS_MAX: u64 = 10_000;
+
+/// Campaigns read in one statement.
+const CAMPAIGNS_PER_STATEMENT: usize = 500;
+
+/// What to do with a claim, as far as memory can tell.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Admission {
+    /// Take it on.
+    Open,
+    /// There is no such campaign.
+    Unknown,
+    /// The campaign opens later.
+    NotOpen,
+    /// The campaign is over.
+    Closed,
+    /// No coupon is free and this account has none.
+    SoldOut,
+    /// No coupon is free, but this account may have one: look it up.
+    MayHaveWon,
+}
+
+/// What is known of a campaign.
+#[derive(Debug)]
+pub struct State {
+    /// The campaign, if there is one.
+    pub campaign: Option<Campaign>,
+    winners: Option<Arc<Winners>>,
+    read_at: Instant,
+}
+
+impl State {
+    /// What to do with a claim of this account.
+    #[must_use]
+    pub fn admit(&self, account: AccountId, now: OffsetDateTime) -> Admission {
+        let Some(campaign) = &self.campaign else { return Admission::Unknown };
+        match (campaign.window(now), &self.winners) {
+            (Window::NotOpen, _) => Admission::NotOpen,
+            (Window::Closed, _) => Admission::Closed,
+            (Window::Open, None) => Admission::Open,
+            (Window::Open, Some(winners)) if winners.may_contain(account) => Admission::MayHaveWon,
+            (Window::Open, Some(_)) => Admission::SoldOut,
+        }
+    }
+
+    /// Whether no coupon is free.
+    #[must_use]
+    pub fn is_sold_out(&self) -> bool {
+        self.winners.is_some()
+    }
+
+    /// Whether this account surely has no coupon, and none is free.
+    #[must_use]
+    pub fn is_sold_out_for(&self, account: AccountId) -> bool {
+        self.winners.as_ref().is_some_and(|winners| !winners.may_contain(account))
+    }
+
+    fn max_age(&self) -> Duration {
+        if self.is_sold_out() { SOLD_OUT_MAX_AGE } else { OPEN_MAX_AGE }
+    }
+}
+
+/// The accounts that hold a coupon of a campaign, in about nine bits each: "no" is certain, "yes" is right in 255 of
+/// 256 cases.
+#[derive(Debug)]
+struct Winners {
+    filter: Option<BinaryFuse8>,
+    coupons: u64,
+}
+
+impl Winners {
+    fn new(accounts: &[u64], coupons: u64) -> Result<Self> {
+        let filter = if accounts.is_empty() {
+            None
+        } else {
+            let filter = BinaryFuse8::try_from(accounts)
+                .map_err(|reason| Error::Broken(format!("no filter for {} winners: {reason}", accounts.len())))?;
+            Some(filter)
+        };
+        Ok(Self { filter, coupons })
+    }
+
+    fn may_contain(&self, account: AccountId) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.contains(&account.0))
+    }
+}
+
+/// The campaigns in use. Cheap to clone.
+#[derive(Clone)]
+pub struct Campaigns {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    mysql: Mysql,
+    states: moka::future::Cache<CampaignId, Arc<Entry>>,
+    counts: moka::future::Cache<CampaignId, u64>,
+    changed: Notify,
+}
+
+impl Campaigns {
+    /// Starts the task that keeps campaigns up to date; it ends when the last clone is dropped.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn start(mysql: Mysql) -> Self {
+        let inner = Arc::new(Inner {
+            mysql,
+            states: moka::future::Cache::builder().max_capacity(CAMPAIGNS_MAX).time_to_idle(FORGET_AFTER).build(),
+            counts: moka::future::Cache::builder()
+                .max_capacity(CAMPAIGNS_MAX)
+                .time_to_live(Duration::from_secs(1))
+                .build(),
+            changed: Notify::new(),
+        });
+        tokio::spawn(keep_fresh(Arc::downgrade(&inner)));
+        Self { inner }
+    }
+
+    /// The state of a campaign: from memory, or from MySQL when it is asked for the first time.
+    ///
+    /// # Errors
+    /// MySQL's, when the state isn't known or is too old to be passed on.
+    pub async fn state(&self, campaign: CampaignId) -> Result<Arc<State>> {
+        let inner = &self.inner;
+        let entry = inner
+            .states
+            .try_get_with(campaign, async {
+                let state = inner.read(vec![(campaign, None)]).await?.pop();
+                let state = state.ok_or_else(|| Error::Broken(String::from("a campaign was not read")))?;
+                Ok::<_, Error>(Arc::new(Entry::new(Arc::new(state))))
+            })
+            .await
+            .map_err(|error: Arc<Error>| shared(&error))?;
+        let state = current(&entry);
+        if state.read_at.elapsed() > state.max_age() {
+            return Err(Error::Deadline { what: "reading the campaign again", limit: state.max_age() });
+        }
+        Ok(state)
+    }
+
+    /// The state of a campaign if it is in memory and not too old, whoever asked for it.
+    pub async fn known(&self, campaign: CampaignId) -> Option<Arc<State>> {
+        let entry = self.inner.states.get(&campaign).await?;
+        let state = current(&entry);
+        (state.read_at.elapsed() <= state.max_age()).then_some(state)
+    }
+
+    /// How many coupons of a campaign are free, counted at most a second ago.
+    ///
+    /// # Errors
+    /// MySQL's.
+    pub async fn count_free(&self, campaign: CampaignId) -> Result<u64> {
+        let mysql = &self.inner.mysql;
+        let count = mysql.run(async move |mut conn: Conn| mysql::campaigns::count_free(&mut conn, campaign).await);
+        self.inner.counts.try_get_with(campaign, count).await.map_err(|error: Arc<Error>| shared(&error))
+    }
+
+    /// Says that a campaign's state has changed, as when a claim found no coupon: it is read again at once.
+    pub fn notice_change(&self) {
+        self.inner.changed.notify_one();
+    }
+}
+
+/// A campaign's place in memory: readers take what is there, the refresh replaces it.
+type Entry = RwLock<Arc<State>>;
+
+fn current(entry: &Entry) -> Arc<State> {
+    Arc::clone(&entry.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn replace(entry: &Entry, state: State) {
+    *entry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+}
+
+/// Those who wait for one reading share its failure.
+fn shared(error: &Error) -> Error {
+    if error.is_retryable() {
+        tracing::warn!(%error, "cannot read a campaign");
+        Error::Full { what: "the way to MySQL" }
+    } else {
+        Error::Broken(error.to_string())
+    }
+}
+
+async fn keep_fresh(inner: std::sync::Weak<Inner>) {
+    loop {
+        let began = Instant::now();
+        let Some(inner) = inner.upgrade() else { return };
+        inner.refresh().await;
+        let changed = async {
+            inner.changed.notified().await;
+            tokio::time::sleep(REFRESH_AT_MOST_EVERY.saturating_sub(began.elapsed())).await;
+        };
+        // A timer beside the notice, not only after it: the last user may be gone.
+        let _ = tokio::time::timeout(REFRESH_EVERY.saturating_sub(began.elapsed()), changed).await;
+    }
+}
+
+impl Inner {
+    /// Reads all campaigns in use again. What can't be read keeps its old state until that is too old.
+    async fn refresh(&self) {
+        // Iterating is not a use, so a campaign that nobody asks for is still forgotten.
+        let entries: Vec<(CampaignId, Arc<Entry>)> = self.states.iter().map(|(id, entry)| (*id, entry)).collect();
+        for entries in entries.chunks(CAMPAIGNS_PER_STATEMENT) {
+            let asked = entries.iter().map(|(id, entry)| (*id, current(entry).winners.clone())).collect();
+            match self.read(asked).await {
+                Ok(states) => entries.iter().zip(states).for_each(|((_, entry), state)| replace(entry, state)),
+                Err(error) => tracing::warn!(%error, "cannot read campaigns again"),
+            }
+        }
+    }
+
+    /// Reads campaigns, with the winners known so far, and gives their states in the same order.
+    async fn read(&self, asked: Vec<(CampaignId, Option<Arc<Winners>>)>) -> Result<Vec<State>> {
+        let read_at = Instant::now();
+        let ids: Vec<CampaignId> = asked.iter().map(|(id, _)| *id).collect();
+        let found = self.mysql.run(async move |mut conn: Conn| mysql::campaigns::with_stock(&mut conn, &ids).await);
+        let mut found: HashMap<CampaignId, CampaignWithStock> =
+            found.await?.into_iter().map(|found| (found.campaign.id, found)).collect();
+
+        let mut states = Vec::with_capacity(asked.len());
+        for (id, known) in asked {
+            let (campaign, winners) = match found.remove(&id) {
+                None => (None, None),
+                Some(CampaignWithStock { campaign, free: true }) => (Some(campaign), None),
+                Some(CampaignWithStock { campaign, free: false }) => {
+                    let winners = self.winners(&campaign, known).await?;
+                    (Some(campaign), Some(winners))
+                }
+            };
+            states.push(State { campaign, winners, read_at });
+        }
+        Ok(states)
+    }
+
+    /// The winners of a campaign that was just seen sold out. Those known will do as long as its stock is the same:
+    /// nobody can have won since.
+    async fn winners(&self, campaign: &Campaign, known: Option<Arc<Winners>>) -> Result<Arc<Winners>> {
+        if let Some(known) = known.filter(|known| known.coupons == campaign.coupons) {
+            return Ok(known);
+        }
+        let id = campaign.id;
+        let accounts = self.mysql.run(async move |mut conn: Conn| mysql::campaigns::winners(&mut conn, id).await);
+        Ok(Arc::new(Winners::new(&accounts.await?, campaign.coupons)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_winner_is_never_taken_for_a_stranger() {
+        for count in [0_u64, 1, 2, 3, 10, 1_000, 100_000] {
+            let accounts: Vec<u64> = (1..=count).collect();
+            let winners = Winners::new(&accounts, count).unwrap();
+
+            assert!(accounts.iter().all(|account| winners.may_contain(AccountId(*account))), "{count} winners");
+            let strangers = (count + 1..=count + 100_000).filter(|id| winners.may_contain(AccountId(*id))).count();
+            assert!(strangers < 1_000, "{strangers} of 100,000 strangers were taken for one of {count} winners");
+        }
+    }
+}

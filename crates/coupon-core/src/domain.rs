@@ -1,0 +1,182 @@
+//! The words of the system as types. Pure: no I/O, so every rule here can be tested without a server.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = std::num::ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+id! {
+    /// A campaign: a kind of coupon, with its stock and its window.
+    CampaignId
+}
+id! {
+    /// Whoever claims: an account of the shop, 1 or above.
+    AccountId
+}
+
+/// A coupon's code: a random UUID (version 4), so that nobody can guess one.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
+#[serde(transparent)]
+pub struct CouponId(pub Uuid);
+
+impl CouponId {
+    /// A new code.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for CouponId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What makes a claim the same claim: an account gets at most one coupon of a campaign.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClaimKey {
+    /// The campaign claimed from.
+    pub campaign_id: CampaignId,
+    /// The account that claims.
+    pub account_id: AccountId,
+}
+
+/// An accepted claim on its way to an outcome.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Claim {
+    /// The campaign claimed from.
+    pub campaign_id: CampaignId,
+    /// The account that claims.
+    pub account_id: AccountId,
+    /// When the API accepted it, in milliseconds since the Unix epoch: "first come" is decided by this stamp.
+    pub accepted_at_ms: u64,
+}
+
+impl Claim {
+    /// Which claim this is, whenever it was made.
+    #[must_use]
+    pub fn key(&self) -> ClaimKey {
+        ClaimKey { campaign_id: self.campaign_id, account_id: self.account_id }
+    }
+}
+
+/// What became of a claim. `Issued` never changes once it has been said; `SoldOut` is said only while no coupon of
+/// the campaign is free.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The account holds this coupon.
+    Issued {
+        /// The coupon's code.
+        coupon_id: CouponId,
+    },
+    /// No coupon was left.
+    SoldOut,
+    /// Not decided yet, or never claimed.
+    Pending,
+}
+
+/// A campaign as operators made it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Campaign {
+    /// Its number, in every address.
+    pub id: CampaignId,
+    /// For people.
+    pub name: String,
+    /// Claims are refused before this instant; `None` = open from the start.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub opens_at: Option<OffsetDateTime>,
+    /// Claims are refused from this instant on; `None` = never closes.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub closes_at: Option<OffsetDateTime>,
+    /// How many coupons it has, issued or free.
+    pub coupons: u64,
+}
+
+/// Where an instant lies in a campaign's window.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Window {
+    /// Before `opens_at`.
+    NotOpen,
+    /// Claims are taken.
+    Open,
+    /// From `closes_at` on.
+    Closed,
+}
+
+impl Campaign {
+    /// Where `now` lies in the window: `opens_at` belongs to it, `closes_at` does not.
+    #[must_use]
+    pub fn window(&self, now: OffsetDateTime) -> Window {
+        if self.opens_at.is_some_and(|opens_at| now < opens_at) {
+            Window::NotOpen
+        } else if self.closes_at.is_some_and(|closes_at| now >= closes_at) {
+            Window::Closed
+        } else {
+            Window::Open
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_window_includes_its_start_and_excludes_its_end() {
+        let campaign = Campaign {
+            id: CampaignId(1),
+            name: String::from("noon"),
+            opens_at: Some(datetime!(2030-01-01 12:00 UTC)),
+            closes_at: Some(datetime!(2030-01-01 13:00 UTC)),
+            coupons: 0,
+        };
+
+        assert_eq!(campaign.window(datetime!(2030-01-01 11:59:59.999 UTC)), Window::NotOpen);
+        assert_eq!(campaign.window(datetime!(2030-01-01 12:00 UTC)), Window::Open);
+        assert_eq!(campaign.window(datetime!(2030-01-01 12:59:59.999 UTC)), Window::Open);
+        assert_eq!(campaign.window(datetime!(2030-01-01 13:00 UTC)), Window::Closed);
+    }
+
+    #[test]
+    fn outcomes_are_told_by_their_status() {
+        let issued = Outcome::Issued { coupon_id: CouponId(Uuid::nil()) };
+
+        assert_eq!(
+            serde_json::to_value(issued).unwrap(),
+            serde_json::json!({"status": "issued", "coupon_id": "00000000-0000-0000-0000-000000000000"}),
+        );
+        assert_eq!(serde_json::to_value(Outcome::SoldOut).unwrap(), serde_json::json!({"status": "sold_out"}));
+    }
+}

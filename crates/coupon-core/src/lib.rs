@@ -1,0 +1,27 @@
+//! The domain of the coupon system and what two or more of its services share.
+//!
+//! ```text
+//! queue     producer-api ── broker::Publisher's queue ──> queue-consumer ── reservations, mysql ──> MySQL
+//! skiplock  skiplock-api ── mysql ──> MySQL
+//! ```
+//!
+//! Services depend on this crate and never on each other. MySQL is the only truth: whatever [`broker`] or [`outcomes`]
+//! lose, except a confirmed message, can be rebuilt from it.
+
+pub mod audit;
+pub mod broker;
+pub mod campaigns;
+pub mod claims;
+pub mod domain;
+pub mod error;
+pub mod http;
+pub mod keys;
+pub mod mysql;
+pub mod outcomes;
+pub mod process;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use domain::{AccountId, Campaign, CampaignId, Claim, ClaimKey, CouponId, Outcome};
+pub use error::{Class, Error, Result};

@@ -1,0 +1,68 @@
+//! Reading and issuing coupons: the statements of [`super::sql`] with typed parameters and results.
+//!
+//! Invariant: [`issue`] is the only place that writes an account into a coupon for more than one row, and it never
+//! overwrites one.
+
+use std::collections::HashMap;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use super::sql;
+use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId};
+use crate::error::Result;
+
+/// The coupons that these accounts hold; a claim without one is not in the map.
+///
+/// # Errors
+/// MySQL's.
+pub async fn coupons_of<C: Queryable>(conn: &mut C, claims: &[ClaimKey]) -> Result<HashMap<ClaimKey, CouponId>> {
+    if claims.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut found = HashMap::with_capacity(claims.len());
+    let rows: Vec<(u64, u64, uuid::Uuid)> = conn.query(sql::coupons_of(claims)).await?;
+    for (campaign, account, id) in rows {
+        let key = ClaimKey { campaign_id: CampaignId(campaign), account_id: AccountId(account) };
+        found.insert(key, CouponId(id));
+    }
+    Ok(found)
+}
+
+/// The coupon that one account holds, if it holds one.
+///
+/// # Errors
+/// MySQL's.
+pub async fn coupon_of(conn: &mut Conn, claim: ClaimKey) -> Result<Option<CouponId>> {
+    Ok(coupons_of(conn, &[claim]).await?.remove(&claim))
+}
+
+/// Writes accounts into coupons that are free, and tells how many were. Fewer than asked means that some coupons were
+/// taken, or some accounts had one: [`coupons_of`] tells which.
+///
+/// # Errors
+/// MySQL's.
+pub async fn issue(conn: &mut Conn, coupons: &[(CouponId, AccountId)]) -> Result<usize> {
+    if coupons.is_empty() {
+        return Ok(0);
+    }
+    conn.query_drop(sql::issue(coupons)).await?;
+    Ok(usize::try_from(conn.affected_rows()).unwrap_or(usize::MAX))
+}
+
+/// Up to `limit` coupons that are free in committed state. None is the proof of sold out.
+///
+/// # Errors
+/// MySQL's.
+pub async fn free_coupons(conn: &mut Conn, campaign: CampaignId, limit: usize) -> Result<Vec<CouponId>> {
+    let ids: Vec<uuid::Uuid> = conn.query(sql::free_coupons(campaign, limit)).await?;
+    Ok(ids.into_iter().map(CouponId).collect())
+}
+
+/// Whether one coupon is free in committed state.
+///
+/// # Errors
+/// MySQL's.
+pub async fn is_one_free(conn: &mut Conn, campaign: CampaignId) -> Result<bool> {
+    Ok(!free_coupons(conn, campaign, 1).await?.is_empty())
+}

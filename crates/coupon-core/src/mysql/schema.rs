@@ -1,0 +1,84 @@
+//! The schema and its version: embedded migrations, run by `couponctl migrate` only.
+//!
+//! Invariant: a service never changes the schema; it refuses to start on one that it was not built for.
+
+use mysql_async::prelude::Queryable;
+use refinery::Runner;
+
+use super::Mysql;
+use crate::error::{Error, Result};
+use crate::settings::MysqlSettings;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// The version that this build was made for.
+#[must_use]
+pub fn wanted() -> u32 {
+    runner().get_migrations().iter().map(|migration| u32::try_from(migration.version()).unwrap_or(0)).max().unwrap_or(0)
+}
+
+fn runner() -> Runner {
+    embedded::migrations::runner()
+}
+
+/// Makes the database if it isn't there and brings its schema up to date. Returns the names of what was applied.
+///
+/// # Errors
+/// MySQL's, or a migration that was changed after it had been applied.
+pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
+    create_database(settings).await?;
+    // The migration library wants a pool of the driver's own.
+    let mut pool = mysql_async::Pool::from_url(settings.mysql_url.reveal())?;
+    let report = runner().run_async(&mut pool).await.map_err(|error| Error::Broken(format!("migration: {error}")));
+    pool.disconnect().await?;
+    Ok(report?.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+async fn create_database(settings: &MysqlSettings) -> Result<()> {
+    let options = mysql_async::Opts::from_url(settings.mysql_url.reveal()).map_err(mysql_async::Error::from)?;
+    let name = options.db_name().unwrap_or_default().replace('`', "``");
+    let options = mysql_async::OptsBuilder::from_opts(options).db_name(None::<String>).prefer_socket(false);
+    let mut conn = mysql_async::Conn::new(options).await?;
+    let created = conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await;
+    // An account that may not create databases can still migrate one that is there; the migration's own error tells.
+    if let Err(error) = created {
+        tracing::debug!(%error, "cannot create the database");
+    }
+    Ok(conn.disconnect().await?)
+}
+
+/// Checks that the schema is the one this build was made for.
+///
+/// # Errors
+/// MySQL's, or [`Error::Broken`] with the command that brings the schema up.
+pub async fn check(mysql: &Mysql) -> Result<()> {
+    const NO_SUCH_TABLE: u16 = 1146;
+    const UNKNOWN_DATABASE: u16 = 1049;
+
+    let version = mysql
+        .run(async |mut conn: mysql_async::Conn| {
+            Ok(conn.query_first::<Option<u32>, _>("SELECT MAX(version) FROM refinery_schema_history").await?.flatten())
+        })
+        .await;
+    let found = match version {
+        Ok(version) => version.unwrap_or(0),
+        Err(Error::Mysql(mysql_async::Error::Server(error)))
+            if error.code == NO_SUCH_TABLE || error.code == UNKNOWN_DATABASE =>
+        {
+            0
+        }
+        Err(error) => return Err(error),
+    };
+    let wanted = wanted();
+    match found {
+        _ if found == wanted => Ok(()),
+        _ if found < wanted => Err(Error::Broken(format!(
+            "the schema is at version {found}, this build needs {wanted}: run `couponctl migrate`"
+        ))),
+        _ => Err(Error::Broken(format!(
+            "the schema is at version {found}, newer than this build's {wanted}: run a newer build"
+        ))),
+    }
+}

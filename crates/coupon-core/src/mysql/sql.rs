@@ -1,0 +1,87 @@
+//! Every statement of the hot paths as text, with the index it relies on. `tests/it/plans.rs` of `coupon-testkit` holds
+//! the plans.
+//!
+//! Values are numbers and UUIDs only, written as literals: no text of a client ever gets into a statement. One round
+//! trip then does for any number of rows, where a prepared statement would be another one for each number.
+
+use std::fmt::Write as _;
+
+use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId};
+
+/// Run once on each new connection.
+pub const SESSION: [&str; 2] = [
+    // Gap locks of the default level make claimers wait for each other.
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    // In seconds: a row is held for milliseconds; a longer wait means that its holder hangs.
+    "SET SESSION innodb_lock_wait_timeout = 5",
+];
+
+/// Campaigns with the number of their coupons and whether one is free, all of one moment.
+/// Index: PRIMARY of `campaign`, `coupon_campaign_account` (the first free entry, or none).
+#[must_use]
+pub fn campaigns_with_stock(campaigns: &[CampaignId]) -> String {
+    format!(
+        "SELECT id, name, opens_at, closes_at, coupons, EXISTS (\
+             SELECT 1 FROM coupon FORCE INDEX (coupon_campaign_account) \
+             WHERE campaign_id = campaign.id AND account_id IS NULL\
+         ) AS free \
+         FROM campaign WHERE id IN ({})",
+        list(campaigns.iter().map(|campaign| campaign.0)),
+    )
+}
+
+/// The coupons that these accounts hold. Index: `coupon_campaign_account`, a point read for each claim.
+#[must_use]
+pub fn coupons_of(claims: &[ClaimKey]) -> String {
+    let mut sql = String::with_capacity(160 + claims.len() * 24);
+    sql.push_str(
+        "SELECT campaign_id, account_id, id FROM coupon FORCE INDEX (coupon_campaign_account) \
+         WHERE (campaign_id, account_id) IN (",
+    );
+    for (n, claim) in claims.iter().enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        let _ = write!(sql, "{comma}({},{})", claim.campaign_id, claim.account_id);
+    }
+    sql.push(')');
+    sql
+}
+
+/// Writes accounts into coupons that are still free, and passes over those that are not, as well as accounts that have
+/// a coupon of the campaign already: this one statement is what makes an issue right, whoever else is at it.
+/// Index: PRIMARY. Forced, since for a small table the optimizer would scan and lock all of it.
+#[must_use]
+pub fn issue(coupons: &[(CouponId, AccountId)]) -> String {
+    let mut sql = String::with_capacity(160 + coupons.len() * 96);
+    sql.push_str("UPDATE IGNORE coupon FORCE INDEX (PRIMARY) SET account_id = CASE id");
+    for (coupon, account) in coupons {
+        let _ = write!(sql, " WHEN x'{}' THEN {account}", coupon.0.simple());
+    }
+    sql.push_str(" END WHERE id IN (");
+    for (n, (coupon, _)) in coupons.iter().enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        let _ = write!(sql, "{comma}x'{}'", coupon.0.simple());
+    }
+    sql.push_str(") AND account_id IS NULL");
+    sql
+}
+
+/// Up to `limit` coupons that are free in committed state, locked by someone or not: none is the proof of sold out.
+/// Index: `coupon_campaign_account`, covering.
+#[must_use]
+pub fn free_coupons(campaign: CampaignId, limit: usize) -> String {
+    format!(
+        "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
+         WHERE campaign_id = {campaign} AND account_id IS NULL LIMIT {limit}"
+    )
+}
+
+/// Up to `limit` free coupons that nobody else holds, locked for this transaction. None may mean that others hold them.
+/// Index: `coupon_campaign_account`, covering; an ORDER BY here would lock every free row for the sort.
+#[must_use]
+pub fn lock_free_coupons(campaign: CampaignId, limit: usize) -> String {
+    format!("{} FOR UPDATE SKIP LOCKED", free_coupons(campaign, limit))
+}
+
+fn list(values: impl Iterator<Item = u64>) -> String {
+    values.map(|value| value.to_string()).collect::<Vec<_>>().join(",")
+}

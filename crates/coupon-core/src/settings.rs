@@ -1,0 +1,417 @@
+//! Settings: one typed struct for each program, from flags and environment, read once before anything is bound.
+//!
+//! Each program derives [`clap::Parser`] and flattens the groups below. [`parse`] names *every* wrong setting at once,
+//! because fixing a deployment one restart at a time is slow. The defaults connect to the servers of
+//! `scripts/services up` and of `docker compose up -d mysql redis rabbitmq`.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::ValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, ValueEnum};
+
+/// An address with the name and password in it, which must not get into logs: `Display` and `Debug` leave them out.
+#[derive(Clone, Eq, PartialEq)]
+pub struct ServerUrl(url::Url);
+
+impl ServerUrl {
+    /// The whole address, secrets included, for the driver that connects.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The same server with another path, which is the database of a MySQL or Redis address.
+    #[must_use]
+    pub fn with_path(&self, path: &str) -> Self {
+        let mut url = self.0.clone();
+        url.set_path(path);
+        Self(url)
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.0.scheme(), self.0.host_str().unwrap_or_default())?;
+        if let Some(port) = self.0.port() {
+            write!(f, ":{port}")?;
+        }
+        write!(f, "{}", self.0.path())
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn server_url(text: &str, scheme: &str) -> Result<ServerUrl, String> {
+    let url = url::Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    if url.scheme() != scheme {
+        return Err(format!("must begin with {scheme}://"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(String::from("names no host"));
+    }
+    Ok(ServerUrl(url))
+}
+
+fn mysql_url(text: &str) -> Result<ServerUrl, String> {
+    let url = server_url(text, "mysql")?;
+    mysql_async::Opts::from_url(url.reveal()).map_err(|error| format!("cannot be used: {error}"))?;
+    if url.0.path().len() < 2 {
+        return Err(String::from("names no database: end it with /coupon"));
+    }
+    Ok(url)
+}
+
+fn redis_url(text: &str) -> Result<ServerUrl, String> {
+    server_url(text, "redis")
+}
+
+fn amqp_url(text: &str) -> Result<ServerUrl, String> {
+    let url = server_url(text, "amqp")?;
+    lapin::uri::AMQPUri::from_str(url.reveal()).map_err(|error| format!("cannot be used: {error}"))?;
+    Ok(url)
+}
+
+/// A positive duration such as `250ms`, `5s` or `1min`.
+///
+/// # Errors
+/// A text that is no duration, zero, or more than a day.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 250ms or 5s"))?;
+    if duration.is_zero() || duration > MAX {
+        return Err(String::from("must be above 0 and at most 1day"));
+    }
+    Ok(duration)
+}
+
+/// MySQL: the truth.
+#[derive(Args, Clone, Debug)]
+pub struct MysqlSettings {
+    /// Address of MySQL (8.0 or later, or MariaDB 10.6 or later), with the database as its path.
+    #[arg(
+        long,
+        env = "COUPON_MYSQL_URL",
+        value_name = "URL",
+        value_parser = mysql_url,
+        default_value = "mysql://coupon:coupon@127.0.0.1:13306/coupon",
+        hide_env_values = true
+    )]
+    pub mysql_url: ServerUrl,
+
+    /// Connections this process keeps to MySQL. More than a few dozen makes claims slower, not faster.
+    #[arg(long, env = "MYSQL_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512), default_value_t = 16)]
+    pub mysql_connections: u16,
+
+    /// Longest time one piece of work may take in MySQL, waiting for a connection included.
+    #[arg(long, env = "MYSQL_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub mysql_deadline: Duration,
+}
+
+/// Redis: ids that wait to be claimed and outcomes that wait to be read. It may lose everything.
+#[derive(Args, Clone, Debug)]
+pub struct RedisSettings {
+    /// Address of Redis (7 or later), with the number of the database as its path.
+    #[arg(
+        long,
+        env = "COUPON_REDIS_URL",
+        value_name = "URL",
+        value_parser = redis_url,
+        default_value = "redis://127.0.0.1:16379/0",
+        hide_env_values = true
+    )]
+    pub redis_url: ServerUrl,
+
+    /// Longest time one Redis command or pipeline may take.
+    #[arg(long, env = "REDIS_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "2s")]
+    pub redis_deadline: Duration,
+}
+
+/// RabbitMQ: accepted claims on their way.
+#[derive(Args, Clone, Debug)]
+pub struct AmqpSettings {
+    /// Address of RabbitMQ (3.10 or later), with the virtual host as its path (%2f is the default one).
+    #[arg(
+        long,
+        env = "COUPON_AMQP_URL",
+        value_name = "URL",
+        value_parser = amqp_url,
+        default_value = "amqp://guest:guest@127.0.0.1:15673/%2f",
+        hide_env_values = true
+    )]
+    pub amqp_url: ServerUrl,
+
+    /// Longest time the broker may take to answer, a publisher confirm included.
+    #[arg(long, env = "AMQP_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "5s")]
+    pub amqp_deadline: Duration,
+
+    /// Claims that may wait in the queue; further ones are refused with 503.
+    #[arg(long, env = "QUEUE_MAX", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000), default_value_t = 10_000_000)]
+    pub queue_max: u32,
+}
+
+/// Keeps several installations apart on the same servers.
+#[derive(Args, Clone, Debug)]
+pub struct NamespaceSettings {
+    /// Prefix of every Redis key and RabbitMQ queue: letters, digits, `-` and `_`, at most 64.
+    #[arg(long, env = "COUPON_NAMESPACE", value_name = "NAME", default_value = "coupon")]
+    pub namespace: Namespace,
+}
+
+/// A checked prefix for Redis keys and RabbitMQ queues.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Namespace(String);
+
+impl FromStr for Namespace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if text.is_empty() || text.len() > 64 || !text.chars().all(allowed) {
+            return Err(String::from("must be 1 to 64 letters, digits, - or _"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What every service logs and how long it may take to stop.
+#[derive(Args, Clone, Debug)]
+pub struct ProcessSettings {
+    /// What to log: a level (error, warn, info, debug, trace), or levels by module as in `info,lapin=warn`.
+    #[arg(long, env = "LOG", value_name = "FILTER", value_parser = log_filter, default_value = "info,actix_server=warn")]
+    pub log: String,
+
+    /// Form of the log lines.
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORM", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Longest time that work in hand may take to finish after SIGTERM or SIGINT.
+    #[arg(long, env = "DRAIN_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "20s")]
+    pub drain_deadline: Duration,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line, for a log collector.
+    Json,
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// Reads a program's settings from its arguments and environment, or ends the program: with status 2 and a line for
+/// *each* wrong setting, or as `--help` and `--version` ask.
+#[must_use]
+pub fn parse<T: CommandFactory + FromArgMatches>() -> T {
+    match try_parse_from(std::env::args_os().collect()) {
+        Ok(settings) => settings,
+        Err(Refusal::Help(help)) => help.exit(),
+        Err(Refusal::Wrong(lines)) => {
+            use std::io::Write as _;
+
+            for line in lines {
+                let _ = writeln!(std::io::stderr(), "error: {line}");
+            }
+            std::process::exit(2)
+        }
+    }
+}
+
+/// Why settings were not taken.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Help or the version was asked for.
+    Help(clap::Error),
+    /// A line for each thing that is wrong.
+    Wrong(Vec<String>),
+}
+
+/// As [`parse`], from the given arguments; the first is the program's name.
+///
+/// # Errors
+/// All that is wrong with the values, or the first thing that is wrong with the command line itself.
+pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: Vec<OsString>) -> Result<T, Refusal> {
+    let mut command = T::command();
+    let mut wrong = Vec::new();
+    // clap stops at the first wrong value. Noting it and letting that argument take anything finds the next one; each
+    // round frees one more argument, so the rounds end.
+    loop {
+        let error = match command.clone().try_get_matches_from(&arguments) {
+            Ok(_) if !wrong.is_empty() => return Err(Refusal::Wrong(wrong)),
+            Ok(matches) => match T::from_arg_matches(&matches) {
+                Ok(settings) => return Ok(settings),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        match wrong_value(&command, &error) {
+            Some((name, line)) => {
+                wrong.push(line);
+                command = take_anything(command, &name);
+            }
+            None if !error.use_stderr() => return Err(Refusal::Help(error)),
+            None => {
+                wrong.push(in_one_line(&error));
+                return Err(Refusal::Wrong(wrong));
+            }
+        }
+    }
+}
+
+/// The argument that a clap error blames, and a line that names it, its variable and what is wrong with its value.
+fn wrong_value(command: &clap::Command, error: &clap::Error) -> Option<(String, String)> {
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return None;
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let name = text(ContextKind::InvalidArg)?;
+    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    let argument = find(command, name)?;
+
+    let mut line = format!("--{}", argument.get_long().unwrap_or(argument.get_id().as_str()));
+    if let Some(variable) = argument.get_env() {
+        line += &format!(" ({})", variable.to_string_lossy());
+    }
+    if value.is_empty() {
+        line += " has no value";
+    } else if argument.is_hide_env_values_set() {
+        // An address holds a password.
+        line += " has a value that is refused";
+    } else {
+        line += &format!(" = '{value}'");
+    }
+    match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
+        (Some(reason), _) => line += &format!(": {reason}"),
+        (None, Some(ContextValue::Strings(valid))) => line += &format!(": must be one of {}", valid.join(", ")),
+        _ => {}
+    }
+    Some((name.to_owned(), line))
+}
+
+/// The argument that clap writes as `name`, in a command or those below it.
+fn find<'a>(command: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
+    command
+        .get_arguments()
+        .find(|argument| argument.to_string() == name)
+        .or_else(|| command.get_subcommands().find_map(|command| find(command, name)))
+}
+
+fn take_anything(command: clap::Command, name: &str) -> clap::Command {
+    let below: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let command = command.mut_args(|argument| {
+        if argument.to_string() == name { argument.value_parser(ValueParser::os_string()) } else { argument }
+    });
+    below.into_iter().fold(command, |command, below| command.mut_subcommand(below, |below| take_anything(below, name)))
+}
+
+/// clap's own words up to its hints on usage.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Settings {
+        #[command(flatten)]
+        mysql: MysqlSettings,
+        #[command(flatten)]
+        amqp: AmqpSettings,
+        #[command(flatten)]
+        process: ProcessSettings,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Settings, Refusal> {
+        try_parse_from(std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from).collect())
+    }
+
+    #[test]
+    fn defaults_are_complete() {
+        let settings = parse(&[]).unwrap();
+
+        assert_eq!(settings.mysql.mysql_connections, 16);
+        assert_eq!(settings.amqp.amqp_deadline, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named_at_once() {
+        let refusal = parse(&[
+            "--mysql-connections=0",
+            "--mysql-deadline=soon",
+            "--amqp-url=http://secret:word@host",
+            "--log-format=xml",
+        ])
+        .unwrap_err();
+
+        let Refusal::Wrong(lines) = refusal else { panic!("{refusal:?}") };
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        let refusal = lines.join("\n");
+        for name in
+            ["--mysql-connections (MYSQL_CONNECTIONS) = '0'", "(MYSQL_DEADLINE)", "(COUPON_AMQP_URL)", "(LOG_FORMAT)"]
+        {
+            assert!(refusal.contains(name), "{name} is missing in:\n{refusal}");
+        }
+        assert!(!refusal.contains("word"), "a password leaked: {refusal}");
+        assert!(refusal.contains("must be one of text, json"), "{refusal}");
+    }
+
+    #[test]
+    fn an_unknown_flag_is_named_in_one_line() {
+        let Refusal::Wrong(lines) = parse(&["--no-such"]).unwrap_err() else { panic!() };
+
+        assert_eq!(lines, ["unexpected argument '--no-such' found"]);
+    }
+
+    #[derive(Debug, Parser)]
+    enum Command {
+        Count {
+            #[arg(long)]
+            number: u8,
+            #[arg(long)]
+            other: u8,
+        },
+    }
+
+    #[test]
+    fn values_below_a_subcommand_are_named_too() {
+        let arguments = ["test", "count", "--number=many", "--other=300"].map(OsString::from).to_vec();
+        let Refusal::Wrong(lines) = try_parse_from::<Command>(arguments).unwrap_err() else { panic!() };
+
+        assert_eq!(lines.len(), 2, "{lines:?}");
+    }
+
+    #[test]
+    fn addresses_are_shown_without_their_password() {
+        let settings = parse(&["--mysql-url=mysql://me:secret@db:3306/coupon"]).unwrap();
+
+        assert_eq!(format!("{:?}", settings.mysql.mysql_url), "mysql://db:3306/coupon");
+    }
+}

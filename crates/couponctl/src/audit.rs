@@ -1,0 +1,80 @@
+//! `couponctl audit`: the invariants in MySQL, what clients were told through Redis, and the dead letters.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use coupon_core::audit::{self, Broker, Told};
+use coupon_core::broker::{self, Queues};
+use coupon_core::mysql::Mysql;
+use coupon_core::outcomes::{self, Outcomes};
+use coupon_core::{CampaignId, ClaimKey, Outcome, Result, keys};
+use deadpool_redis::redis::{self, AsyncCommands};
+use futures_util::StreamExt;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+
+use crate::{Couponctl, output};
+
+/// Outcomes read in one command.
+const OUTCOMES_PER_READ: usize = 1_000;
+
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Only this campaign; all unless told.
+    #[arg(long, value_name = "ID")]
+    campaign: Option<CampaignId>,
+}
+
+pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut not_checked = Vec::new();
+    let told = told(couponctl, arguments.campaign).await.unwrap_or_else(|error| {
+        not_checked.push(format!("what clients were told through Redis: {error}"));
+        Told::default()
+    });
+    let broker = match dead_letters(couponctl).await {
+        Ok(dead_letters) => Some(Broker { dead_letters }),
+        Err(error) => {
+            not_checked.push(format!("the dead letters in RabbitMQ: {error}"));
+            None
+        }
+    };
+    let report = audit::audit(mysql, arguments.campaign, told, broker).await?;
+    output::audit(&report, &not_checked, couponctl.json);
+    Ok(if report.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The outcomes recorded in Redis. Campaigns may have been restocked since, so they are no proof of a wrong "sold out".
+async fn told(couponctl: &Couponctl, campaign: Option<CampaignId>) -> Result<Told> {
+    let namespace = &couponctl.namespace.namespace;
+    let mut connection = outcomes::connect(&couponctl.redis)?;
+    let outcomes = Outcomes::new(connection.clone(), namespace.clone());
+    let options = redis::ScanOptions::default().with_pattern(keys::outcomes(namespace, campaign)).with_count(1_000);
+    let mut found = connection.scan_options::<String>(options).await?;
+    let mut claims: Vec<ClaimKey> = Vec::new();
+    while let Some(key) = found.next().await {
+        claims.extend(keys::claim_of_outcome(&key?));
+    }
+    drop(found);
+    let mut told = Told::default();
+    for claims in claims.chunks(OUTCOMES_PER_READ) {
+        let read = outcomes.read(claims).await?;
+        // One that ran out between the two commands says nothing.
+        told.outcomes.extend(claims.iter().copied().zip(read).filter(|(_, outcome)| *outcome != Outcome::Pending));
+    }
+    Ok(told)
+}
+
+async fn dead_letters(couponctl: &Couponctl) -> Result<u64> {
+    let connection = broker::connect(&couponctl.amqp, "couponctl").await?;
+    let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
+    let channel = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    let count = match channel.queue_declare(queues.dead, passive, FieldTable::default()).await {
+        Ok(queue) => u64::from(queue.message_count()),
+        // No queue, no dead letters.
+        Err(error) if error.is_amqp_soft_error() => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let _ = connection.close(200, "done".into()).await;
+    Ok(count)
+}

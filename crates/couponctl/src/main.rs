@@ -1,0 +1,91 @@
+//! The operator's command: schema, campaigns, audit, reset.
+//!
+//! Results go to standard output, as a table or with `--json` for programs; progress and errors to standard error. Exit
+//! codes: 0 done, 1 failed or an invariant is broken, 2 wrong usage.
+
+mod audit;
+mod campaign;
+mod load;
+mod output;
+mod reset;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use coupon_core::mysql::{Mysql, schema};
+use coupon_core::settings::{self, AmqpSettings, MysqlSettings, NamespaceSettings, RedisSettings};
+
+/// Looks after the coupon system: schema, campaigns, audit.
+///
+/// The defaults connect to the servers that `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example:\n  couponctl migrate\n  couponctl campaign create --id 1 --name 'Noon rush' --coupons 1000\n  couponctl audit --json"
+)]
+struct Couponctl {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(flatten)]
+    mysql: MysqlSettings,
+
+    #[command(flatten)]
+    redis: RedisSettings,
+
+    #[command(flatten)]
+    amqp: AmqpSettings,
+
+    #[command(flatten)]
+    namespace: NamespaceSettings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the database if needed and bring its schema up to date.
+    #[command(after_help = "Example:\n  couponctl migrate")]
+    Migrate,
+    /// Make, restock and show campaigns.
+    #[command(subcommand)]
+    Campaign(campaign::Command),
+    /// Check every invariant; exit with 1 when one is broken.
+    #[command(after_help = "Example:\n  couponctl audit --campaign 1 --json")]
+    Audit(audit::Arguments),
+    /// Delete every campaign and coupon, their keys in Redis and their messages in RabbitMQ.
+    #[command(after_help = "Example:\n  couponctl reset --yes")]
+    Reset(reset::Arguments),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let couponctl: Couponctl = settings::parse();
+    match run(couponctl).await {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
+    if matches!(couponctl.command, Command::Migrate) {
+        let applied = schema::migrate(&couponctl.mysql).await?;
+        output::migrated(&applied, schema::wanted(), couponctl.json);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mysql = Mysql::new(&couponctl.mysql);
+    schema::check(&mysql).await?;
+    let code = match &couponctl.command {
+        Command::Migrate => ExitCode::SUCCESS,
+        Command::Campaign(command) => campaign::run(&mysql, command, couponctl.json).await?,
+        Command::Audit(arguments) => audit::run(&mysql, &couponctl, arguments).await?,
+        Command::Reset(arguments) => reset::run(&mysql, &couponctl, arguments).await?,
+    };
+    mysql.close().await;
+    Ok(code)
+}

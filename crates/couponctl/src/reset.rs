@@ -1,0 +1,72 @@
+//! `couponctl reset --yes`: everything gone, in an order in which nothing stale is left behind: first what waits in the
+//! queue and in Redis, then the truth.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use coupon_core::broker::{self, Queues};
+use coupon_core::mysql::Mysql;
+use coupon_core::{Result, keys, outcomes};
+use deadpool_redis::redis::{self, AsyncCommands};
+use futures_util::StreamExt;
+use lapin::options::QueueDeleteOptions;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::{Couponctl, output};
+
+/// Keys deleted in one command.
+const KEYS_PER_DELETE: usize = 1_000;
+
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Really delete everything.
+    #[arg(long)]
+    yes: bool,
+    /// Leave Redis and RabbitMQ alone, for an installation that has none.
+    #[arg(long)]
+    mysql_only: bool,
+}
+
+pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if !arguments.yes {
+        bail!("this deletes every campaign and coupon in {}; add --yes to do it", couponctl.mysql.mysql_url);
+    }
+    if !arguments.mysql_only {
+        delete_queues(couponctl).await.context("nothing was deleted")?;
+        delete_keys(couponctl).await.context("only the queues were deleted")?;
+    }
+    mysql
+        .run(async |mut conn: Conn| {
+            conn.query_drop("TRUNCATE coupon").await?;
+            Ok(conn.query_drop("TRUNCATE campaign").await?)
+        })
+        .await?;
+    output::done("every campaign and coupon is gone", couponctl.json);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The services declare them again.
+async fn delete_queues(couponctl: &Couponctl) -> Result<()> {
+    let connection = broker::connect(&couponctl.amqp, "couponctl").await?;
+    let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
+    let channel = connection.create_channel().await?;
+    for queue in [queues.claims, queues.dead] {
+        channel.queue_delete(queue, QueueDeleteOptions::default()).await?;
+    }
+    let _ = connection.close(200, "done".into()).await;
+    Ok(())
+}
+
+async fn delete_keys(couponctl: &Couponctl) -> Result<()> {
+    let mut connection = outcomes::connect(&couponctl.redis)?;
+    let pattern = keys::all(&couponctl.namespace.namespace);
+    let options = redis::ScanOptions::default().with_pattern(pattern).with_count(1_000);
+    let found: Vec<redis::RedisResult<String>> = connection.scan_options(options).await?.collect().await;
+    let found = found.into_iter().collect::<redis::RedisResult<Vec<String>>>()?;
+    for keys in found.chunks(KEYS_PER_DELETE) {
+        connection.unlink::<_, ()>(keys).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! The queue way's HTTP side: validate a claim, publish it, answer 202 when the broker has confirmed it.
+//!
+//! ```text
+//! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish::Publisher ─> RabbitMQ
+//! GET  …/claims/{account} ─> coupon_core::claims ─> Redis, MySQL
+//! ```
+
+mod claims;
+mod publish;
+mod settings;
+
+use coupon_core::broker::Queues;
+use coupon_core::campaigns::Campaigns;
+use coupon_core::claims::Claims;
+use coupon_core::http::claims::ClaimRoutes;
+use coupon_core::http::health::Health;
+use coupon_core::http::{docs, serve};
+use coupon_core::mysql::{Mysql, schema};
+use coupon_core::outcomes::{self, Outcomes};
+use coupon_core::process::Running;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+
+use crate::publish::{Broker, Publisher};
+pub use crate::settings::Settings;
+
+/// Starts the service; it runs until `stop` and drains then.
+///
+/// # Errors
+/// The schema is not the one this build needs, or the address cannot be bound.
+pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
+    let mysql = Mysql::new(&settings.mysql);
+    schema::check(&mysql).await?;
+    let recorded = Outcomes::new(outcomes::connect(&settings.redis)?, settings.namespace.namespace.clone());
+    let broker = Broker::new(&settings.amqp, Queues::new(&settings.namespace.namespace, &settings.amqp))?;
+    let campaigns = Campaigns::start(mysql.clone());
+    let claims = Claims::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
+    let health = Health::new(stop.clone())
+        .needs("mysql", &mysql, async |mysql: Mysql| mysql.ping().await)
+        .needs("redis", &recorded, async |recorded: Outcomes| recorded.ping().await)
+        .needs("rabbitmq", &broker, async |broker: Broker| broker.ping().await);
+    let routes = ClaimRoutes { campaigns, claims };
+    serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {
+        // Once for each actix worker: a publisher and its channel never leave their thread.
+        config.app_data(actix_web::web::Data::new(Publisher::new(broker.clone())));
+        routes.configure(config, claims::claim);
+        health.routes(config);
+        docs::routes(config, claims::Document::openapi());
+    })
+}

@@ -1,0 +1,43 @@
+//! The settings of producer-api.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use coupon_core::http::HttpSettings;
+use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings};
+
+/// Takes claims for coupons over HTTP and puts them on RabbitMQ; queue-consumer issues the coupons.
+///
+/// Every setting is a flag or a variable of the environment. The defaults connect to the servers that
+/// `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
+#[derive(Clone, Debug, Parser)]
+#[command(version, after_help = "Example:\n  producer-api --listen 0.0.0.0:8080 --amqp-url amqp://coupon:secret@mq:5672/%2f")]
+pub struct Settings {
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// HTTP.
+    #[command(flatten)]
+    pub http: HttpSettings,
+
+    /// MySQL.
+    #[command(flatten)]
+    pub mysql: MysqlSettings,
+
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisSettings,
+
+    /// RabbitMQ.
+    #[command(flatten)]
+    pub amqp: AmqpSettings,
+
+    /// Several installations on the same servers.
+    #[command(flatten)]
+    pub namespace: NamespaceSettings,
+
+    /// Logs and stopping.
+    #[command(flatten)]
+    pub process: ProcessSettings,
+}

@@ -1,0 +1,85 @@
+//! The queue way's other side: claims from RabbitMQ become coupons in MySQL.
+//!
+//! ```text
+//! consume  take what has arrived ─> settle  who has a coupon? ─> reserve  pop ids ─> issue in MySQL ─> outcomes ─> ack
+//!                                                                   └> refill  from MySQL, under a lock
+//! ```
+
+mod consume;
+pub mod refill;
+pub mod reserve;
+pub mod settle;
+mod settings;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use coupon_core::broker::Queues;
+use coupon_core::http::health::Health;
+use coupon_core::http::{HttpSettings, serve};
+use coupon_core::mysql::{Mysql, schema};
+use coupon_core::outcomes::{self, Outcomes};
+use coupon_core::process::Running;
+use coupon_core::{Error, Result};
+use tokio_util::sync::CancellationToken;
+
+use crate::consume::Consumer;
+use crate::refill::Refill;
+use crate::reserve::Reservations;
+use crate::settle::Settler;
+pub use crate::settings::Settings;
+
+/// Starts the service; it consumes until `stop`, finishes the batch in hand and gives the rest back to the broker.
+///
+/// # Errors
+/// The schema is not the one this build needs, or the address cannot be bound.
+pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
+    let mysql = Mysql::new(&settings.mysql);
+    schema::check(&mysql).await?;
+    let settler = settler(&settings, mysql.clone())?;
+    let recorded = settler.outcomes.clone();
+    let consuming = Arc::new(AtomicBool::new(false));
+    let health = Health::new(stop.clone())
+        .needs("mysql", &mysql, async |mysql: Mysql| mysql.ping().await)
+        .needs("redis", &recorded, async |recorded: Outcomes| recorded.ping().await)
+        .needs("rabbitmq", &consuming, async |consuming: Arc<AtomicBool>| is_consuming(&consuming));
+
+    let admin = HttpSettings { http_workers: 1, http_connections: 64 };
+    let drain = settings.process.drain_deadline;
+    let admin = serve(settings.listen, &admin, stop.clone(), drain, move |config| health.routes(config))?;
+
+    let queues = Queues::new(&settings.namespace.namespace, &settings.amqp);
+    let consumer = Consumer { settler, queues, consuming, amqp: settings.amqp.clone(), batch_max: settings.batch_max, prefetch: settings.prefetch() };
+    let task = tokio::spawn(async move {
+        // Whichever ends first by an error ends the other.
+        let consumed = consumer.run(&stop).await;
+        stop.cancel();
+        admin.task.await??;
+        mysql.close().await;
+        Ok(consumed?)
+    });
+    Ok(Running { address: admin.address, task })
+}
+
+/// What issues the coupons, without the broker that brings the claims.
+///
+/// # Errors
+/// An address that cannot be used.
+pub fn settler(settings: &Settings, mysql: Mysql) -> Result<Settler> {
+    let namespace = settings.namespace.namespace.clone();
+    let redis = outcomes::connect(&settings.redis)?;
+    let refill = Refill::new(&settings.redis, namespace.clone(), mysql.clone(), settings.refill_max as usize)?;
+    Ok(Settler {
+        mysql,
+        reservations: Reservations::new(redis.clone(), namespace.clone(), refill),
+        outcomes: Outcomes::new(redis, namespace),
+    })
+}
+
+fn is_consuming(consuming: &AtomicBool) -> Result<()> {
+    if consuming.load(Ordering::Relaxed) {
+        Ok(())
+    } else {
+        Err(Error::Broken(String::from("no channel to RabbitMQ")))
+    }
+}

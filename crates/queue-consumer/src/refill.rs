@@ -1,0 +1,138 @@
+//! Refilling the list of a campaign's free ids from MySQL when it is empty, one consumer at a time.
+//!
+//! Invariants: a refill that finds no free row is the only proof of sold out; the lock only keeps consumers from doing
+//! the same work side by side, and nothing goes wrong when two hold it at once, since a refill may offer ids that others
+//! hold in flight anyway and the UPDATE refuses the second.
+
+use std::time::{Duration, Instant};
+
+use coupon_core::mysql::{Mysql, coupons};
+use coupon_core::settings::{Namespace, RedisSettings};
+use coupon_core::{CampaignId, Error, Result, keys};
+use deadpool_redis::redis::{self, AsyncCommands, Script};
+use deadpool_redis::{Config, Connection, Pool, PoolConfig, Runtime};
+use mysql_async::Conn;
+use uuid::Uuid;
+
+/// The lock frees itself after this when its holder dies; a refill takes milliseconds.
+const LOCK_FOR: Duration = Duration::from_secs(5);
+
+/// How often those who wait look whether the list was filled.
+const LOOK_EVERY: Duration = Duration::from_millis(3);
+
+/// A list that nobody uses goes away.
+const LIST_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// Ids in one RPUSH, so that no single command holds Redis up.
+const IDS_PER_PUSH: usize = 1_000;
+
+/// Connections for refills of different campaigns side by side.
+const CONNECTIONS: usize = 4;
+
+/// Deletes the lock if it is still ours: after a long pause it may be another's.
+const UNLOCK: &str = include_str!("unlock.lua");
+
+/// What a refill found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refilled {
+    /// There are ids in the list.
+    NotEmpty,
+    /// No coupon is free.
+    SoldOut,
+}
+
+/// Refills lists.
+pub struct Refill {
+    redis: Pool,
+    deadline: Duration,
+    namespace: Namespace,
+    mysql: Mysql,
+    max: usize,
+    unlock: Script,
+}
+
+impl Refill {
+    /// Moves up to `max` ids at once. A pool is right here: a push of thousands of ids on the connection that all
+    /// share would hold up everyone's pops.
+    ///
+    /// # Errors
+    /// An address that cannot be used.
+    pub fn new(settings: &RedisSettings, namespace: Namespace, mysql: Mysql, max: usize) -> Result<Self> {
+        let mut config = Config::from_url(settings.redis_url.reveal());
+        let mut pool = PoolConfig::new(CONNECTIONS);
+        pool.timeouts.wait = Some(settings.redis_deadline);
+        pool.timeouts.create = Some(settings.redis_deadline);
+        pool.timeouts.recycle = Some(settings.redis_deadline);
+        config.pool = Some(pool);
+        let redis = config
+            .create_pool(Some(Runtime::Tokio1))
+            .map_err(|error| Error::Broken(format!("no pool for Redis: {error}")))?;
+        Ok(Self { redis, deadline: settings.redis_deadline, namespace, mysql, max, unlock: Script::new(UNLOCK) })
+    }
+
+    /// Sees to it that the campaign's list has ids, by filling it or waiting for another who does.
+    ///
+    /// # Errors
+    /// Redis's and MySQL's, or the lock stays held beyond its life.
+    pub async fn refill(&self, campaign: CampaignId) -> Result<Refilled> {
+        let mut redis = self.redis.get().await?;
+        let lock = keys::refill_lock(&self.namespace, campaign);
+        let token = Uuid::new_v4();
+        let began = Instant::now();
+        while !self.lock(&mut redis, &lock, token).await? {
+            if self.has_ids(&mut redis, campaign).await? {
+                return Ok(Refilled::NotEmpty);
+            }
+            if began.elapsed() > LOCK_FOR * 2 {
+                return Err(Error::Deadline { what: "another consumer's refill", limit: LOCK_FOR * 2 });
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let refilled = self.fill(&mut redis, campaign).await;
+        // A lock that stays frees itself.
+        if let Err(error) = self.unlock.key(&lock).arg(token.as_bytes()).invoke_async::<()>(&mut redis).await {
+            tracing::warn!(%error, "cannot free the refill lock");
+        }
+        refilled
+    }
+
+    async fn lock(&self, redis: &mut Connection, lock: &str, token: Uuid) -> Result<bool> {
+        let mut set = redis::cmd("SET");
+        set.arg(lock).arg(token.as_bytes()).arg("NX").arg("PX").arg(LOCK_FOR.as_millis() as u64);
+        let answer: Option<String> = self.within(set.query_async(redis)).await?;
+        Ok(answer.is_some())
+    }
+
+    async fn has_ids(&self, redis: &mut Connection, campaign: CampaignId) -> Result<bool> {
+        let waiting: usize = self.within(redis.llen(keys::free_coupons(&self.namespace, campaign))).await?;
+        Ok(waiting > 0)
+    }
+
+    async fn fill(&self, redis: &mut Connection, campaign: CampaignId) -> Result<Refilled> {
+        if self.has_ids(redis, campaign).await? {
+            return Ok(Refilled::NotEmpty);
+        }
+        let max = self.max;
+        let free =
+            self.mysql.run(async move |mut conn: Conn| coupons::free_coupons(&mut conn, campaign, max).await).await?;
+        if free.is_empty() {
+            return Ok(Refilled::SoldOut);
+        }
+        let key = keys::free_coupons(&self.namespace, campaign);
+        for ids in free.chunks(IDS_PER_PUSH) {
+            let ids: Vec<&[u8]> = ids.iter().map(|id| id.0.as_bytes().as_slice()).collect();
+            let mut push = redis::pipe();
+            push.rpush(&key, ids).ignore().expire(&key, LIST_FOR.as_secs() as i64).ignore();
+            self.within::<()>(push.query_async(redis)).await?;
+        }
+        tracing::debug!(%campaign, ids = free.len(), "refilled");
+        Ok(Refilled::NotEmpty)
+    }
+
+    async fn within<T>(&self, command: impl Future<Output = redis::RedisResult<T>>) -> Result<T> {
+        match tokio::time::timeout(self.deadline, command).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Error::Deadline { what: "a command of the refill", limit: self.deadline }),
+        }
+    }
+}

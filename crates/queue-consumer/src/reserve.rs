@@ -1,0 +1,102 @@
+//! Reserving: ids of coupons are popped from a list in Redis, so that consumers don't meet at the same rows in MySQL.
+//!
+//! Invariant: a reservation is a suggestion. A popped id may be taken already (the UPDATE refuses it) and an id lost
+//! with its consumer is only lost from Redis (its row is free, and the next refill finds it).
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use coupon_core::settings::Namespace;
+use coupon_core::{CampaignId, CouponId, Error, Result, keys};
+use deadpool_redis::redis::{self, AsyncCommands, aio::ConnectionManager};
+use uuid::Uuid;
+
+use crate::refill::{Refill, Refilled};
+
+/// How long a proof of "sold out" is taken for granted. A restock is seen after this.
+const SOLD_OUT_FOR: Duration = Duration::from_millis(500);
+
+/// Refills for one reservation: other consumers may pop a whole refill before this one comes to it.
+const REFILLS_MAX: usize = 16;
+
+/// The lists of ids that wait in Redis.
+pub struct Reservations {
+    redis: ConnectionManager,
+    namespace: Namespace,
+    refill: Refill,
+    sold_out: Mutex<HashMap<CampaignId, Instant>>,
+}
+
+impl Reservations {
+    /// Over a shared connection.
+    #[must_use]
+    pub fn new(redis: ConnectionManager, namespace: Namespace, refill: Refill) -> Self {
+        Self { redis, namespace, refill, sold_out: Mutex::default() }
+    }
+
+    /// Pops ids: as many as wanted of each campaign, or fewer when that is proven to be sold out.
+    ///
+    /// # Errors
+    /// Redis's and MySQL's.
+    pub async fn reserve(&self, wanted: &[(CampaignId, usize)]) -> Result<HashMap<CampaignId, Vec<CouponId>>> {
+        let mut reserved = self.pop(wanted).await?;
+        for &(campaign, wanted) in wanted {
+            let ids = reserved.entry(campaign).or_default();
+            self.refill_until(campaign, wanted, ids).await?;
+        }
+        Ok(reserved)
+    }
+
+    /// Those of the campaigns that were proven to be sold out a moment ago.
+    #[must_use]
+    pub fn sold_out(&self, campaigns: impl Iterator<Item = CampaignId>) -> HashSet<CampaignId> {
+        let mut proofs = self.sold_out.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs.retain(|_, proven_at| proven_at.elapsed() < SOLD_OUT_FOR);
+        campaigns.filter(|campaign| proofs.contains_key(campaign)).collect()
+    }
+
+    async fn refill_until(&self, campaign: CampaignId, wanted: usize, ids: &mut Vec<CouponId>) -> Result<()> {
+        for _ in 0..REFILLS_MAX {
+            let missing = wanted.saturating_sub(ids.len());
+            if missing == 0 {
+                return Ok(());
+            }
+            let asked_at = Instant::now();
+            match self.refill.refill(campaign).await? {
+                Refilled::NotEmpty => {
+                    ids.extend(self.pop(&[(campaign, missing)]).await?.remove(&campaign).unwrap_or_default());
+                }
+                Refilled::SoldOut => {
+                    self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, asked_at);
+                    return Ok(());
+                }
+            }
+        }
+        if ids.is_empty() { Err(Error::Full { what: "the crowd at the refill" }) } else { Ok(()) }
+    }
+
+    /// All pops in one round trip.
+    async fn pop(&self, wanted: &[(CampaignId, usize)]) -> Result<HashMap<CampaignId, Vec<CouponId>>> {
+        let mut pipeline = redis::pipe();
+        for (campaign, wanted) in wanted {
+            pipeline.lpop(keys::free_coupons(&self.namespace, *campaign), NonZeroUsize::new(*wanted));
+        }
+        let popped: Vec<Option<Vec<Vec<u8>>>> = pipeline.query_async(&mut self.redis.clone()).await?;
+        Ok(wanted.iter().zip(popped).map(|((campaign, _), ids)| (*campaign, parse(&ids.unwrap_or_default()))).collect())
+    }
+
+    /// How many ids of a campaign wait.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn waiting(&self, campaign: CampaignId) -> Result<usize> {
+        Ok(self.redis.clone().llen(keys::free_coupons(&self.namespace, campaign)).await?)
+    }
+}
+
+/// What is no id was not put there by us and is passed over.
+fn parse(ids: &[Vec<u8>]) -> Vec<CouponId> {
+    ids.iter().filter_map(|id| Uuid::from_slice(id).ok()).map(CouponId).collect()
+}

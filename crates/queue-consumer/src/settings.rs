@@ -1,0 +1,57 @@
+//! The settings of queue-consumer.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings};
+
+/// Takes claims from RabbitMQ and issues coupons. Any number of these share the work.
+///
+/// Every setting is a flag or a variable of the environment. The defaults connect to the servers that
+/// `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
+#[derive(Clone, Debug, Parser)]
+#[command(version, after_help = "Example:\n  queue-consumer --batch-max 500 --listen 127.0.0.1:0")]
+pub struct Settings {
+    /// Address and port of the health checks; port 0 takes a free one, for several consumers on one machine.
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+
+    /// Claims handled together at most; 1 = one at a time. A batch takes what has arrived and never waits to be full.
+    #[arg(long, env = "BATCH_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = 500)]
+    pub batch_max: u16,
+
+    /// Claims the broker sends ahead of being handled; two batches unless told.
+    #[arg(long, env = "PREFETCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub prefetch: Option<u16>,
+
+    /// Ids of free coupons put into Redis in one refill.
+    #[arg(long, env = "REFILL_MAX", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value_t = 10_000)]
+    pub refill_max: u32,
+
+    /// MySQL.
+    #[command(flatten)]
+    pub mysql: MysqlSettings,
+
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisSettings,
+
+    /// RabbitMQ.
+    #[command(flatten)]
+    pub amqp: AmqpSettings,
+
+    /// Several installations on the same servers.
+    #[command(flatten)]
+    pub namespace: NamespaceSettings,
+
+    /// Logs and stopping.
+    #[command(flatten)]
+    pub process: ProcessSettings,
+}
+
+impl Settings {
+    /// While one batch is handled the next one arrives.
+    pub(crate) fn prefetch(&self) -> u16 {
+        self.prefetch.unwrap_or_else(|| self.batch_max.saturating_mul(2)).max(self.batch_max)
+    }
+}

@@ -1,0 +1,135 @@
+//! A batch of claims becomes outcomes: look up, reserve, issue, and again for what is left.
+//!
+//! Invariants: an account's coupon is decided by the conditional UPDATE and the unique key in MySQL, by nothing before
+//! it; "sold out" is said of a claim only when the proof of it is older than a look that found no coupon of its account.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use coupon_core::mysql::{Mysql, coupons};
+use coupon_core::outcomes::Outcomes;
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, Error, Outcome, Result};
+use mysql_async::Conn;
+
+use crate::reserve::Reservations;
+
+/// A round leaves a claim open only if its id turned out to be taken. An id is stale once, so this many rounds mean that
+/// something is wrong with Redis; the batch is then tried again after a pause.
+const ROUNDS_MAX: usize = 16;
+
+/// Settles claims.
+pub struct Settler {
+    /// The truth.
+    pub mysql: Mysql,
+    /// Ids that wait in Redis.
+    pub reservations: Reservations,
+    /// Where outcomes are recorded.
+    pub outcomes: Outcomes,
+}
+
+impl Settler {
+    /// Gives each of these claims its outcome, records and returns them. Doing it again gives the same outcomes.
+    ///
+    /// # Errors
+    /// A server's; some of the claims may have been settled by then.
+    pub async fn settle(&self, claims: &[Claim]) -> Result<HashMap<ClaimKey, Outcome>> {
+        let mut open = in_order_of_arrival(claims);
+        let mut settled = HashMap::with_capacity(open.len());
+        for _ in 0..ROUNDS_MAX {
+            self.settle_known(&mut open, &mut settled).await?;
+            if open.is_empty() {
+                self.record(&settled).await;
+                return Ok(settled);
+            }
+            self.issue(&mut open, &mut settled).await?;
+        }
+        Err(Error::Full { what: "Redis with ids of coupons that are taken: it" })
+    }
+
+    /// Settles the claims of accounts that hold a coupon, and those of campaigns that are known to be sold out.
+    async fn settle_known(&self, open: &mut Vec<ClaimKey>, settled: &mut HashMap<ClaimKey, Outcome>) -> Result<()> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        // In this order: a coupon issued between the two is then found by the second.
+        let sold_out: HashSet<CampaignId> = self.reservations.sold_out(open.iter().map(|claim| claim.campaign_id));
+        let asked = open.clone();
+        let issued =
+            self.mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await).await?;
+        open.retain(|claim| {
+            let outcome = match issued.get(claim) {
+                Some(&coupon_id) => Outcome::Issued { coupon_id },
+                None if sold_out.contains(&claim.campaign_id) => Outcome::SoldOut,
+                None => return true,
+            };
+            settled.insert(*claim, outcome);
+            false
+        });
+        Ok(())
+    }
+
+    /// Reserves an id for each open claim and writes the accounts into MySQL. What did not go through stays open.
+    async fn issue(&self, open: &mut Vec<ClaimKey>, settled: &mut HashMap<ClaimKey, Outcome>) -> Result<()> {
+        let reserved = self.reserve(open).await?;
+        if reserved.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<(CouponId, AccountId)> =
+            reserved.iter().map(|(claim, coupon)| (*coupon, claim.account_id)).collect();
+        let wanted = rows.len();
+        let issued = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await).await?;
+        if issued == wanted {
+            let reserved: HashMap<ClaimKey, CouponId> = reserved.into_iter().collect();
+            open.retain(|claim| !reserved.contains_key(claim));
+            settled.extend(reserved.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
+        }
+        // Else some ids were stale, or some accounts were issued a coupon meanwhile: the next look tells which. Ids
+        // that stay unused are free in MySQL, where the next refill finds them.
+        Ok(())
+    }
+
+    /// An id for each open claim in order of arrival, as far as there are any.
+    async fn reserve(&self, open: &[ClaimKey]) -> Result<Vec<(ClaimKey, CouponId)>> {
+        let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
+        for claim in open {
+            *wanted.entry(claim.campaign_id).or_default() += 1;
+        }
+        let wanted: Vec<(CampaignId, usize)> = wanted.into_iter().collect();
+        let mut ids = self.reservations.reserve(&wanted).await?;
+        let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
+        Ok(open.iter().filter_map(next).collect())
+    }
+
+    /// The records spare MySQL the questions of those who wait, no more: without them MySQL is asked.
+    async fn record(&self, settled: &HashMap<ClaimKey, Outcome>) {
+        let outcomes: Vec<(ClaimKey, Outcome)> = settled.iter().map(|(claim, outcome)| (*claim, *outcome)).collect();
+        if let Err(error) = self.outcomes.write(&outcomes).await {
+            tracing::warn!(%error, "cannot record outcomes in Redis");
+        }
+    }
+}
+
+/// Each claim once, first come first.
+fn in_order_of_arrival(claims: &[Claim]) -> Vec<ClaimKey> {
+    let mut claims = claims.to_vec();
+    claims.sort_by_key(|claim| claim.accepted_at_ms);
+    let mut seen = HashSet::with_capacity(claims.len());
+    claims.iter().map(Claim::key).filter(|claim| seen.insert(*claim)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_come_is_served_first_and_once() {
+        let claim = |account, accepted_at_ms| Claim {
+            campaign_id: CampaignId(1),
+            account_id: AccountId(account),
+            accepted_at_ms,
+        };
+
+        let order = in_order_of_arrival(&[claim(1, 30), claim(2, 10), claim(1, 5), claim(3, 20)]);
+
+        assert_eq!(order.iter().map(|claim| claim.account_id.0).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+}

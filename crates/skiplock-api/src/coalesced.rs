@@ -1,0 +1,210 @@
+//! `coalesced`: claims that wait in this process at the same moment share one transaction: n rows, one UPDATE, one
+//! commit.
+//!
+//! Invariants: a free worker takes what waits and never waits for more, so a lone claim is as quick as any; instances
+//! skip each other's rows, so any number of them work side by side; every claim of a group is answered, whatever befalls
+//! the group.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use coupon_core::mysql::{Mysql, coupons, sql};
+use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Error, Result};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, TxOpts};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::strategy::{Claimed, pauses_after_conflicts, without_rows};
+
+/// Claims that may wait for a worker; further ones are refused.
+const WAITING_MAX: usize = 16_384;
+
+/// A claim waits no longer than this in all.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+struct Waiting {
+    claim: ClaimKey,
+    answer: oneshot::Sender<Result<Claimed>>,
+}
+
+/// The workers that take groups. Cheap to clone.
+#[derive(Clone)]
+pub struct Groups {
+    waiting: flume::Sender<Waiting>,
+}
+
+impl Groups {
+    /// Starts the workers on the current runtime; they end when the last clone is dropped.
+    pub fn start(mysql: &Mysql, workers: usize, group_max: usize) -> Self {
+        let (waiting, claims) = flume::bounded(WAITING_MAX);
+        for _ in 0..workers {
+            tokio::spawn(work(mysql.clone(), claims.clone(), group_max));
+        }
+        Self { waiting }
+    }
+
+    /// Takes a coupon for an account, together with whoever claims at the same moment.
+    pub async fn claim(&self, claim: ClaimKey) -> Result<Claimed> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { claim, answer };
+        self.waiting.try_send(waiting).map_err(|_| Error::Full { what: "the line of claims" })?;
+        match tokio::time::timeout(DEADLINE, answered).await {
+            Ok(Ok(claimed)) => claimed,
+            Ok(Err(_)) => Err(Error::Broken(String::from("a group ended without an answer"))),
+            Err(_) => Err(Error::Deadline { what: "a claim in line", limit: DEADLINE }),
+        }
+    }
+}
+
+/// One worker: takes what waits, up to a group, again and again.
+async fn work(mysql: Mysql, claims: flume::Receiver<Waiting>, group_max: usize) {
+    while let Ok(first) = claims.recv_async().await {
+        let mut group = vec![first];
+        group.extend(claims.try_iter().take(group_max - 1));
+        for (campaign, group) in by_campaign(group) {
+            let accounts: Vec<AccountId> = distinct(&group);
+            answer(group, claim_all(&mysql, campaign, accounts).await);
+        }
+    }
+}
+
+/// Claims for a group, again for those who lost against others.
+async fn claim_all(
+    mysql: &Mysql,
+    campaign: CampaignId,
+    accounts: Vec<AccountId>,
+) -> Result<HashMap<AccountId, Claimed>> {
+    let mut claimed: HashMap<AccountId, Claimed> = HashMap::with_capacity(accounts.len());
+    let mut pauses = pauses_after_conflicts().build();
+    loop {
+        let open: Vec<AccountId> =
+            accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
+        match mysql.run(async move |mut conn: Conn| claim_group(&mut conn, campaign, &open).await).await {
+            Ok(more) => claimed.extend(more),
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error),
+        }
+        if claimed.len() == accounts.len() {
+            return Ok(claimed);
+        }
+        tokio::time::sleep(pauses.next().ok_or(Error::Held)?).await;
+    }
+}
+
+fn by_campaign(group: Vec<Waiting>) -> HashMap<CampaignId, Vec<Waiting>> {
+    let mut groups: HashMap<CampaignId, Vec<Waiting>> = HashMap::new();
+    for waiting in group {
+        groups.entry(waiting.claim.campaign_id).or_default().push(waiting);
+    }
+    groups
+}
+
+/// Each account once, in order of arrival.
+fn distinct(group: &[Waiting]) -> Vec<AccountId> {
+    let mut seen = HashSet::with_capacity(group.len());
+    group.iter().map(|waiting| waiting.claim.account_id).filter(|account| seen.insert(*account)).collect()
+}
+
+/// Answers everyone. Of several claims of one account the first is the one that was issued the coupon.
+fn answer(group: Vec<Waiting>, claimed: Result<HashMap<AccountId, Claimed>>) {
+    let mut claimed = match claimed {
+        Ok(claimed) => claimed,
+        Err(error) => {
+            tracing::warn!(%error, claims = group.len(), "a group of claims failed");
+            // No answer is an answer for most: they share one failure.
+            return refuse(group, &error);
+        }
+    };
+    for Waiting { claim, answer } in group {
+        let got = claimed.get_mut(&claim.account_id).map_or_else(
+            || Err(Error::Broken(String::from("a claim of the group has no answer"))),
+            |claimed| {
+                let now = *claimed;
+                if let Claimed::Issued(coupon) = now {
+                    *claimed = Claimed::Held(coupon);
+                }
+                Ok(now)
+            },
+        );
+        // Who has gone meanwhile needs no answer; a repeated claim gets the same coupon.
+        let _ = answer.send(got);
+    }
+}
+
+fn refuse(group: Vec<Waiting>, error: &Error) {
+    for waiting in group {
+        let refusal = if error.is_retryable() {
+            Error::Deadline { what: "a group of claims", limit: DEADLINE }
+        } else {
+            Error::Broken(error.to_string())
+        };
+        let _ = waiting.answer.send(Err(refusal));
+    }
+}
+
+/// Claims for a group of accounts in one transaction. Those missing in the answer must try again; an error leaves nothing
+/// half done.
+async fn claim_group(
+    conn: &mut Conn,
+    campaign: CampaignId,
+    accounts: &[AccountId],
+) -> Result<HashMap<AccountId, Claimed>> {
+    let mut claimed = issue_rows(conn, campaign, accounts).await?;
+    let without: Vec<AccountId> =
+        accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
+    if !without.is_empty() {
+        claimed.extend(without_rows(conn, campaign, &without).await?);
+    }
+    Ok(claimed)
+}
+
+/// Locks as many rows as there are accounts, or as there are to be had, and writes the first accounts into them.
+async fn issue_rows(
+    conn: &mut Conn,
+    campaign: CampaignId,
+    accounts: &[AccountId],
+) -> Result<HashMap<AccountId, Claimed>> {
+    let mut transaction = conn.start_transaction(TxOpts::default()).await?;
+    let ids: Vec<Uuid> = transaction.query(sql::lock_free_coupons(campaign, accounts.len())).await?;
+    let mut rows: Vec<(CouponId, AccountId)> = ids.into_iter().map(CouponId).zip(accounts.iter().copied()).collect();
+    if rows.is_empty() {
+        transaction.rollback().await?;
+        return Ok(HashMap::new());
+    }
+    // Ordered by account as well as by row: two groups with the same accounts then meet in one order, not crosswise.
+    let (mut coupons, mut claimers): (Vec<CouponId>, Vec<AccountId>) = rows.iter().copied().unzip();
+    coupons.sort_unstable();
+    claimers.sort_unstable();
+    rows = coupons.into_iter().zip(claimers).collect();
+
+    transaction.query_drop(sql::issue(&rows)).await?;
+    let all_written = transaction.affected_rows() == rows.len() as u64;
+    let claimed = if all_written {
+        rows.iter().map(|&(coupon, account)| (account, Claimed::Issued(coupon))).collect()
+    } else {
+        held_or_issued(&mut transaction, campaign, &rows).await?
+    };
+    transaction.commit().await?;
+    Ok(claimed)
+}
+
+/// Some accounts held a coupon already: looks up which, inside the transaction, which sees its own rows.
+async fn held_or_issued(
+    transaction: &mut mysql_async::Transaction<'_>,
+    campaign: CampaignId,
+    rows: &[(CouponId, AccountId)],
+) -> Result<HashMap<AccountId, Claimed>> {
+    let claims: Vec<ClaimKey> =
+        rows.iter().map(|&(_, account_id)| ClaimKey { campaign_id: campaign, account_id }).collect();
+    let held = coupons::coupons_of(transaction, &claims).await?;
+    let ours: HashSet<(CouponId, AccountId)> = rows.iter().copied().collect();
+    Ok(held
+        .into_iter()
+        .map(|(claim, coupon)| {
+            let is_ours = ours.contains(&(coupon, claim.account_id));
+            (claim.account_id, if is_ours { Claimed::Issued(coupon) } else { Claimed::Held(coupon) })
+        })
+        .collect())
+}

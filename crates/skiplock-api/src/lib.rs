@@ -1,0 +1,48 @@
+//! The skiplock way: a claim takes a free row of MySQL itself. No broker, no cache.
+//!
+//! ```text
+//! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> strategy::Strategy ─> MySQL
+//!                                                                 ├ select_update  a transaction for each claim
+//!                                                                 └ coalesced      one for all that wait
+//! ```
+
+mod claims;
+mod coalesced;
+mod select_update;
+mod settings;
+mod strategy;
+
+use coupon_core::campaigns::Campaigns;
+use coupon_core::claims::Claims;
+use coupon_core::http::claims::ClaimRoutes;
+use coupon_core::http::health::Health;
+use coupon_core::http::{docs, serve};
+use coupon_core::mysql::{Mysql, schema};
+use coupon_core::process::Running;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+
+pub use crate::settings::Settings;
+use crate::strategy::Strategy;
+pub use crate::strategy::StrategyName;
+
+/// Starts the service; it runs until `stop` and drains then.
+///
+/// # Errors
+/// The schema is not the one this build needs, or the address cannot be bound.
+pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
+    let mysql = Mysql::new(&settings.mysql);
+    schema::check(&mysql).await?;
+    let campaigns = Campaigns::start(mysql.clone());
+    let claims = Claims::start(campaigns.clone(), mysql.clone(), None);
+    let strategy = Strategy::start(&settings, &mysql);
+    let health = Health::new(stop.clone()).needs("mysql", &mysql, async |mysql: Mysql| mysql.ping().await);
+
+    let routes = ClaimRoutes { campaigns, claims };
+    serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {
+        config.app_data(actix_web::web::Data::new(strategy.clone()));
+        routes.configure(config, claims::claim);
+        health.routes(config);
+        docs::routes(config, claims::Document::openapi());
+    })
+}

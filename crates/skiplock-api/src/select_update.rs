@@ -1,0 +1,57 @@
+//! `select-update`: a transaction for each claim, as it is usually described. Four round trips.
+//!
+//! Invariant: the row that is updated is the one this transaction has locked, and the unique key refuses an account that
+//! holds a coupon already.
+
+use backon::Retryable;
+use coupon_core::mysql::{Mysql, coupons, sql};
+use coupon_core::{Class, ClaimKey, CouponId, Error, Result};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Transaction, TxOpts};
+use uuid::Uuid;
+
+use crate::strategy::{Claimed, pauses_after_conflicts, without_rows};
+
+/// Takes a coupon for an account.
+pub async fn claim(mysql: &Mysql, claim: ClaimKey) -> Result<Claimed> {
+    (|| mysql.run(async move |mut conn: Conn| attempt(&mut conn, claim).await))
+        .retry(pauses_after_conflicts())
+        .when(Error::is_conflict)
+        .await
+}
+
+async fn attempt(conn: &mut Conn, claim: ClaimKey) -> Result<Claimed> {
+    let mut transaction = conn.start_transaction(TxOpts::default()).await?;
+    let Some(coupon) = lock_one(&mut transaction, claim).await? else {
+        transaction.rollback().await?;
+        let told = without_rows(conn, claim.campaign_id, &[claim.account_id]).await?;
+        return told.get(&claim.account_id).copied().ok_or(Error::Held);
+    };
+    match write(&mut transaction, claim, coupon).await {
+        Ok(()) => {
+            transaction.commit().await?;
+            Ok(Claimed::Issued(coupon))
+        }
+        Err(error) if error.class() == Class::Duplicate => {
+            transaction.rollback().await?;
+            // Nobody takes a coupon away again, so what refused the UPDATE is still there.
+            let held = coupons::coupon_of(conn, claim).await?;
+            held.map(Claimed::Held).ok_or_else(|| Error::Broken(String::from("a duplicate without its row")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn lock_one(transaction: &mut Transaction<'_>, claim: ClaimKey) -> Result<Option<CouponId>> {
+    let id: Option<Uuid> = transaction.query_first(sql::lock_free_coupons(claim.campaign_id, 1)).await?;
+    Ok(id.map(CouponId))
+}
+
+async fn write(transaction: &mut Transaction<'_>, claim: ClaimKey, coupon: CouponId) -> Result<()> {
+    let update = "UPDATE coupon SET account_id = ? WHERE id = ? AND account_id IS NULL";
+    transaction.exec_drop(update, (claim.account_id.0, coupon.0)).await?;
+    match transaction.affected_rows() {
+        1 => Ok(()),
+        rows => Err(Error::Broken(format!("{rows} rows changed where one was locked"))),
+    }
+}

@@ -1,0 +1,45 @@
+//! The settings of skiplock-api.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use coupon_core::http::HttpSettings;
+use coupon_core::settings::{MysqlSettings, ProcessSettings};
+
+use crate::strategy::StrategyName;
+
+/// Takes claims for coupons over HTTP and issues them in MySQL with SKIP LOCKED, with nothing in between.
+///
+/// Every setting is a flag or a variable of the environment. The defaults connect to the server that
+/// `scripts/services up mysql` or `docker compose up -d mysql` starts.
+#[derive(Clone, Debug, Parser)]
+#[command(version, after_help = "Example:\n  skiplock-api --strategy select-update --mysql-connections 32")]
+pub struct Settings {
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    pub listen: SocketAddr,
+
+    /// How a claim finds its coupon.
+    #[arg(long, env = "STRATEGY", value_name = "NAME", default_value = "coalesced")]
+    pub strategy: StrategyName,
+
+    /// Groups of claims in MySQL at once, for `coalesced`.
+    #[arg(long, env = "GROUPS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = 2)]
+    pub groups: u16,
+
+    /// Claims that share one transaction at most, for `coalesced`. A group takes what waits and never waits to be full.
+    #[arg(long, env = "GROUP_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = 500)]
+    pub group_max: u16,
+
+    /// HTTP.
+    #[command(flatten)]
+    pub http: HttpSettings,
+
+    /// MySQL.
+    #[command(flatten)]
+    pub mysql: MysqlSettings,
+
+    /// Logs and stopping.
+    #[command(flatten)]
+    pub process: ProcessSettings,
+}
