@@ -120,7 +120,7 @@ async fn ensure(mysql: &Mysql, create: &Create) -> anyhow::Result<CampaignId> {
     let mut conn = mysql.connection().await?;
     let id = match create.id {
         Some(id) => id,
-        None => CampaignId(campaigns::all(&mut conn).await?.last().map_or(1, |last| last.id.0 + 1)),
+        None => campaigns::next_id(&mut conn).await?,
     };
     let wanted = Campaign {
         id,

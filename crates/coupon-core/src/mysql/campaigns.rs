@@ -90,6 +90,15 @@ pub async fn winners(conn: &mut Conn, campaign: CampaignId) -> Result<Vec<u64>> 
         .await?)
 }
 
+/// A number that no campaign has yet: one above the highest.
+///
+/// # Errors
+/// MySQL's.
+pub async fn next_id(conn: &mut Conn) -> Result<CampaignId> {
+    let highest: Option<u64> = conn.query_first::<Option<u64>, _>("SELECT MAX(id) FROM campaign").await?.flatten();
+    Ok(CampaignId(highest.unwrap_or(0) + 1))
+}
+
 /// Makes a campaign without coupons. Nothing happens to one that exists.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 //! Invariant: work in MySQL runs in a task of its own on the service's runtime, so that a client who hangs up never
 //! leaves a transaction half done with its locks held.
 
+pub mod bulk;
 pub mod campaigns;
 pub mod coupons;
 pub mod schema;

@@ -1,0 +1,82 @@
+//! One HTTP connection, kept open, one request at a time: what one person's browser is to an API.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use url::Url;
+
+/// Longer than any API takes, long-polls included.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where an API is.
+#[derive(Clone, Debug)]
+pub struct Target {
+    authority: String,
+    host: HeaderValue,
+}
+
+impl Target {
+    /// Of an address like `http://127.0.0.1:8080`.
+    pub fn new(url: &Url) -> anyhow::Result<Self> {
+        if url.scheme() != "http" || url.path() != "/" {
+            bail!("{url} must be like http://127.0.0.1:8080");
+        }
+        let host = url.host_str().context("the address has no host")?;
+        let authority = format!("{host}:{}", url.port_or_known_default().unwrap_or(80));
+        Ok(Self { host: HeaderValue::from_str(&authority)?, authority })
+    }
+}
+
+/// A client with its connection.
+pub struct Client {
+    target: Target,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    /// Connects when it is first used.
+    pub fn new(target: Target) -> Self {
+        Self { target, connection: None }
+    }
+
+    /// Sends a request and reads the whole answer. A connection that broke is made anew by the next request.
+    pub async fn send(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
+        let answer = tokio::time::timeout(DEADLINE, self.exchange(method, path, body))
+            .await
+            .unwrap_or_else(|_| bail!("no answer within {DEADLINE:?}"));
+        if answer.is_err() {
+            self.connection = None;
+        }
+        answer
+    }
+
+    async fn exchange(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
+        let mut request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from(body)))?;
+        request.headers_mut().insert(HOST, self.target.host.clone());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let connection = self.connect().await?;
+        connection.ready().await?;
+        let answer = connection.send_request(request).await?;
+        let status = answer.status();
+        Ok((status, answer.into_body().collect().await?.to_bytes()))
+    }
+
+    async fn connect(&mut self) -> anyhow::Result<&mut SendRequest<Full<Bytes>>> {
+        if self.connection.as_ref().is_none_or(SendRequest::is_closed) {
+            let authority = &self.target.authority;
+            let stream = TcpStream::connect(authority).await.with_context(|| format!("cannot connect to {authority}"))?;
+            stream.set_nodelay(true)?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            self.connection = Some(sender);
+        }
+        self.connection.as_mut().context("a connection was just made")
+    }
+}

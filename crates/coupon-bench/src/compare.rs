@@ -1,0 +1,125 @@
+//! Both ways, one after the other, under the same crowd: a campaign for each, a table with both, one report.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use coupon_core::mysql::{Mysql, bulk, campaigns};
+use coupon_core::settings::RedisSettings;
+use coupon_core::{Campaign, CampaignId, outcomes};
+use deadpool_redis::redis::{self, InfoDict};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use serde::Serialize;
+use url::Url;
+
+use crate::load::{self, Crowd, LoadResult};
+use crate::report;
+
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// The producer-api.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    queue_url: Url,
+    /// The skiplock-api.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    skiplock_url: Url,
+    /// Coupons of each campaign.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    coupons: u64,
+    #[command(flatten)]
+    crowd: Crowd,
+    /// Also write the result to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Version of RabbitMQ to note in the report; the broker does not tell its clients.
+    #[arg(long, value_name = "VERSION", default_value = "unknown")]
+    rabbitmq_version: String,
+}
+
+/// Both ways side by side.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    ways: Vec<LoadResult>,
+    servers: Servers,
+    machine: Machine,
+    crowd: CrowdNote,
+}
+
+#[derive(Debug, Serialize)]
+struct Servers {
+    mysql: String,
+    redis: String,
+    rabbitmq: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Machine {
+    cores: usize,
+    system: &'static str,
+    architecture: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct CrowdNote {
+    accounts: u64,
+    repeats: u64,
+    clients: u32,
+    rate: Option<u32>,
+}
+
+/// Whether every audit was clean.
+pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments, json: bool) -> anyhow::Result<bool> {
+    let mut ways = Vec::new();
+    for (way, url) in [("queue", &arguments.queue_url), ("skiplock", &arguments.skiplock_url)] {
+        let campaign = make_campaign(mysql, way, arguments.coupons).await?;
+        report::note(&format!("{way}: campaign {campaign} with {} coupons at {url}", arguments.coupons));
+        let load = load::Arguments { url: url.clone(), campaign, crowd: arguments.crowd.clone() };
+        ways.push(load::run(mysql, way, &load).await.with_context(|| format!("{way} at {url}"))?);
+    }
+    let crowd = &arguments.crowd;
+    let comparison = Comparison {
+        ways,
+        servers: servers(mysql, redis, &arguments.rabbitmq_version).await?,
+        machine: Machine {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            system: std::env::consts::OS,
+            architecture: std::env::consts::ARCH,
+        },
+        crowd: CrowdNote {
+            accounts: crowd.accounts,
+            repeats: crowd.repeats,
+            clients: crowd.clients,
+            rate: crowd.rate,
+        },
+    };
+    if let Some(path) = &arguments.report {
+        report::write(path, &comparison)?;
+    }
+    report::comparison(&comparison, &comparison.ways, json);
+    Ok(comparison.ways.iter().all(LoadResult::is_clean))
+}
+
+async fn make_campaign(mysql: &Mysql, way: &str, coupons: u64) -> anyhow::Result<CampaignId> {
+    let name = format!("comparison, {way}");
+    let id = mysql
+        .run(async move |mut conn: Conn| {
+            let id = campaigns::next_id(&mut conn).await?;
+            let campaign = Campaign { id, name, opens_at: None, closes_at: None, coupons };
+            campaigns::create(&mut conn, &campaign).await?;
+            Ok(id)
+        })
+        .await?;
+    bulk::load_coupons(mysql, id, coupons, |_| {}).await?;
+    Ok(id)
+}
+
+async fn servers(mysql: &Mysql, redis: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Servers> {
+    let version = mysql.run(async |mut conn: Conn| Ok(conn.query_first("SELECT VERSION()").await?)).await?;
+    let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut outcomes::connect(redis)?).await?;
+    Ok(Servers {
+        mysql: version.unwrap_or_default(),
+        redis: info.get("redis_version").unwrap_or_default(),
+        rabbitmq: rabbitmq.to_owned(),
+    })
+}

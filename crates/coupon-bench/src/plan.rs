@@ -1,0 +1,53 @@
+//! Who claims in which order: every account once, and some of them a second time later on.
+
+use rand::rngs::StdRng;
+use rand::seq::{SliceRandom, index};
+use rand::{RngExt, SeedableRng};
+
+/// The same order in every run, so that both ways meet the same crowd.
+const SEED: u64 = 0x00C0_FFEE;
+
+/// The accounts `first..first + accounts` in random order, with `repeats` claims of accounts that claimed before put in
+/// between at random.
+pub fn claims(first: u64, accounts: u64, repeats: u64) -> Vec<u64> {
+    let mut rng = StdRng::seed_from_u64(SEED);
+    let mut fresh: Vec<u64> = (first..first + accounts).collect();
+    fresh.shuffle(&mut rng);
+    let total = fresh.len() + if fresh.is_empty() { 0 } else { usize::try_from(repeats).unwrap_or(usize::MAX) };
+    // The first claim has nobody to repeat.
+    let mut is_repeat = vec![false; total];
+    for slot in index::sample(&mut rng, total.saturating_sub(1), total - fresh.len()) {
+        if let Some(slot) = is_repeat.get_mut(slot + 1) {
+            *slot = true;
+        }
+    }
+    let mut order: Vec<u64> = Vec::with_capacity(total);
+    let mut fresh = fresh.into_iter();
+    for is_repeat in is_repeat {
+        let repeated = if is_repeat { order.get(rng.random_range(0..order.len().max(1))).copied() } else { None };
+        order.extend(repeated.or_else(|| fresh.next()));
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_account_claims_and_only_known_ones_repeat() {
+        let order = claims(1, 1_000, 100);
+
+        assert_eq!(order.len(), 1_100);
+        assert_eq!(order.iter().collect::<HashSet<_>>(), (1..=1_000).collect::<Vec<_>>().iter().collect());
+        assert_eq!(order, claims(1, 1_000, 100), "the same crowd in every run");
+    }
+
+    #[test]
+    fn a_crowd_may_be_small() {
+        assert!(claims(1, 0, 5).is_empty());
+        assert_eq!(claims(7, 1, 3), [7, 7, 7, 7]);
+    }
+}

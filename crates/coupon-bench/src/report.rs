@@ -1,0 +1,79 @@
+//! What the command prints and writes. The one place that writes to standard output and standard error.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::path::Path;
+
+use anyhow::Context;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::load::LoadResult;
+
+/// One line on standard error.
+pub fn error(error: &anyhow::Error) {
+    let line = format!("{error:#}").replace('\n', " ");
+    eprintln!("error: {line}");
+}
+
+/// Something worth knowing while the work goes on.
+pub fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Writes a result to a file, with the folders it needs.
+pub fn write(path: &Path, result: &impl Serialize) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut text = serde_json::to_string_pretty(result)?;
+    text.push('\n');
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A whole comparison, as JSON or as the table of its ways.
+pub fn comparison(whole: &impl Serialize, results: &[LoadResult], json: bool) {
+    if json {
+        println!("{}", serde_json::to_string_pretty(whole).unwrap_or_default());
+    } else {
+        ways(results, false);
+    }
+}
+
+/// Ways side by side: a column each.
+pub fn ways(results: &[LoadResult], json: bool) {
+    if json {
+        println!("{}", serde_json::to_string_pretty(results).unwrap_or_default());
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([String::new()].into_iter().chain(results.iter().map(|result| result.way.clone())));
+    let mut row = |name: &str, value: fn(&LoadResult) -> String| {
+        let values = results.iter().map(|result| Cell::new(value(result)).set_alignment(CellAlignment::Right));
+        table.add_row([Cell::new(name)].into_iter().chain(values));
+    };
+    row("coupons", |result| result.coupons.to_string());
+    row("claims", |result| result.claims.to_string());
+    row("issued", |result| result.issued.to_string());
+    row("sold out", |result| result.sold_out.to_string());
+    row("repeated, same answer", |result| result.repeated.to_string());
+    row("errors", |result| result.errors.to_string());
+    row("seconds to accept", |result| format!("{:.2}", result.accept_seconds));
+    row("seconds to the last outcome", |result| format!("{:.2}", result.outcome_seconds));
+    row("claims a second", |result| format!("{:.0}", result.claims as f64 / result.outcome_seconds));
+    row("p50 / p99 to answer, ms", |result| format!("{:.1} / {:.1}", result.p50_ms, result.p99_ms));
+    row("p50 / p99 to outcome, ms", |result| format!("{:.1} / {:.1}", result.outcome_p50_ms, result.outcome_p99_ms));
+    row("audit", |result| result.audit.clone());
+    println!("{table}");
+    for result in results {
+        for example in &result.error_examples {
+            println!("{}: error: {example}", result.way);
+        }
+        for finding in result.findings.iter().filter(|finding| finding.broken > 0) {
+            println!("{}: {} is broken {} times: {}", result.way, finding.invariant, finding.broken, finding.says);
+            for example in &finding.examples {
+                println!("  {example}");
+            }
+        }
+    }
+}
