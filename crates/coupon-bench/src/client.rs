@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 /// Longer than any API takes, long-polls included.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Where an API is.
 #[derive(Clone, Debug)]
@@ -71,7 +71,8 @@ impl Client {
     async fn connect(&mut self) -> anyhow::Result<&mut SendRequest<Full<Bytes>>> {
         if self.connection.as_ref().is_none_or(SendRequest::is_closed) {
             let authority = &self.target.authority;
-            let stream = TcpStream::connect(authority).await.with_context(|| format!("cannot connect to {authority}"))?;
+            let stream =
+                TcpStream::connect(authority).await.with_context(|| format!("cannot connect to {authority}"))?;
             stream.set_nodelay(true)?;
             let (sender, connection) = handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);

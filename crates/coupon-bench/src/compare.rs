@@ -86,12 +86,7 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments, js
             system: std::env::consts::OS,
             architecture: std::env::consts::ARCH,
         },
-        crowd: CrowdNote {
-            accounts: crowd.accounts,
-            repeats: crowd.repeats,
-            clients: crowd.clients,
-            rate: crowd.rate,
-        },
+        crowd: CrowdNote { accounts: crowd.accounts, repeats: crowd.repeats, clients: crowd.clients, rate: crowd.rate },
     };
     if let Some(path) = &arguments.report {
         report::write(path, &comparison)?;

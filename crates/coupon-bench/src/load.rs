@@ -130,11 +130,7 @@ pub async fn run(mysql: &Mysql, way: &str, arguments: &Arguments) -> anyhow::Res
     let plan = Arc::new(plan::claims(crowd.first_account, crowd.accounts, crowd.repeats));
     let shared = SharedTally::new(progress(way, plan.len())?)?;
     let (accepted, ended) = claim_and_follow(&target, *campaign, crowd, Arc::clone(&plan), &shared).await?;
-    let tally = shared.lock();
-    tally.bar.finish_and_clear();
-    let told = tally.told(*campaign);
-    let measured = tally.measured();
-    drop(tally);
+    let (told, measured) = shared.lock().finish(*campaign);
 
     let report = audit::audit(mysql, Some(*campaign), told.clone(), None).await?;
     let broken: Vec<&str> =
@@ -170,7 +166,8 @@ async fn probe(target: &Target, campaign: CampaignId) -> anyhow::Result<()> {
 }
 
 fn progress(way: &str, claims: usize) -> anyhow::Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{prefix:9} {bar:40} {human_pos} of {human_len} outcomes, {per_sec}, {eta} left")?;
+    let style =
+        ProgressStyle::with_template("{prefix:9} {bar:40} {human_pos} of {human_len} outcomes, {per_sec}, {eta} left")?;
     let bar = ProgressBar::new(claims as u64).with_style(style).with_prefix(way.to_owned());
     bar.enable_steady_tick(Duration::from_millis(200));
     Ok(bar)
@@ -363,6 +360,11 @@ impl Tally {
             }
         }
         self.bar.inc(1);
+    }
+
+    fn finish(&self, campaign: CampaignId) -> (Told, Measured) {
+        self.bar.finish_and_clear();
+        (self.told(campaign), self.measured())
     }
 
     fn measured(&self) -> Measured {

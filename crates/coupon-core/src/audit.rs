@@ -94,12 +94,7 @@ impl Finding {
 ///
 /// # Errors
 /// MySQL's. A broken invariant is no error: it is in the report.
-pub async fn audit(
-    mysql: &Mysql,
-    campaign: Option<CampaignId>,
-    told: Told,
-    broker: Option<Broker>,
-) -> Result<Report> {
+pub async fn audit(mysql: &Mysql, campaign: Option<CampaignId>, told: Told, broker: Option<Broker>) -> Result<Report> {
     let mut conn = mysql.connection().await?;
     let mut options = TxOpts::default();
     options.with_isolation_level(IsolationLevel::RepeatableRead).with_consistent_snapshot(true).with_readonly(true);
@@ -170,10 +165,8 @@ async fn coupon_keeps_its_account(
     told: &Told,
     holders: &Holders,
 ) -> Result<Finding> {
-    let mut finding = Finding::new(
-        "coupon_keeps_its_account",
-        "A coupon has at most one account, and once set it never changes.",
-    );
+    let mut finding =
+        Finding::new("coupon_keeps_its_account", "A coupon has at most one account, and once set it never changes.");
     finding.check(stocks.iter().map(|stock| stock.issued).sum());
     let twice: Vec<(Uuid, u64)> =
         snapshot.query("SELECT id, COUNT(*) AS times FROM coupon GROUP BY id HAVING times > 1").await?;
@@ -186,9 +179,13 @@ async fn coupon_keeps_its_account(
             match holders.by_coupon.get(coupon_id) {
                 Some(holder) if holder == claim => {}
                 Some(holder) => finding.breaks(|| {
-                    format!("account {} was told coupon {coupon_id}, which account {} holds", claim.account_id, holder.account_id)
+                    format!(
+                        "account {} was told coupon {coupon_id}, which account {} holds",
+                        claim.account_id, holder.account_id
+                    )
                 }),
-                None => finding.breaks(|| format!("account {} was told coupon {coupon_id}, which nobody holds", claim.account_id)),
+                None => finding
+                    .breaks(|| format!("account {} was told coupon {coupon_id}, which nobody holds", claim.account_id)),
             }
         }
     }
@@ -201,8 +198,7 @@ async fn account_has_one_coupon(
     stocks: &[Stock],
     told: &Told,
 ) -> Result<Finding> {
-    let mut finding =
-        Finding::new("account_has_one_coupon", "An account has at most one coupon of a campaign.");
+    let mut finding = Finding::new("account_has_one_coupon", "An account has at most one coupon of a campaign.");
     finding.check(stocks.iter().map(|stock| stock.issued).sum());
     let twice: Vec<(u64, u64, u64)> = snapshot
         .exec(
@@ -277,7 +273,9 @@ fn accepted_claims_settle(told: &Told, broker: Option<Broker>) -> Finding {
     finding.check(told.outcomes.len() as u64);
     for (claim, outcome) in &told.outcomes {
         if *outcome == Outcome::Pending {
-            finding.breaks(|| format!("account {} of campaign {} is left without an outcome", claim.account_id, claim.campaign_id));
+            finding.breaks(|| {
+                format!("account {} of campaign {} is left without an outcome", claim.account_id, claim.campaign_id)
+            });
         }
     }
     if let Some(broker) = broker {
@@ -324,4 +322,3 @@ fn repeated_claims_agree(told: &Told) -> Finding {
     }
     finding
 }
-

@@ -128,11 +128,7 @@ pub fn connection_properties(name: &str) -> lapin::ConnectionProperties {
 ///
 /// # Errors
 /// Those of the work, or [`Error::Deadline`].
-pub async fn within<T>(
-    limit: Duration,
-    what: &'static str,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
+pub async fn within<T>(limit: Duration, what: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::Deadline { what, limit }))
 }
 

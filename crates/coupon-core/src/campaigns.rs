@@ -28,7 +28,7 @@ const REFRESH_AT_MOST_EVERY: Duration = Duration::from_millis(25);
 const SOLD_OUT_MAX_AGE: Duration = Duration::from_millis(1500);
 
 /// While MySQL is away, campaigns known to be open stay so for this long: the queue way goes on accepting claims.
-const OPEN_MAX_AGE: Duration = Duration::from_secs(60);
+const OPEN_MAX_AGE: Duration = Duration::from_mins(1);
 
 /// A campaign that nobody asks for is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(10);

@@ -124,9 +124,8 @@ impl Looking {
         self.settle(|claim| issued.get(&claim).map(|&coupon_id| Outcome::Issued { coupon_id }));
 
         let sold_out = self.sold_out_campaigns().await;
-        let due = self.due(|waiting| {
-            waiting.look_in_mysql_at <= now || sold_out.contains(&waiting.question.claim.campaign_id)
-        });
+        let due = self
+            .due(|waiting| waiting.look_in_mysql_at <= now || sold_out.contains(&waiting.question.claim.campaign_id));
         match self.look_in_mysql(&due).await {
             Ok(issued) => self.settle(|claim| match issued.get(&claim) {
                 Some(&coupon_id) => Some(Outcome::Issued { coupon_id }),

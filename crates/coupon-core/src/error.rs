@@ -23,16 +23,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// MySQL refused a statement or could not be reached.
     #[error("MySQL: {0}")]
-    Mysql(#[from] mysql_async::Error),
+    Mysql(mysql_async::Error),
     /// Redis refused a command or could not be reached.
     #[error("Redis: {0}")]
-    Redis(#[from] redis::RedisError),
+    Redis(redis::RedisError),
     /// No Redis connection could be had from the pool.
     #[error("Redis pool: {0}")]
-    RedisPool(#[from] deadpool_redis::PoolError),
+    RedisPool(deadpool_redis::PoolError),
     /// RabbitMQ refused something or could not be reached.
     #[error("RabbitMQ: {0}")]
-    Amqp(#[from] lapin::Error),
+    Amqp(lapin::Error),
     /// Something took longer than its deadline.
     #[error("{what} took longer than {limit:?}")]
     Deadline {
@@ -55,18 +55,33 @@ pub enum Error {
     Broken(String),
 }
 
+// The drivers' errors print what caused them themselves: as `source` it would be printed twice.
+macro_rules! from {
+    ($error:ty, $variant:ident) => {
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        }
+    };
+}
+
+from!(mysql_async::Error, Mysql);
+from!(redis::RedisError, Redis);
+from!(deadpool_redis::PoolError, RedisPool);
+from!(lapin::Error, Amqp);
+
 impl Error {
     /// What to do about it.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
             Self::Mysql(error) => mysql_class(error),
-            Self::Redis(error) => redis_class(error),
-            Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_class(error),
+            Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_class(error),
             Self::Broken(_) => Class::Fatal,
             Self::RedisPool(_) | Self::Amqp(_) | Self::Deadline { .. } | Self::Full { .. } | Self::Held => {
                 Class::Retryable
-            },
+            }
         }
     }
 

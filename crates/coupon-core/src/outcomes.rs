@@ -15,7 +15,7 @@ use crate::keys;
 use crate::settings::{Namespace, RedisSettings};
 
 /// How long an outcome can be read from Redis; afterwards MySQL is asked.
-const TIME_TO_LIVE: Duration = Duration::from_secs(15 * 60);
+const TIME_TO_LIVE: Duration = Duration::from_mins(15);
 
 /// Recorded in place of a coupon's 16 bytes.
 const SOLD_OUT: &[u8] = b"-";
@@ -97,8 +97,9 @@ impl Outcomes {
 fn decode(value: Option<&[u8]>) -> Outcome {
     match value {
         Some(SOLD_OUT) => Outcome::SoldOut,
-        Some(bytes) => Uuid::from_slice(bytes)
-            .map_or(Outcome::Pending, |coupon| Outcome::Issued { coupon_id: CouponId(coupon) }),
+        Some(bytes) => {
+            Uuid::from_slice(bytes).map_or(Outcome::Pending, |coupon| Outcome::Issued { coupon_id: CouponId(coupon) })
+        }
         None => Outcome::Pending,
     }
 }

@@ -26,14 +26,15 @@ where
     F: Future<Output = anyhow::Result<Running>>,
 {
     telemetry::start(settings);
-    let outcome = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
-        |runtime| {
-            let outcome = runtime.block_on(run(settings, start));
-            // Whatever still runs after the drain has had its time.
-            runtime.shutdown_background();
-            outcome
-        },
-    );
+    let outcome =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
+            |runtime| {
+                let outcome = runtime.block_on(run(settings, start));
+                // Whatever still runs after the drain has had its time.
+                runtime.shutdown_background();
+                outcome
+            },
+        );
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,7 +5,7 @@
 //! `scripts/services up` and of `docker compose up -d mysql redis rabbitmq`.
 
 use std::ffi::OsString;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ fn amqp_url(text: &str) -> Result<ServerUrl, String> {
 /// # Errors
 /// A text that is no duration, zero, or more than a day.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+    const MAX: Duration = Duration::from_hours(24);
 
     let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 250ms or 5s"))?;
     if duration.is_zero() || duration > MAX {
@@ -222,7 +222,7 @@ fn log_filter(text: &str) -> Result<String, String> {
 /// *each* wrong setting, or as `--help` and `--version` ask.
 #[must_use]
 pub fn parse<T: CommandFactory + FromArgMatches>() -> T {
-    match try_parse_from(std::env::args_os().collect()) {
+    match try_parse_from(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(settings) => settings,
         Err(Refusal::Help(help)) => help.exit(),
         Err(Refusal::Wrong(lines)) => {
@@ -249,13 +249,15 @@ pub enum Refusal {
 ///
 /// # Errors
 /// All that is wrong with the values, or the first thing that is wrong with the command line itself.
-pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: Vec<OsString>) -> Result<T, Refusal> {
+pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<T, Refusal> {
     let mut command = T::command();
+    // An argument can be shown, and so found by name, only once it is built.
+    command.build();
     let mut wrong = Vec::new();
     // clap stops at the first wrong value. Noting it and letting that argument take anything finds the next one; each
     // round frees one more argument, so the rounds end.
     loop {
-        let error = match command.clone().try_get_matches_from(&arguments) {
+        let error = match command.clone().try_get_matches_from(arguments) {
             Ok(_) if !wrong.is_empty() => return Err(Refusal::Wrong(wrong)),
             Ok(matches) => match T::from_arg_matches(&matches) {
                 Ok(settings) => return Ok(settings),
@@ -290,9 +292,9 @@ fn wrong_value(command: &clap::Command, error: &clap::Error) -> Option<(String, 
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
     let argument = find(command, name)?;
 
-    let mut line = format!("--{}", argument.get_long().unwrap_or(argument.get_id().as_str()));
+    let mut line = format!("--{}", argument.get_long().unwrap_or_else(|| argument.get_id().as_str()));
     if let Some(variable) = argument.get_env() {
-        line += &format!(" ({})", variable.to_string_lossy());
+        let _ = write!(line, " ({})", variable.to_string_lossy());
     }
     if value.is_empty() {
         line += " has no value";
@@ -300,13 +302,13 @@ fn wrong_value(command: &clap::Command, error: &clap::Error) -> Option<(String, 
         // An address holds a password.
         line += " has a value that is refused";
     } else {
-        line += &format!(" = '{value}'");
+        let _ = write!(line, " = '{value}'");
     }
-    match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
-        (Some(reason), _) => line += &format!(": {reason}"),
-        (None, Some(ContextValue::Strings(valid))) => line += &format!(": must be one of {}", valid.join(", ")),
-        _ => {}
-    }
+    let _ = match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
+        (Some(reason), _) => write!(line, ": {reason}"),
+        (None, Some(ContextValue::Strings(valid))) => write!(line, ": must be one of {}", valid.join(", ")),
+        _ => Ok(()),
+    };
     Some((name.to_owned(), line))
 }
 
@@ -350,7 +352,9 @@ mod tests {
     }
 
     fn parse(arguments: &[&str]) -> Result<Settings, Refusal> {
-        try_parse_from(std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from).collect())
+        try_parse_from(
+            &std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -402,8 +406,8 @@ mod tests {
 
     #[test]
     fn values_below_a_subcommand_are_named_too() {
-        let arguments = ["test", "count", "--number=many", "--other=300"].map(OsString::from).to_vec();
-        let Refusal::Wrong(lines) = try_parse_from::<Command>(arguments).unwrap_err() else { panic!() };
+        let arguments = ["test", "count", "--number=many", "--other=300"].map(OsString::from);
+        let Refusal::Wrong(lines) = try_parse_from::<Command>(&arguments).unwrap_err() else { panic!() };
 
         assert_eq!(lines.len(), 2, "{lines:?}");
     }

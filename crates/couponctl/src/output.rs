@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use coupon_core::audit::Report;
 use coupon_core::Campaign;
+use coupon_core::audit::Report;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

@@ -17,7 +17,10 @@ use crate::publish::Publisher;
 /// What this service adds to the shared routes.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Coupons: the queue way", description = "Claims go through RabbitMQ; ask for the outcome afterwards."),
+    info(
+        title = "Coupons: the queue way",
+        description = "Claims go through RabbitMQ; ask for the outcome afterwards."
+    ),
     paths(claim)
 )]
 pub struct Document;
@@ -36,6 +39,7 @@ pub struct Document;
         (status = 409, description = "Sold out", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 413, description = "Body too long", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "Body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 429, description = "This account claims too often; repeat after Retry-After", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 503, description = "The broker did not confirm; repeat after Retry-After", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]

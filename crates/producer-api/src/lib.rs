@@ -14,6 +14,7 @@ use coupon_core::campaigns::Campaigns;
 use coupon_core::claims::Claims;
 use coupon_core::http::claims::ClaimRoutes;
 use coupon_core::http::health::Health;
+use coupon_core::http::rate_limit::RateLimit;
 use coupon_core::http::{docs, serve};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::outcomes::{self, Outcomes};
@@ -39,7 +40,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         .needs("mysql", &mysql, async |mysql: Mysql| mysql.ping().await)
         .needs("redis", &recorded, async |recorded: Outcomes| recorded.ping().await)
         .needs("rabbitmq", &broker, async |broker: Broker| broker.ping().await);
-    let routes = ClaimRoutes { campaigns, claims };
+    let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
     serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {
         // Once for each actix worker: a publisher and its channel never leave their thread.
         config.app_data(actix_web::web::Data::new(Publisher::new(broker.clone())));

@@ -79,10 +79,7 @@ impl Broker {
     }
 
     /// The connection belongs to the service's runtime, which outlives the workers'.
-    async fn on_runtime<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    async fn on_runtime<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         let work = broker::within(self.deadline, "RabbitMQ", work);
         self.runtime.spawn(work).await.unwrap_or_else(|error| Err(Error::Broken(format!("RabbitMQ task: {error}"))))
     }
@@ -170,10 +167,8 @@ impl Publisher {
 impl ConfirmChannel {
     async fn publish(&self, queues: &Queues, body: &[u8]) -> Result<()> {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent = self
-            .channel
-            .basic_publish("".into(), queues.claims.clone(), options, body, broker::properties())
-            .await;
+        let sent =
+            self.channel.basic_publish("".into(), queues.claims.clone(), options, body, broker::properties()).await;
         let confirmation = match sent {
             Ok(confirm) => confirm.await,
             Err(error) => Err(error),
@@ -182,7 +177,9 @@ impl ConfirmChannel {
             Ok(Confirmation::Ack(None)) if !self.failed.get() => Ok(()),
             // A queue at its limit; the channel is fine.
             Ok(Confirmation::Nack(None)) => Err(Error::Full { what: "the queue" }),
-            Ok(Confirmation::Ack(None)) => Err(Error::Deadline { what: "a trustworthy confirm", limit: Duration::ZERO }),
+            Ok(Confirmation::Ack(None)) => {
+                Err(Error::Deadline { what: "a trustworthy confirm", limit: Duration::ZERO })
+            }
             Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
                 self.failed.set(true);
                 tracing::error!(queue = %queues.claims, "a claim came back: the queue is gone; it is made again");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use coupon_core::http::HttpSettings;
+use coupon_core::http::rate_limit::RateSettings;
 use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings};
 
 /// Takes claims for coupons over HTTP and puts them on RabbitMQ; queue-consumer issues the coupons.
@@ -11,7 +12,10 @@ use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, Proc
 /// Every setting is a flag or a variable of the environment. The defaults connect to the servers that
 /// `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = "Example:\n  producer-api --listen 0.0.0.0:8080 --amqp-url amqp://coupon:secret@mq:5672/%2f")]
+#[command(
+    version,
+    after_help = "Example:\n  producer-api --listen 0.0.0.0:8080 --amqp-url amqp://coupon:secret@mq:5672/%2f"
+)]
 pub struct Settings {
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -20,6 +24,10 @@ pub struct Settings {
     /// HTTP.
     #[command(flatten)]
     pub http: HttpSettings,
+
+    /// Against bots.
+    #[command(flatten)]
+    pub rate: RateSettings,
 
     /// MySQL.
     #[command(flatten)]

@@ -8,8 +8,8 @@
 mod consume;
 pub mod refill;
 pub mod reserve;
-pub mod settle;
 mod settings;
+pub mod settle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::consume::Consumer;
 use crate::refill::Refill;
 use crate::reserve::Reservations;
-use crate::settle::Settler;
 pub use crate::settings::Settings;
+use crate::settle::Settler;
 
 /// Starts the service; it consumes until `stop`, finishes the batch in hand and gives the rest back to the broker.
 ///
@@ -49,14 +49,21 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let admin = serve(settings.listen, &admin, stop.clone(), drain, move |config| health.routes(config))?;
 
     let queues = Queues::new(&settings.namespace.namespace, &settings.amqp);
-    let consumer = Consumer { settler, queues, consuming, amqp: settings.amqp.clone(), batch_max: settings.batch_max, prefetch: settings.prefetch() };
+    let consumer = Consumer {
+        settler,
+        queues,
+        consuming,
+        amqp: settings.amqp.clone(),
+        batch_max: settings.batch_max,
+        prefetch: settings.prefetch(),
+    };
     let task = tokio::spawn(async move {
         // Whichever ends first by an error ends the other.
-        let consumed = consumer.run(&stop).await;
+        let ended = consumer.run(&stop).await;
         stop.cancel();
         admin.task.await??;
         mysql.close().await;
-        Ok(consumed?)
+        Ok(ended?)
     });
     Ok(Running { address: admin.address, task })
 }
@@ -77,9 +84,5 @@ pub fn settler(settings: &Settings, mysql: Mysql) -> Result<Settler> {
 }
 
 fn is_consuming(consuming: &AtomicBool) -> Result<()> {
-    if consuming.load(Ordering::Relaxed) {
-        Ok(())
-    } else {
-        Err(Error::Broken(String::from("no channel to RabbitMQ")))
-    }
+    if consuming.load(Ordering::Relaxed) { Ok(()) } else { Err(Error::Broken(String::from("no channel to RabbitMQ"))) }
 }

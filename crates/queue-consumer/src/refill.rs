@@ -21,7 +21,7 @@ const LOCK_FOR: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 
 /// A list that nobody uses goes away.
-const LIST_FOR: Duration = Duration::from_secs(60 * 60);
+const LIST_FOR_SECONDS: i64 = 60 * 60;
 
 /// Ids in one RPUSH, so that no single command holds Redis up.
 const IDS_PER_PUSH: usize = 1_000;
@@ -98,7 +98,7 @@ impl Refill {
 
     async fn lock(&self, redis: &mut Connection, lock: &str, token: Uuid) -> Result<bool> {
         let mut set = redis::cmd("SET");
-        set.arg(lock).arg(token.as_bytes()).arg("NX").arg("PX").arg(LOCK_FOR.as_millis() as u64);
+        set.arg(lock).arg(token.as_bytes()).arg("NX").arg("EX").arg(LOCK_FOR.as_secs());
         let answer: Option<String> = self.within(set.query_async(redis)).await?;
         Ok(answer.is_some())
     }
@@ -122,7 +122,7 @@ impl Refill {
         for ids in free.chunks(IDS_PER_PUSH) {
             let ids: Vec<&[u8]> = ids.iter().map(|id| id.0.as_bytes().as_slice()).collect();
             let mut push = redis::pipe();
-            push.rpush(&key, ids).ignore().expire(&key, LIST_FOR.as_secs() as i64).ignore();
+            push.rpush(&key, ids).ignore().expire(&key, LIST_FOR_SECONDS).ignore();
             self.within::<()>(push.query_async(redis)).await?;
         }
         tracing::debug!(%campaign, ids = free.len(), "refilled");

@@ -53,8 +53,7 @@ impl Settler {
         // In this order: a coupon issued between the two is then found by the second.
         let sold_out: HashSet<CampaignId> = self.reservations.sold_out(open.iter().map(|claim| claim.campaign_id));
         let asked = open.clone();
-        let issued =
-            self.mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await).await?;
+        let issued = self.mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await).await?;
         open.retain(|claim| {
             let outcome = match issued.get(claim) {
                 Some(&coupon_id) => Outcome::Issued { coupon_id },

@@ -34,6 +34,7 @@ pub struct Document;
         (status = 409, description = "Sold out", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 413, description = "Body too long", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "Body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 429, description = "This account claims too often; repeat after Retry-After", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 503, description = "MySQL is away or busy; repeat after Retry-After", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]

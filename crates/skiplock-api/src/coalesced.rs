@@ -79,8 +79,7 @@ async fn claim_all(
     let mut claimed: HashMap<AccountId, Claimed> = HashMap::with_capacity(accounts.len());
     let mut pauses = pauses_after_conflicts().build();
     loop {
-        let open: Vec<AccountId> =
-            accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
+        let open: Vec<AccountId> = accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
         match mysql.run(async move |mut conn: Conn| claim_group(&mut conn, campaign, &open).await).await {
             Ok(more) => claimed.extend(more),
             Err(error) if error.is_conflict() => {}
@@ -152,8 +151,7 @@ async fn claim_group(
     accounts: &[AccountId],
 ) -> Result<HashMap<AccountId, Claimed>> {
     let mut claimed = issue_rows(conn, campaign, accounts).await?;
-    let without: Vec<AccountId> =
-        accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
+    let without: Vec<AccountId> = accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
     if !without.is_empty() {
         claimed.extend(without_rows(conn, campaign, &without).await?);
     }

@@ -16,6 +16,7 @@ use coupon_core::campaigns::Campaigns;
 use coupon_core::claims::Claims;
 use coupon_core::http::claims::ClaimRoutes;
 use coupon_core::http::health::Health;
+use coupon_core::http::rate_limit::RateLimit;
 use coupon_core::http::{docs, serve};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::process::Running;
@@ -38,7 +39,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let strategy = Strategy::start(&settings, &mysql);
     let health = Health::new(stop.clone()).needs("mysql", &mysql, async |mysql: Mysql| mysql.ping().await);
 
-    let routes = ClaimRoutes { campaigns, claims };
+    let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
     serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {
         config.app_data(actix_web::web::Data::new(strategy.clone()));
         routes.configure(config, claims::claim);

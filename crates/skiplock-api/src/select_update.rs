@@ -5,7 +5,7 @@
 
 use backon::Retryable;
 use coupon_core::mysql::{Mysql, coupons, sql};
-use coupon_core::{Class, ClaimKey, CouponId, Error, Result};
+use coupon_core::{ClaimKey, Class, CouponId, Error, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Transaction, TxOpts};
 use uuid::Uuid;

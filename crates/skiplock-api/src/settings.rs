@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use coupon_core::http::HttpSettings;
+use coupon_core::http::rate_limit::RateSettings;
 use coupon_core::settings::{MysqlSettings, ProcessSettings};
 
 use crate::strategy::StrategyName;
@@ -34,6 +35,10 @@ pub struct Settings {
     /// HTTP.
     #[command(flatten)]
     pub http: HttpSettings,
+
+    /// Against bots.
+    #[command(flatten)]
+    pub rate: RateSettings,
 
     /// MySQL.
     #[command(flatten)]

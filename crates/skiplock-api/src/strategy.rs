@@ -77,8 +77,7 @@ pub async fn without_rows(
     accounts: &[AccountId],
 ) -> Result<HashMap<AccountId, Claimed>> {
     let is_one_free = coupons::is_one_free(conn, campaign_id).await?;
-    let claims: Vec<ClaimKey> =
-        accounts.iter().map(|&account_id| ClaimKey { campaign_id, account_id }).collect();
+    let claims: Vec<ClaimKey> = accounts.iter().map(|&account_id| ClaimKey { campaign_id, account_id }).collect();
     let held = coupons::coupons_of(conn, &claims).await?;
     let told = |claim: &ClaimKey| match held.get(claim) {
         Some(&coupon) => Some((claim.account_id, Claimed::Held(coupon))),

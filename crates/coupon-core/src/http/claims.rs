@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::extract::{self, BODY_MAX};
 use super::problem::{Problem, no_such_method};
+use super::rate_limit::RateLimit;
 use crate::campaigns::{Admission, Campaigns};
 use crate::claims::Claims;
 use crate::domain::{CampaignId, ClaimKey, Outcome};
@@ -40,6 +41,8 @@ pub struct ClaimRoutes {
     pub campaigns: Campaigns,
     /// Outcomes of claims.
     pub claims: Claims,
+    /// How often an account may claim.
+    pub rate_limit: RateLimit,
 }
 
 impl ClaimRoutes {
@@ -73,7 +76,7 @@ impl ClaimRoutes {
     /// Reads a claim from a request and decides from memory what to do with it: `Ok` for one to take on.
     ///
     /// # Errors
-    /// Bad input, no such campaign, not open, sold out, as problems.
+    /// Bad input, too many claims, no such campaign, not open, sold out, as problems.
     pub async fn admit(
         &self,
         request: &HttpRequest,
@@ -82,6 +85,7 @@ impl ClaimRoutes {
         let campaign_id = extract::campaign_id(request)?;
         let account_id = extract::claim_body(request, body)?.account_id;
         let claim = ClaimKey { campaign_id, account_id };
+        self.rate_limit.count(account_id)?;
         let state = self.campaigns.state(campaign_id).await?;
         match state.admit(account_id, OffsetDateTime::now_utc()) {
             Admission::Open => Ok(Admitted::Claim(claim)),
@@ -151,8 +155,7 @@ pub(super) async fn campaign(
     )
 )]
 pub(super) async fn claim(routes: web::Data<ClaimRoutes>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let claim =
-        ClaimKey { campaign_id: extract::campaign_id(&request)?, account_id: extract::account_id(&request)? };
+    let claim = ClaimKey { campaign_id: extract::campaign_id(&request)?, account_id: extract::account_id(&request)? };
     let wait = extract::wait(&request)?;
     let outcome = routes.claims.outcome(claim, wait).await?.ok_or_else(Problem::unknown_campaign)?;
     Ok(HttpResponse::Ok().json(outcome))

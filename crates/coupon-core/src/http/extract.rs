@@ -111,7 +111,10 @@ mod tests {
     #[test]
     fn a_claim_is_read() {
         assert_eq!(parse_claim_body(br#" {"account_id": 42} "#).unwrap().account_id, AccountId(42));
-        assert_eq!(parse_claim_body(br#"{"account_id":18446744073709551615}"#).unwrap().account_id, AccountId(u64::MAX));
+        assert_eq!(
+            parse_claim_body(br#"{"account_id":18446744073709551615}"#).unwrap().account_id,
+            AccountId(u64::MAX)
+        );
     }
 
     #[test]

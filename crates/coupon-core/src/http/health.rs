@@ -43,12 +43,7 @@ impl Health {
 
     /// Adds a server that must answer `ask`.
     #[must_use]
-    pub fn needs<T, F>(
-        mut self,
-        name: &'static str,
-        server: &T,
-        ask: impl Fn(T) -> F + Send + Sync + 'static,
-    ) -> Self
+    pub fn needs<T, F>(mut self, name: &'static str, server: &T, ask: impl Fn(T) -> F + Send + Sync + 'static) -> Self
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,

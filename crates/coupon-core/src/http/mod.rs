@@ -6,6 +6,7 @@ pub mod docs;
 pub mod extract;
 pub mod health;
 pub mod problem;
+pub mod rate_limit;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -69,7 +70,9 @@ pub fn serve(
     .shutdown_timeout(drain.as_secs().max(1))
     .disable_signals()
     .bind(listen)
-    .map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}; --listen (LISTEN) chooses another address"))?;
+    .map_err(|error| {
+        anyhow::anyhow!("cannot listen on {listen}: {error}; --listen (LISTEN) chooses another address")
+    })?;
     let address = server.addrs().first().copied().unwrap_or(listen);
     let server = server.run();
     let handle = server.handle();

@@ -104,6 +104,15 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "sold_out", "no coupon is left")
     }
 
+    /// 429: this account claims too often.
+    #[must_use]
+    pub fn too_many_claims(retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_claims", "this account claims too often")
+        }
+    }
+
     /// 503: the same request may succeed after a while; nothing was lost and it is safe to repeat.
     #[must_use]
     pub fn unavailable() -> Self {
@@ -174,12 +183,11 @@ pub async fn answer_with_problems(
     let Some(error) = response.response().error() else { return Ok(response.map_into_left_body()) };
     let trace_id = trace_id(response.request());
     let from_actix;
-    let problem = match error.as_error::<Problem>() {
-        Some(problem) => problem,
-        None => {
-            from_actix = foreign(error.as_response_error().status_code());
-            &from_actix
-        }
+    let problem = if let Some(problem) = error.as_error::<Problem>() {
+        problem
+    } else {
+        from_actix = foreign(error.as_response_error().status_code());
+        &from_actix
     };
     if problem.status.is_server_error() {
         tracing::warn!(trace_id, code = problem.code, path = response.request().path(), "answered with an error");

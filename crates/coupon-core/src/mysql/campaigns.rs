@@ -3,6 +3,8 @@
 //! Invariant: `campaign.coupons` equals the number of the campaign's committed coupon rows, because [`add_coupons`]
 //! writes both in one transaction. Whoever reads it therefore sees a restock without counting.
 
+use std::fmt::Write as _;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, TxOpts};
 use time::{OffsetDateTime, PrimitiveDateTime};
@@ -129,7 +131,7 @@ pub async fn add_coupons(conn: &mut Conn, campaign: CampaignId, coupons: &[Coupo
     insert.push_str("INSERT INTO coupon (id, campaign_id) VALUES ");
     for (n, coupon) in coupons.iter().enumerate() {
         let comma = if n == 0 { "" } else { "," };
-        insert.push_str(&format!("{comma}(x'{}',{campaign})", coupon.0.simple()));
+        let _ = write!(insert, "{comma}(x'{}',{campaign})", coupon.0.simple());
     }
     transaction.query_drop(insert).await?;
     transaction

@@ -17,7 +17,7 @@ use mysql_async::{Conn, OptsBuilder, Pool, PoolConstraints, PoolOpts};
 use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
-use crate::settings::MysqlSettings;
+use crate::settings::{MysqlSettings, ServerUrl};
 
 /// Connections to one database. Cheap to clone.
 #[derive(Clone)]
@@ -25,6 +25,7 @@ pub struct Mysql {
     pool: Pool,
     runtime: Handle,
     deadline: Duration,
+    address: ServerUrl,
 }
 
 impl Mysql {
@@ -48,7 +49,12 @@ impl Mysql {
             // Else a connection to localhost may move to a unix socket unasked.
             .prefer_socket(false)
             .init(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>());
-        Self { pool: Pool::new(options), runtime: Handle::current(), deadline: settings.mysql_deadline }
+        Self {
+            pool: Pool::new(options),
+            runtime: Handle::current(),
+            deadline: settings.mysql_deadline,
+            address: settings.mysql_url.clone(),
+        }
     }
 
     /// A connection for as long as the caller wants it.
@@ -79,10 +85,15 @@ impl Mysql {
         F: Future<Output = Result<T>> + Send,
     {
         let this = self.clone();
-        let task = self.runtime.spawn(async move {
-            this.within(async { work(this.pool.get_conn().await?).await }).await
-        });
+        let task =
+            self.runtime.spawn(async move { this.within(async { work(this.pool.get_conn().await?).await }).await });
         task.await.unwrap_or_else(|error| Err(Error::Broken(format!("a task in MySQL ended early: {error}"))))
+    }
+
+    /// Where the server is, without name and password.
+    #[must_use]
+    pub fn address(&self) -> &ServerUrl {
+        &self.address
     }
 
     /// Whether the server answers.

@@ -7,7 +7,7 @@ use refinery::Runner;
 
 use super::Mysql;
 use crate::error::{Error, Result};
-use crate::settings::MysqlSettings;
+use crate::settings::{MysqlSettings, ServerUrl};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -40,13 +40,20 @@ async fn create_database(settings: &MysqlSettings) -> Result<()> {
     let options = mysql_async::Opts::from_url(settings.mysql_url.reveal()).map_err(mysql_async::Error::from)?;
     let name = options.db_name().unwrap_or_default().replace('`', "``");
     let options = mysql_async::OptsBuilder::from_opts(options).db_name(None::<String>).prefer_socket(false);
-    let mut conn = mysql_async::Conn::new(options).await?;
+    let mut conn = match mysql_async::Conn::new(options).await {
+        Err(mysql_async::Error::Io(_)) => return Err(unreachable(&settings.mysql_url)),
+        connected => connected?,
+    };
     let created = conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await;
     // An account that may not create databases can still migrate one that is there; the migration's own error tells.
     if let Err(error) = created {
         tracing::debug!(%error, "cannot create the database");
     }
     Ok(conn.disconnect().await?)
+}
+
+fn unreachable(address: &ServerUrl) -> Error {
+    Error::Broken(format!("{address} does not answer: start it with `scripts/services up`"))
 }
 
 /// Checks that the schema is the one this build was made for.
@@ -69,7 +76,8 @@ pub async fn check(mysql: &Mysql) -> Result<()> {
         {
             0
         }
-        Err(error) => return Err(error),
+        Err(error @ Error::Mysql(mysql_async::Error::Server(_))) => return Err(error),
+        Err(_) => return Err(unreachable(mysql.address())),
     };
     let wanted = wanted();
     match found {

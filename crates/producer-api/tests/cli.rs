@@ -1,0 +1,42 @@
+//! The program producer-api as its operator meets it: help, wrong settings, a start that cannot be, a stop.
+
+use coupon_testkit::{program, run};
+use producer_api::Settings;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_producer-api");
+
+const WRONG: &[(&str, &str)] = &[
+    ("LISTEN", "nowhere"),
+    ("HTTP_WORKERS", "0"),
+    ("MYSQL_CONNECTIONS", "many"),
+    ("COUPON_AMQP_URL", "http://rabbit"),
+    ("QUEUE_MAX", "-1"),
+    ("COUPON_NAMESPACE", "a b"),
+    ("LOG_FORMAT", "xml"),
+    ("DRAIN_DEADLINE", "soon"),
+];
+
+#[tokio::test]
+async fn help_is_complete() {
+    program::help_is_complete::<Settings>(PROGRAM).await;
+}
+
+#[tokio::test]
+async fn wrong_settings_are_all_named_at_once() {
+    program::wrong_settings_are_all_named(PROGRAM, WRONG).await;
+}
+
+#[tokio::test]
+async fn a_missing_schema_is_named() {
+    run(async |space| program::a_missing_schema_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    run(async |space| program::an_address_that_is_taken_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn signals_stop_it() {
+    run(async |space| program::signals_stop_it::<Settings>(PROGRAM, &space).await).await;
+}

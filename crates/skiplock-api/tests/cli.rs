@@ -1,0 +1,39 @@
+//! The program skiplock-api as its operator meets it: help, wrong settings, a start that cannot be, a stop.
+
+use coupon_testkit::{program, run};
+use skiplock_api::Settings;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_skiplock-api");
+
+const WRONG: &[(&str, &str)] = &[
+    ("LISTEN", "127.0.0.1"),
+    ("STRATEGY", "luck"),
+    ("GROUP_MAX", "0"),
+    ("COUPON_MYSQL_URL", "mysql://localhost"),
+    ("MYSQL_DEADLINE", "5"),
+];
+
+#[tokio::test]
+async fn help_is_complete() {
+    program::help_is_complete::<Settings>(PROGRAM).await;
+}
+
+#[tokio::test]
+async fn wrong_settings_are_all_named_at_once() {
+    program::wrong_settings_are_all_named(PROGRAM, WRONG).await;
+}
+
+#[tokio::test]
+async fn a_missing_schema_is_named() {
+    run(async |space| program::a_missing_schema_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    run(async |space| program::an_address_that_is_taken_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn signals_stop_it() {
+    run(async |space| program::signals_stop_it::<Settings>(PROGRAM, &space).await).await;
+}
