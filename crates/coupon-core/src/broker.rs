@@ -8,14 +8,14 @@ use std::time::Duration;
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel};
+use lapin::{BasicProperties, Connection};
 
 use crate::domain::Claim;
 use crate::error::{Error, Result};
 use crate::settings::{AmqpSettings, Namespace};
 
-/// A claim is delivered again when a consumer dies with it. A consumer that finds its servers away holds its batch and
-/// waits instead of giving it back, so a claim comes here only after its consumers died that many times.
+/// A claim is delivered again when a consumer ended with it, in hand or sent ahead. One that finds its servers away holds
+/// its batch and waits instead, so this many deliveries mean that something about the claim ends consumers.
 const DELIVERY_LIMIT: i64 = 100;
 
 /// Says what the body of a message is, so that a consumer can tell an older form from a newer one.
@@ -45,20 +45,37 @@ impl Queues {
         }
     }
 
-    /// Makes the queues if they aren't there.
+    /// Makes the queues if they aren't there. One that is keeps the limit it was made with.
     ///
     /// # Errors
-    /// The broker's; `PRECONDITION_FAILED` when a queue exists with other settings than these.
-    pub async fn declare(&self, channel: &Channel) -> Result<()> {
+    /// The broker's.
+    pub async fn declare(&self, connection: &Connection) -> Result<()> {
+        if exists(connection, &self.claims).await? && exists(connection, &self.dead).await? {
+            return Ok(());
+        }
+        let channel = connection.create_channel().await?;
+        // Without one of its own, RabbitMQ 4 drops a message that an operator gave back to the dead letters 20 times.
         let mut dead = quorum_queue(self.max);
-        dead.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
-        let mut claims = dead.clone();
+        dead.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(i32::MAX)));
+        let mut claims = quorum_queue(self.max);
+        claims.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
         claims.insert("x-dead-letter-exchange".into(), text(""));
         claims.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
         claims.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         channel.queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), dead).await?;
         channel.queue_declare(self.claims.clone(), QueueDeclareOptions::durable(), claims).await?;
         Ok(())
+    }
+}
+
+/// Whether a queue is there. The broker closes the channel on which it is asked for one that isn't.
+async fn exists(connection: &Connection, queue: &ShortString) -> Result<bool> {
+    let channel = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    match channel.queue_declare(queue.clone(), passive, FieldTable::default()).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_amqp_soft_error() => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -109,10 +126,10 @@ pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Claim, String>
 ///
 /// # Errors
 /// The broker's, or the deadline.
-pub async fn connect(settings: &AmqpSettings, name: &str) -> Result<lapin::Connection> {
+pub async fn connect(settings: &AmqpSettings, name: &str) -> Result<Connection> {
     let properties = connection_properties(name);
     within(settings.amqp_deadline, "connecting to RabbitMQ", async {
-        Ok(lapin::Connection::connect(settings.amqp_url.reveal(), properties).await?)
+        Ok(Connection::connect(settings.amqp_url.reveal(), properties).await?)
     })
     .await
 }

@@ -27,6 +27,9 @@ const PACE_MYSQL: Duration = Duration::from_secs(1);
 /// How often MySQL is asked where there is no Redis.
 const PACE_MYSQL_ONLY: Duration = Duration::from_millis(100);
 
+/// A look takes milliseconds; servers that take longer than this are as good as away.
+const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+
 /// Claims waited for in one process; further ones are refused.
 const WAITING_MAX: usize = 50_000;
 
@@ -76,8 +79,11 @@ impl Claims {
         let question = Question { claim, until: Instant::now() + wait, answer };
         self.questions.try_send(question).map_err(|_| Error::Full { what: "the list of those who wait" })?;
         // No answer: MySQL was away until the wait was over.
-        let outcome = answered.await.map_err(|_| Error::Deadline { what: "reading a claim", limit: wait })?;
-        Ok(Some(outcome))
+        let limit = wait + LOOK_DEADLINE;
+        match tokio::time::timeout(limit, answered).await {
+            Ok(Ok(outcome)) => Ok(Some(outcome)),
+            Ok(Err(_)) | Err(_) => Err(Error::Deadline { what: "reading a claim", limit }),
+        }
     }
 }
 

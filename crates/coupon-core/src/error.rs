@@ -47,6 +47,12 @@ pub enum Error {
         /// What is full.
         what: &'static str,
     },
+    /// Something that should be there is not, for now.
+    #[error("{what} is away")]
+    Away {
+        /// What is away.
+        what: &'static str,
+    },
     /// Every free coupon is held by a transaction that has not ended.
     #[error("every free coupon is held by others")]
     Held,
@@ -79,9 +85,12 @@ impl Error {
             Self::Mysql(error) => mysql_class(error),
             Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_class(error),
             Self::Broken(_) => Class::Fatal,
-            Self::RedisPool(_) | Self::Amqp(_) | Self::Deadline { .. } | Self::Full { .. } | Self::Held => {
-                Class::Retryable
-            }
+            Self::RedisPool(_)
+            | Self::Amqp(_)
+            | Self::Deadline { .. }
+            | Self::Full { .. }
+            | Self::Away { .. }
+            | Self::Held => Class::Retryable,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The domain of the coupon system and what two or more of its services share.
 //!
 //! ```text
-//! queue     producer-api ── broker::Publisher's queue ──> queue-consumer ── reservations, mysql ──> MySQL
+//! queue     producer-api ── broker ──> queue-consumer ── mysql ──> MySQL
 //! skiplock  skiplock-api ── mysql ──> MySQL
 //! ```
 //!

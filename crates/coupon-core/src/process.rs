@@ -1,14 +1,21 @@
-//! The life of a service: log, start, run until told to stop, drain within a deadline.
+//! The life of a service: log, start, run until told to stop, drain within a deadline. And the question for its health,
+//! which the program answers itself, because the image it is shipped in holds no other.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::ProcessSettings;
+use crate::settings::{ProcessCommand, ProcessSettings};
 use crate::{shutdown, telemetry};
+
+/// A service takes up to two seconds to ask its servers.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A service that has started.
 pub struct Running {
@@ -21,20 +28,22 @@ pub struct Running {
 /// The whole of a service's `main` after its settings are read. Exit codes: 0 after a stop that was asked for, 1 after
 /// a failure, which is told in one line.
 #[must_use]
-pub fn main<F>(settings: &ProcessSettings, start: impl FnOnce(CancellationToken) -> F) -> ExitCode
+pub fn main<F>(settings: &ProcessSettings, listen: SocketAddr, start: impl FnOnce(CancellationToken) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<Running>>,
 {
     telemetry::start(settings);
-    let outcome =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
+    let outcome = match settings.command {
+        Some(ProcessCommand::CheckHealth) => check_health(listen),
+        None => tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
             |runtime| {
                 let outcome = runtime.block_on(run(settings, start));
                 // Whatever still runs after the drain has had its time.
                 runtime.shutdown_background();
                 outcome
             },
-        );
+        ),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -61,5 +70,59 @@ where
     match tokio::time::timeout(settings.drain_deadline, task).await {
         Ok(ended) => ended?,
         Err(_) => anyhow::bail!("work in hand did not finish within {:?}", settings.drain_deadline),
+    }
+}
+
+/// Asks the service that listens here for `/readyz`. To Linux the address 0.0.0.0 is this machine.
+fn check_health(listen: SocketAddr) -> anyhow::Result<()> {
+    let answer = ask_health(listen).with_context(|| format!("no answer from http://{listen}/readyz"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    anyhow::ensure!(head.split(' ').nth(1) == Some("200"), "not ready: {body}");
+    Ok(())
+}
+
+fn ask_health(listen: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&listen, HEALTH_DEADLINE)?;
+    stream.set_read_timeout(Some(HEALTH_DEADLINE))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one question for the health with these words.
+    fn answering(words: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(words.as_bytes()).unwrap();
+        });
+        address
+    }
+
+    #[test]
+    fn health_is_what_the_service_says() {
+        assert!(check_health(answering("HTTP/1.1 200 OK\r\n\r\n{}")).is_ok());
+
+        let error = check_health(answering("HTTP/1.1 503 Service Unavailable\r\n\r\nmysql is down")).unwrap_err();
+        assert_eq!(error.to_string(), "not ready: mysql is down");
+        assert!(check_health(answering("")).is_err());
+    }
+
+    #[test]
+    fn a_service_that_is_not_there_is_not_ready() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+
+        let error = check_health(free).unwrap_err();
+
+        assert!(error.to_string().contains(&free.to_string()), "{error:#}");
     }
 }

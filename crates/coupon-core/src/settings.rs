@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, FromArgMatches, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Subcommand, ValueEnum};
 
 /// An address with the name and password in it, which must not get into logs: `Display` and `Debug` leave them out.
 #[derive(Clone, Eq, PartialEq)]
@@ -188,7 +188,7 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// What every service logs and how long it may take to stop.
+/// What every service logs, how long it may take to stop, and how it is asked for its health.
 #[derive(Args, Clone, Debug)]
 pub struct ProcessSettings {
     /// What to log: a level (error, warn, info, debug, trace), or levels by module as in `info,lapin=warn`.
@@ -202,6 +202,17 @@ pub struct ProcessSettings {
     /// Longest time that work in hand may take to finish after SIGTERM or SIGINT.
     #[arg(long, env = "DRAIN_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "20s")]
     pub drain_deadline: Duration,
+
+    /// Something else than to run.
+    #[command(subcommand)]
+    pub command: Option<ProcessCommand>,
+}
+
+/// What a service does when it is not to run.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ProcessCommand {
+    /// Ask the service that listens at --listen whether it is ready; exit with 0 if it is, else with 1.
+    CheckHealth,
 }
 
 /// Form of the log lines.

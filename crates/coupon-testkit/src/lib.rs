@@ -1,1 +1,30 @@
+//! Tests only: what a test against the real servers needs.
+//!
+//! Goal: tests that run side by side and leave nothing behind, and that wait for events, never for a time to pass.
+//!
+//! ```text
+//! space    a database, a Redis prefix and queues for one test ─┬─ service  services in this process, stopped or killed
+//!                                                              ├─ api      an HTTP client that keeps what it was told
+//!                                                              └─ audit    the invariants, at the end of every test
+//! proxy    a server's address that can be cut, frozen and healed
+//! program  a program as its operator meets it: arguments, variables, output, exit code
+//! ```
+//!
+//! The tests of the whole system are in `tests/it`; the programs' own are in the `tests` folders of their crates.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod api;
+mod broker;
+pub mod program;
+mod proxy;
+mod servers;
+mod service;
+mod space;
+mod wait;
+
+pub use api::{Answer, Api};
+pub use proxy::Proxy;
+pub use servers::Servers;
+pub use service::Service;
+pub use space::{TestSpace, run};
+pub use wait::{DEADLINE, eventually};

@@ -90,10 +90,12 @@ fn instant(text: &str) -> Result<OffsetDateTime, String> {
 pub async fn run(mysql: &Mysql, command: &Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Create(create) => {
-            let id = ensure(mysql, create).await?;
+            let id = ensure(mysql, create, Differing::Refused).await?;
             output::campaigns(&[counts(mysql, id).await?], json);
         }
         Command::AddCoupons { id, coupons } => {
+            let mut conn = mysql.connection().await?;
+            campaigns::lock_for_operator(&mut conn).await?;
             counts(mysql, *id).await?;
             load::coupons(mysql, *id, *coupons).await?;
             output::campaigns(&[counts(mysql, *id).await?], json);
@@ -111,13 +113,29 @@ pub async fn run(mysql: &Mysql, command: &Command, json: bool) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ensure(mysql: &Mysql, create: &Create) -> anyhow::Result<CampaignId> {
+/// `couponctl setup` after the migration.
+pub async fn set_up(mysql: &Mysql, create: &Create, json: bool) -> anyhow::Result<ExitCode> {
+    let id = ensure(mysql, create, Differing::Kept).await?;
+    output::campaigns(&[counts(mysql, id).await?], json);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What to do about a campaign that is there, but not as wanted.
+#[derive(Clone, Copy)]
+enum Differing {
+    Refused,
+    /// It was changed since it was made, for instance restocked.
+    Kept,
+}
+
+async fn ensure(mysql: &Mysql, create: &Create, differing: Differing) -> anyhow::Result<CampaignId> {
     if let (Some(opens_at), Some(closes_at)) = (create.opens_at, create.closes_at)
         && closes_at <= opens_at
     {
         bail!("--closes-at must be after --opens-at");
     }
     let mut conn = mysql.connection().await?;
+    campaigns::lock_for_operator(&mut conn).await?;
     let id = match create.id {
         Some(id) => id,
         None => campaigns::next_id(&mut conn).await?,
@@ -131,12 +149,20 @@ async fn ensure(mysql: &Mysql, create: &Create) -> anyhow::Result<CampaignId> {
     };
     campaigns::create(&mut conn, &wanted).await?;
     let found = campaigns::find(&mut conn, id).await?.context("the campaign that was just made is gone")?;
-    drop(conn);
-    let missing = missing_coupons(&found, &wanted)?;
+    let missing = match (missing_coupons(&found, &wanted), differing) {
+        (Ok(missing), _) => missing,
+        (Err(reason), Differing::Kept) => {
+            output::note(&format!("{reason}"));
+            0
+        }
+        (Err(reason), Differing::Refused) => return Err(reason),
+    };
     if missing > 0 && found.coupons > 0 {
         output::note(&format!("campaign {id} has {} coupons; adding the {missing} that are missing", found.coupons));
     }
     load::coupons(mysql, id, missing).await?;
+    // Held until the load is done.
+    drop(conn);
     Ok(id)
 }
 

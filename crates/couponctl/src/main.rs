@@ -49,6 +49,12 @@ enum Command {
     /// Make the database if needed and bring its schema up to date.
     #[command(after_help = "Example:\n  couponctl migrate")]
     Migrate,
+    /// Migrate, and make a campaign unless it is there: all that the services need before they start.
+    #[command(
+        mut_arg("id", |id| id.required(true).help("Its number")),
+        after_help = "Example:\n  couponctl setup --id 1 --coupons 1000"
+    )]
+    Setup(campaign::Create),
     /// Make, restock and show campaigns.
     #[command(subcommand)]
     Campaign(campaign::Command),
@@ -73,15 +79,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
-    if matches!(couponctl.command, Command::Migrate) {
+    if matches!(couponctl.command, Command::Migrate | Command::Setup(_)) {
         let applied = schema::migrate(&couponctl.mysql).await?;
-        output::migrated(&applied, schema::wanted(), couponctl.json);
-        return Ok(ExitCode::SUCCESS);
+        if matches!(couponctl.command, Command::Migrate) {
+            output::migrated(&applied, schema::wanted(), couponctl.json);
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let mysql = Mysql::new(&couponctl.mysql);
     schema::check(&mysql).await?;
     let code = match &couponctl.command {
         Command::Migrate => ExitCode::SUCCESS,
+        Command::Setup(create) => campaign::set_up(&mysql, create, couponctl.json).await?,
         Command::Campaign(command) => campaign::run(&mysql, command, couponctl.json).await?,
         Command::Audit(arguments) => audit::run(&mysql, &couponctl, arguments).await?,
         Command::Reset(arguments) => reset::run(&mysql, &couponctl, arguments).await?,

@@ -1,5 +1,8 @@
 //! What the command prints. The one place that writes to standard output and standard error.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stderr)]
+
+use std::fmt::Display;
+use std::io::Write as _;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use coupon_core::Campaign;
@@ -31,9 +34,9 @@ pub fn migrated(applied: &[String], version: u32, json: bool) {
     if json {
         print_json(&serde_json::json!({ "version": version, "applied": applied }));
     } else if applied.is_empty() {
-        println!("schema is at version {version}, as it was");
+        print(&format!("schema is at version {version}, as it was"));
     } else {
-        println!("schema is at version {version}; applied {}", applied.join(", "));
+        print(&format!("schema is at version {version}; applied {}", applied.join(", ")));
     }
 }
 
@@ -54,7 +57,7 @@ pub fn campaigns(campaigns: &[CampaignCounts], json: bool) {
             number(*free),
         ]);
     }
-    println!("{table}");
+    print(&table);
 }
 
 /// The findings of an audit.
@@ -78,14 +81,14 @@ pub fn audit(report: &Report, not_checked: &[String], json: bool) {
             Cell::new(finding.examples.join("\n")),
         ]);
     }
-    println!("{table}");
+    print(&table);
     for reason in not_checked {
-        println!("not checked: {reason}");
+        print(&format!("not checked: {reason}"));
     }
     let issued: u64 = report.campaigns.iter().map(|stock| stock.issued).sum();
     let free: u64 = report.campaigns.iter().map(|stock| stock.free).sum();
     let verdict = if report.clean { "clean" } else { "BROKEN" };
-    println!("{verdict}: {} campaigns, {issued} coupons issued, {free} free", report.campaigns.len());
+    print(&format!("{verdict}: {} campaigns, {issued} coupons issued, {free} free", report.campaigns.len()));
 }
 
 /// A short result.
@@ -93,12 +96,12 @@ pub fn done(text: &str, json: bool) {
     if json {
         print_json(&serde_json::json!({ "done": text }));
     } else {
-        println!("{text}");
+        print(&text);
     }
 }
 
 fn print_json(value: &impl Serialize) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    print(&serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
@@ -118,4 +121,9 @@ fn instant(value: Option<OffsetDateTime>) -> String {
 /// Something worth knowing while the work goes on.
 pub fn note(text: &str) {
     eprintln!("{text}");
+}
+
+/// A line on standard output. Whoever closed it, as `head` does, has seen enough.
+fn print(line: &impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

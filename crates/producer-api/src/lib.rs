@@ -37,8 +37,8 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let campaigns = Campaigns::start(mysql.clone());
     let claims = Claims::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
     let health = Health::new(stop.clone())
-        .needs("mysql", &mysql, async |mysql: Mysql| mysql.ping().await)
-        .needs("redis", &recorded, async |recorded: Outcomes| recorded.ping().await)
+        .uses("mysql", &mysql, async |mysql: Mysql| mysql.ping().await)
+        .uses("redis", &recorded, async |recorded: Outcomes| recorded.ping().await)
         .needs("rabbitmq", &broker, async |broker: Broker| broker.ping().await);
     let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
     serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {

@@ -2,8 +2,8 @@
 //! requests that wait side by side.
 //!
 //! Invariants: a channel never leaves its thread, because lapin numbers a message and writes it in two steps, and two
-//! threads in between get each other's confirms; a message that comes back as unroutable fails every confirm still to
-//! come on its channel, because lapin does not tell which message it was.
+//! threads in between get each other's confirms; a message that comes back as unroutable fails every request that still
+//! waits on its channel, because lapin hands it to whichever confirm comes next.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use coupon_core::settings::AmqpSettings;
 use coupon_core::{Claim, Error, Result};
 use deadpool_lapin::{Config, Pool, PoolConfig, Runtime};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation};
+use lapin::{Channel, Confirmation, ConnectionStatus};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -23,6 +23,8 @@ const IN_FLIGHT_MAX: usize = 512;
 
 /// After a channel could not be opened, requests fail at once for this long instead of queueing up to try.
 const REOPEN_AFTER: Duration = Duration::from_millis(250);
+
+const QUEUE_GONE: Error = Error::Away { what: "the queue" };
 
 /// The way to the broker: one connection for the process, shared by the channels of its workers.
 ///
@@ -49,26 +51,25 @@ impl Broker {
         Ok(Self { pool, queues, deadline: settings.amqp_deadline, runtime: Handle::current() })
     }
 
-    /// Whether the broker answers.
+    /// Whether the broker takes claims. It only looks at the connection, so that it never delays publishing.
     pub async fn ping(&self) -> Result<()> {
         let this = self.clone();
-        self.on_runtime(async move {
-            let channel = this.connection().await?.create_channel().await?;
-            Ok(channel.close(200, "checked".into()).await?)
-        })
-        .await
+        self.on_runtime(async move { accepts(this.connection().await?.status()) }).await
     }
 
     /// A channel in confirm mode, with the queues there to publish to.
-    async fn open_channel(&self) -> Result<Channel> {
+    async fn open_channel(&self) -> Result<ConfirmChannel> {
         let this = self.clone();
-        self.on_runtime(async move {
-            let channel = this.connection().await?.create_channel().await?;
-            this.queues.declare(&channel).await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok(channel)
-        })
-        .await
+        let (channel, connection) = self
+            .on_runtime(async move {
+                let connection = this.connection().await?;
+                this.queues.declare(&connection).await?;
+                let channel = connection.create_channel().await?;
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                Ok((channel, connection.status().clone()))
+            })
+            .await?;
+        Ok(ConfirmChannel { channel, connection, returned: Cell::new(false), open: Cell::new(0) })
     }
 
     async fn connection(&self) -> Result<deadpool_lapin::Connection> {
@@ -80,7 +81,8 @@ impl Broker {
 
     /// The connection belongs to the service's runtime, which outlives the workers'.
     async fn on_runtime<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        let work = broker::within(self.deadline, "RabbitMQ", work);
+        // Less than a request waits, so that it is this that fails first and tells those behind it.
+        let work = broker::within(self.deadline / 2, "RabbitMQ", work);
         self.runtime.spawn(work).await.unwrap_or_else(|error| Err(Error::Broken(format!("RabbitMQ task: {error}"))))
     }
 }
@@ -95,7 +97,17 @@ pub struct Publisher {
 
 struct ConfirmChannel {
     channel: Channel,
-    failed: Cell<bool>,
+    connection: ConnectionStatus,
+    /// A message came back: whose, lapin does not tell.
+    returned: Cell<bool>,
+    /// Confirms begun and not ended: those awaited, and those given up by a deadline or with their client, which lapin
+    /// keeps for as long as the channel lives.
+    open: Cell<usize>,
+}
+
+/// A broker that is short of memory or disk blocks its publishers, and what they send then piles up in lapin.
+fn accepts(connection: &ConnectionStatus) -> Result<()> {
+    if connection.connected() && !connection.blocked() { Ok(()) } else { Err(Error::Away { what: "RabbitMQ" }) }
 }
 
 impl Publisher {
@@ -120,76 +132,70 @@ impl Publisher {
             let _permit = self.in_flight.acquire().await;
             let channel = self.channel().await?;
             let published = channel.publish(&self.broker.queues, &body).await;
-            if channel.failed.get() {
-                self.forget(&channel);
+            if channel.returned.get() {
+                // The queue is made again only after its consumers were told of its end: made sooner, a quorum queue of
+                // RabbitMQ 3.10 may confirm claims that no consumer ever gets.
+                *self.opening.lock().await = Some(Instant::now());
             }
             published
         })
         .await
     }
 
+    /// The channel, opened anew by the first request that finds it unusable.
     async fn channel(&self) -> Result<Rc<ConfirmChannel>> {
-        if let Some(channel) = self.open() {
+        if let Some(channel) = self.usable() {
             return Ok(channel);
         }
         let mut failed_at = self.opening.lock().await;
-        if let Some(channel) = self.open() {
+        if let Some(channel) = self.usable() {
             return Ok(channel);
         }
         if failed_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER) {
-            return Err(Error::Deadline { what: "opening a channel again", limit: REOPEN_AFTER });
+            return Err(Error::Away { what: "RabbitMQ" });
         }
-        match self.broker.open_channel().await {
-            Ok(channel) => {
-                let channel = Rc::new(ConfirmChannel { channel, failed: Cell::new(false) });
-                *self.channel.borrow_mut() = Some(Rc::clone(&channel));
-                Ok(channel)
-            }
-            Err(error) => {
-                *failed_at = Some(Instant::now());
-                Err(error)
-            }
-        }
+        let opened = self.broker.open_channel().await;
+        *failed_at = opened.is_err().then(Instant::now);
+        let channel = Rc::new(opened?);
+        *self.channel.borrow_mut() = Some(Rc::clone(&channel));
+        Ok(channel)
     }
 
-    fn open(&self) -> Option<Rc<ConfirmChannel>> {
-        self.channel.borrow().clone().filter(|channel| channel.channel.status().connected())
-    }
-
-    fn forget(&self, failed: &Rc<ConfirmChannel>) {
-        let mut channel = self.channel.borrow_mut();
-        if channel.as_ref().is_some_and(|channel| Rc::ptr_eq(channel, failed)) {
-            *channel = None;
-        }
+    fn usable(&self) -> Option<Rc<ConfirmChannel>> {
+        self.channel.borrow().clone().filter(|channel| channel.is_usable())
     }
 }
 
 impl ConfirmChannel {
+    fn is_usable(&self) -> bool {
+        self.channel.status().connected() && !self.returned.get() && self.open.get() < 2 * IN_FLIGHT_MAX
+    }
+
     async fn publish(&self, queues: &Queues, body: &[u8]) -> Result<()> {
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent =
-            self.channel.basic_publish("".into(), queues.claims.clone(), options, body, broker::properties()).await;
-        let confirmation = match sent {
-            Ok(confirm) => confirm.await,
-            Err(error) => Err(error),
-        };
-        match confirmation {
-            Ok(Confirmation::Ack(None)) if !self.failed.get() => Ok(()),
+        accepts(&self.connection)?;
+        self.open.set(self.open.get() + 1);
+        let confirmation = self.send(queues, body).await;
+        self.open.set(self.open.get() - 1);
+        match confirmation? {
+            Confirmation::Ack(None) => {
+                // The confirm that carries a returned message was resolved before this one. Letting the requests that
+                // were woken first go first makes sure that it has been looked at.
+                tokio::task::yield_now().await;
+                if self.returned.get() { Err(QUEUE_GONE) } else { Ok(()) }
+            }
             // A queue at its limit; the channel is fine.
-            Ok(Confirmation::Nack(None)) => Err(Error::Full { what: "the queue" }),
-            Ok(Confirmation::Ack(None)) => {
-                Err(Error::Deadline { what: "a trustworthy confirm", limit: Duration::ZERO })
-            }
-            Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
-                self.failed.set(true);
+            Confirmation::Nack(None) => Err(Error::Full { what: "the queue" }),
+            Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
+                self.returned.set(true);
                 tracing::error!(queue = %queues.claims, "a claim came back: the queue is gone; it is made again");
-                Err(Error::Full { what: "the broker, which has no queue for claims," })
+                Err(QUEUE_GONE)
             }
-            Ok(Confirmation::NotRequested) => Err(Error::Broken(String::from("the channel is not in confirm mode"))),
-            Err(error) => {
-                self.failed.set(true);
-                Err(Error::Amqp(error))
-            }
+            Confirmation::NotRequested => Err(Error::Broken(String::from("the channel is not in confirm mode"))),
         }
+    }
+
+    async fn send(&self, queues: &Queues, body: &[u8]) -> lapin::Result<Confirmation> {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        self.channel.basic_publish("".into(), queues.claims.clone(), options, body, broker::properties()).await?.await
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: a message is acknowledged only after its claim has an outcome in MySQL. A batch whose servers are away is
 //! held and tried again; a process that ends gives it back to the broker by closing the connection.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use coupon_core::broker::{self, Queues};
 use coupon_core::settings::AmqpSettings;
-use coupon_core::{Claim, Error, Result};
+use coupon_core::{Claim, ClaimKey, Error, Outcome, Result};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
@@ -34,8 +35,10 @@ impl Consumer {
     /// Consumes, connecting again whenever the broker was away.
     pub async fn run(&self, stop: &CancellationToken) -> Result<()> {
         let mut pauses = pauses().build();
+        let mut given = Given::default();
         while !stop.is_cancelled() {
-            let ended = self.consume(stop).await;
+            let ended = self.consume(stop, &mut given).await;
+            given.tell();
             if self.consuming.swap(false, Ordering::Relaxed) {
                 pauses = self::pauses().build();
             }
@@ -54,22 +57,28 @@ impl Consumer {
 
     /// Consumes over one connection until it breaks or the process is told to stop. A consumer owns its connection for
     /// life: a pool would have nothing to hand out twice.
-    async fn consume(&self, stop: &CancellationToken) -> Result<()> {
+    async fn consume(&self, stop: &CancellationToken, given: &mut Given) -> Result<()> {
         let connection = broker::connect(&self.amqp, "queue-consumer").await?;
         let (channel, mut deliveries) =
             broker::within(self.amqp.amqp_deadline, "starting to consume", self.subscribe(&connection)).await?;
         self.consuming.store(true, Ordering::Relaxed);
         tracing::info!(queue = %self.queues.claims, prefetch = self.prefetch, "consuming");
+        let mut tell = tokio::time::interval(TELL_EVERY);
         loop {
             let first = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                first = deliveries.next() => first.ok_or(Error::Broken(String::from("the consumer ended"))),
+                _ = tell.tick() => {
+                    given.tell();
+                    continue;
+                }
+                first = deliveries.next() => first.ok_or(QUEUE_GONE)??,
             };
-            // The broker cancels a consumer whose queue was deleted; the next connection declares it again.
-            let Ok(first) = first else { return Err(Error::Deadline { what: "the queue", limit: Duration::ZERO }) };
-            let batch = self.take_arrived(first?, &mut deliveries)?;
-            self.handle(&channel, batch, stop).await?;
+            let (batch, is_last) = self.take_arrived(first, &mut deliveries)?;
+            self.handle(&channel, batch, stop, given).await?;
+            if is_last {
+                return Err(QUEUE_GONE);
+            }
         }
         // What was sent ahead goes back to the queue with this.
         let close = connection.close(200, "stopping".into());
@@ -77,8 +86,8 @@ impl Consumer {
     }
 
     async fn subscribe(&self, connection: &Connection) -> Result<(Channel, lapin::Consumer)> {
+        self.queues.declare(connection).await?;
         let channel = connection.create_channel().await?;
-        self.queues.declare(&channel).await?;
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
         let deliveries = channel
             .basic_consume(self.queues.claims.clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
@@ -86,20 +95,27 @@ impl Consumer {
         Ok((channel, deliveries))
     }
 
-    /// The first delivery and whatever else is here already, up to a batch: never waits for more.
-    fn take_arrived(&self, first: Delivery, deliveries: &mut lapin::Consumer) -> Result<Vec<Delivery>> {
+    /// The first delivery and whatever else is here already, up to a batch: never waits for more. Also whether that was
+    /// the end, which lapin tells once and never again.
+    fn take_arrived(&self, first: Delivery, deliveries: &mut lapin::Consumer) -> Result<(Vec<Delivery>, bool)> {
         let mut batch = vec![first];
         while batch.len() < usize::from(self.batch_max) {
             match deliveries.next().now_or_never() {
                 Some(Some(delivery)) => batch.push(delivery?),
-                // Nothing more for now, or the end, which the next wait finds.
-                Some(None) | None => break,
+                Some(None) => return Ok((batch, true)),
+                None => break,
             }
         }
-        Ok(batch)
+        Ok((batch, false))
     }
 
-    async fn handle(&self, channel: &Channel, batch: Vec<Delivery>, stop: &CancellationToken) -> Result<()> {
+    async fn handle(
+        &self,
+        channel: &Channel,
+        batch: Vec<Delivery>,
+        stop: &CancellationToken,
+        given: &mut Given,
+    ) -> Result<()> {
         let mut claims = Vec::with_capacity(batch.len());
         let mut last = None;
         for delivery in batch {
@@ -110,32 +126,62 @@ impl Consumer {
                 }
                 Err(reason) => {
                     tracing::error!(reason, "a message that is no claim goes to the dead letters");
-                    channel.basic_reject(delivery.delivery_tag, BasicRejectOptions { requeue: false }).await?;
+                    let reject = channel.basic_reject(delivery.delivery_tag, BasicRejectOptions { requeue: false });
+                    broker::within(self.amqp.amqp_deadline, "rejecting a message", async { Ok(reject.await?) }).await?;
                 }
             }
         }
         let Some(last) = last else { return Ok(()) };
         tokio::select! {
-            settled = self.settle(&claims) => settled?,
+            settled = self.settle(&claims) => given.add(&settled?),
             // Stopping while the servers are away: the batch goes back to the queue.
             () = given_up(stop) => return Err(Error::Deadline { what: "the batch in hand", limit: GIVE_UP_AFTER }),
         }
         // All deliveries before this one have been handled, so one acknowledgement does for the batch.
-        Ok(channel.basic_ack(last, BasicAckOptions { multiple: true }).await?)
+        let ack = channel.basic_ack(last, BasicAckOptions { multiple: true });
+        broker::within(self.amqp.amqp_deadline, "acknowledging a batch", async { Ok(ack.await?) }).await
     }
 
-    /// Settles a batch, again and again while its servers are away: the claims in it were promised an outcome.
-    async fn settle(&self, claims: &[Claim]) -> Result<()> {
+    /// Settles a batch, again and again until it is done: the claims in it were promised an outcome. Even after an error
+    /// that needs an operator, such as a full disk: giving the batch back would only wear out its deliveries.
+    async fn settle(&self, claims: &[Claim]) -> Result<HashMap<ClaimKey, Outcome>> {
         (|| self.settler.settle(claims))
             .retry(pauses())
-            .when(Error::is_retryable)
-            .notify(|error, pause| tracing::warn!(%error, ?pause, claims = claims.len(), "a batch waits"))
-            .await?;
-        Ok(())
+            .notify(|error, pause| tracing::error!(%error, ?pause, claims = claims.len(), "a batch waits"))
+            .await
     }
 }
 
+/// How often the log says what this consumer has done, as long as it has something to do.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Outcomes given since the log said so last.
+#[derive(Default)]
+struct Given {
+    issued: usize,
+    sold_out: usize,
+}
+
+impl Given {
+    fn add(&mut self, settled: &HashMap<ClaimKey, Outcome>) {
+        let issued = settled.values().filter(|outcome| matches!(outcome, Outcome::Issued { .. })).count();
+        self.issued += issued;
+        self.sold_out += settled.len() - issued;
+    }
+
+    fn tell(&mut self) {
+        if self.issued + self.sold_out > 0 {
+            tracing::info!(issued = self.issued, sold_out = self.sold_out, "settled claims");
+            *self = Self::default();
+        }
+    }
+}
+
+/// Between two tries, jitter not counted.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The broker cancels a consumer whose queue was deleted; the next connection declares it again.
+const QUEUE_GONE: Error = Error::Away { what: "the queue" };
 
 /// How long the servers of a batch in hand may stay away once the process was told to stop.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);

@@ -6,5 +6,5 @@ use coupon_core::{process, settings};
 
 fn main() -> ExitCode {
     let settings: queue_consumer::Settings = settings::parse();
-    process::main(&settings.process.clone(), |stop| queue_consumer::start(settings, stop))
+    process::main(&settings.process.clone(), settings.listen, |stop| queue_consumer::start(settings, stop))
 }

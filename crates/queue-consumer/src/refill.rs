@@ -90,7 +90,9 @@ impl Refill {
         }
         let refilled = self.fill(&mut redis, campaign).await;
         // A lock that stays frees itself.
-        if let Err(error) = self.unlock.key(&lock).arg(token.as_bytes()).invoke_async::<()>(&mut redis).await {
+        let mut unlock = self.unlock.key(&lock);
+        unlock.arg(token.as_bytes());
+        if let Err(error) = self.within::<()>(unlock.invoke_async(&mut redis)).await {
             tracing::warn!(%error, "cannot free the refill lock");
         }
         refilled

@@ -36,17 +36,23 @@ impl Reservations {
         Self { redis, namespace, refill, sold_out: Mutex::default() }
     }
 
-    /// Pops ids: as many as wanted of each campaign, or fewer when that is proven to be sold out.
+    /// Pops ids: as many as wanted of each campaign, or fewer of those that were proven to be sold out, which are told.
     ///
     /// # Errors
     /// Redis's and MySQL's.
-    pub async fn reserve(&self, wanted: &[(CampaignId, usize)]) -> Result<HashMap<CampaignId, Vec<CouponId>>> {
+    pub async fn reserve(
+        &self,
+        wanted: &[(CampaignId, usize)],
+    ) -> Result<(HashMap<CampaignId, Vec<CouponId>>, Vec<CampaignId>)> {
         let mut reserved = self.pop(wanted).await?;
+        let mut sold_out = Vec::new();
         for &(campaign, wanted) in wanted {
             let ids = reserved.entry(campaign).or_default();
-            self.refill_until(campaign, wanted, ids).await?;
+            if self.refill_until(campaign, wanted, ids).await? == Refilled::SoldOut {
+                sold_out.push(campaign);
+            }
         }
-        Ok(reserved)
+        Ok((reserved, sold_out))
     }
 
     /// Those of the campaigns that were proven to be sold out a moment ago.
@@ -57,24 +63,23 @@ impl Reservations {
         campaigns.filter(|campaign| proofs.contains_key(campaign)).collect()
     }
 
-    async fn refill_until(&self, campaign: CampaignId, wanted: usize, ids: &mut Vec<CouponId>) -> Result<()> {
+    async fn refill_until(&self, campaign: CampaignId, wanted: usize, ids: &mut Vec<CouponId>) -> Result<Refilled> {
         for _ in 0..REFILLS_MAX {
             let missing = wanted.saturating_sub(ids.len());
             if missing == 0 {
-                return Ok(());
+                return Ok(Refilled::NotEmpty);
             }
-            let asked_at = Instant::now();
             match self.refill.refill(campaign).await? {
                 Refilled::NotEmpty => {
                     ids.extend(self.pop(&[(campaign, missing)]).await?.remove(&campaign).unwrap_or_default());
                 }
                 Refilled::SoldOut => {
-                    self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, asked_at);
-                    return Ok(());
+                    self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, Instant::now());
+                    return Ok(Refilled::SoldOut);
                 }
             }
         }
-        if ids.is_empty() { Err(Error::Full { what: "the crowd at the refill" }) } else { Ok(()) }
+        if ids.is_empty() { Err(Error::Full { what: "the crowd at the refill" }) } else { Ok(Refilled::NotEmpty) }
     }
 
     /// All pops in one round trip.

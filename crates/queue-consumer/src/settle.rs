@@ -34,24 +34,30 @@ impl Settler {
     pub async fn settle(&self, claims: &[Claim]) -> Result<HashMap<ClaimKey, Outcome>> {
         let mut open = in_order_of_arrival(claims);
         let mut settled = HashMap::with_capacity(open.len());
+        let mut proven = HashSet::new();
         for _ in 0..ROUNDS_MAX {
-            self.settle_known(&mut open, &mut settled).await?;
+            proven.extend(self.reservations.sold_out(open.iter().map(|claim| claim.campaign_id)));
+            self.settle_known(&mut open, &mut settled, &proven).await?;
             if open.is_empty() {
                 self.record(&settled).await;
                 return Ok(settled);
             }
-            self.issue(&mut open, &mut settled).await?;
+            self.issue(&mut open, &mut settled, &mut proven).await?;
         }
         Err(Error::Full { what: "Redis with ids of coupons that are taken: it" })
     }
 
-    /// Settles the claims of accounts that hold a coupon, and those of campaigns that are known to be sold out.
-    async fn settle_known(&self, open: &mut Vec<ClaimKey>, settled: &mut HashMap<ClaimKey, Outcome>) -> Result<()> {
+    /// Settles the claims of accounts that hold a coupon, and those of campaigns that were proven to be sold out before
+    /// this look: in this order, a coupon issued between the two is found.
+    async fn settle_known(
+        &self,
+        open: &mut Vec<ClaimKey>,
+        settled: &mut HashMap<ClaimKey, Outcome>,
+        sold_out: &HashSet<CampaignId>,
+    ) -> Result<()> {
         if open.is_empty() {
             return Ok(());
         }
-        // In this order: a coupon issued between the two is then found by the second.
-        let sold_out: HashSet<CampaignId> = self.reservations.sold_out(open.iter().map(|claim| claim.campaign_id));
         let asked = open.clone();
         let issued = self.mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await).await?;
         open.retain(|claim| {
@@ -67,8 +73,13 @@ impl Settler {
     }
 
     /// Reserves an id for each open claim and writes the accounts into MySQL. What did not go through stays open.
-    async fn issue(&self, open: &mut Vec<ClaimKey>, settled: &mut HashMap<ClaimKey, Outcome>) -> Result<()> {
-        let reserved = self.reserve(open).await?;
+    async fn issue(
+        &self,
+        open: &mut Vec<ClaimKey>,
+        settled: &mut HashMap<ClaimKey, Outcome>,
+        proven: &mut HashSet<CampaignId>,
+    ) -> Result<()> {
+        let reserved = self.reserve(open, proven).await?;
         if reserved.is_empty() {
             return Ok(());
         }
@@ -86,14 +97,15 @@ impl Settler {
         Ok(())
     }
 
-    /// An id for each open claim in order of arrival, as far as there are any.
-    async fn reserve(&self, open: &[ClaimKey]) -> Result<Vec<(ClaimKey, CouponId)>> {
+    /// An id for each open claim in order of arrival, as far as there are any; adds the campaigns that have no more.
+    async fn reserve(&self, open: &[ClaimKey], proven: &mut HashSet<CampaignId>) -> Result<Vec<(ClaimKey, CouponId)>> {
         let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
         for claim in open {
             *wanted.entry(claim.campaign_id).or_default() += 1;
         }
         let wanted: Vec<(CampaignId, usize)> = wanted.into_iter().collect();
-        let mut ids = self.reservations.reserve(&wanted).await?;
+        let (mut ids, sold_out) = self.reservations.reserve(&wanted).await?;
+        proven.extend(sold_out);
         let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
         Ok(open.iter().filter_map(next).collect())
     }

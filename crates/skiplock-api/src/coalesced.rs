@@ -6,7 +6,7 @@
 //! the group.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
 use coupon_core::mysql::{Mysql, coupons, sql};
@@ -16,7 +16,7 @@ use mysql_async::{Conn, TxOpts};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::strategy::{Claimed, pauses_after_conflicts, without_rows};
+use crate::strategy::{CONFLICTS_FOR, Claimed, pauses_after_conflicts, without_rows};
 
 /// Claims that may wait for a worker; further ones are refused.
 const WAITING_MAX: usize = 16_384;
@@ -63,6 +63,8 @@ async fn work(mysql: Mysql, claims: flume::Receiver<Waiting>, group_max: usize) 
     while let Ok(first) = claims.recv_async().await {
         let mut group = vec![first];
         group.extend(claims.try_iter().take(group_max - 1));
+        // Whoever stopped waiting claims again if they still want a coupon.
+        group.retain(|waiting| !waiting.answer.is_closed());
         for (campaign, group) in by_campaign(group) {
             let accounts: Vec<AccountId> = distinct(&group);
             answer(group, claim_all(&mysql, campaign, accounts).await);
@@ -78,6 +80,7 @@ async fn claim_all(
 ) -> Result<HashMap<AccountId, Claimed>> {
     let mut claimed: HashMap<AccountId, Claimed> = HashMap::with_capacity(accounts.len());
     let mut pauses = pauses_after_conflicts().build();
+    let began = Instant::now();
     loop {
         let open: Vec<AccountId> = accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
         match mysql.run(async move |mut conn: Conn| claim_group(&mut conn, campaign, &open).await).await {
@@ -88,7 +91,9 @@ async fn claim_all(
         if claimed.len() == accounts.len() {
             return Ok(claimed);
         }
-        tokio::time::sleep(pauses.next().ok_or(Error::Held)?).await;
+        // A conflict may be five seconds of waiting for a lock.
+        let pause = pauses.next().filter(|_| began.elapsed() < CONFLICTS_FOR);
+        tokio::time::sleep(pause.ok_or(Error::Held)?).await;
     }
 }
 
@@ -134,11 +139,8 @@ fn answer(group: Vec<Waiting>, claimed: Result<HashMap<AccountId, Claimed>>) {
 
 fn refuse(group: Vec<Waiting>, error: &Error) {
     for waiting in group {
-        let refusal = if error.is_retryable() {
-            Error::Deadline { what: "a group of claims", limit: DEADLINE }
-        } else {
-            Error::Broken(error.to_string())
-        };
+        let refusal =
+            if error.is_retryable() { Error::Away { what: "MySQL" } } else { Error::Broken(error.to_string()) };
         let _ = waiting.answer.send(Err(refusal));
     }
 }

@@ -6,5 +6,5 @@ use coupon_core::{process, settings};
 
 fn main() -> ExitCode {
     let settings: skiplock_api::Settings = settings::parse();
-    process::main(&settings.process.clone(), |stop| skiplock_api::start(settings, stop))
+    process::main(&settings.process.clone(), settings.listen, |stop| skiplock_api::start(settings, stop))
 }

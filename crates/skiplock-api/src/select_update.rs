@@ -3,6 +3,8 @@
 //! Invariant: the row that is updated is the one this transaction has locked, and the unique key refuses an account that
 //! holds a coupon already.
 
+use std::time::Instant;
+
 use backon::Retryable;
 use coupon_core::mysql::{Mysql, coupons, sql};
 use coupon_core::{ClaimKey, Class, CouponId, Error, Result};
@@ -10,13 +12,14 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Transaction, TxOpts};
 use uuid::Uuid;
 
-use crate::strategy::{Claimed, pauses_after_conflicts, without_rows};
+use crate::strategy::{CONFLICTS_FOR, Claimed, pauses_after_conflicts, without_rows};
 
 /// Takes a coupon for an account.
 pub async fn claim(mysql: &Mysql, claim: ClaimKey) -> Result<Claimed> {
+    let began = Instant::now();
     (|| mysql.run(async move |mut conn: Conn| attempt(&mut conn, claim).await))
         .retry(pauses_after_conflicts())
-        .when(Error::is_conflict)
+        .when(|error| error.is_conflict() && began.elapsed() < CONFLICTS_FOR)
         .await
 }
 

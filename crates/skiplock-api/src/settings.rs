@@ -25,7 +25,7 @@ pub struct Settings {
     pub strategy: StrategyName,
 
     /// Groups of claims in MySQL at once, for `coalesced`.
-    #[arg(long, env = "GROUPS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = 2)]
+    #[arg(long, env = "CLAIM_GROUPS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = 2)]
     pub groups: u16,
 
     /// Claims that share one transaction at most, for `coalesced`. A group takes what waits and never waits to be full.

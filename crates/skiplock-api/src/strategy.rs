@@ -87,6 +87,9 @@ pub async fn without_rows(
     Ok(claims.iter().filter_map(told).collect())
 }
 
+/// How long work that lost against others is done again.
+pub const CONFLICTS_FOR: Duration = Duration::from_secs(3);
+
 /// Pauses before work that lost against others is done again: as a deadlock's victim, or with every free row held. With
 /// jitter, so that the losers don't meet again.
 pub fn pauses_after_conflicts() -> ExponentialBuilder {
@@ -94,6 +97,6 @@ pub fn pauses_after_conflicts() -> ExponentialBuilder {
         .with_jitter()
         .with_min_delay(Duration::from_millis(1))
         .with_max_delay(Duration::from_millis(50))
-        .with_total_delay(Some(Duration::from_secs(3)))
+        .with_total_delay(Some(CONFLICTS_FOR))
         .without_max_times()
 }

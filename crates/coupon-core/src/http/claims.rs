@@ -95,7 +95,9 @@ impl ClaimRoutes {
             Admission::SoldOut => Err(Problem::sold_out()),
             Admission::MayHaveWon => match self.claims.outcome(claim, std::time::Duration::ZERO).await? {
                 Some(issued @ Outcome::Issued { .. }) => Ok(Admitted::Issued(issued)),
-                _ => Err(Problem::sold_out()),
+                // Restocked in between.
+                Some(Outcome::Pending) => Ok(Admitted::Claim(claim)),
+                Some(Outcome::SoldOut) | None => Err(Problem::sold_out()),
             },
         }
     }

@@ -18,12 +18,18 @@ const CACHED_FOR: Duration = Duration::from_secs(1);
 /// A server that takes longer than this is not ready.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
-type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
+/// How to ask a server, and whether the service can do its work without it.
+#[derive(Clone)]
+struct Check {
+    server: &'static str,
+    is_needed: bool,
+    ask: Arc<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>,
+}
 
 /// Asks the servers that a service needs. Cheap to clone.
 #[derive(Clone)]
 pub struct Health {
-    checks: Vec<(&'static str, Check)>,
+    checks: Vec<Check>,
     stop: CancellationToken,
     last: Arc<Mutex<Option<(Instant, Report)>>>,
 }
@@ -43,13 +49,38 @@ impl Health {
 
     /// Adds a server that must answer `ask`.
     #[must_use]
-    pub fn needs<T, F>(mut self, name: &'static str, server: &T, ask: impl Fn(T) -> F + Send + Sync + 'static) -> Self
+    pub fn needs<T, F>(self, server: &'static str, client: &T, ask: impl Fn(T) -> F + Send + Sync + 'static) -> Self
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let server = server.clone();
-        self.checks.push((name, Arc::new(move || Box::pin(ask(server.clone())))));
+        self.with(server, true, client, ask)
+    }
+
+    /// Adds a server that is reported, but that the service can do without for a while: were it needed, its failure
+    /// would take every instance out of service at once.
+    #[must_use]
+    pub fn uses<T, F>(self, server: &'static str, client: &T, ask: impl Fn(T) -> F + Send + Sync + 'static) -> Self
+    where
+        T: Clone + Send + Sync + 'static,
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.with(server, false, client, ask)
+    }
+
+    fn with<T, F>(
+        mut self,
+        server: &'static str,
+        is_needed: bool,
+        client: &T,
+        ask: impl Fn(T) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: Clone + Send + Sync + 'static,
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let client = client.clone();
+        self.checks.push(Check { server, is_needed, ask: Arc::new(move || Box::pin(ask(client.clone()))) });
         self
     }
 
@@ -82,21 +113,23 @@ impl Health {
         {
             return report.clone();
         }
-        let servers = join_all(self.checks.iter().map(async |(name, check)| (*name, ask(name, check).await))).await;
-        let servers: BTreeMap<_, _> = servers.into_iter().collect();
-        let report = Report { ready: servers.values().all(|state| *state == "up"), servers };
+        let states = join_all(self.checks.iter().map(ask)).await;
+        let ready = self.checks.iter().zip(&states).all(|(check, is_up)| *is_up || !check.is_needed);
+        let state = |(check, is_up): (&Check, bool)| (check.server, if is_up { "up" } else { "down" });
+        let report = Report { ready, servers: self.checks.iter().zip(states).map(state).collect() };
         *last = Some((Instant::now(), report.clone()));
         report
     }
 }
 
-async fn ask(name: &str, check: &Check) -> &'static str {
+/// Whether a server answers in time.
+async fn ask(check: &Check) -> bool {
     let deadline = Error::Deadline { what: "a health check", limit: CHECK_DEADLINE };
-    match tokio::time::timeout(CHECK_DEADLINE, check()).await.unwrap_or(Err(deadline)) {
-        Ok(()) => "up",
+    match tokio::time::timeout(CHECK_DEADLINE, (check.ask)()).await.unwrap_or(Err(deadline)) {
+        Ok(()) => true,
         Err(error) => {
-            tracing::warn!(%error, server = name, "not ready");
-            "down"
+            tracing::warn!(%error, server = check.server, "a server does not answer");
+            false
         }
     }
 }

@@ -67,7 +67,8 @@ pub fn serve(
     .backlog(BACKLOG)
     .keep_alive(KEEP_ALIVE)
     .client_request_timeout(REQUEST_HEAD_DEADLINE)
-    .shutdown_timeout(drain.as_secs().max(1))
+    // Ends before the process's own deadline, so that a client who waits for an outcome is no failed drain.
+    .shutdown_timeout(drain.as_secs().saturating_sub(2).max(1))
     .disable_signals()
     .bind(listen)
     .map_err(|error| {

@@ -62,9 +62,9 @@ impl RateLimit {
     /// 429 with the time after which the account may claim again.
     pub fn count(&self, account: AccountId) -> Result<(), Problem> {
         let Some(accounts) = &self.accounts else { return Ok(()) };
-        accounts.check_key(&account).map_err(|refused| {
-            Problem::too_many_claims(refused.wait_time_from(DefaultClock::default().now()))
-        })
+        accounts
+            .check_key(&account)
+            .map_err(|refused| Problem::too_many_claims(refused.wait_time_from(DefaultClock::default().now())))
     }
 }
 

@@ -11,7 +11,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::sql;
 use crate::domain::{Campaign, CampaignId, CouponId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A campaign and whether one of its coupons is free, both of one moment.
 #[derive(Clone, Debug)]
@@ -101,6 +101,20 @@ pub async fn next_id(conn: &mut Conn) -> Result<CampaignId> {
     Ok(CampaignId(highest.unwrap_or(0) + 1))
 }
 
+/// Lets one operator at a time make or restock campaigns, for as long as this connection lives: two who make the same one
+/// would both load its coupons.
+///
+/// # Errors
+/// MySQL's, or another holds it for too long.
+pub async fn lock_for_operator(conn: &mut Conn) -> Result<()> {
+    let locked: Option<Option<u8>> =
+        conn.query_first("SELECT GET_LOCK(CONCAT(LEFT(DATABASE(), 40), '.campaigns'), 5)").await?;
+    if locked.flatten() == Some(1) {
+        return Ok(());
+    }
+    Err(Error::Broken(String::from("another couponctl is at work on these campaigns; run this again when it is done")))
+}
+
 /// Makes a campaign without coupons. Nothing happens to one that exists.
 ///
 /// # Errors
@@ -111,7 +125,7 @@ pub async fn create(conn: &mut Conn, campaign: &Campaign) -> Result<()> {
         PrimitiveDateTime::new(instant.date(), instant.time())
     };
     conn.exec_drop(
-        "INSERT IGNORE INTO campaign (id, name, opens_at, closes_at) VALUES (?, ?, ?, ?)",
+        "INSERT INTO campaign (id, name, opens_at, closes_at) VALUES (?, ?, ?, ?) ON DUPLICATE KEY UPDATE id = id",
         (campaign.id.0, &campaign.name, campaign.opens_at.map(utc), campaign.closes_at.map(utc)),
     )
     .await?;

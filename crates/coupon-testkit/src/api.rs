@@ -1,0 +1,206 @@
+//! A client of the HTTP API that keeps what it was told, for the audit.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use coupon_core::{AccountId, CampaignId, ClaimKey, Outcome};
+use futures_util::{StreamExt, stream};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::wait::DEADLINE;
+
+/// Requests on their way at once when many accounts claim.
+const CROWD: usize = 64;
+
+/// What every client of a test was told.
+#[derive(Clone, Default)]
+pub(crate) struct Told(Arc<Mutex<Vec<(ClaimKey, Outcome)>>>);
+
+impl Told {
+    pub(crate) fn add(&self, claim: ClaimKey, outcome: Outcome) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((claim, outcome));
+    }
+
+    pub(crate) fn all(&self) -> Vec<(ClaimKey, Outcome)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn forget_sold_out(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, outcome)| *outcome != Outcome::SoldOut);
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as it is.
+    pub text: String,
+    /// The body as JSON; null if it is none.
+    pub json: Value,
+}
+
+impl Answer {
+    /// A header as text, empty if it is missing.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The `code` of a problem.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        self.json.get("code").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The outcome in the body.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        serde_json::from_value(self.json.clone()).unwrap_or_else(|_| panic!("no outcome in {self:?}"))
+    }
+
+    /// Whether this is a 503 that says when to come back.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        self.status == 503 && self.code() == "unavailable" && self.header("retry-after").parse::<u64>().is_ok()
+    }
+}
+
+/// A client of one service.
+#[derive(Clone)]
+pub struct Api {
+    http: Client,
+    base: String,
+    told: Told,
+}
+
+impl Api {
+    pub(crate) fn new(address: SocketAddr, told: Told) -> Self {
+        let http = Client::builder().timeout(DEADLINE).build().expect("an HTTP client");
+        Self { http, base: format!("http://{address}"), told }
+    }
+
+    /// A request to be completed by the test.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    /// Sends a request.
+    ///
+    /// # Panics
+    /// No answer comes.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap_or_else(|error| panic!("no answer: {error:?}"));
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a whole body");
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        Answer { status, headers, text, json }
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// POST of a claim, as it is answered.
+    pub async fn post_claim(&self, campaign: CampaignId, account: u64) -> Answer {
+        let path = format!("/v1/campaigns/{campaign}/claims");
+        let body = json!({"account_id": account}).to_string();
+        self.send(self.request(Method::POST, &path).header(CONTENT_TYPE, "application/json").body(body)).await
+    }
+
+    /// GET of a claim, waiting for an outcome for so long.
+    pub async fn get_claim(&self, campaign: CampaignId, account: u64, wait: Duration) -> Answer {
+        self.get(&format!("/v1/campaigns/{campaign}/claims/{account}?wait={}ms", wait.as_millis())).await
+    }
+
+    /// Claims a coupon and stays with it until the outcome is final. The audit will check what was told.
+    ///
+    /// # Panics
+    /// The claim is refused.
+    pub async fn claim(&self, campaign: CampaignId, account: u64) -> Outcome {
+        let told = self.try_claim(campaign, account).await;
+        told.unwrap_or_else(|refusal| panic!("the claim of account {account} was refused: {refusal:?}"))
+    }
+
+    /// As [`Self::claim`], but gives back an answer that is no outcome.
+    pub async fn try_claim(&self, campaign: CampaignId, account: u64) -> Result<Outcome, Box<Answer>> {
+        let answer = self.post_claim(campaign, account).await;
+        let claim = ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
+        let outcome = match answer.status {
+            200 | 201 => answer.outcome(),
+            202 => self.follow(answer.header("location"), claim).await,
+            409 if answer.code() == "sold_out" => Outcome::SoldOut,
+            _ => return Err(Box::new(answer)),
+        };
+        self.told.add(claim, outcome);
+        Ok(outcome)
+    }
+
+    /// As [`Self::claim`], but repeats the claim while it is refused with "come back later", as a good client does.
+    pub async fn claim_patiently(&self, campaign: CampaignId, account: u64) -> Outcome {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match self.try_claim(campaign, account).await {
+                Ok(outcome) => return outcome,
+                Err(answer) if answer.is_unavailable() && Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(answer) => panic!("the claim of account {account} was refused: {answer:?}"),
+            }
+        }
+    }
+
+    /// Claims for many accounts at once, patiently.
+    pub async fn claim_all_patiently(
+        &self,
+        campaign: CampaignId,
+        accounts: impl IntoIterator<Item = u64>,
+    ) -> Vec<(u64, Outcome)> {
+        let claims = accounts.into_iter().map(async |account| (account, self.claim_patiently(campaign, account).await));
+        stream::iter(claims).buffer_unordered(CROWD).collect().await
+    }
+
+    /// Claims for many accounts at once.
+    pub async fn claim_all(
+        &self,
+        campaign: CampaignId,
+        accounts: impl IntoIterator<Item = u64>,
+    ) -> Vec<(u64, Outcome)> {
+        let claims = accounts.into_iter().map(async |account| (account, self.claim(campaign, account).await));
+        stream::iter(claims).buffer_unordered(CROWD).collect().await
+    }
+
+    /// Waits for the outcome of a claim that was accepted earlier. The audit will check what was told.
+    pub async fn settled(&self, campaign: CampaignId, account: u64) -> Outcome {
+        let claim = ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
+        let outcome = self.follow(&format!("/v1/campaigns/{campaign}/claims/{account}"), claim).await;
+        self.told.add(claim, outcome);
+        outcome
+    }
+
+    /// Asks until the outcome is final. One that stays pending is told as such, which the audit refuses.
+    async fn follow(&self, location: &str, claim: ClaimKey) -> Outcome {
+        let here = format!("/v1/campaigns/{}/claims/{}", claim.campaign_id, claim.account_id);
+        assert_eq!(location, here, "the address of the claim");
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let answer = self.get(&format!("{location}?wait=10s")).await;
+            // What cannot be told right now may be told later: the claim was accepted.
+            let outcome = if answer.is_unavailable() { Outcome::Pending } else { answer.outcome() };
+            if outcome != Outcome::Pending || Instant::now() > end {
+                return outcome;
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What tests do with the broker beside the services: put messages into the queues, look into them, delete them.
+
+use coupon_core::Claim;
+use coupon_core::broker::{self, Queues};
+use coupon_core::settings::{AmqpSettings, Namespace};
+use lapin::Channel;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::protocol::basic::AMQPProperties;
+use lapin::types::{FieldTable, ShortString};
+use tokio::sync::OnceCell;
+
+/// The queues of one test.
+pub struct TestQueues {
+    settings: AmqpSettings,
+    queues: Queues,
+    connection: OnceCell<lapin::Connection>,
+}
+
+impl TestQueues {
+    pub(crate) fn new(settings: AmqpSettings, namespace: &Namespace) -> Self {
+        let queues = Queues::new(namespace, &settings);
+        Self { settings, queues, connection: OnceCell::new() }
+    }
+
+    async fn connection(&self) -> &lapin::Connection {
+        let connect = async || broker::connect(&self.settings, "coupon-testkit").await;
+        self.connection.get_or_try_init(connect).await.expect("a connection to RabbitMQ")
+    }
+
+    /// A channel each time: a refused command closes its own.
+    async fn channel(&self) -> Channel {
+        self.connection().await.create_channel().await.expect("a channel")
+    }
+
+    /// Makes the queues, with the default settings.
+    pub async fn declare(&self) {
+        self.queues.declare(self.connection().await).await.expect("the queues");
+    }
+
+    /// Puts a message into the queue of claims and returns when the broker has it.
+    pub async fn publish(&self, properties: AMQPProperties, body: &[u8]) {
+        self.publish_to(&self.queues.claims, properties, body).await;
+    }
+
+    /// Puts a message among those that could not be handled.
+    pub async fn publish_dead_letter(&self, body: &[u8]) {
+        self.publish_to(&self.queues.dead, AMQPProperties::default(), body).await;
+    }
+
+    async fn publish_to(&self, queue: &ShortString, properties: AMQPProperties, body: &[u8]) {
+        let channel = self.channel().await;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let sent = channel.basic_publish("".into(), queue.clone(), options, body, properties).await;
+        let confirm = sent.expect("a message sent").await.expect("a confirm");
+        assert!(matches!(confirm, lapin::Confirmation::Ack(None)), "the broker refused a message: {confirm:?}");
+    }
+
+    /// Puts a claim into the queue as producer-api does.
+    pub async fn publish_claim(&self, claim: &Claim) {
+        self.publish(broker::properties(), &broker::encode(claim).expect("a body")).await;
+    }
+
+    /// How many claims wait that no consumer holds.
+    pub async fn waiting(&self) -> u32 {
+        self.count(&self.queues.claims).await
+    }
+
+    /// How many messages could not be handled.
+    pub async fn dead_letters(&self) -> u32 {
+        self.count(&self.queues.dead).await
+    }
+
+    /// Takes the messages that could not be handled.
+    pub async fn take_dead_letters(&self) -> Vec<Vec<u8>> {
+        let channel = self.channel().await;
+        let options = BasicGetOptions { no_ack: true };
+        let mut bodies = Vec::new();
+        while let Some(message) = channel.basic_get(self.queues.dead.clone(), options).await.expect("a dead letter") {
+            bodies.push(message.delivery.data);
+        }
+        bodies
+    }
+
+    /// Deletes the queue of claims with all that is in it.
+    pub async fn delete_claims(&self) {
+        let claims = self.queues.claims.clone();
+        self.channel().await.queue_delete(claims, QueueDeleteOptions::default()).await.expect("a queue deleted");
+    }
+
+    async fn count(&self, queue: &ShortString) -> u32 {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        match self.channel().await.queue_declare(queue.clone(), passive, FieldTable::default()).await {
+            Ok(queue) => queue.message_count(),
+            // No queue, no messages.
+            Err(error) if error.is_amqp_soft_error() => 0,
+            Err(error) => panic!("cannot look into {queue}: {error}"),
+        }
+    }
+
+    pub(crate) async fn delete(&self) {
+        let channel = self.channel().await;
+        for queue in [&self.queues.claims, &self.queues.dead] {
+            channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await.expect("a queue deleted");
+        }
+        let connection = self.connection.get().expect("a connection");
+        connection.close(200, "done".into()).await.expect("a connection closed");
+    }
+}

@@ -1,0 +1,143 @@
+//! A program as its operator meets it. Goal: whoever runs it is told what is wrong in few words, and how to put it right.
+//! Method: the real binary, with nothing in its environment but what the test gives it.
+
+use std::process::Stdio;
+
+use clap::CommandFactory;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use crate::space::TestSpace;
+use crate::wait::DEADLINE;
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+fn command(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (*name, value)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// It does not end.
+pub async fn run(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Ran {
+    let running = command(program, arguments, environment).output();
+    let ended = tokio::time::timeout(DEADLINE, running).await.expect("the program does not end").expect("a program");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output that is text");
+    Ran { code: ended.status.code(), stdout: text(ended.stdout), stderr: text(ended.stderr) }
+}
+
+/// Checks that `--help` shows an example and every setting with its variable.
+///
+/// # Panics
+/// It does not.
+pub async fn help_is_complete<T: CommandFactory>(program: &str) {
+    let help = run(program, &[String::from("--help")], &[]).await;
+
+    assert_eq!(help.code, Some(0), "{help:?}");
+    assert!(help.stdout.contains("Example:"), "{help:?}");
+    for argument in T::command().get_arguments() {
+        let Some(flag) = argument.get_long() else { continue };
+        let variable = argument.get_env().unwrap_or_else(|| panic!("--{flag} has no variable")).to_string_lossy();
+        assert!(help.stdout.contains(&format!("--{flag} <")), "--{flag} is missing: {help:?}");
+        assert!(names_variable(&help, &variable), "{variable} is missing: {help:?}");
+        assert!(argument.get_help().is_some(), "--{flag} is not explained");
+    }
+}
+
+/// Whether a help text names a variable; the value of one that may hold a password is left out.
+#[must_use]
+pub fn names_variable(help: &Ran, variable: &str) -> bool {
+    [']', '='].iter().any(|end| help.stdout.contains(&format!("[env: {variable}{end}")))
+}
+
+/// Checks that all of these wrong settings are named at once, a line each.
+///
+/// # Panics
+/// They are not.
+pub async fn wrong_settings_are_all_named(program: &str, wrong: &[(&str, &str)]) {
+    let environment: Vec<(&str, String)> = wrong.iter().map(|(name, value)| (*name, String::from(*value))).collect();
+    let ran = run(program, &[], &environment).await;
+
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert_eq!(ran.stdout, "", "standard output is for results");
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(lines.len(), wrong.len(), "a line for each: {ran:?}");
+    for (variable, _) in wrong {
+        let named = lines.iter().filter(|line| line.starts_with("error: ") && line.contains(&format!("({variable})")));
+        assert_eq!(named.count(), 1, "{variable} is named once: {ran:?}");
+    }
+}
+
+/// Checks that a service does not start on a database without the schema, and says what to do.
+///
+/// # Panics
+/// It does.
+pub async fn a_missing_schema_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
+    let tables = ["coupon", "campaign", "refinery_schema_history"];
+    space.sql(format!("DROP TABLE {}", tables.join(", "))).await;
+
+    let ran = run(program, &space.arguments::<T>(&[]), &[]).await;
+
+    fails_in_one_line(&ran, "couponctl migrate");
+}
+
+/// Checks that a service says which setting is wrong when its address is taken.
+///
+/// # Panics
+/// It does not.
+pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+
+    let ran = run(program, &space.arguments::<T>(&[("listen", &address)]), &[]).await;
+
+    fails_in_one_line(&ran, "LISTEN");
+    assert!(ran.stderr.contains(&address), "{ran:?}");
+}
+
+fn fails_in_one_line(ran: &Ran, with: &str) {
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("ERROR")).collect();
+    assert!(matches!(&errors[..], [error] if error.contains(with)), "one line with {with}: {ran:?}");
+    for noise in ["panicked", "backtrace", "Stack"] {
+        assert!(!ran.stderr.contains(noise), "{ran:?}");
+    }
+}
+
+/// Checks that a service tells where it listens, and ends well after SIGTERM and SIGINT.
+///
+/// # Panics
+/// It does not.
+pub async fn signals_stop_it<T: CommandFactory>(program: &str, space: &TestSpace) {
+    for signal in ["TERM", "INT"] {
+        let mut service = command(program, &space.arguments::<T>(&[]), &[]).spawn().expect("a program");
+        let mut log = BufReader::new(service.stderr.take().expect("standard error"));
+        let mut lines = String::new();
+        while !lines.contains("listening on http://127.0.0.1:") {
+            let read = tokio::time::timeout(DEADLINE, log.read_line(&mut lines)).await;
+            assert_ne!(read.expect("it does not start").expect("its log"), 0, "it ended: {lines}");
+        }
+        let pid = service.id().expect("a running program");
+
+        let killed = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
+
+        assert!(killed.expect("a shell").success());
+        let ended = tokio::time::timeout(DEADLINE, service.wait()).await.expect("it does not end").expect("its end");
+        log.read_to_string(&mut lines).await.expect("its log");
+        assert_eq!(ended.code(), Some(0), "{signal}: {lines}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The real servers that tests run against: those of `scripts/services up`, unless the variables that the services
+//! themselves read name others.
+
+use std::ffi::OsString;
+
+use clap::Parser;
+use coupon_core::broker;
+use coupon_core::outcomes;
+use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, ServerUrl, try_parse_from};
+use deadpool_redis::redis::AsyncCommands;
+
+/// Where the servers are.
+#[derive(Clone, Debug, Parser)]
+pub struct Servers {
+    /// MySQL or MariaDB.
+    #[command(flatten)]
+    pub mysql: MysqlSettings,
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisSettings,
+    /// RabbitMQ.
+    #[command(flatten)]
+    pub amqp: AmqpSettings,
+}
+
+impl Servers {
+    /// As the environment says.
+    ///
+    /// # Panics
+    /// The environment names no servers.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        try_parse_from(&["test", "--mysql-connections=8"].map(OsString::from))
+            .unwrap_or_else(|refusal| panic!("the environment names no servers: {refusal:?}"))
+    }
+
+    /// Fails with a message that tells what to do when a server is missing.
+    ///
+    /// # Panics
+    /// A server does not answer.
+    pub async fn check(&self) {
+        let (mysql, redis, amqp) = (&self.mysql.mysql_url, &self.redis.redis_url, &self.amqp.amqp_url);
+        // Without the database in it, which a test makes for itself.
+        let url = mysql.with_path("");
+        let connected = async { mysql_async::Conn::from_url(url.reveal()).await?.disconnect().await };
+        must_answer("mysql", mysql, connected.await);
+
+        let connected = async { outcomes::connect(&self.redis)?.ping::<()>().await.map_err(coupon_core::Error::from) };
+        must_answer("redis", redis, connected.await);
+
+        let connected = async {
+            let connection = broker::connect(&self.amqp, "coupon-testkit").await?;
+            connection.close(200, "checked".into()).await.map_err(coupon_core::Error::from)
+        };
+        must_answer("rabbitmq", amqp, connected.await);
+    }
+}
+
+fn must_answer<E: std::fmt::Display>(server: &str, url: &ServerUrl, answer: Result<(), E>) {
+    if let Err(error) = answer {
+        panic!("{server} does not answer at {url} ({error}); start it with: scripts/services up {server}");
+    }
+}

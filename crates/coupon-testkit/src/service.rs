@@ -1,0 +1,88 @@
+//! A service in this process, on a tokio runtime of its own, so that it can die as a process does: everything it was
+//! doing ends in the middle.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coupon_core::process::Running;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::wait::DEADLINE;
+
+/// A service that a test started.
+pub struct Service {
+    address: SocketAddr,
+    stop: CancellationToken,
+    alive: Mutex<Option<Alive>>,
+}
+
+struct Alive {
+    runtime: Runtime,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Service {
+    /// Starts a service by its `start` function.
+    ///
+    /// # Panics
+    /// The service does not start.
+    pub async fn start<F>(start: impl FnOnce(CancellationToken) -> F) -> Arc<Self>
+    where
+        F: Future<Output = anyhow::Result<Running>> + Send + 'static,
+    {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let stop = CancellationToken::new();
+        let started = runtime.spawn(start(stop.clone())).await.expect("the service panicked while it started");
+        let Running { address, task } = match started {
+            Ok(running) => running,
+            Err(error) => {
+                runtime.shutdown_background();
+                panic!("the service did not start: {error:#}");
+            }
+        };
+        Arc::new(Self { address, stop, alive: Mutex::new(Some(Alive { runtime, task })) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Asks it to stop, and goes on at once.
+    pub fn ask_to_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Stops it as SIGTERM does and waits until it has drained.
+    ///
+    /// # Panics
+    /// It fails, or does not drain.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let Some(Alive { runtime, mut task }) = self.take() else { return };
+        let ended = tokio::time::timeout(DEADLINE, &mut task).await;
+        runtime.shutdown_background();
+        ended.expect("the service did not drain").expect("the service panicked").expect("the service failed");
+    }
+
+    /// Ends it as SIGKILL does: nothing is finished, given back or closed properly.
+    pub fn kill(&self) {
+        if let Some(Alive { runtime, .. }) = self.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    fn take(&self) -> Option<Alive> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Service {
+    /// A runtime must not be dropped where others are awaited.
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

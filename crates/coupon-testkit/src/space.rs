@@ -1,0 +1,355 @@
+//! A place of its own for each test on the servers that all share: a database, a prefix for Redis keys and for queues,
+//! all under one name, gone when the test ends.
+//!
+//! Invariants: nothing of a test is visible to another; a test that fails or panics cleans up too; what a killed run
+//! left is found by its name, which tells when it was made, and swept an hour later.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::{CommandFactory, FromArgMatches};
+use coupon_core::audit::{self, Broker, Report};
+use coupon_core::mysql::{Mysql, campaigns, schema};
+use coupon_core::process::Running;
+use coupon_core::settings::{MysqlSettings, Namespace, try_parse_from};
+use coupon_core::{Campaign, CampaignId, CouponId, keys, outcomes};
+use deadpool_redis::redis::aio::ConnectionManager;
+use deadpool_redis::redis::{AsyncCommands, ScanOptions};
+use futures_util::{FutureExt, StreamExt};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use time::OffsetDateTime;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::api::{Api, Told};
+use crate::broker::TestQueues;
+use crate::servers::Servers;
+use crate::service::Service;
+
+/// Every test's database begins with this.
+const PREFIX: &str = "coupon_test_";
+
+/// What is older belongs to a run that was killed.
+const LEFTOVER_AFTER_SECONDS: u64 = 60 * 60;
+
+/// Runs a test in a space of its own and cleans up, however the test ends.
+///
+/// # Panics
+/// The test does, or a server is missing.
+pub async fn run(test: impl AsyncFnOnce(Arc<TestSpace>)) {
+    let space = Arc::new(TestSpace::new().await);
+    let outcome = AssertUnwindSafe(Box::pin(test(Arc::clone(&space)))).catch_unwind().await;
+    let cleaned = AssertUnwindSafe(space.clean()).catch_unwind().await;
+    // The test's own failure is the one to report.
+    if let Err(panic) = outcome.and(cleaned) {
+        resume_unwind(panic);
+    }
+}
+
+/// A test's place.
+pub struct TestSpace {
+    name: String,
+    servers: Servers,
+    mysql: Mysql,
+    redis: ConnectionManager,
+    /// Its queues.
+    pub queues: TestQueues,
+    services: Mutex<Vec<Arc<Service>>>,
+    told: Told,
+    restocked: Mutex<bool>,
+    last_campaign: AtomicU64,
+}
+
+impl TestSpace {
+    async fn new() -> Self {
+        static SWEPT: OnceCell<()> = OnceCell::const_new();
+
+        let mut servers = Servers::from_environment();
+        SWEPT.get_or_init(async || sweep(&servers).await).await;
+        let name = format!("{PREFIX}{:x}_{}", now(), &Uuid::new_v4().simple().to_string()[..12]);
+        servers.mysql.mysql_url = servers.mysql.mysql_url.with_path(&name);
+        schema::migrate(&servers.mysql).await.expect("a schema");
+        Self {
+            mysql: Mysql::new(&servers.mysql),
+            redis: outcomes::connect(&servers.redis).expect("an address of Redis"),
+            queues: TestQueues::new(servers.amqp.clone(), &namespace(&name)),
+            services: Mutex::default(),
+            told: Told::default(),
+            restocked: Mutex::new(false),
+            last_campaign: AtomicU64::new(0),
+            servers,
+            name,
+        }
+    }
+
+    /// The name of its database and the prefix of its keys and queues.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The prefix of its keys and queues.
+    #[must_use]
+    pub fn namespace(&self) -> Namespace {
+        namespace(&self.name)
+    }
+
+    /// The servers, with the database of this space.
+    #[must_use]
+    pub fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// Its database.
+    #[must_use]
+    pub fn mysql(&self) -> &Mysql {
+        &self.mysql
+    }
+
+    /// Redis.
+    #[must_use]
+    pub fn redis(&self) -> ConnectionManager {
+        self.redis.clone()
+    }
+
+    /// The arguments that point a program at this space: flags that it does not have are left out.
+    #[must_use]
+    pub fn arguments<T: CommandFactory>(&self, own: &[(&str, &str)]) -> Vec<String> {
+        let mut values: BTreeMap<&str, String> = BTreeMap::from([
+            ("listen", String::from("127.0.0.1:0")),
+            ("http-workers", String::from("1")),
+            // A test may claim for one account as often as it likes.
+            ("claims-per-account", String::from("0")),
+            ("mysql-connections", String::from("8")),
+            ("mysql-url", self.servers.mysql.mysql_url.reveal().to_owned()),
+            ("redis-url", self.servers.redis.redis_url.reveal().to_owned()),
+            ("amqp-url", self.servers.amqp.amqp_url.reveal().to_owned()),
+            ("namespace", self.name.clone()),
+        ]);
+        let command = T::command();
+        let known = |flag: &str| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
+        values.retain(|flag, _| known(flag));
+        values.extend(own.iter().map(|(flag, value)| (*flag, String::from(*value))));
+        values.into_iter().map(|(flag, value)| format!("--{flag}={value}")).collect()
+    }
+
+    /// The variables that point a program at this space.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("COUPON_MYSQL_URL", self.servers.mysql.mysql_url.reveal().to_owned()),
+            ("COUPON_REDIS_URL", self.servers.redis.redis_url.reveal().to_owned()),
+            ("COUPON_AMQP_URL", self.servers.amqp.amqp_url.reveal().to_owned()),
+            ("COUPON_NAMESPACE", self.name.clone()),
+        ]
+    }
+
+    /// A program's settings, pointed at this space, with some of a test's own.
+    ///
+    /// # Panics
+    /// The program refuses them.
+    #[must_use]
+    pub fn settings<T: CommandFactory + FromArgMatches>(&self, own: &[(&str, &str)]) -> T {
+        let arguments = std::iter::once(String::from("test")).chain(self.arguments::<T>(own));
+        try_parse_from(&arguments.map(OsString::from).collect::<Vec<_>>())
+            .unwrap_or_else(|refusal| panic!("settings refused: {refusal:?}"))
+    }
+
+    /// Starts a service that is stopped when the test ends.
+    pub async fn start<F>(&self, start: impl FnOnce(CancellationToken) -> F) -> Arc<Service>
+    where
+        F: Future<Output = anyhow::Result<Running>> + Send + 'static,
+    {
+        let service = Service::start(start).await;
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&service));
+        service
+    }
+
+    /// A client of a service; the audit checks what it was told.
+    #[must_use]
+    pub fn api(&self, address: SocketAddr) -> Api {
+        Api::new(address, self.told.clone())
+    }
+
+    /// Makes a campaign that is always open.
+    pub async fn campaign(&self, coupons: usize) -> CampaignId {
+        self.campaign_between(None, None, coupons).await
+    }
+
+    /// Makes a campaign with a window.
+    pub async fn campaign_between(
+        &self,
+        opens_at: Option<OffsetDateTime>,
+        closes_at: Option<OffsetDateTime>,
+        coupons: usize,
+    ) -> CampaignId {
+        let id = CampaignId(self.last_campaign.fetch_add(1, Ordering::Relaxed) + 1);
+        let campaign = Campaign { id, name: format!("campaign {id}"), opens_at, closes_at, coupons: 0 };
+        let mut conn = self.mysql.connection().await.expect("a connection");
+        campaigns::create(&mut conn, &campaign).await.expect("a campaign");
+        self.add_coupons(id, coupons).await;
+        id
+    }
+
+    /// Adds new coupons to a campaign.
+    pub async fn add_coupons(&self, campaign: CampaignId, coupons: usize) {
+        let ids: Vec<CouponId> = (0..coupons).map(|_| CouponId::random()).collect();
+        let mut conn = self.mysql.connection().await.expect("a connection");
+        campaigns::add_coupons(&mut conn, campaign, &ids).await.expect("coupons");
+    }
+
+    /// Audits, lets go of every "sold out" told so far, which was right then, and adds coupons.
+    pub async fn restock(&self, campaign: CampaignId, coupons: usize) {
+        self.audit().await;
+        self.told.forget_sold_out();
+        *self.restocked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.add_coupons(campaign, coupons).await;
+    }
+
+    /// How many coupons of a campaign have an account.
+    pub async fn issued(&self, campaign: CampaignId) -> u64 {
+        let mut conn = self.mysql.connection().await.expect("a connection");
+        let count = format!("SELECT COUNT(account_id) FROM coupon WHERE campaign_id = {campaign}");
+        conn.query_first(count).await.expect("a count").unwrap_or(0)
+    }
+
+    /// Runs statements of a test's own.
+    pub async fn sql(&self, statement: impl Into<String>) {
+        let statement = statement.into();
+        let done = self.mysql.run(async move |mut conn: Conn| Ok(conn.query_drop(statement).await?)).await;
+        done.expect("a statement");
+    }
+
+    /// Locks the tables against all services until this connection is closed.
+    pub async fn lock_tables(&self) -> Conn {
+        let mut conn = self.mysql.connection().await.expect("a connection");
+        conn.query_drop("LOCK TABLES campaign WRITE, coupon WRITE").await.expect("the tables locked");
+        conn
+    }
+
+    /// The connections on which the services' statements that begin like this run at this moment, by their numbers.
+    pub async fn running(&self, statement: &str) -> Vec<u64> {
+        let mut conn = self.mysql.connection().await.expect("a connection");
+        let rows: Vec<mysql_async::Row> = conn.query("SHOW FULL PROCESSLIST").await.expect("the list of connections");
+        rows.iter()
+            .filter(|row| row.get::<Option<String>, _>("db").flatten().as_deref() == Some(self.name.as_str()))
+            .filter(|row| {
+                row.get::<Option<String>, _>("Info").flatten().is_some_and(|info| info.starts_with(statement))
+            })
+            .filter_map(|row| row.get("Id"))
+            .collect()
+    }
+
+    /// Holds every row of a campaign locked, so that no coupon can be issued until this connection is closed.
+    pub async fn lock_rows(&self, campaign: CampaignId) -> Conn {
+        let mut conn = self.mysql.connection().await.expect("a connection");
+        conn.query_drop("START TRANSACTION").await.expect("a transaction");
+        let lock = format!("SELECT id FROM coupon WHERE campaign_id = {campaign} FOR UPDATE");
+        conn.query_drop(lock).await.expect("the rows locked");
+        conn
+    }
+
+    /// How many ids of a campaign wait in Redis.
+    pub async fn ids_in_redis(&self, campaign: CampaignId) -> usize {
+        self.redis().llen(keys::free_coupons(&self.namespace(), campaign)).await.expect("a length")
+    }
+
+    /// Deletes all that this space has in Redis.
+    pub async fn empty_redis(&self) {
+        delete_keys(&mut self.redis(), &self.namespace()).await;
+    }
+
+    /// Checks every invariant against all that clients were told and the broker holds.
+    ///
+    /// # Panics
+    /// One is broken; the report is then shown.
+    pub async fn audit(&self) -> Report {
+        let report = self.report().await;
+        assert!(report.clean, "the audit found broken invariants: {:#?}", report.invariants);
+        report
+    }
+
+    /// As [`Self::audit`], whatever it finds.
+    pub async fn report(&self) -> Report {
+        let no_restock = !*self.restocked.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = audit::Told { outcomes: self.told.all(), no_restock };
+        let broker = Broker { dead_letters: u64::from(self.queues.dead_letters().await) };
+        audit::audit(&self.mysql, None, told, Some(broker)).await.expect("an audit")
+    }
+
+    async fn clean(&self) {
+        let services = std::mem::take(&mut *self.services.lock().unwrap_or_else(PoisonError::into_inner));
+        let stopped = services.iter().map(|service| AssertUnwindSafe(service.stop()).catch_unwind());
+        let stopped = futures_util::future::join_all(stopped).await;
+        self.queues.delete().await;
+        self.empty_redis().await;
+        self.sql(format!("DROP DATABASE IF EXISTS `{}`", self.name)).await;
+        self.mysql.clone().close().await;
+        if let Some(Err(panic)) = stopped.into_iter().find(Result::is_err) {
+            resume_unwind(panic);
+        }
+    }
+}
+
+fn namespace(name: &str) -> Namespace {
+    name.parse().expect("a name that is a namespace")
+}
+
+fn now() -> u64 {
+    OffsetDateTime::now_utc().unix_timestamp().unsigned_abs()
+}
+
+/// Checks that the servers are there, and removes what killed runs left. The database goes last: it is what tells of the
+/// rest.
+async fn sweep(servers: &Servers) {
+    servers.check().await;
+    let settings = MysqlSettings { mysql_url: servers.mysql.mysql_url.with_path(""), ..servers.mysql.clone() };
+    let mysql = Mysql::new(&settings);
+    let mut conn = mysql.connection().await.expect("a connection");
+    let found: Vec<String> = conn.query(format!("SHOW DATABASES LIKE '{PREFIX}%'")).await.expect("the databases");
+    for name in found.iter().filter(|name| is_leftover(name, now())) {
+        TestQueues::new(servers.amqp.clone(), &namespace(name)).delete().await;
+        let mut redis = outcomes::connect(&servers.redis).expect("an address of Redis");
+        delete_keys(&mut redis, &namespace(name)).await;
+        conn.query_drop(format!("DROP DATABASE IF EXISTS `{name}`")).await.expect("a database dropped");
+    }
+    drop(conn);
+    mysql.close().await;
+}
+
+/// Whether a database's name is one of ours and tells that it was made long ago.
+fn is_leftover(name: &str, now: u64) -> bool {
+    let made = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_'));
+    let made = made.and_then(|(made, _)| u64::from_str_radix(made, 16).ok());
+    made.is_some_and(|made| now.saturating_sub(made) > LEFTOVER_AFTER_SECONDS)
+}
+
+async fn delete_keys(redis: &mut ConnectionManager, namespace: &Namespace) {
+    let options = ScanOptions::default().with_pattern(keys::all(namespace)).with_count(1_000);
+    let found: Vec<_> = redis.scan_options::<String>(options).await.expect("the keys").collect().await;
+    let found: Vec<String> = found.into_iter().map(|key| key.expect("a key")).collect();
+    for keys in found.chunks(1_000) {
+        redis.unlink::<_, ()>(keys).await.expect("keys deleted");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_spaces_are_swept() {
+        let now = 0x6000_0000;
+
+        assert!(is_leftover("coupon_test_5fff0000_abc", now));
+        assert!(!is_leftover("coupon_test_5fffffff_abc", now), "it may be of a run beside this one");
+        assert!(!is_leftover("coupon_test_shop_abc", now), "its name tells no time");
+        assert!(!is_leftover("coupon", now));
+    }
+}

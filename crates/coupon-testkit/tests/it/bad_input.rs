@@ -1,0 +1,154 @@
+//! Requests that are wrong. Goal: each is refused with the right status, as a problem document that names the field, and
+//! takes nothing. Method: a table of requests, and a look into the database afterwards.
+
+use coupon_testkit::Answer;
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+
+use crate::system::System;
+
+each_way![
+    bodies_are_checked,
+    paths_and_queries_are_checked,
+    methods_and_routes_are_checked,
+    a_problem_names_the_trace_of_its_request,
+];
+
+const JSON: &str = "application/json";
+
+/// A refusal: its status, code and field.
+type Refusal = (u16, &'static str, Option<&'static str>);
+
+const BODY: Refusal = (400, "invalid_request", Some("body"));
+const ACCOUNT: Refusal = (400, "invalid_request", Some("account_id"));
+const CAMPAIGN: Refusal = (400, "invalid_request", Some("campaign_id"));
+const WAIT: Refusal = (400, "invalid_request", Some("wait"));
+const MEDIA_TYPE: Refusal = (415, "unsupported_media_type", Some("content-type"));
+const TOO_LARGE: Refusal = (413, "body_too_large", None);
+const NO_ROUTE: Refusal = (404, "no_such_route", None);
+const NO_METHOD: Refusal = (405, "method_not_allowed", None);
+
+async fn bodies_are_checked(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let large = format!("{{\"account_id\": 1{}}}", " ".repeat(2_000));
+    let huge = "x".repeat(3_000_000);
+
+    for (media_type, body, refusal) in [
+        (Some(JSON), "", BODY),
+        (Some(JSON), "nonsense", BODY),
+        (Some(JSON), "{\"account_id\":1", BODY),
+        (Some(JSON), "{\"account_id\":1}{}", BODY),
+        (Some(JSON), "null", ACCOUNT),
+        (Some(JSON), "{}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":null}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":0}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":-1}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":1.5}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":\"1\"}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":18446744073709551616}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":1,\"account_id\":2}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":1,\"coupon_id\":2}", ACCOUNT),
+        (Some(JSON), &large, TOO_LARGE),
+        (Some(JSON), &huge, TOO_LARGE),
+        (None, "{\"account_id\":1}", MEDIA_TYPE),
+        (Some("text/plain"), "{\"account_id\":1}", MEDIA_TYPE),
+        (Some("application/x-www-form-urlencoded"), "account_id=1", MEDIA_TYPE),
+    ] {
+        let mut request = system.api.request(Method::POST, &path).body(body.to_owned());
+        if let Some(media_type) = media_type {
+            request = request.header(CONTENT_TYPE, media_type);
+        }
+        must_be_refused(&system.api.send(request).await, refusal, &format!("{media_type:?} {body:.60}"));
+    }
+    nothing_was_taken(system).await;
+
+    // What is unusual, but right.
+    let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
+    let answer = system.api.send(request.body(" {\n\"account_id\" : 1 } ")).await;
+    assert!(matches!(answer.status, 201 | 202), "{answer:?}");
+    system.api.settled(campaign, 1).await;
+}
+
+async fn paths_and_queries_are_checked(system: &System) {
+    let campaign = system.space.campaign(5).await;
+
+    for number in ["0", "-1", "+1", "1.0", "one", "18446744073709551616", "1%00", "%ff"] {
+        for (method, path) in [
+            (Method::POST, format!("/v1/campaigns/{number}/claims")),
+            (Method::GET, format!("/v1/campaigns/{number}")),
+            (Method::GET, format!("/v1/campaigns/{number}/claims/1")),
+        ] {
+            let request = system.api.request(method, &path).header(CONTENT_TYPE, JSON).body("{\"account_id\":1}");
+            must_be_refused(&system.api.send(request).await, CAMPAIGN, &path);
+        }
+        let path = format!("/v1/campaigns/{campaign}/claims/{number}");
+        must_be_refused(&system.api.get(&path).await, ACCOUNT, &path);
+    }
+    for query in ["wait=31s", "wait=1day", "wait=5", "wait=soon", "wait=", "wait=-1s", "wait=1s&wait=2s", "wiat=1s"] {
+        let path = format!("/v1/campaigns/{campaign}/claims/1?{query}");
+        must_be_refused(&system.api.get(&path).await, WAIT, &path);
+    }
+    nothing_was_taken(system).await;
+}
+
+async fn methods_and_routes_are_checked(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let here = format!("/v1/campaigns/{campaign}");
+
+    for (method, path, refusal) in [
+        (Method::DELETE, here.clone(), NO_METHOD),
+        (Method::POST, here.clone(), NO_METHOD),
+        (Method::GET, format!("{here}/claims"), NO_METHOD),
+        (Method::PUT, format!("{here}/claims"), NO_METHOD),
+        (Method::POST, format!("{here}/claims/1"), NO_METHOD),
+        (Method::DELETE, format!("{here}/claims/1"), NO_METHOD),
+        (Method::GET, String::from("/"), NO_ROUTE),
+        (Method::GET, String::from("/v1"), NO_ROUTE),
+        (Method::GET, String::from("/v1/campaigns"), NO_ROUTE),
+        (Method::POST, format!("{here}/claims/"), NO_ROUTE),
+        (Method::POST, format!("{here}/claims/1/2"), NO_ROUTE),
+        (Method::GET, String::from("/v2/campaigns/1"), NO_ROUTE),
+        (Method::POST, String::from("/livez"), NO_ROUTE),
+    ] {
+        let what = format!("{method} {path}");
+        let request = system.api.request(method, &path).header(CONTENT_TYPE, JSON).body("{\"account_id\":1}");
+        must_be_refused(&system.api.send(request).await, refusal, &what);
+    }
+    nothing_was_taken(system).await;
+}
+
+async fn a_problem_names_the_trace_of_its_request(system: &System) {
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = |traceparent: &str| system.api.request(Method::GET, "/nowhere").header("traceparent", traceparent);
+
+    let own = system.api.send(request(&format!("00-{id}-00f067aa0ba902b7-01"))).await;
+    let wrong = system.api.send(request("00-nonsense-01")).await;
+    let none = system.api.get("/nowhere").await;
+
+    assert_eq!(own.json["trace_id"], id);
+    assert_ne!(wrong.json["trace_id"], none.json["trace_id"], "each request has a trace of its own");
+    for answer in [wrong, none] {
+        must_be_refused(&answer, NO_ROUTE, "a path that leads nowhere");
+    }
+}
+
+fn must_be_refused(answer: &Answer, (status, code, field): Refusal, what: &str) {
+    assert_eq!((answer.status, answer.code()), (status, code), "{what}: {answer:?}");
+    assert_eq!(answer.header("content-type"), "application/problem+json", "{what}");
+    assert_eq!(answer.json["status"], status, "{what}: {answer:?}");
+    assert_eq!(answer.json["field"].as_str(), field, "{what}: {answer:?}");
+    assert_eq!(answer.json["type"], "about:blank", "{what}");
+    for member in ["title", "detail"] {
+        assert!(answer.json[member].as_str().is_some_and(|text| !text.is_empty()), "{what}: {member} of {answer:?}");
+    }
+    let trace_id = answer.json["trace_id"].as_str().unwrap_or_default();
+    let is_trace_id = trace_id.len() == 32 && trace_id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(is_trace_id, "{what}: {answer:?}");
+}
+
+async fn nothing_was_taken(system: &System) {
+    let report = system.space.audit().await;
+    assert!(report.campaigns.iter().all(|stock| stock.issued == 0), "{report:?}");
+    assert_eq!(system.space.queues.waiting().await, 0, "nothing was put into the queue");
+}

@@ -1,0 +1,88 @@
+//! One account and its claim. Goal: it gets a coupon, the same one whenever and however often it asks.
+
+use std::collections::HashSet;
+
+use coupon_core::{CampaignId, Outcome};
+use serde_json::json;
+
+use crate::system::System;
+
+each_way![
+    a_claim_gets_a_coupon,
+    the_answer_is_as_documented,
+    an_account_claims_many_times_at_once,
+    another_instance_gives_the_same_coupon,
+    campaigns_do_not_mix,
+    the_largest_numbers_are_taken,
+];
+
+async fn a_claim_gets_a_coupon(system: &System) {
+    let campaign = system.space.campaign(3).await;
+
+    let first = system.api.claim(campaign, 42).await;
+
+    assert!(matches!(first, Outcome::Issued { .. }), "{first:?}");
+    assert_eq!(system.api.claim(campaign, 42).await, first, "asked again");
+    assert_eq!(system.space.issued(campaign).await, 1);
+}
+
+async fn the_answer_is_as_documented(system: &System) {
+    let campaign = system.space.campaign(3).await;
+    let location = format!("/v1/campaigns/{campaign}/claims/7");
+
+    let answer = system.api.post_claim(campaign, 7).await;
+    let told = system.api.settled(campaign, 7).await;
+    let again = system.api.post_claim(campaign, 7).await;
+
+    assert_eq!(answer.header("location"), location);
+    assert_eq!(answer.header("content-type"), "application/json");
+    if system.is_queue() {
+        assert_eq!((answer.status, answer.json), (202, json!({"status": "pending"})));
+        assert_eq!(again.status, 202);
+    } else {
+        assert_eq!((answer.status, answer.outcome()), (201, told));
+        assert_eq!((again.status, again.outcome()), (200, told));
+    }
+}
+
+async fn an_account_claims_many_times_at_once(system: &System) {
+    let campaign = system.space.campaign(50).await;
+
+    let told = system.api.claim_all(campaign, (0..60).map(|n| n % 2 + 1)).await;
+
+    let outcomes: HashSet<String> = told.iter().map(|told| format!("{told:?}")).collect();
+    assert_eq!(outcomes.len(), 2, "each of the two accounts has one answer: {outcomes:?}");
+    assert_eq!(system.space.issued(campaign).await, 2);
+}
+
+async fn another_instance_gives_the_same_coupon(system: &System) {
+    let campaign = system.space.campaign(2).await;
+    let other = system.another_api().await;
+
+    let (here, there) = tokio::join!(system.api.claim(campaign, 1), other.claim(campaign, 1));
+
+    assert_eq!(here, there);
+    assert_eq!(other.settled(campaign, 1).await, here);
+}
+
+async fn campaigns_do_not_mix(system: &System) {
+    let (one, two) = (system.space.campaign(5).await, system.space.campaign(5).await);
+
+    let (first, second) = tokio::join!(system.api.claim_all(one, 1..=5), system.api.claim_all(two, 1..=5));
+
+    let coupons = |told: Vec<(u64, Outcome)>| told.into_iter().map(|(_, outcome)| format!("{outcome:?}"));
+    let different: HashSet<String> = coupons(first).chain(coupons(second)).collect();
+    assert_eq!(different.len(), 10, "{different:?}");
+    assert_eq!((system.space.issued(one).await, system.space.issued(two).await), (5, 5));
+}
+
+async fn the_largest_numbers_are_taken(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    system.space.sql(format!("UPDATE campaign SET id = {}", u64::MAX)).await;
+    system.space.sql(format!("UPDATE coupon SET campaign_id = {}", u64::MAX)).await;
+
+    let told = system.api.claim(CampaignId(u64::MAX), u64::MAX).await;
+
+    assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
+    assert_eq!(system.api.post_claim(campaign, 1).await.status, 404, "the number it had before");
+}

@@ -1,0 +1,31 @@
+//! The tests of the whole system, against the real servers.
+//!
+//! Goal: both ways keep the same promises, whatever fails beneath them. Method: each promise of the HTTP API is one test
+//! that runs for every way; what only the queue way can suffer, and what the servers do to either, has tests of its own.
+//! Each test works in a space of its own, waits for events and ends with the audit.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test ends where it cannot go on"
+)]
+
+#[macro_use]
+mod system;
+
+mod bad_input;
+mod broker;
+mod claims;
+mod consumers;
+mod crowd;
+mod messages;
+mod mysql;
+mod outcomes;
+mod pages;
+mod plans;
+mod redis;
+mod sold_out;
+mod stopping;
+mod windows;
+mod workspace;

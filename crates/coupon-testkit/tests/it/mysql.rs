@@ -1,0 +1,111 @@
+//! MySQL away for a while, or silent. Goal: nothing is told that is not true, accepted claims wait, and all goes on when
+//! it is back. Method: a proxy that is cut, frozen and healed.
+
+use std::time::Duration;
+
+use coupon_core::Outcome;
+use coupon_testkit::{Proxy, TestSpace, eventually};
+
+use crate::system::{audited, start_consumer, start_producer_api, start_skiplock};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumers_batch_waits_for_mysql() {
+    audited(async |space| {
+        let campaign = space.campaign(20).await;
+        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+        let api = start_producer_api(space, &[]).await;
+        start_consumer(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
+        api.claim(campaign, 1).await;
+
+        proxy.cut();
+        for account in 2..=20 {
+            assert_eq!(api.post_claim(campaign, account).await.status, 202);
+        }
+        eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
+        assert_eq!(space.issued(campaign).await, 1);
+        proxy.heal();
+
+        for account in 2..=20 {
+            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_producer_accepts_claims_while_mysql_is_away() {
+    audited(async |space| {
+        let campaign = space.campaign(20).await;
+        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+        let api = start_producer_api(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
+        start_consumer(space, &[]).await;
+        let first = api.claim(campaign, 1).await;
+
+        proxy.cut();
+        for account in 2..=10 {
+            assert_eq!(api.post_claim(campaign, account).await.status, 202, "the campaign is known");
+        }
+        assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first, "Redis knows it");
+        let unknown = api.post_claim(coupon_core::CampaignId(404), 1).await;
+        assert!(unknown.is_unavailable(), "whether there is such a campaign cannot be told: {unknown:?}");
+        let ready = async || api.get("/readyz").await.json["servers"]["mysql"] == "down";
+        eventually("it tells that MySQL is away", ready).await;
+        proxy.heal();
+
+        for account in 2..=10 {
+            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skiplock_coalesced_refuses_while_mysql_is_away() {
+    audited(async |space| skiplock_without_mysql(space, "coalesced").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skiplock_select_update_refuses_while_mysql_is_away() {
+    audited(async |space| skiplock_without_mysql(space, "select-update").await).await;
+}
+
+async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
+    let campaign = space.campaign(20).await;
+    let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+    let own = [("mysql-url", proxy.url()), ("mysql-deadline", "1s"), ("strategy", strategy)];
+    let api = space.api(start_skiplock(space, &own).await.address());
+    let first = api.claim(campaign, 1).await;
+
+    for break_it in [Proxy::cut, Proxy::freeze] {
+        break_it(&proxy);
+        let post = api.post_claim(campaign, 2).await;
+        assert!(post.is_unavailable(), "{post:?}");
+        let get = api.get_claim(campaign, 1, Duration::ZERO).await;
+        assert!(get.is_unavailable(), "neither issued nor pending is known to be true: {get:?}");
+        let ready = async || api.get("/readyz").await.status == 503;
+        eventually("it tells that MySQL is away", ready).await;
+        proxy.heal();
+        assert_eq!(api.claim_patiently(campaign, 1).await, first);
+        eventually("it is ready again", async || api.get("/readyz").await.status == 200).await;
+    }
+
+    for account in 2..=20 {
+        assert!(matches!(api.claim_patiently(campaign, account).await, Outcome::Issued { .. }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skiplock_says_busy_not_sold_out_while_others_hold_every_row() {
+    audited(async |space| {
+        let campaign = space.campaign(5).await;
+        for (account, strategy) in [(1, "coalesced"), (2, "select-update")] {
+            let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
+            let locks = space.lock_rows(campaign).await;
+            let answer = api.post_claim(campaign, account).await;
+            assert!(answer.is_unavailable(), "{strategy}: {answer:?}");
+            locks.disconnect().await.unwrap();
+            assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }), "{strategy}");
+        }
+    })
+    .await;
+}

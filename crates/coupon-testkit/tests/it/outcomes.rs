@@ -1,0 +1,84 @@
+//! Asking what became of a claim, and how a campaign stands. Goal: the answer is true and comes when it is known.
+
+use std::time::Duration;
+
+use coupon_core::Outcome;
+use coupon_testkit::eventually;
+use serde_json::json;
+use time::macros::datetime;
+
+use crate::system::System;
+
+each_way![
+    a_claim_that_was_never_made_is_pending,
+    who_waits_is_told_when_the_coupon_is_issued,
+    many_who_wait_are_told,
+    a_campaign_shows_its_window_and_counts,
+];
+
+async fn a_claim_that_was_never_made_is_pending(system: &System) {
+    let campaign = system.space.campaign(1).await;
+
+    for wait in [Duration::ZERO, Duration::from_millis(50)] {
+        let answer = system.api.get_claim(campaign, 1, wait).await;
+        assert_eq!((answer.status, answer.json), (200, json!({"status": "pending"})));
+    }
+}
+
+async fn who_waits_is_told_when_the_coupon_is_issued(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    let other = system.another_api().await;
+    let waiting = tokio::spawn({
+        let api = system.api.clone();
+        async move { api.get_claim(campaign, 5, Duration::from_secs(30)).await }
+    });
+
+    let issued = other.claim(campaign, 5).await;
+
+    assert_eq!(waiting.await.unwrap().outcome(), issued);
+}
+
+async fn many_who_wait_are_told(system: &System) {
+    let campaign = system.space.campaign(20).await;
+    let waiting: Vec<_> = (1..=40)
+        .map(|account| {
+            let api = system.api.clone();
+            tokio::spawn(async move { (account, api.get_claim(campaign, account, Duration::from_secs(30)).await) })
+        })
+        .collect();
+
+    let issued = system.api.claim_all(campaign, 1..=20).await;
+
+    for waiting in waiting {
+        let (account, answer) = waiting.await.unwrap();
+        let issued = issued.iter().find(|(claimed, _)| *claimed == account).map(|(_, outcome)| *outcome);
+        // Those who did not claim learn that it is sold out.
+        assert_eq!(answer.outcome(), issued.unwrap_or(Outcome::SoldOut), "account {account}");
+    }
+}
+
+async fn a_campaign_shows_its_window_and_counts(system: &System) {
+    let (opens_at, closes_at) = (datetime!(2020-01-01 12:00 UTC), datetime!(2120-01-01 12:00:00.5 UTC));
+    let campaign = system.space.campaign_between(Some(opens_at), Some(closes_at), 10).await;
+    let path = format!("/v1/campaigns/{campaign}");
+    let at_first = system.api.get(&path).await;
+    system.api.claim_all(campaign, 1..=4).await;
+
+    assert_eq!(
+        (at_first.status, at_first.json),
+        (
+            200,
+            json!({
+                "id": campaign, "name": format!("campaign {campaign}"), "total": 10, "issued": 0, "free": 10,
+                "opens_at": "2020-01-01T12:00:00Z", "closes_at": "2120-01-01T12:00:00.5Z",
+            })
+        )
+    );
+    let counts = async || {
+        let answer = system.api.get(&path).await;
+        (answer.json["issued"].as_u64(), answer.json["free"].as_u64())
+    };
+    eventually("four are counted", async || counts().await == (Some(4), Some(6))).await;
+    system.api.claim_all(campaign, 5..=12).await;
+    eventually("all are counted", async || counts().await == (Some(10), Some(0))).await;
+}

@@ -1,0 +1,68 @@
+//! What a service serves beside claims: health, its `OpenAPI` document and the page to try it.
+
+use serde_json::json;
+
+use crate::system::{System, start_consumer};
+
+each_way![health_is_told, the_document_describes_every_route, the_page_is_served];
+
+async fn health_is_told(system: &System) {
+    let (live, ready) = (system.api.get("/livez").await, system.api.get("/readyz").await);
+
+    let servers = if system.is_queue() {
+        json!({"mysql": "up", "redis": "up", "rabbitmq": "up"})
+    } else {
+        json!({"mysql": "up"})
+    };
+    assert_eq!(live.status, 200);
+    assert_eq!((ready.status, ready.json), (200, json!({"ready": true, "servers": servers})));
+}
+
+async fn the_document_describes_every_route(system: &System) {
+    let answer = system.api.get("/openapi.json").await;
+
+    assert_eq!(answer.status, 200);
+    assert!(answer.json["openapi"].as_str().is_some_and(|version| version.starts_with("3.")), "{answer:?}");
+    for (path, method, statuses) in [
+        ("/v1/campaigns/{campaign_id}", "get", &["200", "400", "404"][..]),
+        ("/v1/campaigns/{campaign_id}/claims/{account_id}", "get", &["200", "400", "404", "503"]),
+        (
+            "/v1/campaigns/{campaign_id}/claims",
+            "post",
+            &["200", "400", "403", "404", "409", "413", "415", "429", "503"],
+        ),
+    ] {
+        let responses = &answer.json["paths"][path][method]["responses"];
+        for status in statuses {
+            assert!(responses[status].is_object(), "{method} {path} does not tell of {status}: {responses}");
+        }
+    }
+    let accepted = if system.is_queue() { "202" } else { "201" };
+    let responses = &answer.json["paths"]["/v1/campaigns/{campaign_id}/claims"]["post"]["responses"];
+    assert!(responses[accepted].is_object(), "{responses}");
+}
+
+async fn the_page_is_served(system: &System) {
+    // The client follows the redirection to the page's folder.
+    for path in ["/docs", "/docs/"] {
+        let answer = system.api.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(answer.header("content-type").starts_with("text/html"), "{path}: {answer:?}");
+    }
+    assert_eq!(system.api.get("/docs/swagger-ui-bundle.js").await.status, 200, "it needs nothing from elsewhere");
+}
+
+/// The consumer has no API, but tells its health.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_tells_its_health() {
+    coupon_testkit::run(async |space| {
+        let consumer = start_consumer(&space, &[]).await;
+        let admin = space.api(consumer.address());
+
+        coupon_testkit::eventually("it is ready", async || admin.get("/readyz").await.status == 200).await;
+
+        assert_eq!(admin.get("/livez").await.status, 200);
+        assert_eq!(admin.get("/v1/campaigns/1").await.code(), "no_such_route");
+    })
+    .await;
+}

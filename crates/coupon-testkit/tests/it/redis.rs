@@ -1,0 +1,170 @@
+//! Redis with everything gone, or with the wrong things in it. Goal: what is in Redis never decides who gets a coupon,
+//! and no coupon is lost with it.
+
+use coupon_core::{CampaignId, CouponId, Outcome, keys};
+use coupon_testkit::{Proxy, TestSpace, eventually};
+use deadpool_redis::redis::{self, AsyncCommands};
+use futures_util::future::join_all;
+use queue_consumer::settle::Settler;
+
+use crate::system::{audited, claim, count_coupons, start_consumer, start_producer_api};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_emptied_under_load_loses_no_coupon() {
+    audited(async |space| {
+        let campaign = space.campaign(300).await;
+        let api = start_producer_api(space, &[]).await;
+        for _ in 0..2 {
+            start_consumer(space, &[("batch-max", "20"), ("refill-max", "70")]).await;
+        }
+        let emptying = async {
+            for issued in [20, 100, 180, 260, 300] {
+                eventually("more coupons are issued", async || space.issued(campaign).await >= issued).await;
+                space.empty_redis().await;
+            }
+        };
+
+        let (told, ()) = tokio::join!(api.claim_all(campaign, 1..=450), emptying);
+
+        assert_eq!(count_coupons(&told), 300);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stale_ids_are_passed_over() {
+    audited(async |space| stale_ids(space, "500").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stale_ids_are_passed_over_one_by_one() {
+    audited(async |space| stale_ids(space, "1").await).await;
+}
+
+async fn stale_ids(space: &TestSpace, batch_max: &str) {
+    let campaign = space.campaign(30).await;
+    let api = start_producer_api(space, &[]).await;
+    start_consumer(space, &[("batch-max", batch_max)]).await;
+    let issued = api.claim_all(campaign, 1..=10).await;
+    let taken = issued.iter().map(|(_, outcome)| match outcome {
+        Outcome::Issued { coupon_id } => *coupon_id,
+        _ => panic!("{outcome:?}"),
+    });
+    let random = (0..10).map(|_| CouponId::random());
+    let mut ids: Vec<Vec<u8>> = taken.chain(random).map(|id| id.0.as_bytes().to_vec()).collect();
+    ids.extend([b"garbage".to_vec(), Vec::new(), vec![0; 17]]);
+    // In front of what waits there.
+    space.redis().lpush::<_, _, ()>(keys::free_coupons(&space.namespace(), campaign), ids).await.unwrap();
+
+    let told = api.claim_all(campaign, 11..=50).await;
+
+    assert_eq!(count_coupons(&told), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_refill_at_once() {
+    audited(async |space| {
+        let campaign = space.campaign(150).await;
+        let settlers = [settler(space), settler(space)];
+        let batches = (0_u64..40).zip(settlers.iter().cycle()).map(|(n, settler)| {
+            // Each account in two batches, of different consumers.
+            let accounts = (n * 5 + 1)..=(n * 5 + 10);
+            let claims: Vec<_> = accounts.map(|account| claim(campaign, account)).collect();
+            async move { settler.settle(&claims).await.unwrap() }
+        });
+
+        let settled = join_all(batches).await;
+
+        let told: Vec<(u64, Outcome)> =
+            settled.iter().flatten().map(|(claim, outcome)| (claim.account_id.0, *outcome)).collect();
+        assert_eq!(told.len(), 400);
+        assert_eq!(count_coupons(&told), 150);
+        tell(space, campaign, &told).await;
+    })
+    .await;
+}
+
+/// Outcomes that a test was told by a settler are told to the audit as a client would be.
+async fn tell(space: &TestSpace, campaign: CampaignId, told: &[(u64, Outcome)]) {
+    let api = start_producer_api(space, &[]).await;
+    for (account, outcome) in told {
+        assert_eq!(api.settled(campaign, *account).await, *outcome, "account {account}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refill_lock_left_by_the_dead_frees_itself() {
+    audited(async |space| {
+        let campaign = space.campaign(5).await;
+        let lock = keys::refill_lock(&space.namespace(), campaign);
+        let set = redis::cmd("SET").arg(&lock).arg("of the dead").arg("PX").arg(700).to_owned();
+        set.exec_async(&mut space.redis()).await.unwrap();
+
+        let settled = settler(space).settle(&[claim(campaign, 1)]).await.unwrap();
+
+        assert!(settled.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
+        let left: Option<String> = space.redis().get(&lock).await.unwrap();
+        assert_eq!(left, None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
+    audited(async |space| {
+        let campaign = space.campaign(5).await;
+        let lock = keys::refill_lock(&space.namespace(), campaign);
+        space.redis().set::<_, _, ()>(&lock, "of another").await.unwrap();
+        let settler = settler(space);
+        let claims = [claim(campaign, 1)];
+
+        let (settled, ()) = tokio::join!(settler.settle(&claims), async {
+            let free: Vec<CouponId> = {
+                let mut conn = space.mysql().connection().await.unwrap();
+                coupon_core::mysql::coupons::free_coupons(&mut conn, campaign, 5).await.unwrap()
+            };
+            let ids: Vec<&[u8]> = free.iter().map(|id| id.0.as_bytes().as_slice()).collect();
+            let list = keys::free_coupons(&space.namespace(), campaign);
+            space.redis().rpush::<_, _, ()>(list, ids).await.unwrap();
+        });
+
+        let settled = settled.unwrap();
+        assert!(settled.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
+        let left: Option<String> = space.redis().get(&lock).await.unwrap();
+        assert_eq!(left.as_deref(), Some("of another"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql() {
+    audited(async |space| {
+        let campaign = space.campaign(50).await;
+        let proxy = Proxy::start(&space.servers().redis.redis_url).await;
+        let through = [("redis-url", proxy.url()), ("redis-deadline", "500ms")];
+        let api = start_producer_api(space, &through).await;
+        start_consumer(space, &through).await;
+        let first = api.claim(campaign, 1).await;
+
+        proxy.cut();
+        let down = async || api.get("/readyz").await.json["servers"]["redis"] == "down";
+        eventually("the producer knows", down).await;
+        assert_eq!(api.settled(campaign, 1).await, first, "MySQL knows it too");
+        for account in 2..=20 {
+            assert_eq!(api.post_claim(campaign, account).await.status, 202);
+        }
+        eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
+        proxy.heal();
+
+        for account in 2..=20 {
+            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
+        }
+    })
+    .await;
+}
+
+fn settler(space: &TestSpace) -> Settler {
+    let settings: queue_consumer::Settings = space.settings(&[("refill-max", "13")]);
+    let mysql = coupon_core::mysql::Mysql::new(&settings.mysql);
+    queue_consumer::settler(&settings, mysql).unwrap()
+}

@@ -1,0 +1,66 @@
+//! The shape of the workspace. Goal: services stay apart and share only `coupon-core`; of what must be one thing in a
+//! process (runtime, drivers, tracing) there is one version. Method: cargo's metadata and `Cargo.lock`.
+
+use std::collections::BTreeSet;
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+
+/// The programs: nobody may depend on them.
+const PROGRAMS: [&str; 5] = ["producer-api", "queue-consumer", "skiplock-api", "couponctl", "coupon-bench"];
+
+/// Two versions of one of these in a process do not know of each other.
+const ONE_OF: [&str; 11] = [
+    "actix-web",
+    "lapin",
+    "mysql_async",
+    "opentelemetry",
+    "opentelemetry_sdk",
+    "redis",
+    "time",
+    "tokio",
+    "tracing",
+    "tracing-opentelemetry",
+    "uuid",
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).no_deps().exec().unwrap()
+}
+
+/// The workspace's packages that this one depends on, tests aside.
+fn dependencies(package: &Package, members: &BTreeSet<String>) -> Vec<String> {
+    let kinds = [DependencyKind::Normal, DependencyKind::Build];
+    let needed = package.dependencies.iter().filter(|dependency| kinds.contains(&dependency.kind));
+    needed.map(|dependency| dependency.name.clone()).filter(|name| members.contains(name)).collect()
+}
+
+#[test]
+fn dependencies_point_to_the_core_only() {
+    let metadata = metadata();
+    let members: BTreeSet<String> =
+        metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
+
+    for program in PROGRAMS {
+        assert!(members.contains(program), "{program} is not in the workspace any more: {members:?}");
+    }
+    for package in metadata.workspace_packages() {
+        let found = dependencies(package, &members);
+        match package.name.as_str() {
+            "coupon-core" => assert!(found.is_empty(), "coupon-core depends on {found:?}"),
+            // The load tool is a client: whether it shares the core's types is its own affair.
+            name => assert!(found.iter().all(|found| found == "coupon-core"), "{name} depends on {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn there_is_one_version_of_what_must_be_one() {
+    let lock = std::fs::read_to_string(metadata().workspace_root.join("Cargo.lock")).unwrap();
+
+    for name in ONE_OF {
+        let count = lock.lines().filter(|line| *line == format!("name = \"{name}\"")).count();
+        assert!(count <= 1, "{name} comes in {count} versions: cargo tree --invert {name} tells why");
+        // Not everything in the list is in use at any time, but these are.
+        assert!(count == 1 || name.contains("opentelemetry"), "{name} is not there: is its name still right?");
+    }
+}
