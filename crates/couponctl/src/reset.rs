@@ -10,7 +10,7 @@ use coupon_core::mysql::Mysql;
 use coupon_core::{Result, keys, outcomes};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
-use lapin::options::QueueDeleteOptions;
+use lapin::options::QueuePurgeOptions;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -34,8 +34,8 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
         bail!("this deletes every campaign and coupon in {}; add --yes to do it", couponctl.mysql.mysql_url);
     }
     if !arguments.mysql_only {
-        delete_queues(couponctl).await.context("nothing was deleted")?;
-        delete_keys(couponctl).await.context("only the queues were deleted")?;
+        empty_queues(couponctl).await.context("nothing was deleted")?;
+        delete_keys(couponctl).await.context("only the queues were emptied")?;
     }
     mysql
         .run(async |mut conn: Conn| {
@@ -47,13 +47,14 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
     Ok(ExitCode::SUCCESS)
 }
 
-/// The services declare them again.
-async fn delete_queues(couponctl: &Couponctl) -> Result<()> {
+/// Emptied, not deleted: a queue made again in the place of one that its consumers still listen to may reach none of them.
+async fn empty_queues(couponctl: &Couponctl) -> Result<()> {
     let connection = broker::connect(&couponctl.amqp, "couponctl").await?;
     let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
+    queues.declare(&connection).await?;
     let channel = connection.create_channel().await?;
     for queue in [queues.claims, queues.dead] {
-        channel.queue_delete(queue, QueueDeleteOptions::default()).await?;
+        channel.queue_purge(queue, QueuePurgeOptions::default()).await?;
     }
     let _ = connection.close(200, "done".into()).await;
     Ok(())
