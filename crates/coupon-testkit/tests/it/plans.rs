@@ -42,18 +42,20 @@ async fn every_statement_uses_its_index() {
     .await;
 }
 
-/// The keys that the server uses, table by table; it must not scan or sort.
+/// The keys that the server uses, table by table of ours; it must not scan or sort them. (MariaDB makes a table of its own
+/// of a long list of values and scans that.)
 async fn plan(conn: &mut Conn, statement: &str) -> Vec<String> {
     let rows: Vec<Row> = conn.query(format!("EXPLAIN FORMAT=TRADITIONAL {statement}")).await.unwrap();
     let text = |row: &Row, column: &str| row.get::<Option<String>, _>(column).flatten().unwrap_or_default();
-    for row in &rows {
+    let ours = |row: &&Row| ["campaign", "coupon"].contains(&text(row, "table").as_str());
+    for row in rows.iter().filter(ours) {
         let (access, extra) = (text(row, "type"), text(row, "Extra"));
         assert!(!["ALL", "index"].contains(&access.as_str()), "a full scan: {row:?} of {statement:.200}");
         for bad in ["filesort", "temporary", "join buffer"] {
             assert!(!extra.contains(bad), "{row:?} of {statement:.200}");
         }
     }
-    rows.iter().map(|row| text(row, "key")).collect()
+    rows.iter().filter(ours).map(|row| text(row, "key")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
