@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -47,8 +47,14 @@ impl Client {
     }
 
     /// Sends a request and reads the whole answer. A connection that broke is made anew by the next request.
-    pub async fn send(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
-        let answer = tokio::time::timeout(DEADLINE, self.exchange(method, path, body))
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: String,
+        traceparent: Option<HeaderValue>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let answer = tokio::time::timeout(DEADLINE, self.exchange(method, path, body, traceparent))
             .await
             .unwrap_or_else(|_| bail!("no answer within {DEADLINE:?}"));
         if answer.is_err() {
@@ -57,10 +63,19 @@ impl Client {
         answer
     }
 
-    async fn exchange(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
+    async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: String,
+        traceparent: Option<HeaderValue>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from(body)))?;
         request.headers_mut().insert(HOST, self.target.host.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(traceparent) = traceparent {
+            request.headers_mut().insert(HeaderName::from_static("traceparent"), traceparent);
+        }
         let connection = self.connect().await?;
         connection.ready().await?;
         let answer = connection.send_request(request).await?;

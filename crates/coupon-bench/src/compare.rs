@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::load::{self, Crowd, LoadResult};
 use crate::report;
+use crate::traces::{self, Breakdown, JaegerArguments};
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
@@ -32,6 +33,11 @@ pub struct Arguments {
     /// Also write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Ask Jaeger where the time of the traced claims went, and print and write that too.
+    #[arg(long)]
+    traces: bool,
+    #[command(flatten)]
+    jaeger: JaegerArguments,
     /// Version of RabbitMQ to note in the report; the broker does not tell its clients.
     #[arg(long, value_name = "VERSION", default_value = "unknown")]
     rabbitmq_version: String,
@@ -44,6 +50,8 @@ pub struct Comparison {
     servers: Servers,
     machine: Machine,
     crowd: CrowdNote,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    traces: Vec<Breakdown>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,6 +74,7 @@ struct CrowdNote {
     repeats: u64,
     clients: u32,
     rate: Option<u32>,
+    trace_ratio: f64,
 }
 
 /// Whether every audit was clean.
@@ -77,6 +86,10 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments, js
         let load = load::Arguments { url: url.clone(), campaign, crowd: arguments.crowd.clone() };
         ways.push(load::run(mysql, way, &load).await.with_context(|| format!("{way} at {url}"))?);
     }
+    let mut traces = Vec::new();
+    for way in ways.iter().filter(|_| arguments.traces) {
+        traces.push(traces::breakdown(&way.way, &way.trace_ids, &arguments.jaeger).await?);
+    }
     let crowd = &arguments.crowd;
     let comparison = Comparison {
         ways,
@@ -86,16 +99,24 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments, js
             system: std::env::consts::OS,
             architecture: std::env::consts::ARCH,
         },
-        crowd: CrowdNote { accounts: crowd.accounts, repeats: crowd.repeats, clients: crowd.clients, rate: crowd.rate },
+        crowd: CrowdNote {
+            accounts: crowd.accounts,
+            repeats: crowd.repeats,
+            clients: crowd.clients,
+            rate: crowd.rate,
+            trace_ratio: crowd.trace_ratio,
+        },
+        traces,
     };
     if let Some(path) = &arguments.report {
         report::write(path, &comparison)?;
     }
-    report::comparison(&comparison, &comparison.ways, json);
+    report::comparison(&comparison, &comparison.ways, &comparison.traces, json);
     Ok(comparison.ways.iter().all(LoadResult::is_clean))
 }
 
-async fn make_campaign(mysql: &Mysql, way: &str, coupons: u64) -> anyhow::Result<CampaignId> {
+/// A campaign of a run, with its coupons.
+pub async fn make_campaign(mysql: &Mysql, way: &str, coupons: u64) -> anyhow::Result<CampaignId> {
     let name = format!("comparison, {way}");
     let id = mysql
         .run(async move |mut conn: Conn| {

@@ -25,6 +25,7 @@ use url::Url;
 
 use crate::client::{Client, Target};
 use crate::plan;
+use crate::traceparent::{self, Traceparent};
 
 /// Latencies are kept in microseconds with this many significant digits.
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -34,6 +35,12 @@ const LATENCY_MAX_US: u64 = 3_600_000_000;
 
 /// Errors shown.
 const EXAMPLES_MAX: usize = 5;
+
+/// Traces noted: the first, of which some got a coupon before the campaign sold out.
+const TRACES_MAX: usize = 1_000;
+
+/// How long outcomes are waited for after the last claim.
+const PATIENCE_SECONDS: u64 = 120;
 
 /// How long a follower lets the API wait in one request.
 const WAIT: &str = "10s";
@@ -68,12 +75,23 @@ pub struct Crowd {
     /// Claims a second (open loop). Without it each client claims again as soon as it is answered (closed loop).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rate: Option<u32>,
+    /// Share of the claims that are traced, from 0 to 1: the bench asks the services to record these and no others.
+    #[arg(long, value_name = "RATIO", value_parser = traceparent::ratio, default_value = "0.01")]
+    pub trace_ratio: f64,
     /// Connections that wait for outcomes.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub followers: u32,
     /// Longest time to wait for outcomes after the last claim, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE_SECONDS, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub patience: u64,
+}
+
+impl Crowd {
+    /// One claim by each of so many accounts, as fast as the clients go.
+    pub fn of(accounts: u64, clients: u32, trace_ratio: f64) -> Self {
+        let (rate, followers, patience) = (None, clients, PATIENCE_SECONDS);
+        Self { accounts, repeats: 0, first_account: 1, clients, rate, trace_ratio, followers, patience }
+    }
 }
 
 /// What came of a load.
@@ -109,6 +127,10 @@ pub struct LoadResult {
     pub outcome_p99_ms: f64,
     /// `clean`, or the names of the invariants that are broken.
     pub audit: String,
+    /// Share of the claims that were traced.
+    pub trace_ratio: f64,
+    /// Some of the traces.
+    pub trace_ids: Vec<String>,
     /// Some of the errors.
     pub error_examples: Vec<String>,
     /// What the audit found, with examples.
@@ -151,6 +173,8 @@ pub async fn run(mysql: &Mysql, way: &str, arguments: &Arguments) -> anyhow::Res
         p99_ms: measured.answered_ms.1,
         outcome_p50_ms: measured.decided_ms.0,
         outcome_p99_ms: measured.decided_ms.1,
+        trace_ratio: crowd.trace_ratio,
+        trace_ids: measured.trace_ids,
         audit: if broken.is_empty() { String::from("clean") } else { format!("broken: {}", broken.join(", ")) },
         error_examples: measured.error_examples,
         findings: report.invariants,
@@ -160,7 +184,7 @@ pub async fn run(mysql: &Mysql, way: &str, arguments: &Arguments) -> anyhow::Res
 /// Fails early, with a reason, when there is nothing to claim from.
 async fn probe(target: &Target, campaign: CampaignId) -> anyhow::Result<()> {
     let path = format!("/v1/campaigns/{campaign}");
-    let (status, body) = Client::new(target.clone()).send(Method::GET, &path, String::new()).await?;
+    let (status, body) = Client::new(target.clone()).send(Method::GET, &path, String::new(), None).await?;
     anyhow::ensure!(status == StatusCode::OK, "GET {path} answered {status}: {}", String::from_utf8_lossy(&body));
     Ok(())
 }
@@ -199,6 +223,7 @@ async fn claim_and_follow(
             plan: Arc::clone(&plan),
             next: Arc::clone(&next),
             schedule: crowd.rate.map(|rate| (started, rate)),
+            trace_ratio: crowd.trace_ratio,
             accepted: accepted.clone(),
             tally: tally.clone(),
         };
@@ -232,6 +257,7 @@ struct Claimer {
     plan: Arc<Vec<u64>>,
     next: Arc<AtomicUsize>,
     schedule: Option<(Instant, u32)>,
+    trace_ratio: f64,
     accepted: flume::Sender<Accepted>,
     tally: SharedTally,
 }
@@ -243,8 +269,10 @@ impl Claimer {
             let turn = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&account) = self.plan.get(turn) else { return };
             let meant_at = self.wait_for_turn(turn).await;
-            let answer = self.client.send(Method::POST, &path, format!("{{\"account_id\":{account}}}")).await;
-            self.tally.lock().answers(meant_at);
+            let traceparent = Traceparent::random(self.trace_ratio);
+            let body = format!("{{\"account_id\":{account}}}");
+            let answer = self.client.send(Method::POST, &path, body, traceparent.header().ok()).await;
+            self.tally.lock().answers(meant_at, traceparent);
             match answer.and_then(|(status, body)| read_answer(status, &body)) {
                 // The followers outlive the clients.
                 Ok(Outcome::Pending) => drop(self.accepted.send(Accepted { account, meant_at })),
@@ -296,7 +324,9 @@ impl Follower {
 
     async fn ask(&mut self, account: u64) -> anyhow::Result<Outcome> {
         let path = format!("/v1/campaigns/{}/claims/{account}?wait={WAIT}", self.campaign);
-        let (status, body) = self.client.send(Method::GET, &path, String::new()).await?;
+        // Asking is not what is looked at: never traced.
+        let traceparent = Traceparent::random(0.0).header()?;
+        let (status, body) = self.client.send(Method::GET, &path, String::new(), Some(traceparent)).await?;
         read_answer(status, &body)
     }
 }
@@ -308,6 +338,7 @@ struct Tally {
     outcomes: Vec<(u64, Outcome)>,
     errors: u64,
     error_examples: Vec<String>,
+    trace_ids: Vec<String>,
     bar: ProgressBar,
 }
 
@@ -324,6 +355,7 @@ impl SharedTally {
             outcomes: Vec::new(),
             errors: 0,
             error_examples: Vec::new(),
+            trace_ids: Vec::new(),
             bar,
         }))))
     }
@@ -339,11 +371,15 @@ struct Measured {
     decided_ms: (f64, f64),
     errors: u64,
     error_examples: Vec<String>,
+    trace_ids: Vec<String>,
 }
 
 impl Tally {
-    fn answers(&mut self, meant_at: Instant) {
+    fn answers(&mut self, meant_at: Instant, traceparent: Traceparent) {
         self.answered.saturating_record(micros(meant_at));
+        if traceparent.is_sampled && self.trace_ids.len() < TRACES_MAX {
+            self.trace_ids.push(traceparent.trace_id());
+        }
     }
 
     fn ends(&mut self, account: u64, ended: anyhow::Result<Outcome>, meant_at: Instant) {
@@ -374,6 +410,7 @@ impl Tally {
             decided_ms: quantiles(&self.decided),
             errors: self.errors,
             error_examples: self.error_examples.clone(),
+            trace_ids: self.trace_ids.clone(),
         }
     }
 

@@ -2,15 +2,21 @@
 //!
 //! ```text
 //! plan  who claims when ─> load  clients POST, followers wait for outcomes ─> audit ─> report
+//!                                                                  traces  where their time went, from Jaeger ─┘
 //! ```
 //! Results go to standard output, progress to standard error. Exit codes: 0 done and clean, 1 failed or an invariant is
 //! broken, 2 wrong usage.
 
 mod client;
 mod compare;
+mod jaeger;
 mod load;
 mod plan;
 mod report;
+mod stand;
+mod traceparent;
+mod traces;
+mod tracing_cost;
 
 use std::process::ExitCode;
 
@@ -48,7 +54,16 @@ enum Command {
     Load(load::Arguments),
     /// Make a campaign for each way, let the same crowd at both, and print them side by side.
     #[command(after_help = "Example:\n  coupon-bench compare --coupons 1000 --accounts 10000 --repeats 1000")]
-    Compare(compare::Arguments),
+    Compare(Box<compare::Arguments>),
+    /// Print where the time of a run's traced claims went, and one claim of each way as a waterfall, from Jaeger.
+    #[command(
+        after_help = "Example:\n  coupon-bench traces --report target/demo/report.json --jaeger http://127.0.0.1:16686"
+    )]
+    Traces(traces::Arguments),
+    /// Measure what tracing costs: off, 1 % and 100 % in turns. Starts the services itself, from the folder of this
+    /// program; nothing else should use the servers meanwhile.
+    #[command(after_help = "Example:\n  coupon-bench tracing-cost --rounds 5 --coupons 20000")]
+    TracingCost(tracing_cost::Arguments),
 }
 
 #[tokio::main]
@@ -66,6 +81,10 @@ async fn main() -> ExitCode {
 
 /// Whether every audit was clean.
 async fn run(bench: &Bench) -> anyhow::Result<bool> {
+    if let Command::Traces(arguments) = &bench.command {
+        traces::run(arguments, bench.json).await?;
+        return Ok(true);
+    }
     let mysql = Mysql::new(&bench.mysql);
     schema::check(&mysql).await?;
     let clean = match &bench.command {
@@ -75,6 +94,8 @@ async fn run(bench: &Bench) -> anyhow::Result<bool> {
             result.is_clean()
         }
         Command::Compare(arguments) => compare::run(&mysql, &bench.redis, arguments, bench.json).await?,
+        Command::Traces(_) => true,
+        Command::TracingCost(arguments) => tracing_cost::run(&mysql, arguments, bench.json).await?,
     };
     mysql.close().await;
     Ok(clean)

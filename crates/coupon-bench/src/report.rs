@@ -10,6 +10,8 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::load::LoadResult;
+use crate::traces::Breakdown;
+use crate::tracing_cost::Cost;
 
 /// One line on standard error.
 pub fn error(error: &anyhow::Error) {
@@ -32,12 +34,56 @@ pub fn write(path: &Path, result: &impl Serialize) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A whole comparison, as JSON or as the table of its ways.
-pub fn comparison(whole: &impl Serialize, results: &[LoadResult], json: bool) {
+/// A whole comparison, as JSON or as the table of its ways and where their time went.
+pub fn comparison(whole: &impl Serialize, results: &[LoadResult], traces: &[Breakdown], json: bool) {
     if json {
         print(&serde_json::to_string_pretty(whole).unwrap_or_default());
     } else {
         ways(results, false);
+        breakdowns(traces, false);
+    }
+}
+
+/// Where the time of each way's claims goes, and one claim of each.
+pub fn breakdowns(traces: &[Breakdown], json: bool) {
+    if json {
+        print(&serde_json::to_string_pretty(traces).unwrap_or_default());
+        return;
+    }
+    for way in traces {
+        print(&format!("\n{}: where the time of {} issued and traced claims went", way.way(), way.traces()));
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["step", "p50 ms", "p99 ms", "share"]);
+        for [step, numbers @ ..] in way.rows() {
+            let numbers = numbers.map(|number| Cell::new(number).set_alignment(CellAlignment::Right));
+            table.add_row([Cell::new(step)].into_iter().chain(numbers));
+        }
+        print(&table);
+        if let Some((waterfall, link)) = way.example() {
+            print(&format!("one of them, {link}"));
+            for line in waterfall {
+                print(line);
+            }
+        }
+    }
+}
+
+/// What tracing costs on each way.
+pub fn tracing_costs(costs: &[Cost], json: bool) {
+    if json {
+        print(&serde_json::to_string_pretty(costs).unwrap_or_default());
+        return;
+    }
+    for cost in costs {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header([cost.way(), "claims a second", "of those without", "p99 to outcome, ms", "spans"]);
+        for [mode, numbers @ ..] in cost.rows() {
+            let numbers = numbers.map(|number| Cell::new(number).set_alignment(CellAlignment::Right));
+            table.add_row([Cell::new(mode)].into_iter().chain(numbers));
+        }
+        print(&table);
     }
 }
 
@@ -65,6 +111,7 @@ pub fn ways(results: &[LoadResult], json: bool) {
     row("claims a second", |result| format!("{:.0}", result.claims as f64 / result.outcome_seconds));
     row("p50 / p99 to answer, ms", |result| format!("{:.1} / {:.1}", result.p50_ms, result.p99_ms));
     row("p50 / p99 to outcome, ms", |result| format!("{:.1} / {:.1}", result.outcome_p50_ms, result.outcome_p99_ms));
+    row("traced", |result| format!("{} %", result.trace_ratio * 100.0));
     row("audit", |result| result.audit.clone());
     print(&table);
     for result in results {

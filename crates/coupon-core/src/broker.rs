@@ -9,10 +9,12 @@ use lapin::options::QueueDeclareOptions;
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Connection};
+use opentelemetry::Context;
 
 use crate::domain::Claim;
 use crate::error::{Error, Result};
 use crate::settings::{AmqpSettings, Namespace};
+use crate::telemetry::span;
 
 /// A claim is delivered again when a consumer ended with it, in hand or sent ahead. One that finds its servers away holds
 /// its batch and waits instead, so this many deliveries mean that something about the claim ends consumers.
@@ -100,10 +102,11 @@ pub fn encode(claim: &Claim) -> Result<Vec<u8>> {
     serde_json::to_vec(claim).map_err(|error| Error::Broken(format!("cannot encode a claim: {error}")))
 }
 
-/// The properties of a claim's message.
+/// The properties of a claim's message, which carries the context of its trace on.
 #[must_use]
-pub fn properties() -> AMQPProperties {
+pub fn properties(context: &Context) -> AMQPProperties {
     BasicProperties::default()
+        .with_headers(span::message_headers(context))
         .with_content_type("application/json".into())
         .with_type(MESSAGE_TYPE.into())
         .with_delivery_mode(PERSISTENT)
@@ -159,7 +162,7 @@ mod tests {
         let claim =
             Claim { campaign_id: CampaignId(1), account_id: AccountId(u64::MAX), accepted_at_ms: 1_900_000_000_000 };
 
-        assert_eq!(decode(&properties(), &encode(&claim).unwrap()).unwrap(), claim);
+        assert_eq!(decode(&properties(&Context::new()), &encode(&claim).unwrap()).unwrap(), claim);
     }
 
     #[test]
@@ -167,8 +170,10 @@ mod tests {
         let body = br#"{"campaign_id":1,"account_id":2,"accepted_at_ms":3}"#;
 
         assert!(decode(&BasicProperties::default(), body).unwrap_err().contains("no type"));
-        assert!(decode(&properties().with_type("claim.v9".into()), body).unwrap_err().contains("claim.v9"));
-        assert!(decode(&properties(), b"{\"campaign_id\":1}").unwrap_err().contains("account_id"));
-        assert!(decode(&properties(), b"\xff").is_err());
+        assert!(
+            decode(&properties(&Context::new()).with_type("claim.v9".into()), body).unwrap_err().contains("claim.v9")
+        );
+        assert!(decode(&properties(&Context::new()), b"{\"campaign_id\":1}").unwrap_err().contains("account_id"));
+        assert!(decode(&properties(&Context::new()), b"\xff").is_err());
     }
 }

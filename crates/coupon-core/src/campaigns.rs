@@ -18,6 +18,7 @@ use crate::domain::{AccountId, Campaign, CampaignId, Window};
 use crate::error::{Error, Result};
 use crate::mysql::campaigns::CampaignWithStock;
 use crate::mysql::{self, Mysql};
+use crate::telemetry::metrics;
 
 /// How often the state of campaigns in use is read again.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
@@ -192,6 +193,21 @@ impl Campaigns {
         let mysql = &self.inner.mysql;
         let count = mysql.run(async move |mut conn: Conn| mysql::campaigns::count_free(&mut conn, campaign).await);
         self.inner.counts.try_get_with(campaign, count).await.map_err(|error: Arc<Error>| shared(&error))
+    }
+
+    /// Tells metrics how the campaigns in use stand, up to `max` of them.
+    pub async fn measure(&self, max: usize) {
+        let entries: Vec<Arc<Entry>> = self.inner.states.iter().map(|(_, entry)| entry).collect();
+        let campaigns = entries.iter().map(|entry| current(entry)).filter_map(|state| {
+            let campaign = state.campaign.clone()?;
+            Some((campaign, state.is_sold_out()))
+        });
+        for (campaign, is_sold_out) in campaigns.take(max) {
+            let free = if is_sold_out { Ok(0) } else { self.count_free(campaign.id).await };
+            if let Ok(free) = free {
+                metrics::campaign(campaign.id.0, campaign.coupons, free);
+            }
+        }
     }
 
     /// Says that a campaign's state has changed, as when a claim found no coupon: it is read again at once.

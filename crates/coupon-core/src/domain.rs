@@ -23,6 +23,13 @@ macro_rules! id {
             }
         }
 
+        impl From<$name> for opentelemetry::Value {
+            /// As text: the numbers of OpenTelemetry are signed.
+            fn from(id: $name) -> Self {
+                id.0.to_string().into()
+            }
+        }
+
         impl FromStr for $name {
             type Err = std::num::ParseIntError;
 

@@ -15,6 +15,18 @@ pub enum Class {
     Fatal,
 }
 
+impl Class {
+    /// As spans, metrics and logs name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::Retryable => "retryable",
+            Self::Fatal => "fatal",
+        }
+    }
+}
+
 /// The result of the shared adapters.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -1,5 +1,5 @@
-//! The life of a service: log, start, run until told to stop, drain within a deadline. And the question for its health,
-//! which the program answers itself, because the image it is shipped in holds no other.
+//! The life of a service: log, start, run until told to stop, drain within a deadline, send the last spans. And the
+//! question for its health, which the program answers itself, because the image it is shipped in holds no other.
 
 use std::future::Future;
 use std::io::{Read, Write};
@@ -25,24 +25,22 @@ pub struct Running {
     pub task: JoinHandle<anyhow::Result<()>>,
 }
 
-/// The whole of a service's `main` after its settings are read. Exit codes: 0 after a stop that was asked for, 1 after
-/// a failure, which is told in one line.
+/// The whole of the `main` of a service of this name after its settings are read. Exit codes: 0 after a stop that was
+/// asked for, 1 after a failure, which is told in one line.
 #[must_use]
-pub fn main<F>(settings: &ProcessSettings, listen: SocketAddr, start: impl FnOnce(CancellationToken) -> F) -> ExitCode
+pub fn main<F>(
+    service: &'static str,
+    settings: &ProcessSettings,
+    listen: SocketAddr,
+    start: impl FnOnce(CancellationToken) -> F,
+) -> ExitCode
 where
     F: Future<Output = anyhow::Result<Running>>,
 {
-    telemetry::start(settings);
+    telemetry::logs::start(settings);
     let outcome = match settings.command {
         Some(ProcessCommand::CheckHealth) => check_health(listen),
-        None => tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
-            |runtime| {
-                let outcome = runtime.block_on(run(settings, start));
-                // Whatever still runs after the drain has had its time.
-                runtime.shutdown_background();
-                outcome
-            },
-        ),
+        None => serve(service, settings, start),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,6 +49,26 @@ where
             ExitCode::FAILURE
         }
     }
+}
+
+fn serve<F>(
+    service: &'static str,
+    settings: &ProcessSettings,
+    start: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<Running>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let telemetry = {
+        let _inside = runtime.enter();
+        telemetry::start(service)?
+    };
+    let outcome = runtime.block_on(run(settings, start));
+    telemetry.stop();
+    // Whatever still runs after the drain has had its time.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn run<F>(settings: &ProcessSettings, start: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<()>

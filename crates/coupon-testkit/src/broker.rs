@@ -9,6 +9,7 @@ use lapin::options::{
 };
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{FieldTable, ShortString};
+use opentelemetry::Context;
 use tokio::sync::OnceCell;
 
 /// The queues of one test.
@@ -60,7 +61,12 @@ impl TestQueues {
 
     /// Puts a claim into the queue as producer-api does.
     pub async fn publish_claim(&self, claim: &Claim) {
-        self.publish(broker::properties(), &broker::encode(claim).expect("a body")).await;
+        self.publish_claim_of(&Context::new(), claim).await;
+    }
+
+    /// As [`Self::publish_claim`], of a trace.
+    pub async fn publish_claim_of(&self, trace: &Context, claim: &Claim) {
+        self.publish(broker::properties(trace), &broker::encode(claim).expect("a body")).await;
     }
 
     /// How many claims wait that no consumer holds.

@@ -8,6 +8,7 @@
 //!                                                              └─ audit    the invariants, at the end of every test
 //! proxy    a server's address that can be cut, frozen and healed
 //! program  a program as its operator meets it: arguments, variables, output, exit code
+//! collector  takes the spans of programs, as Jaeger would
 //! ```
 //!
 //! The tests of the whole system are in `tests/it`; the programs' own are in the `tests` folders of their crates.
@@ -15,6 +16,7 @@
 
 mod api;
 mod broker;
+mod collector;
 pub mod program;
 mod proxy;
 mod servers;
@@ -23,6 +25,7 @@ mod space;
 mod wait;
 
 pub use api::{Answer, Api};
+pub use collector::{Collector, Span};
 pub use proxy::Proxy;
 pub use servers::Servers;
 pub use service::Service;

@@ -1,15 +1,18 @@
 //! A program as its operator meets it. Goal: whoever runs it is told what is wrong in few words, and how to put it right.
 //! Method: the real binary, with nothing in its environment but what the test gives it.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::CommandFactory;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::space::TestSpace;
-use crate::wait::DEADLINE;
+use crate::wait::{DEADLINE, eventually};
 
 /// What a program did.
 #[derive(Debug)]
@@ -118,26 +121,80 @@ fn fails_in_one_line(ran: &Ran, with: &str) {
     }
 }
 
+/// A service that runs as a program of its own.
+pub struct Running {
+    process: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    reading: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts a service and waits until it listens. It is killed when this is dropped.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn start(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Self {
+        let mut process = command(program, arguments, environment).spawn().expect("a program");
+        let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&log);
+        let reading = tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut log = written.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut running = Self { process, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, reading };
+        eventually("the service listens", async || {
+            assert!(!running.reading.is_finished(), "it ended: {}", running.log());
+            running.log().contains("listening on http://")
+        })
+        .await;
+        let log = running.log();
+        let address = log.split("listening on http://").nth(1).expect("an address");
+        let end = address.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap_or(address.len());
+        running.address = address[..end].parse().expect("an address");
+        running
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops it by a signal, such as `TERM`, and gives its exit code.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub async fn stop(&mut self, signal: &str) -> Option<i32> {
+        let pid = self.process.id().expect("a running program");
+        let killed = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
+        assert!(killed.expect("a shell").success());
+        let ended = tokio::time::timeout(DEADLINE, self.process.wait()).await.expect("it does not end");
+        let _ = (&mut self.reading).await;
+        ended.expect("its end").code()
+    }
+}
+
 /// Checks that a service tells where it listens, and ends well after SIGTERM and SIGINT.
 ///
 /// # Panics
 /// It does not.
 pub async fn signals_stop_it<T: CommandFactory>(program: &str, space: &TestSpace) {
     for signal in ["TERM", "INT"] {
-        let mut service = command(program, &space.arguments::<T>(&[]), &[]).spawn().expect("a program");
-        let mut log = BufReader::new(service.stderr.take().expect("standard error"));
-        let mut lines = String::new();
-        while !lines.contains("listening on http://127.0.0.1:") {
-            let read = tokio::time::timeout(DEADLINE, log.read_line(&mut lines)).await;
-            assert_ne!(read.expect("it does not start").expect("its log"), 0, "it ended: {lines}");
-        }
-        let pid = service.id().expect("a running program");
+        let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
 
-        let killed = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
+        let code = service.stop(signal).await;
 
-        assert!(killed.expect("a shell").success());
-        let ended = tokio::time::timeout(DEADLINE, service.wait()).await.expect("it does not end").expect("its end");
-        log.read_to_string(&mut lines).await.expect("its log");
-        assert_eq!(ended.code(), Some(0), "{signal}: {lines}");
+        assert_eq!(code, Some(0), "{signal}: {}", service.log());
     }
 }

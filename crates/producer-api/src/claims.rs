@@ -4,9 +4,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
-use coupon_core::http::claims::{Admitted, ClaimRoutes};
+use coupon_core::http::claims::{Admitted, Answer, ClaimRoutes, respond};
 use coupon_core::http::extract::ClaimBody;
 use coupon_core::http::problem::{Problem, ProblemDocument};
 use coupon_core::{Claim, Outcome};
@@ -49,15 +48,23 @@ pub async fn claim(
     request: HttpRequest,
     body: Result<web::Bytes, actix_web::Error>,
 ) -> Result<HttpResponse, Problem> {
-    let claim = match routes.admit(&request, body).await? {
-        Admitted::Claim(claim) => claim,
-        Admitted::Issued(outcome) => return Ok(HttpResponse::Ok().json(outcome)),
-    };
-    let (campaign_id, account_id) = (claim.campaign_id, claim.account_id);
-    publisher.publish(&Claim { campaign_id, account_id, accepted_at_ms: now_ms() }).await?;
-    Ok(HttpResponse::Accepted()
-        .insert_header((LOCATION, format!("/v1/campaigns/{campaign_id}/claims/{account_id}")))
-        .json(Outcome::Pending))
+    respond(take(&routes, &publisher, &request, body).await)
+}
+
+async fn take(
+    routes: &ClaimRoutes,
+    publisher: &Publisher,
+    request: &HttpRequest,
+    body: Result<web::Bytes, actix_web::Error>,
+) -> Result<Answer, Problem> {
+    match routes.admit(request, body).await? {
+        Admitted::Claim(key) => {
+            let (campaign_id, account_id) = (key.campaign_id, key.account_id);
+            publisher.publish(&Claim { campaign_id, account_id, accepted_at_ms: now_ms() }).await?;
+            Ok(Answer::Accepted(key))
+        }
+        Admitted::Held(coupon_id) => Ok(Answer::Held(coupon_id)),
+    }
 }
 
 fn now_ms() -> u64 {

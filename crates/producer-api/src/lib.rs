@@ -15,7 +15,7 @@ use coupon_core::claims::Claims;
 use coupon_core::http::claims::ClaimRoutes;
 use coupon_core::http::health::Health;
 use coupon_core::http::rate_limit::RateLimit;
-use coupon_core::http::{docs, serve};
+use coupon_core::http::{docs, metrics, serve};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::outcomes::{self, Outcomes};
 use coupon_core::process::Running;
@@ -46,6 +46,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         config.app_data(actix_web::web::Data::new(Publisher::new(broker.clone())));
         routes.configure(config, claims::claim);
         health.routes(config);
+        metrics::routes(config, &mysql, Some(&routes.campaigns));
         docs::routes(config, claims::Document::openapi());
     })
 }

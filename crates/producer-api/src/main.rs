@@ -6,5 +6,6 @@ use coupon_core::{process, settings};
 
 fn main() -> ExitCode {
     let settings: producer_api::Settings = settings::parse();
-    process::main(&settings.process.clone(), settings.listen, |stop| producer_api::start(settings, stop))
+    let (process, listen) = (settings.process.clone(), settings.listen);
+    process::main(env!("CARGO_PKG_NAME"), &process, listen, |stop| producer_api::start(settings, stop))
 }

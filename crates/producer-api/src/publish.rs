@@ -11,10 +11,18 @@ use std::time::{Duration, Instant};
 
 use coupon_core::broker::{self, Queues};
 use coupon_core::settings::AmqpSettings;
+use coupon_core::telemetry::attribute::{
+    CAMPAIGN_ID, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_OPERATION_NAME,
+    MESSAGING_OPERATION_TYPE, MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY, MESSAGING_SYSTEM,
+};
+use coupon_core::telemetry::metrics;
+use coupon_core::telemetry::span::{self, SpanKind};
 use coupon_core::{Claim, Error, Result};
 use deadpool_lapin::{Config, Pool, PoolConfig, Runtime};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, ConnectionStatus};
+use opentelemetry::trace::SpanBuilder;
+use opentelemetry::{Context, KeyValue};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -128,10 +136,37 @@ impl Publisher {
     /// arrived all the same, which does no harm: processing is idempotent.
     pub async fn publish(&self, claim: &Claim) -> Result<()> {
         let body = broker::encode(claim)?;
+        let _in_flight = metrics::InFlight::claims(1);
+        let context = span::start_child(|| self.span(claim, &body));
+        let published = self.publish_within(&body, &context).await;
+        span::end(&context, &published);
+        metrics::confirm(match &published {
+            Ok(()) => "ack",
+            Err(Error::Full { .. }) => "nack",
+            Err(_) => "failed",
+        });
+        published
+    }
+
+    /// The span of a publish; it ends with the confirm.
+    fn span(&self, claim: &Claim, body: &[u8]) -> SpanBuilder {
+        let queue = self.broker.queues.claims.as_str();
+        SpanBuilder::from_name(format!("publish {queue}")).with_kind(SpanKind::Producer).with_attributes([
+            KeyValue::new(MESSAGING_SYSTEM, "rabbitmq"),
+            KeyValue::new(MESSAGING_OPERATION_NAME, "publish"),
+            KeyValue::new(MESSAGING_OPERATION_TYPE, "send"),
+            KeyValue::new(MESSAGING_DESTINATION_NAME, queue.to_owned()),
+            KeyValue::new(MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY, queue.to_owned()),
+            KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, i64::try_from(body.len()).unwrap_or(i64::MAX)),
+            KeyValue::new(CAMPAIGN_ID, claim.campaign_id.to_string()),
+        ])
+    }
+
+    async fn publish_within(&self, body: &[u8], context: &Context) -> Result<()> {
         broker::within(self.broker.deadline, "a publisher confirm", async {
             let _permit = self.in_flight.acquire().await;
             let channel = self.channel().await?;
-            let published = channel.publish(&self.broker.queues, &body).await;
+            let published = channel.publish(&self.broker.queues, body, context).await;
             if channel.returned.get() {
                 // The queue is made again only after its consumers were told of its end: made sooner, a quorum queue of
                 // RabbitMQ 3.10 may confirm claims that no consumer ever gets.
@@ -171,10 +206,10 @@ impl ConfirmChannel {
         self.channel.status().connected() && !self.returned.get() && self.open.get() < 2 * IN_FLIGHT_MAX
     }
 
-    async fn publish(&self, queues: &Queues, body: &[u8]) -> Result<()> {
+    async fn publish(&self, queues: &Queues, body: &[u8], context: &Context) -> Result<()> {
         accepts(&self.connection)?;
         self.open.set(self.open.get() + 1);
-        let confirmation = self.send(queues, body).await;
+        let confirmation = self.send(queues, body, context).await;
         self.open.set(self.open.get() - 1);
         match confirmation? {
             Confirmation::Ack(None) => {
@@ -194,8 +229,9 @@ impl ConfirmChannel {
         }
     }
 
-    async fn send(&self, queues: &Queues, body: &[u8]) -> lapin::Result<Confirmation> {
+    async fn send(&self, queues: &Queues, body: &[u8], context: &Context) -> lapin::Result<Confirmation> {
+        let properties = broker::properties(context);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        self.channel.basic_publish("".into(), queues.claims.clone(), options, body, broker::properties()).await?.await
+        self.channel.basic_publish("".into(), queues.claims.clone(), options, body, properties).await?.await
     }
 }

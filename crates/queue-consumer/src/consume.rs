@@ -6,11 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use coupon_core::broker::{self, Queues};
 use coupon_core::settings::AmqpSettings;
+use coupon_core::telemetry::metrics;
+use coupon_core::telemetry::span::FutureExt as _;
+use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{Claim, ClaimKey, Error, Outcome, Result};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
@@ -20,6 +23,8 @@ use lapin::{Channel, Connection};
 use tokio_util::sync::CancellationToken;
 
 use crate::settle::Settler;
+use crate::steps;
+use crate::trace::{self, BatchTrace};
 
 /// Consumes until told to stop.
 pub struct Consumer {
@@ -116,11 +121,37 @@ impl Consumer {
         stop: &CancellationToken,
         given: &mut Given,
     ) -> Result<()> {
+        let mut trace = BatchTrace::new(self.queues.claims.as_str(), batch.len());
+        let (claims, last) = self.decode(channel, batch, &mut trace).await?;
+        let Some(last) = last else { return Ok(()) };
+        let _in_flight = metrics::InFlight::claims(claims.len());
+        let taken_at = SystemTime::now();
+        metrics::batch(claims.iter().map(|claim| trace::time_in_queue(claim, taken_at).as_secs_f64()));
+
+        let timeline = trace.begin();
+        let settled = Box::pin(self.settle_and_ack(channel, &claims, last, stop, &timeline));
+        let settled = settled.with_context(trace.context()).await;
+        trace.end(&timeline, &settled);
+        given.add(&settled?);
+        Ok(())
+    }
+
+    /// The claims in a batch, and the last delivery with one. What is none goes to the dead letters.
+    async fn decode(
+        &self,
+        channel: &Channel,
+        batch: Vec<Delivery>,
+        trace: &mut BatchTrace,
+    ) -> Result<(Vec<Claim>, Option<u64>)> {
         let mut claims = Vec::with_capacity(batch.len());
         let mut last = None;
         for delivery in batch {
+            if delivery.redelivered {
+                metrics::redelivery();
+            }
             match broker::decode(&delivery.properties, &delivery.data) {
                 Ok(claim) => {
+                    trace.add(&delivery, &claim);
                     claims.push(claim);
                     last = Some(delivery.delivery_tag);
                 }
@@ -128,26 +159,43 @@ impl Consumer {
                     tracing::error!(reason, "a message that is no claim goes to the dead letters");
                     let reject = channel.basic_reject(delivery.delivery_tag, BasicRejectOptions { requeue: false });
                     broker::within(self.amqp.amqp_deadline, "rejecting a message", async { Ok(reject.await?) }).await?;
+                    trace.add_poison(&delivery);
+                    metrics::dead_letter();
                 }
             }
         }
-        let Some(last) = last else { return Ok(()) };
-        tokio::select! {
-            settled = self.settle(&claims) => given.add(&settled?),
+        Ok((claims, last))
+    }
+
+    async fn settle_and_ack(
+        &self,
+        channel: &Channel,
+        claims: &[Claim],
+        last: u64,
+        stop: &CancellationToken,
+        timeline: &Timeline,
+    ) -> Result<HashMap<ClaimKey, Outcome>> {
+        let settled = tokio::select! {
+            settled = self.settle(claims, timeline) => settled?,
             // Stopping while the servers are away: the batch goes back to the queue.
             () = given_up(stop) => return Err(Error::Deadline { what: "the batch in hand", limit: GIVE_UP_AFTER }),
-        }
+        };
         // All deliveries before this one have been handled, so one acknowledgement does for the batch.
         let ack = channel.basic_ack(last, BasicAckOptions { multiple: true });
-        broker::within(self.amqp.amqp_deadline, "acknowledging a batch", async { Ok(ack.await?) }).await
+        let ack = broker::within(self.amqp.amqp_deadline, "acknowledging a batch", async { Ok(ack.await?) });
+        timeline.step(&steps::ACK, claims.len(), ack).await?;
+        Ok(settled)
     }
 
     /// Settles a batch, again and again until it is done: the claims in it were promised an outcome. Even after an error
     /// that needs an operator, such as a full disk: giving the batch back would only wear out its deliveries.
-    async fn settle(&self, claims: &[Claim]) -> Result<HashMap<ClaimKey, Outcome>> {
-        (|| self.settler.settle(claims))
+    async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<HashMap<ClaimKey, Outcome>> {
+        (|| self.settler.settle(claims, timeline))
             .retry(pauses())
-            .notify(|error, pause| tracing::error!(%error, ?pause, claims = claims.len(), "a batch waits"))
+            .notify(|error, pause| {
+                metrics::retry(error.class().name());
+                tracing::error!(%error, ?pause, claims = claims.len(), "a batch waits");
+            })
             .await
     }
 }
@@ -165,8 +213,11 @@ struct Given {
 impl Given {
     fn add(&mut self, settled: &HashMap<ClaimKey, Outcome>) {
         let issued = settled.values().filter(|outcome| matches!(outcome, Outcome::Issued { .. })).count();
+        let sold_out = settled.len() - issued;
+        metrics::claims("issued", issued);
+        metrics::claims("sold_out", sold_out);
         self.issued += issued;
-        self.sold_out += settled.len() - issued;
+        self.sold_out += sold_out;
     }
 
     fn tell(&mut self) {

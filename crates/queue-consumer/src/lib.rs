@@ -10,13 +10,15 @@ pub mod refill;
 pub mod reserve;
 mod settings;
 pub mod settle;
+mod steps;
+mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use coupon_core::broker::Queues;
 use coupon_core::http::health::Health;
-use coupon_core::http::{HttpSettings, serve};
+use coupon_core::http::{HttpSettings, metrics, serve};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::outcomes::{self, Outcomes};
 use coupon_core::process::Running;
@@ -46,7 +48,11 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
 
     let admin = HttpSettings { http_workers: 1, http_connections: 64 };
     let drain = settings.process.drain_deadline;
-    let admin = serve(settings.listen, &admin, stop.clone(), drain, move |config| health.routes(config))?;
+    let measured = mysql.clone();
+    let admin = serve(settings.listen, &admin, stop.clone(), drain, move |config| {
+        health.routes(config);
+        metrics::routes(config, &measured, None);
+    })?;
 
     let queues = Queues::new(&settings.namespace.namespace, &settings.amqp);
     let consumer = Consumer {

@@ -6,5 +6,6 @@ use coupon_core::{process, settings};
 
 fn main() -> ExitCode {
     let settings: queue_consumer::Settings = settings::parse();
-    process::main(&settings.process.clone(), settings.listen, |stop| queue_consumer::start(settings, stop))
+    let (process, listen) = (settings.process.clone(), settings.listen);
+    process::main(env!("CARGO_PKG_NAME"), &process, listen, |stop| queue_consumer::start(settings, stop))
 }

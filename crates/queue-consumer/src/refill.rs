@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::settings::{Namespace, RedisSettings};
+use coupon_core::telemetry::metrics;
+use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, Error, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands, Script};
 use deadpool_redis::{Config, Connection, Pool, PoolConfig, Runtime};
 use mysql_async::Conn;
 use uuid::Uuid;
+
+use crate::steps;
 
 /// The lock frees itself after this when its holder dies; a refill takes milliseconds.
 const LOCK_FOR: Duration = Duration::from_secs(5);
@@ -74,21 +78,25 @@ impl Refill {
     ///
     /// # Errors
     /// Redis's and MySQL's, or the lock stays held beyond its life.
-    pub async fn refill(&self, campaign: CampaignId) -> Result<Refilled> {
+    pub async fn refill(&self, campaign: CampaignId, timeline: &Timeline) -> Result<Refilled> {
+        let refilled = self.lock_and_fill(campaign, timeline).await;
+        metrics::refill(match &refilled {
+            Ok(Refilled::NotEmpty) => "not_empty",
+            Ok(Refilled::SoldOut) => "sold_out",
+            Err(_) => "failed",
+        });
+        refilled
+    }
+
+    async fn lock_and_fill(&self, campaign: CampaignId, timeline: &Timeline) -> Result<Refilled> {
         let mut redis = self.redis.get().await?;
         let lock = keys::refill_lock(&self.namespace, campaign);
         let token = Uuid::new_v4();
-        let began = Instant::now();
-        while !self.lock(&mut redis, &lock, token).await? {
-            if self.has_ids(&mut redis, campaign).await? {
-                return Ok(Refilled::NotEmpty);
-            }
-            if began.elapsed() > LOCK_FOR * 2 {
-                return Err(Error::Deadline { what: "another consumer's refill", limit: LOCK_FOR * 2 });
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+        let waited = self.wait_for_lock(&mut redis, &lock, token, campaign);
+        if !timeline.step(&steps::LOCK, 1, waited).await? {
+            return Ok(Refilled::NotEmpty);
         }
-        let refilled = self.fill(&mut redis, campaign).await;
+        let refilled = timeline.step(&steps::REFILL, 1, self.fill(&mut redis, campaign)).await;
         // A lock that stays frees itself.
         let mut unlock = self.unlock.key(&lock);
         unlock.arg(token.as_bytes());
@@ -96,6 +104,27 @@ impl Refill {
             tracing::warn!(%error, "cannot free the refill lock");
         }
         refilled
+    }
+
+    /// Whether the lock was had; if not, another has filled the list meanwhile.
+    async fn wait_for_lock(
+        &self,
+        redis: &mut Connection,
+        lock: &str,
+        token: Uuid,
+        campaign: CampaignId,
+    ) -> Result<bool> {
+        let began = Instant::now();
+        while !self.lock(redis, lock, token).await? {
+            if self.has_ids(redis, campaign).await? {
+                return Ok(false);
+            }
+            if began.elapsed() > LOCK_FOR * 2 {
+                return Err(Error::Deadline { what: "another consumer's refill", limit: LOCK_FOR * 2 });
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(true)
     }
 
     async fn lock(&self, redis: &mut Connection, lock: &str, token: Uuid) -> Result<bool> {

@@ -9,11 +9,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use coupon_core::settings::Namespace;
+use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, CouponId, Error, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands, aio::ConnectionManager};
 use uuid::Uuid;
 
 use crate::refill::{Refill, Refilled};
+use crate::steps;
 
 /// How long a proof of "sold out" is taken for granted. A restock is seen after this.
 const SOLD_OUT_FOR: Duration = Duration::from_millis(500);
@@ -43,12 +45,13 @@ impl Reservations {
     pub async fn reserve(
         &self,
         wanted: &[(CampaignId, usize)],
+        timeline: &Timeline,
     ) -> Result<(HashMap<CampaignId, Vec<CouponId>>, Vec<CampaignId>)> {
-        let mut reserved = self.pop(wanted).await?;
+        let mut reserved = self.pop(wanted, timeline).await?;
         let mut sold_out = Vec::new();
         for &(campaign, wanted) in wanted {
             let ids = reserved.entry(campaign).or_default();
-            if self.refill_until(campaign, wanted, ids).await? == Refilled::SoldOut {
+            if self.refill_until(campaign, wanted, ids, timeline).await? == Refilled::SoldOut {
                 sold_out.push(campaign);
             }
         }
@@ -63,15 +66,22 @@ impl Reservations {
         campaigns.filter(|campaign| proofs.contains_key(campaign)).collect()
     }
 
-    async fn refill_until(&self, campaign: CampaignId, wanted: usize, ids: &mut Vec<CouponId>) -> Result<Refilled> {
+    async fn refill_until(
+        &self,
+        campaign: CampaignId,
+        wanted: usize,
+        ids: &mut Vec<CouponId>,
+        timeline: &Timeline,
+    ) -> Result<Refilled> {
         for _ in 0..REFILLS_MAX {
             let missing = wanted.saturating_sub(ids.len());
             if missing == 0 {
                 return Ok(Refilled::NotEmpty);
             }
-            match self.refill.refill(campaign).await? {
+            match self.refill.refill(campaign, timeline).await? {
                 Refilled::NotEmpty => {
-                    ids.extend(self.pop(&[(campaign, missing)]).await?.remove(&campaign).unwrap_or_default());
+                    let mut popped = self.pop(&[(campaign, missing)], timeline).await?;
+                    ids.extend(popped.remove(&campaign).unwrap_or_default());
                 }
                 Refilled::SoldOut => {
                     self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, Instant::now());
@@ -83,12 +93,18 @@ impl Reservations {
     }
 
     /// All pops in one round trip.
-    async fn pop(&self, wanted: &[(CampaignId, usize)]) -> Result<HashMap<CampaignId, Vec<CouponId>>> {
+    async fn pop(
+        &self,
+        wanted: &[(CampaignId, usize)],
+        timeline: &Timeline,
+    ) -> Result<HashMap<CampaignId, Vec<CouponId>>> {
         let mut pipeline = redis::pipe();
         for (campaign, wanted) in wanted {
             pipeline.lpop(keys::free_coupons(&self.namespace, *campaign), NonZeroUsize::new(*wanted));
         }
-        let popped: Vec<Option<Vec<Vec<u8>>>> = pipeline.query_async(&mut self.redis.clone()).await?;
+        let ids = wanted.iter().map(|(_, wanted)| wanted).sum();
+        let pop = async { Ok(pipeline.query_async(&mut self.redis.clone()).await?) };
+        let popped: Vec<Option<Vec<Vec<u8>>>> = timeline.step(&steps::RESERVE, ids, pop).await?;
         Ok(wanted.iter().zip(popped).map(|((campaign, _), ids)| (*campaign, parse(&ids.unwrap_or_default()))).collect())
     }
 

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::outcomes::Outcomes;
+use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, Error, Outcome, Result};
 use mysql_async::Conn;
 
 use crate::reserve::Reservations;
+use crate::steps;
 
 /// A round leaves a claim open only if its id turned out to be taken. An id is stale once, so this many rounds mean that
 /// something is wrong with Redis; the batch is then tried again after a pause.
@@ -31,18 +33,18 @@ impl Settler {
     ///
     /// # Errors
     /// A server's; some of the claims may have been settled by then.
-    pub async fn settle(&self, claims: &[Claim]) -> Result<HashMap<ClaimKey, Outcome>> {
+    pub async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<HashMap<ClaimKey, Outcome>> {
         let mut open = in_order_of_arrival(claims);
         let mut settled = HashMap::with_capacity(open.len());
         let mut proven = HashSet::new();
         for _ in 0..ROUNDS_MAX {
             proven.extend(self.reservations.sold_out(open.iter().map(|claim| claim.campaign_id)));
-            self.settle_known(&mut open, &mut settled, &proven).await?;
+            self.settle_known(&mut open, &mut settled, &proven, timeline).await?;
             if open.is_empty() {
-                self.record(&settled).await;
+                self.record(&settled, timeline).await;
                 return Ok(settled);
             }
-            self.issue(&mut open, &mut settled, &mut proven).await?;
+            self.issue(&mut open, &mut settled, &mut proven, timeline).await?;
         }
         Err(Error::Full { what: "Redis with ids of coupons that are taken: it" })
     }
@@ -54,12 +56,14 @@ impl Settler {
         open: &mut Vec<ClaimKey>,
         settled: &mut HashMap<ClaimKey, Outcome>,
         sold_out: &HashSet<CampaignId>,
+        timeline: &Timeline,
     ) -> Result<()> {
         if open.is_empty() {
             return Ok(());
         }
         let asked = open.clone();
-        let issued = self.mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await).await?;
+        let lookup = self.mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await);
+        let issued = timeline.step(&steps::LOOKUP, open.len(), lookup).await?;
         open.retain(|claim| {
             let outcome = match issued.get(claim) {
                 Some(&coupon_id) => Outcome::Issued { coupon_id },
@@ -78,15 +82,17 @@ impl Settler {
         open: &mut Vec<ClaimKey>,
         settled: &mut HashMap<ClaimKey, Outcome>,
         proven: &mut HashSet<CampaignId>,
+        timeline: &Timeline,
     ) -> Result<()> {
-        let reserved = self.reserve(open, proven).await?;
+        let reserved = self.reserve(open, proven, timeline).await?;
         if reserved.is_empty() {
             return Ok(());
         }
         let rows: Vec<(CouponId, AccountId)> =
             reserved.iter().map(|(claim, coupon)| (*coupon, claim.account_id)).collect();
         let wanted = rows.len();
-        let issued = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await).await?;
+        let persist = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await);
+        let issued = timeline.step(&steps::PERSIST, wanted, persist).await?;
         if issued == wanted {
             let reserved: HashMap<ClaimKey, CouponId> = reserved.into_iter().collect();
             open.retain(|claim| !reserved.contains_key(claim));
@@ -98,22 +104,28 @@ impl Settler {
     }
 
     /// An id for each open claim in order of arrival, as far as there are any; adds the campaigns that have no more.
-    async fn reserve(&self, open: &[ClaimKey], proven: &mut HashSet<CampaignId>) -> Result<Vec<(ClaimKey, CouponId)>> {
+    async fn reserve(
+        &self,
+        open: &[ClaimKey],
+        proven: &mut HashSet<CampaignId>,
+        timeline: &Timeline,
+    ) -> Result<Vec<(ClaimKey, CouponId)>> {
         let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
         for claim in open {
             *wanted.entry(claim.campaign_id).or_default() += 1;
         }
         let wanted: Vec<(CampaignId, usize)> = wanted.into_iter().collect();
-        let (mut ids, sold_out) = self.reservations.reserve(&wanted).await?;
+        let (mut ids, sold_out) = self.reservations.reserve(&wanted, timeline).await?;
         proven.extend(sold_out);
         let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
         Ok(open.iter().filter_map(next).collect())
     }
 
     /// The records spare MySQL the questions of those who wait, no more: without them MySQL is asked.
-    async fn record(&self, settled: &HashMap<ClaimKey, Outcome>) {
+    async fn record(&self, settled: &HashMap<ClaimKey, Outcome>, timeline: &Timeline) {
         let outcomes: Vec<(ClaimKey, Outcome)> = settled.iter().map(|(claim, outcome)| (*claim, *outcome)).collect();
-        if let Err(error) = self.outcomes.write(&outcomes).await {
+        let record = self.outcomes.write(&outcomes);
+        if let Err(error) = timeline.step(&steps::RECORD, outcomes.len(), record).await {
             tracing::warn!(%error, "cannot record outcomes in Redis");
         }
     }

@@ -2,10 +2,9 @@
 //!
 //! Invariant: 201 is said only after MySQL has committed the coupon.
 
-use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use coupon_core::Outcome;
-use coupon_core::http::claims::{Admitted, ClaimRoutes};
+use coupon_core::http::claims::{Admitted, Answer, ClaimRoutes, respond};
 use coupon_core::http::extract::ClaimBody;
 use coupon_core::http::problem::{Problem, ProblemDocument};
 use utoipa::OpenApi;
@@ -44,15 +43,22 @@ pub async fn claim(
     request: HttpRequest,
     body: Result<web::Bytes, actix_web::Error>,
 ) -> Result<HttpResponse, Problem> {
-    let claim = match routes.admit(&request, body).await? {
+    respond(take(&routes, &strategy, &request, body).await)
+}
+
+async fn take(
+    routes: &ClaimRoutes,
+    strategy: &Strategy,
+    request: &HttpRequest,
+    body: Result<web::Bytes, actix_web::Error>,
+) -> Result<Answer, Problem> {
+    let claim = match routes.admit(request, body).await? {
         Admitted::Claim(claim) => claim,
-        Admitted::Issued(outcome) => return Ok(HttpResponse::Ok().json(outcome)),
+        Admitted::Held(coupon_id) => return Ok(Answer::Held(coupon_id)),
     };
     match strategy.claim(claim).await? {
-        Claimed::Issued(coupon_id) => Ok(HttpResponse::Created()
-            .insert_header((LOCATION, format!("/v1/campaigns/{}/claims/{}", claim.campaign_id, claim.account_id)))
-            .json(Outcome::Issued { coupon_id })),
-        Claimed::Held(coupon_id) => Ok(HttpResponse::Ok().json(Outcome::Issued { coupon_id })),
+        Claimed::Issued(coupon_id) => Ok(Answer::Issued(claim, coupon_id)),
+        Claimed::Held(coupon_id) => Ok(Answer::Held(coupon_id)),
         Claimed::SoldOut => {
             routes.campaigns.notice_change();
             Err(Problem::sold_out())

@@ -6,17 +6,20 @@
 //! the group.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
 use coupon_core::mysql::{Mysql, coupons, sql};
+use coupon_core::telemetry::metrics;
 use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Error, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, TxOpts};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::strategy::{CONFLICTS_FOR, Claimed, pauses_after_conflicts, without_rows};
+use crate::steps;
+use crate::strategy::{CONFLICTS_FOR, Claimed, Group, pauses_after_conflicts, without_rows};
 
 /// Claims that may wait for a worker; further ones are refused.
 const WAITING_MAX: usize = 16_384;
@@ -26,7 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(15);
 
 struct Waiting {
     claim: ClaimKey,
-    answer: oneshot::Sender<Result<Claimed>>,
+    is_sampled: bool,
+    answer: oneshot::Sender<(Result<Claimed>, Arc<Group>)>,
 }
 
 /// The workers that take groups. Cheap to clone.
@@ -45,15 +49,16 @@ impl Groups {
         Self { waiting }
     }
 
-    /// Takes a coupon for an account, together with whoever claims at the same moment.
-    pub async fn claim(&self, claim: ClaimKey) -> Result<Claimed> {
+    /// Takes a coupon for an account, together with whoever claims at the same moment: the group, if it came to one.
+    pub async fn claim(&self, claim: ClaimKey, is_sampled: bool) -> (Result<Claimed>, Option<Arc<Group>>) {
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { claim, answer };
-        self.waiting.try_send(waiting).map_err(|_| Error::Full { what: "the line of claims" })?;
+        if self.waiting.try_send(Waiting { claim, is_sampled, answer }).is_err() {
+            return (Err(Error::Full { what: "the line of claims" }), None);
+        }
         match tokio::time::timeout(DEADLINE, answered).await {
-            Ok(Ok(claimed)) => claimed,
-            Ok(Err(_)) => Err(Error::Broken(String::from("a group ended without an answer"))),
-            Err(_) => Err(Error::Deadline { what: "a claim in line", limit: DEADLINE }),
+            Ok(Ok((claimed, group))) => (claimed, Some(group)),
+            Ok(Err(_)) => (Err(Error::Broken(String::from("a group ended without an answer"))), None),
+            Err(_) => (Err(Error::Deadline { what: "a claim in line", limit: DEADLINE }), None),
         }
     }
 }
@@ -61,13 +66,14 @@ impl Groups {
 /// One worker: takes what waits, up to a group, again and again.
 async fn work(mysql: Mysql, claims: flume::Receiver<Waiting>, group_max: usize) {
     while let Ok(first) = claims.recv_async().await {
-        let mut group = vec![first];
-        group.extend(claims.try_iter().take(group_max - 1));
+        let mut taken = vec![first];
+        taken.extend(claims.try_iter().take(group_max - 1));
         // Whoever stopped waiting claims again if they still want a coupon.
-        group.retain(|waiting| !waiting.answer.is_closed());
-        for (campaign, group) in by_campaign(group) {
-            let accounts: Vec<AccountId> = distinct(&group);
-            answer(group, claim_all(&mysql, campaign, accounts).await);
+        taken.retain(|waiting| !waiting.answer.is_closed());
+        for (campaign, taken) in by_campaign(taken) {
+            let group = Arc::new(Group::new(taken.len(), taken.iter().any(|waiting| waiting.is_sampled)));
+            let claimed = claim_all(&mysql, &group, campaign, distinct(&taken)).await;
+            answer(taken, &group, claimed);
         }
     }
 }
@@ -75,6 +81,7 @@ async fn work(mysql: Mysql, claims: flume::Receiver<Waiting>, group_max: usize) 
 /// Claims for a group, again for those who lost against others.
 async fn claim_all(
     mysql: &Mysql,
+    group: &Arc<Group>,
     campaign: CampaignId,
     accounts: Vec<AccountId>,
 ) -> Result<HashMap<AccountId, Claimed>> {
@@ -83,7 +90,8 @@ async fn claim_all(
     let began = Instant::now();
     loop {
         let open: Vec<AccountId> = accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
-        match mysql.run(async move |mut conn: Conn| claim_group(&mut conn, campaign, &open).await).await {
+        let work = async move |mut conn: Conn, group: Arc<Group>| claim_group(&mut conn, &group, campaign, &open).await;
+        match group.run(mysql, work).await {
             Ok(more) => claimed.extend(more),
             Err(error) if error.is_conflict() => {}
             Err(error) => return Err(error),
@@ -91,37 +99,38 @@ async fn claim_all(
         if claimed.len() == accounts.len() {
             return Ok(claimed);
         }
+        metrics::retry(Error::Held.class().name());
         // A conflict may be five seconds of waiting for a lock.
         let pause = pauses.next().filter(|_| began.elapsed() < CONFLICTS_FOR);
         tokio::time::sleep(pause.ok_or(Error::Held)?).await;
     }
 }
 
-fn by_campaign(group: Vec<Waiting>) -> HashMap<CampaignId, Vec<Waiting>> {
+fn by_campaign(taken: Vec<Waiting>) -> HashMap<CampaignId, Vec<Waiting>> {
     let mut groups: HashMap<CampaignId, Vec<Waiting>> = HashMap::new();
-    for waiting in group {
+    for waiting in taken {
         groups.entry(waiting.claim.campaign_id).or_default().push(waiting);
     }
     groups
 }
 
 /// Each account once, in order of arrival.
-fn distinct(group: &[Waiting]) -> Vec<AccountId> {
-    let mut seen = HashSet::with_capacity(group.len());
-    group.iter().map(|waiting| waiting.claim.account_id).filter(|account| seen.insert(*account)).collect()
+fn distinct(taken: &[Waiting]) -> Vec<AccountId> {
+    let mut seen = HashSet::with_capacity(taken.len());
+    taken.iter().map(|waiting| waiting.claim.account_id).filter(|account| seen.insert(*account)).collect()
 }
 
 /// Answers everyone. Of several claims of one account the first is the one that was issued the coupon.
-fn answer(group: Vec<Waiting>, claimed: Result<HashMap<AccountId, Claimed>>) {
+fn answer(taken: Vec<Waiting>, group: &Arc<Group>, claimed: Result<HashMap<AccountId, Claimed>>) {
     let mut claimed = match claimed {
         Ok(claimed) => claimed,
         Err(error) => {
-            tracing::warn!(%error, claims = group.len(), "a group of claims failed");
+            tracing::warn!(%error, claims = taken.len(), "a group of claims failed");
             // No answer is an answer for most: they share one failure.
-            return refuse(group, &error);
+            return refuse(taken, group, &error);
         }
     };
-    for Waiting { claim, answer } in group {
+    for Waiting { claim, answer, .. } in taken {
         let got = claimed.get_mut(&claim.account_id).map_or_else(
             || Err(Error::Broken(String::from("a claim of the group has no answer"))),
             |claimed| {
@@ -133,15 +142,15 @@ fn answer(group: Vec<Waiting>, claimed: Result<HashMap<AccountId, Claimed>>) {
             },
         );
         // Who has gone meanwhile needs no answer; a repeated claim gets the same coupon.
-        let _ = answer.send(got);
+        let _ = answer.send((got, Arc::clone(group)));
     }
 }
 
-fn refuse(group: Vec<Waiting>, error: &Error) {
-    for waiting in group {
+fn refuse(taken: Vec<Waiting>, group: &Arc<Group>, error: &Error) {
+    for waiting in taken {
         let refusal =
             if error.is_retryable() { Error::Away { what: "MySQL" } } else { Error::Broken(error.to_string()) };
-        let _ = waiting.answer.send(Err(refusal));
+        let _ = waiting.answer.send((Err(refusal), Arc::clone(group)));
     }
 }
 
@@ -149,13 +158,14 @@ fn refuse(group: Vec<Waiting>, error: &Error) {
 /// half done.
 async fn claim_group(
     conn: &mut Conn,
+    group: &Group,
     campaign: CampaignId,
     accounts: &[AccountId],
 ) -> Result<HashMap<AccountId, Claimed>> {
-    let mut claimed = issue_rows(conn, campaign, accounts).await?;
+    let mut claimed = issue_rows(conn, group, campaign, accounts).await?;
     let without: Vec<AccountId> = accounts.iter().copied().filter(|account| !claimed.contains_key(account)).collect();
     if !without.is_empty() {
-        claimed.extend(without_rows(conn, campaign, &without).await?);
+        claimed.extend(without_rows(conn, group, campaign, &without).await?);
     }
     Ok(claimed)
 }
@@ -163,14 +173,16 @@ async fn claim_group(
 /// Locks as many rows as there are accounts, or as there are to be had, and writes the first accounts into them.
 async fn issue_rows(
     conn: &mut Conn,
+    group: &Group,
     campaign: CampaignId,
     accounts: &[AccountId],
 ) -> Result<HashMap<AccountId, Claimed>> {
-    let mut transaction = conn.start_transaction(TxOpts::default()).await?;
-    let ids: Vec<Uuid> = transaction.query(sql::lock_free_coupons(campaign, accounts.len())).await?;
+    let mut transaction = group.step(&steps::BEGIN, conn.start_transaction(TxOpts::default())).await?;
+    let lock = transaction.query(sql::lock_free_coupons(campaign, accounts.len()));
+    let ids: Vec<Uuid> = group.step(&steps::LOCK, lock).await?;
     let mut rows: Vec<(CouponId, AccountId)> = ids.into_iter().map(CouponId).zip(accounts.iter().copied()).collect();
     if rows.is_empty() {
-        transaction.rollback().await?;
+        group.step(&steps::ROLLBACK, transaction.rollback()).await?;
         return Ok(HashMap::new());
     }
     // Ordered by account as well as by row: two groups with the same accounts then meet in one order, not crosswise.
@@ -179,14 +191,14 @@ async fn issue_rows(
     claimers.sort_unstable();
     rows = coupons.into_iter().zip(claimers).collect();
 
-    transaction.query_drop(sql::issue(&rows)).await?;
+    group.step(&steps::UPDATE, transaction.query_drop(sql::issue(&rows))).await?;
     let all_written = transaction.affected_rows() == rows.len() as u64;
     let claimed = if all_written {
         rows.iter().map(|&(coupon, account)| (account, Claimed::Issued(coupon))).collect()
     } else {
-        held_or_issued(&mut transaction, campaign, &rows).await?
+        group.step(&steps::HELD, held_or_issued(&mut transaction, campaign, &rows)).await?
     };
-    transaction.commit().await?;
+    group.step(&steps::COMMIT, transaction.commit()).await?;
     Ok(claimed)
 }
 

@@ -6,5 +6,6 @@ use coupon_core::{process, settings};
 
 fn main() -> ExitCode {
     let settings: skiplock_api::Settings = settings::parse();
-    process::main(&settings.process.clone(), settings.listen, |stop| skiplock_api::start(settings, stop))
+    let (process, listen) = (settings.process.clone(), settings.listen);
+    process::main(env!("CARGO_PKG_NAME"), &process, listen, |stop| skiplock_api::start(settings, stop))
 }

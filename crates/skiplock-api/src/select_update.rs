@@ -3,42 +3,46 @@
 //! Invariant: the row that is updated is the one this transaction has locked, and the unique key refuses an account that
 //! holds a coupon already.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use backon::Retryable;
 use coupon_core::mysql::{Mysql, coupons, sql};
+use coupon_core::telemetry::metrics;
 use coupon_core::{ClaimKey, Class, CouponId, Error, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Transaction, TxOpts};
 use uuid::Uuid;
 
-use crate::strategy::{CONFLICTS_FOR, Claimed, pauses_after_conflicts, without_rows};
+use crate::steps;
+use crate::strategy::{CONFLICTS_FOR, Claimed, Group, pauses_after_conflicts, without_rows};
 
 /// Takes a coupon for an account.
-pub async fn claim(mysql: &Mysql, claim: ClaimKey) -> Result<Claimed> {
+pub async fn claim(mysql: &Mysql, claim: ClaimKey, group: &Arc<Group>) -> Result<Claimed> {
     let began = Instant::now();
-    (|| mysql.run(async move |mut conn: Conn| attempt(&mut conn, claim).await))
+    (|| group.run(mysql, async move |mut conn: Conn, group: Arc<Group>| attempt(&mut conn, &group, claim).await))
         .retry(pauses_after_conflicts())
         .when(|error| error.is_conflict() && began.elapsed() < CONFLICTS_FOR)
+        .notify(|error, _| metrics::retry(error.class().name()))
         .await
 }
 
-async fn attempt(conn: &mut Conn, claim: ClaimKey) -> Result<Claimed> {
-    let mut transaction = conn.start_transaction(TxOpts::default()).await?;
-    let Some(coupon) = lock_one(&mut transaction, claim).await? else {
-        transaction.rollback().await?;
-        let told = without_rows(conn, claim.campaign_id, &[claim.account_id]).await?;
+async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey) -> Result<Claimed> {
+    let mut transaction = group.step(&steps::BEGIN, conn.start_transaction(TxOpts::default())).await?;
+    let Some(coupon) = group.step(&steps::LOCK, lock_one(&mut transaction, claim)).await? else {
+        group.step(&steps::ROLLBACK, transaction.rollback()).await?;
+        let told = without_rows(conn, group, claim.campaign_id, &[claim.account_id]).await?;
         return told.get(&claim.account_id).copied().ok_or(Error::Held);
     };
-    match write(&mut transaction, claim, coupon).await {
+    match group.step(&steps::UPDATE_ONE, write(&mut transaction, claim, coupon)).await {
         Ok(()) => {
-            transaction.commit().await?;
+            group.step(&steps::COMMIT, transaction.commit()).await?;
             Ok(Claimed::Issued(coupon))
         }
         Err(error) if error.class() == Class::Duplicate => {
-            transaction.rollback().await?;
+            group.step(&steps::ROLLBACK, transaction.rollback()).await?;
             // Nobody takes a coupon away again, so what refused the UPDATE is still there.
-            let held = coupons::coupon_of(conn, claim).await?;
+            let held = group.step(&steps::HELD, coupons::coupon_of(conn, claim)).await?;
             held.map(Claimed::Held).ok_or_else(|| Error::Broken(String::from("a duplicate without its row")))
         }
         Err(error) => Err(error),
@@ -51,8 +55,7 @@ async fn lock_one(transaction: &mut Transaction<'_>, claim: ClaimKey) -> Result<
 }
 
 async fn write(transaction: &mut Transaction<'_>, claim: ClaimKey, coupon: CouponId) -> Result<()> {
-    let update = "UPDATE coupon SET account_id = ? WHERE id = ? AND account_id IS NULL";
-    transaction.exec_drop(update, (claim.account_id.0, coupon.0)).await?;
+    transaction.exec_drop(sql::ISSUE_ONE, (claim.account_id.0, coupon.0)).await?;
     match transaction.affected_rows() {
         1 => Ok(()),
         rows => Err(Error::Broken(format!("{rows} rows changed where one was locked"))),

@@ -1,16 +1,22 @@
 //! The ways to take a row, chosen by a setting so that they can be compared, and what they have in common.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use backon::ExponentialBuilder;
 use clap::ValueEnum;
 use coupon_core::mysql::{Mysql, coupons};
-use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Result};
+use coupon_core::telemetry::attribute::{CAMPAIGN_ID, GROUP_SIZE, GROUP_WAIT, STRATEGY};
+use coupon_core::telemetry::timeline::{Begun, Operation, Timeline};
+use coupon_core::telemetry::{metrics, span};
+use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Error, Result};
 use mysql_async::Conn;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanBuilder;
 
 use crate::settings::Settings;
-use crate::{coalesced, select_update};
+use crate::{coalesced, select_update, steps};
 
 /// How a claim finds its coupon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -59,10 +65,84 @@ impl Strategy {
     /// # Errors
     /// MySQL's, or too many claims wait already.
     pub async fn claim(&self, claim: ClaimKey) -> Result<Claimed> {
-        match self {
-            Self::SelectUpdate(mysql) => select_update::claim(mysql, claim).await,
-            Self::Coalesced(groups) => groups.claim(claim).await,
+        let _in_flight = metrics::InFlight::claims(1);
+        let context = span::start_child(|| self.span(claim));
+        let arrived_at = Instant::now();
+        let (claimed, group) = match self {
+            Self::SelectUpdate(mysql) => {
+                let group = Arc::new(Group::new(1, span::is_recorded(&context)));
+                (select_update::claim(mysql, claim, &group).await, Some(group))
+            }
+            Self::Coalesced(groups) => groups.claim(claim, span::is_recorded(&context)).await,
+        };
+        if let Some(group) = group.filter(|_| span::is_recorded(&context)) {
+            span::note(&context, GROUP_SIZE, i64::try_from(group.size).unwrap_or(i64::MAX));
+            span::note(&context, GROUP_WAIT, group.taken_at.duration_since(arrived_at).as_secs_f64());
+            group.timeline.draw(&context);
         }
+        span::end(&context, &claimed);
+        claimed
+    }
+
+    fn span(&self, claim: ClaimKey) -> SpanBuilder {
+        let name = match self {
+            Self::SelectUpdate(_) => "select-update",
+            Self::Coalesced(_) => "coalesced",
+        };
+        SpanBuilder::from_name("claim")
+            .with_attributes([KeyValue::new(STRATEGY, name), KeyValue::new(CAMPAIGN_ID, claim.campaign_id)])
+    }
+}
+
+/// Claims that go through MySQL together, and their steps there.
+pub struct Group {
+    size: usize,
+    taken_at: Instant,
+    /// What was done for all of them.
+    pub timeline: Timeline,
+}
+
+impl Group {
+    /// Of this many claims, taken just now.
+    pub fn new(size: usize, is_sampled: bool) -> Self {
+        metrics::group(size);
+        let timeline = if is_sampled { Timeline::recorded() } else { Timeline::default() };
+        Self { size, taken_at: Instant::now(), timeline }
+    }
+
+    /// Does a piece of work in MySQL for the group.
+    ///
+    /// # Errors
+    /// Those of the work, or [`coupon_core::Error::Deadline`].
+    pub async fn run<T, F>(
+        self: &Arc<Self>,
+        mysql: &Mysql,
+        work: impl FnOnce(Conn, Arc<Self>) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send,
+    {
+        let this = Arc::clone(self);
+        let asked = Begun::now(&steps::CONNECTION, self.size);
+        mysql
+            .run(move |conn: Conn| {
+                this.timeline.end(asked, None);
+                work(conn, this)
+            })
+            .await
+    }
+
+    /// Does a step for the whole group.
+    ///
+    /// # Errors
+    /// Those of the step.
+    pub async fn step<T>(
+        &self,
+        step: &'static Operation,
+        work: impl Future<Output = Result<T, impl Into<Error>>>,
+    ) -> Result<T> {
+        self.timeline.step(step, self.size, async { work.await.map_err(Into::into) }).await
     }
 }
 
@@ -73,12 +153,13 @@ impl Strategy {
 /// MySQL's.
 pub async fn without_rows(
     conn: &mut Conn,
+    group: &Group,
     campaign_id: CampaignId,
     accounts: &[AccountId],
 ) -> Result<HashMap<AccountId, Claimed>> {
-    let is_one_free = coupons::is_one_free(conn, campaign_id).await?;
+    let is_one_free = group.step(&steps::FREE, coupons::is_one_free(conn, campaign_id)).await?;
     let claims: Vec<ClaimKey> = accounts.iter().map(|&account_id| ClaimKey { campaign_id, account_id }).collect();
-    let held = coupons::coupons_of(conn, &claims).await?;
+    let held = group.step(&steps::HELD, coupons::coupons_of(conn, &claims)).await?;
     let told = |claim: &ClaimKey| match held.get(claim) {
         Some(&coupon) => Some((claim.account_id, Claimed::Held(coupon))),
         None if is_one_free => None,

@@ -1,6 +1,8 @@
 //! The routes under `/v1/campaigns`, but for what a service does with a claim: that is its own `POST` handler.
 
+use actix_web::http::header::LOCATION;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
+use opentelemetry::Context;
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -10,7 +12,8 @@ use super::problem::{Problem, no_such_method};
 use super::rate_limit::RateLimit;
 use crate::campaigns::{Admission, Campaigns};
 use crate::claims::Claims;
-use crate::domain::{CampaignId, ClaimKey, Outcome};
+use crate::domain::{CampaignId, ClaimKey, CouponId, Outcome};
+use crate::telemetry::{attribute, metrics, span};
 
 /// What an API answers about a campaign.
 #[derive(Debug, Serialize, ToSchema)]
@@ -83,6 +86,7 @@ impl ClaimRoutes {
         body: Result<web::Bytes, actix_web::Error>,
     ) -> Result<Admitted, Problem> {
         let campaign_id = extract::campaign_id(request)?;
+        Context::map_current(|context| span::note(context, attribute::CAMPAIGN_ID, campaign_id));
         let account_id = extract::claim_body(request, body)?.account_id;
         let claim = ClaimKey { campaign_id, account_id };
         self.rate_limit.count(account_id)?;
@@ -94,7 +98,7 @@ impl ClaimRoutes {
             Admission::Closed => Err(Problem::closed()),
             Admission::SoldOut => Err(Problem::sold_out()),
             Admission::MayHaveWon => match self.claims.outcome(claim, std::time::Duration::ZERO).await? {
-                Some(issued @ Outcome::Issued { .. }) => Ok(Admitted::Issued(issued)),
+                Some(Outcome::Issued { coupon_id }) => Ok(Admitted::Held(coupon_id)),
                 // Restocked in between.
                 Some(Outcome::Pending) => Ok(Admitted::Claim(claim)),
                 Some(Outcome::SoldOut) | None => Err(Problem::sold_out()),
@@ -108,8 +112,53 @@ impl ClaimRoutes {
 pub enum Admitted {
     /// To be taken on.
     Claim(ClaimKey),
-    /// Of a campaign that is sold out, by an account that holds a coupon of it: here is its answer.
-    Issued(Outcome),
+    /// Of a campaign that is sold out, by an account that holds this coupon of it.
+    Held(CouponId),
+}
+
+/// What a claim is answered with when nothing is wrong.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// It is safe with the broker; its outcome is asked for later.
+    Accepted(ClaimKey),
+    /// It was issued this coupon.
+    Issued(ClaimKey, CouponId),
+    /// The account held this coupon already.
+    Held(CouponId),
+}
+
+impl Answer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Issued(..) => "issued",
+            Self::Held(_) => "held",
+        }
+    }
+
+    fn response(self) -> HttpResponse {
+        let at = |claim: ClaimKey| format!("/v1/campaigns/{}/claims/{}", claim.campaign_id, claim.account_id);
+        match self {
+            Self::Accepted(claim) => {
+                HttpResponse::Accepted().insert_header((LOCATION, at(claim))).json(Outcome::Pending)
+            }
+            Self::Issued(claim, coupon_id) => {
+                HttpResponse::Created().insert_header((LOCATION, at(claim))).json(Outcome::Issued { coupon_id })
+            }
+            Self::Held(coupon_id) => HttpResponse::Ok().json(Outcome::Issued { coupon_id }),
+        }
+    }
+}
+
+/// The last step of a claim: what became of it is counted, told to its trace, and written out.
+///
+/// # Errors
+/// The problem itself.
+pub fn respond(answer: Result<Answer, Problem>) -> Result<HttpResponse, Problem> {
+    let outcome = answer.as_ref().map_or_else(Problem::code, |answer| answer.name());
+    metrics::claims(outcome, 1);
+    Context::map_current(|context| span::note(context, attribute::OUTCOME, outcome));
+    Ok(answer?.response())
 }
 
 /// How a campaign stands.

@@ -1,12 +1,14 @@
 //! HTTP as both APIs speak it, so that a client or a load tool swaps one for the other: the same routes, limits,
-//! problem documents and health. Only what `POST …/claims` does is a service's own.
+//! problem documents, health and telemetry. Only what `POST …/claims` does is a service's own.
 
 pub mod claims;
 pub mod docs;
 pub mod extract;
 pub mod health;
+pub mod metrics;
 pub mod problem;
 pub mod rate_limit;
+mod trace;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -58,6 +60,8 @@ pub fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .wrap(from_fn(problem::answer_with_problems))
+            // Around everything: what goes on further in belongs to the request's trace.
+            .wrap(from_fn(trace::trace))
             .configure(routes.clone())
             .default_service(actix_web::web::to(problem::no_such_route))
     })

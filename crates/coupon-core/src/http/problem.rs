@@ -11,12 +11,12 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use actix_web::middleware::Next;
-use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::error::{Class, Error};
+use crate::telemetry::span;
 
 /// What went wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +126,12 @@ impl Problem {
         }
     }
 
+    /// Its code, which also names what became of the request in metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// 500: our fault.
     #[must_use]
     pub fn internal() -> Self {
@@ -181,18 +187,14 @@ pub async fn answer_with_problems(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let response = next.call(request).await?;
     let Some(error) = response.response().error() else { return Ok(response.map_into_left_body()) };
-    let trace_id = trace_id(response.request());
     let from_actix;
     let problem = if let Some(problem) = error.as_error::<Problem>() {
         problem
     } else {
-        from_actix = foreign(error.as_response_error().status_code());
+        from_actix = foreign(error);
         &from_actix
     };
-    if problem.status.is_server_error() {
-        tracing::warn!(trace_id, code = problem.code, path = response.request().path(), "answered with an error");
-    }
-    let body = serde_json::to_string(&problem.document(trace_id)).unwrap_or_default();
+    let body = serde_json::to_string(&problem.document(span::current_trace_id())).unwrap_or_default();
     let mut answer = HttpResponse::with_body(problem.status, body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(after) = problem.retry_after {
@@ -202,8 +204,10 @@ pub async fn answer_with_problems(
 }
 
 /// An error that actix itself found.
-fn foreign(status: StatusCode) -> Problem {
+fn foreign(error: &actix_web::Error) -> Problem {
+    let status = error.as_response_error().status_code();
     if status.is_server_error() {
+        tracing::error!(%error, "request answered 500");
         Problem::internal()
     } else {
         Problem::new(status, "invalid_request", "the request cannot be read")
@@ -227,23 +231,6 @@ pub async fn no_such_method() -> Result<HttpResponse, Problem> {
     Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail))
 }
 
-/// The trace id that the caller sent (W3C Trace Context), or a new one.
-fn trace_id(request: &HttpRequest) -> String {
-    request
-        .headers()
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok())
-        .and_then(trace_id_of)
-        .map_or_else(|| Uuid::new_v4().simple().to_string(), ToOwned::to_owned)
-}
-
-/// `00-<32 hex digits, not all zero>-<16 hex digits>-<flags>`: w3.org/TR/trace-context.
-fn trace_id_of(traceparent: &str) -> Option<&str> {
-    let id = traceparent.split('-').nth(1)?;
-    let is_hex = id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    (id.len() == 32 && is_hex && id.bytes().any(|byte| byte != b'0')).then_some(id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,14 +251,5 @@ mod tests {
 
         assert_eq!(problem.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(problem.retry_after.is_some());
-    }
-
-    #[test]
-    fn trace_ids_are_taken_from_the_caller() {
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-
-        assert_eq!(trace_id_of(&format!("00-{id}-00f067aa0ba902b7-01")), Some(id));
-        assert_eq!(trace_id_of("00-00000000000000000000000000000000-00f067aa0ba902b7-01"), None);
-        assert_eq!(trace_id_of("nonsense"), None);
     }
 }

@@ -10,6 +10,7 @@ pub mod schema;
 pub mod sql;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -18,6 +19,7 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
 use crate::settings::{MysqlSettings, ServerUrl};
+use crate::telemetry::metrics;
 
 /// Connections to one database. Cheap to clone.
 #[derive(Clone)]
@@ -88,6 +90,17 @@ impl Mysql {
         let task =
             self.runtime.spawn(async move { this.within(async { work(this.pool.get_conn().await?).await }).await });
         task.await.unwrap_or_else(|error| Err(Error::Broken(format!("a task in MySQL ended early: {error}"))))
+    }
+
+    /// Tells metrics how its connections are used.
+    pub fn measure(&self) {
+        let pool = self.pool.metrics();
+        let now = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        metrics::mysql_connections(
+            now(&pool.connections_in_use),
+            now(&pool.connections_in_pool),
+            now(&pool.active_wait_requests),
+        );
     }
 
     /// Where the server is, without name and password.

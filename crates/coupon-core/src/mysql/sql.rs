@@ -1,6 +1,8 @@
 //! Every statement of the hot paths as text, with the index it relies on. `tests/it/plans.rs` of `coupon-testkit` holds
 //! the plans.
 //!
+//! A constant beside a statement is its text as traces show it, without values.
+//!
 //! Values are numbers and UUIDs only, written as literals: no text of a client ever gets into a statement. One round
 //! trip then does for any number of rows, where a prepared statement would be another one for each number.
 
@@ -30,6 +32,10 @@ pub fn campaigns_with_stock(campaigns: &[CampaignId]) -> String {
     )
 }
 
+/// See [`coupons_of`].
+pub const COUPONS_OF: &str = "SELECT campaign_id, account_id, id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                              WHERE (campaign_id, account_id) IN (?)";
+
 /// The coupons that these accounts hold. Index: `coupon_campaign_account`, a point read for each claim.
 #[must_use]
 pub fn coupons_of(claims: &[ClaimKey]) -> String {
@@ -45,6 +51,10 @@ pub fn coupons_of(claims: &[ClaimKey]) -> String {
     sql.push(')');
     sql
 }
+
+/// See [`issue`].
+pub const ISSUE: &str = "UPDATE IGNORE coupon FORCE INDEX (PRIMARY) SET account_id = CASE id WHEN ? THEN ? END \
+                         WHERE id IN (?) AND account_id IS NULL";
 
 /// Writes accounts into coupons that are still free, and passes over those that are not, as well as accounts that have
 /// a coupon of the campaign already: this one statement is what makes an issue right, whoever else is at it.
@@ -65,6 +75,14 @@ pub fn issue(coupons: &[(CouponId, AccountId)]) -> String {
     sql
 }
 
+/// Writes one account into one coupon, if it is still free. Fails for an account that has a coupon of the campaign
+/// already. Index: PRIMARY.
+pub const ISSUE_ONE: &str = "UPDATE coupon SET account_id = ? WHERE id = ? AND account_id IS NULL";
+
+/// See [`free_coupons`].
+pub const FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                                WHERE campaign_id = ? AND account_id IS NULL LIMIT ?";
+
 /// Up to `limit` coupons that are free in committed state, locked by someone or not: none is the proof of sold out.
 /// Index: `coupon_campaign_account`, covering.
 #[must_use]
@@ -75,6 +93,10 @@ pub fn free_coupons(campaign: CampaignId, limit: usize) -> String {
     )
 }
 
+/// See [`lock_free_coupons`].
+pub const LOCK_FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                                     WHERE campaign_id = ? AND account_id IS NULL LIMIT ? FOR UPDATE SKIP LOCKED";
+
 /// Up to `limit` free coupons that nobody else holds, locked for this transaction. None may mean that others hold them.
 /// Index: `coupon_campaign_account`, covering; an ORDER BY here would lock every free row for the sort.
 #[must_use]
@@ -84,4 +106,24 @@ pub fn lock_free_coupons(campaign: CampaignId, limit: usize) -> String {
 
 fn list(values: impl Iterator<Item = u64>) -> String {
     values.map(|value| value.to_string()).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_without_values_are_those_of_the_statements() {
+        let coupon = CouponId(uuid::Uuid::from_u128(0xc0));
+        let claim = ClaimKey { campaign_id: CampaignId(71), account_id: AccountId(72) };
+        let without_values = |sql: String| {
+            let id = format!("x'{}'", coupon.0.simple());
+            ["(71,72)", &id, "71", "72", "73"].iter().fold(sql, |sql, value| sql.replace(value, "?"))
+        };
+
+        assert_eq!(without_values(coupons_of(&[claim])), COUPONS_OF);
+        assert_eq!(without_values(issue(&[(coupon, AccountId(72))])), ISSUE);
+        assert_eq!(without_values(free_coupons(CampaignId(71), 73)), FREE_COUPONS);
+        assert_eq!(without_values(lock_free_coupons(CampaignId(71), 73)), LOCK_FREE_COUPONS);
+    }
 }

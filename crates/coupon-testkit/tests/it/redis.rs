@@ -1,6 +1,7 @@
 //! Redis with everything gone, or with the wrong things in it. Goal: what is in Redis never decides who gets a coupon,
 //! and no coupon is lost with it.
 
+use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, CouponId, Outcome, keys};
 use coupon_testkit::{Proxy, TestSpace, eventually};
 use deadpool_redis::redis::{self, AsyncCommands};
@@ -70,7 +71,7 @@ async fn many_refill_at_once() {
             // Each account in two batches, of different consumers.
             let accounts = (n * 5 + 1)..=(n * 5 + 10);
             let claims: Vec<_> = accounts.map(|account| claim(campaign, account)).collect();
-            async move { settler.settle(&claims).await.unwrap() }
+            async move { settler.settle(&claims, &Timeline::default()).await.unwrap() }
         });
 
         let settled = join_all(batches).await;
@@ -100,7 +101,7 @@ async fn a_refill_lock_left_by_the_dead_frees_itself() {
         let set = redis::cmd("SET").arg(&lock).arg("of the dead").arg("PX").arg(700).to_owned();
         set.exec_async(&mut space.redis()).await.unwrap();
 
-        let settled = settler(space).settle(&[claim(campaign, 1)]).await.unwrap();
+        let settled = settler(space).settle(&[claim(campaign, 1)], &Timeline::default()).await.unwrap();
 
         assert!(settled.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
         let left: Option<String> = space.redis().get(&lock).await.unwrap();
@@ -118,7 +119,8 @@ async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
         let settler = settler(space);
         let claims = [claim(campaign, 1)];
 
-        let (settled, ()) = tokio::join!(settler.settle(&claims), async {
+        let timeline = Timeline::default();
+        let (settled, ()) = tokio::join!(settler.settle(&claims, &timeline), async {
             let free: Vec<CouponId> = {
                 let mut conn = space.mysql().connection().await.unwrap();
                 coupon_core::mysql::coupons::free_coupons(&mut conn, campaign, 5).await.unwrap()

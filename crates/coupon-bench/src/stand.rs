@@ -1,0 +1,75 @@
+//! The services under measurement, as programs beside this one: started with the settings of a run, ended with it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use url::Url;
+
+/// A service connects to its servers within this.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A service that runs for as long as this is held.
+pub struct Service {
+    _process: Child,
+    /// Where it listens.
+    pub url: Url,
+}
+
+impl Service {
+    /// Starts a program of this workspace with variables of its own on top of the environment, on a free port.
+    pub async fn start(program: &str, environment: &[(&str, String)]) -> anyhow::Result<Self> {
+        let path = std::env::current_exe()?.with_file_name(program);
+        let mut process = Command::new(&path)
+            .envs([("LISTEN", "127.0.0.1:0"), ("LOG", "info"), ("LOG_FORMAT", "text")])
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}: build it with cargo build --release --bins", path.display()))?;
+        let log = process.stderr.take().context("the log of a service")?;
+        let mut log = BufReader::new(log).lines();
+        let listening = tokio::time::timeout(START_DEADLINE, async {
+            let mut last = String::new();
+            while let Some(line) = log.next_line().await? {
+                if let Some((_, url)) = line.split_once("listening on ") {
+                    let url = url.split(' ').next().unwrap_or_default();
+                    return Ok(Url::parse(url)?);
+                }
+                last = line;
+            }
+            bail!("{program} did not start: {last}")
+        });
+        let url = listening.await.with_context(|| format!("{program} does not listen"))??;
+        // What it has to say further on is of no interest, but a pipe that nobody empties would stop it.
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        Ok(Self { _process: process, url })
+    }
+}
+
+/// All services of one way.
+pub struct Stand {
+    services: Vec<Service>,
+}
+
+impl Stand {
+    /// Starts a way: its API first, then the consumers it needs.
+    pub async fn start(way: &str, consumers: usize, environment: &[(&str, String)]) -> anyhow::Result<Self> {
+        let api = if way == "queue" { "producer-api" } else { "skiplock-api" };
+        let mut services = vec![Service::start(api, environment).await?];
+        if way == "queue" {
+            for _ in 0..consumers {
+                services.push(Service::start("queue-consumer", environment).await?);
+            }
+        }
+        Ok(Self { services })
+    }
+
+    /// Where its API is.
+    pub fn api(&self) -> anyhow::Result<&Url> {
+        Ok(&self.services.first().context("a way has an API")?.url)
+    }
+}

@@ -1,0 +1,200 @@
+//! Finished spans on their way to the collector: a bounded queue, batches, OTLP over gRPC.
+//!
+//! Invariant: every span that was recorded is either taken by the collector or counted as dropped. A collector that is
+//! away costs the spans and nothing else: the queue drops, and a thread of its own waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_otlp::SpanExporter as OtlpExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::resource::EnvResourceDetector;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor,
+};
+use uuid::Uuid;
+
+use super::attribute::{SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
+use super::metrics;
+use super::span::Tracers;
+
+/// Finished spans that wait for the collector, about a kilobyte each; `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise. The
+/// default of the SDK holds 50 ms of a crowd of which each claim is traced.
+const QUEUE_MAX: usize = 16_384;
+
+/// Spans in one request to the collector, which takes 4 MiB by default; `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
+const BATCH_MAX: usize = 2_048;
+
+/// How often spans are sent, in milliseconds, so that who has just claimed finds the trace; `OTEL_BSP_SCHEDULE_DELAY`.
+const SEND_EVERY_MS: usize = 1_000;
+
+/// How long the last spans may take to be sent when the process stops.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Whether the environment wants no spans. The SDK does not read these two variables itself.
+pub fn is_disabled() -> bool {
+    let is = |name, value| variable(name).is_some_and(|found| found.eq_ignore_ascii_case(value));
+    is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none")
+}
+
+/// The way of spans out of this process.
+#[derive(Debug)]
+pub struct Pipeline {
+    claims: SdkTracerProvider,
+    batches: SdkTracerProvider,
+}
+
+impl Pipeline {
+    /// As the `OTEL_*` variables say. The collector need not be there.
+    ///
+    /// # Errors
+    /// A variable has a value that cannot be used.
+    pub fn start(service: &'static str) -> anyhow::Result<Self> {
+        let exporter = OtlpExporter::builder()
+            .with_tonic()
+            .build()
+            .context("OTEL_EXPORTER_OTLP_* names no collector that can be used")?;
+        let resource = resource(service);
+        let processor = Shared::new(exporter, &resource);
+        let provider = || SdkTracerProvider::builder().with_resource(resource.clone());
+        let pipeline = Self {
+            // Its sampler is the one of OTEL_TRACES_SAMPLER.
+            claims: provider().with_span_processor(processor.clone()).build(),
+            // A batch is recorded if one of its claims is, which its own trace id says nothing about.
+            batches: provider().with_span_processor(processor).with_sampler(Sampler::AlwaysOn).build(),
+        };
+        Tracers { claims: pipeline.claims.tracer(service), batches: pipeline.batches.tracer(service) }.install();
+        Ok(pipeline)
+    }
+
+    /// Sends what is left.
+    pub fn stop(self) {
+        // Both send through the same queue, so the second finds it closed.
+        if let Err(error) = self.claims.shutdown_with_timeout(FLUSH_DEADLINE) {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+        let _ = self.batches.shutdown_with_timeout(FLUSH_DEADLINE);
+    }
+}
+
+/// Who sends these spans. The environment has the last word.
+fn resource(service: &'static str) -> Resource {
+    let resource = Resource::builder_empty()
+        .with_attributes([
+            KeyValue::new(SERVICE_NAME, service),
+            KeyValue::new(SERVICE_VERSION, env!("CARGO_PKG_VERSION")),
+            KeyValue::new(SERVICE_INSTANCE_ID, Uuid::new_v4().to_string()),
+        ])
+        .with_detector(Box::new(EnvResourceDetector::new()));
+    match variable("OTEL_SERVICE_NAME") {
+        Some(name) => resource.with_service_name(name).build(),
+        None => resource.build(),
+    }
+}
+
+/// A number from the environment; as with the SDK's own, what is no number is passed over.
+fn number(name: &str, default: usize) -> usize {
+    variable(name).and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// A variable that is set; an empty one counts as not set.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these are OpenTelemetry's settings, and read where its SDK reads its own"
+)]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// One queue for all tracers. It counts what waits, so that what does not fit is dropped here, where it is counted, and
+/// never inside the SDK, which counts in silence.
+#[derive(Clone, Debug)]
+struct Shared {
+    queue: Arc<BatchSpanProcessor>,
+    waiting: Arc<AtomicUsize>,
+    max: usize,
+}
+
+impl Shared {
+    fn new(exporter: OtlpExporter, resource: &Resource) -> Self {
+        let max = number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_MAX).max(1);
+        let delay = number("OTEL_BSP_SCHEDULE_DELAY", SEND_EVERY_MS);
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(max)
+            .with_max_export_batch_size(number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_MAX).clamp(1, max))
+            .with_scheduled_delay(Duration::from_millis(delay as u64))
+            .build();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let exporter = Counted { exporter, waiting: Arc::clone(&waiting), is_away: AtomicBool::new(false) };
+        let mut queue = BatchSpanProcessor::new(exporter, config);
+        queue.set_resource(resource);
+        Self { queue: Arc::new(queue), waiting, max }
+    }
+}
+
+impl SpanProcessor for Shared {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.queue.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < self.max {
+            self.queue.on_end(span);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            metrics::spans_dropped("queue_full", 1);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.queue.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.queue.shutdown_with_timeout(timeout)
+    }
+}
+
+/// The exporter, with its failures counted and told once.
+#[derive(Debug)]
+struct Counted {
+    exporter: OtlpExporter,
+    waiting: Arc<AtomicUsize>,
+    is_away: AtomicBool,
+}
+
+impl SpanExporter for Counted {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        self.waiting.fetch_sub(spans, Ordering::Relaxed);
+        let sent = self.exporter.export(batch).await;
+        match &sent {
+            Ok(()) => {
+                metrics::spans_sent(spans);
+                if self.is_away.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the collector takes spans again");
+                }
+            }
+            Err(error) => {
+                metrics::spans_dropped("export_failed", spans);
+                if !self.is_away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the collector does not take spans: they are dropped until it does");
+                }
+            }
+        }
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}

@@ -1,0 +1,63 @@
+//! Logs: to standard error, as text for people or JSON for a collector. Standard output stays free for results.
+//!
+//! A line that is written while a request is handled carries its trace id, so that one goes from a line to its trace.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+
+use opentelemetry::Context;
+use opentelemetry::trace::{TraceContextExt as _, TraceId};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, format};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::settings::{LogFormat, ProcessSettings};
+
+/// Starts logging for this process; call it once, first thing in `main`.
+pub fn start(settings: &ProcessSettings) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&settings.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let format = format().with_target(false).with_ansi(std::io::stderr().is_terminal());
+    match settings.log_format {
+        LogFormat::Text => builder.event_format(WithTraceId { format, write: write_text }).init(),
+        LogFormat::Json => builder
+            .fmt_fields(JsonFields::new())
+            .event_format(WithTraceId { format: format.json().flatten_event(true), write: write_json })
+            .init(),
+    }
+}
+
+/// A format, and how the trace id gets into its finished line.
+struct WithTraceId<F> {
+    format: F,
+    write: fn(&mut Writer<'_>, line: &str, TraceId) -> fmt::Result,
+}
+
+impl<S, N, F> FormatEvent<S, N> for WithTraceId<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let trace_id = Context::map_current(|context| context.span().span_context().trace_id());
+        if trace_id == TraceId::INVALID {
+            return self.format.format_event(context, to, event);
+        }
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        (self.write)(&mut to, line.trim_end(), trace_id)
+    }
+}
+
+fn write_text(to: &mut Writer<'_>, line: &str, trace_id: TraceId) -> fmt::Result {
+    writeln!(to, "{line} trace_id={trace_id}")
+}
+
+fn write_json(to: &mut Writer<'_>, line: &str, trace_id: TraceId) -> fmt::Result {
+    writeln!(to, "{{\"trace_id\":\"{trace_id}\",{}", line.trim_start_matches('{'))
+}

@@ -1,0 +1,206 @@
+//! Metrics for Prometheus: names, units and buckets, each written here once. `/metrics` shows them.
+//!
+//! Invariant: a label has few values; never an account.
+
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+const REQUEST_DURATION: &str = "http_server_request_duration_seconds";
+const REQUESTS_ACTIVE: &str = "http_server_active_requests";
+const CLAIMS: &str = "coupon_claims_total";
+const CLAIMS_IN_FLIGHT: &str = "coupon_claims_in_flight";
+const TIME_IN_QUEUE: &str = "coupon_queue_time_seconds";
+const STEP_DURATION: &str = "coupon_step_duration_seconds";
+const BATCH_CLAIMS: &str = "coupon_batch_claims";
+const GROUP_CLAIMS: &str = "coupon_group_claims";
+const CONFIRMS: &str = "coupon_publisher_confirms_total";
+const REDELIVERIES: &str = "coupon_redeliveries_total";
+const DEAD_LETTERS: &str = "coupon_dead_letters_total";
+const REFILLS: &str = "coupon_refills_total";
+const RETRIES: &str = "coupon_retries_total";
+const MYSQL_CONNECTIONS: &str = "coupon_mysql_connections";
+const MYSQL_WAITING: &str = "coupon_mysql_connection_waiters";
+const CAMPAIGN_COUPONS: &str = "coupon_campaign_coupons";
+const CAMPAIGN_FREE: &str = "coupon_campaign_free_coupons";
+const SPANS_SENT: &str = "coupon_spans_sent_total";
+const SPANS_DROPPED: &str = "coupon_spans_dropped_total";
+const BUILD_INFO: &str = "coupon_build_info";
+
+/// Upper bounds in seconds: from a step in memory to a client who waits for long.
+const SECONDS: [f64; 17] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Upper bounds of the number of claims handled together.
+const SIZES: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 1_000.0, 2_000.0];
+
+/// How often samples are put into their buckets; until then they take memory.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+static PROCESS: LazyLock<metrics_process::Collector> = LazyLock::new(metrics_process::Collector::default);
+
+/// Starts recording, inside the runtime of the service; call it once.
+pub(super) fn start(service: &'static str) {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix(String::from("_seconds")), &SECONDS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix(String::from("_claims")), &SIZES));
+    match builder.and_then(PrometheusBuilder::install_recorder) {
+        Ok(recorder) => drop(RECORDER.set(recorder)),
+        Err(error) => return tracing::warn!(%error, "no metrics"),
+    }
+    describe();
+    gauge!(BUILD_INFO, "service" => service, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    tokio::spawn(async {
+        let mut due = tokio::time::interval(UPKEEP_EVERY);
+        loop {
+            due.tick().await;
+            if let Some(recorder) = RECORDER.get() {
+                recorder.run_upkeep();
+            }
+        }
+    });
+}
+
+/// All metrics in the text format of Prometheus.
+#[must_use]
+pub fn render() -> String {
+    PROCESS.collect();
+    RECORDER.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+fn describe() {
+    PROCESS.describe();
+    describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From the head of a request to the head of its answer");
+    describe_gauge!(REQUESTS_ACTIVE, "Requests that are being answered");
+    describe_counter!(CLAIMS, "Claims by what became of them in this process");
+    describe_gauge!(CLAIMS_IN_FLIGHT, "Claims taken on and not done: unconfirmed, in a batch, or in line for a group");
+    describe_histogram!(TIME_IN_QUEUE, Unit::Seconds, "From the acceptance of a claim to the batch that took it");
+    describe_histogram!(STEP_DURATION, Unit::Seconds, "The steps of handling claims, one at a time or many at once");
+    describe_histogram!(BATCH_CLAIMS, "Claims in a batch of the consumer");
+    describe_histogram!(GROUP_CLAIMS, "Claims in a transaction of the skiplock way");
+    describe_counter!(CONFIRMS, "Publisher confirms by result");
+    describe_counter!(REDELIVERIES, "Claims that the broker had delivered before");
+    describe_counter!(DEAD_LETTERS, "Messages that are no claims and went to the dead letters");
+    describe_counter!(REFILLS, "Refills of a campaign's list of free ids by result");
+    describe_counter!(RETRIES, "Work done again, by the class of its error");
+    describe_gauge!(MYSQL_CONNECTIONS, "Connections to MySQL by state");
+    describe_gauge!(MYSQL_WAITING, "Pieces of work that wait for a connection to MySQL");
+    describe_gauge!(CAMPAIGN_COUPONS, "Coupons of a campaign in use");
+    describe_gauge!(CAMPAIGN_FREE, "Coupons of a campaign in use that have no account");
+    describe_counter!(SPANS_SENT, "Spans that the collector took");
+    describe_counter!(SPANS_DROPPED, "Spans that the collector never got, by reason");
+    describe_gauge!(BUILD_INFO, "1, with what runs here");
+}
+
+/// A request was answered.
+pub fn request(method: &'static str, route: String, status: &'static str, took: Duration) {
+    histogram!(
+        REQUEST_DURATION,
+        "http_request_method" => method,
+        "http_route" => route,
+        "http_response_status_code" => status
+    )
+    .record(took);
+}
+
+/// Counts something as long as it is held.
+#[derive(Debug)]
+pub struct InFlight(metrics::Gauge, f64);
+
+impl InFlight {
+    fn new(gauge: metrics::Gauge, count: usize) -> Self {
+        gauge.increment(count as f64);
+        Self(gauge, count as f64)
+    }
+
+    /// A request.
+    #[must_use]
+    pub fn request() -> Self {
+        Self::new(gauge!(REQUESTS_ACTIVE), 1)
+    }
+
+    /// Claims.
+    #[must_use]
+    pub fn claims(count: usize) -> Self {
+        Self::new(gauge!(CLAIMS_IN_FLIGHT), count)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(self.1);
+    }
+}
+
+/// Something became of this many claims.
+pub fn claims(outcome: &'static str, count: usize) {
+    counter!(CLAIMS, "outcome" => outcome).increment(count as u64);
+}
+
+/// A step of handling claims took this long.
+pub fn step(step: &'static str, took: Duration) {
+    histogram!(STEP_DURATION, "step" => step).record(took);
+}
+
+/// A batch was taken, whose claims had waited for these times in seconds.
+pub fn batch(times_in_queue: impl ExactSizeIterator<Item = f64>) {
+    histogram!(BATCH_CLAIMS).record(times_in_queue.len() as f64);
+    let histogram = histogram!(TIME_IN_QUEUE);
+    times_in_queue.for_each(|time| histogram.record(time));
+}
+
+/// A transaction was shared by this many claims.
+pub fn group(claims: usize) {
+    histogram!(GROUP_CLAIMS).record(claims as f64);
+}
+
+/// The broker answered a publish, or did not: `ack`, `nack`, `returned` or `failed`.
+pub fn confirm(result: &'static str) {
+    counter!(CONFIRMS, "result" => result).increment(1);
+}
+
+/// A claim had been delivered before.
+pub fn redelivery() {
+    counter!(REDELIVERIES).increment(1);
+}
+
+/// A message was no claim.
+pub fn dead_letter() {
+    counter!(DEAD_LETTERS).increment(1);
+}
+
+/// A refill ended: `not_empty`, `sold_out` or `failed`.
+pub fn refill(result: &'static str) {
+    counter!(REFILLS, "result" => result).increment(1);
+}
+
+/// Work is done again after an error of this class.
+pub fn retry(class: &'static str) {
+    counter!(RETRIES, "class" => class).increment(1);
+}
+
+/// How the connections to MySQL are used at this moment.
+pub fn mysql_connections(in_use: usize, idle: usize, waiting: usize) {
+    gauge!(MYSQL_CONNECTIONS, "state" => "used").set(in_use as f64);
+    gauge!(MYSQL_CONNECTIONS, "state" => "idle").set(idle as f64);
+    gauge!(MYSQL_WAITING).set(waiting as f64);
+}
+
+/// How a campaign stands.
+pub fn campaign(id: u64, coupons: u64, free: u64) {
+    gauge!(CAMPAIGN_COUPONS, "campaign" => id.to_string()).set(coupons as f64);
+    gauge!(CAMPAIGN_FREE, "campaign" => id.to_string()).set(free as f64);
+}
+
+/// The collector took spans.
+pub fn spans_sent(count: usize) {
+    counter!(SPANS_SENT).increment(count as u64);
+}
+
+/// Spans were given up: `queue_full` or `export_failed`.
+pub fn spans_dropped(reason: &'static str, count: usize) {
+    counter!(SPANS_DROPPED, "reason" => reason).increment(count as u64);
+}

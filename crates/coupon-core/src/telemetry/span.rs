@@ -1,0 +1,230 @@
+//! One claim, one trace: the context of a caller comes in with a request or a message, spans of this process are added
+//! to it, and it goes out with the next message.
+//!
+//! Spans are built with OpenTelemetry itself and not from spans of `tracing`: what a batch did is told after the fact,
+//! with its true times, and a request that is not sampled costs two random numbers here instead of a span that nobody
+//! sees. Invariant: [`Context::current`] in a handler is the one of its request, with a valid trace id, sampled or not.
+
+use std::sync::{LazyLock, OnceLock};
+
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::{SpanBuilder, SpanContext, Status, TraceContextExt as _, Tracer as _, TracerProvider as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+
+use super::attribute::{DB_RESPONSE_STATUS_CODE, ERROR_TYPE};
+use crate::error::Error;
+
+pub use opentelemetry::trace::{FutureExt, Link, SpanKind};
+
+/// The header of W3C Trace Context, over HTTP and AMQP alike: w3.org/TR/trace-context.
+pub const TRACEPARENT: &str = "traceparent";
+
+static TRACERS: OnceLock<Tracers> = OnceLock::new();
+static SILENT: LazyLock<SdkTracer> =
+    LazyLock::new(|| SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("silent"));
+static PROPAGATOR: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContextPropagator::new);
+
+/// Who makes spans.
+#[derive(Debug)]
+pub(super) struct Tracers {
+    /// Spans of claims, sampled as `OTEL_TRACES_SAMPLER` says.
+    pub claims: SdkTracer,
+    /// Spans of batches, made only when one of their claims is sampled.
+    pub batches: SdkTracer,
+}
+
+impl Tracers {
+    /// Makes them those of this process, once.
+    pub fn install(self) {
+        let _ = TRACERS.set(self);
+    }
+}
+
+fn tracer() -> &'static SdkTracer {
+    TRACERS.get().map_or(&SILENT, |tracers| &tracers.claims)
+}
+
+/// Starts a span under a parent, which may be a remote one or none, and gives the context with it.
+#[must_use]
+pub fn start(builder: SpanBuilder, parent: &Context) -> Context {
+    parent.with_span(tracer().build_with_context(builder, parent))
+}
+
+/// Starts the trace of a batch. Call it only for a batch that holds a sampled claim.
+#[must_use]
+pub fn start_batch(builder: SpanBuilder) -> Context {
+    let tracer = TRACERS.get().map_or(&*SILENT, |tracers| &tracers.batches);
+    let root = Context::new();
+    root.with_span(tracer.build_with_context(builder, &root))
+}
+
+/// A context with a trace id of its own that is never recorded, for requests that are no work: health and metrics.
+#[must_use]
+pub fn start_silent(parent: &Context) -> Context {
+    parent.with_span(SILENT.build_with_context(SpanBuilder::from_name(""), parent))
+}
+
+/// Starts a span under the current one; when that is not recorded, nothing is built and the current context returned.
+#[must_use]
+pub fn start_child(builder: impl FnOnce() -> SpanBuilder) -> Context {
+    let current = Context::current();
+    if is_recorded(&current) { start(builder(), &current) } else { current }
+}
+
+/// Whether the span of a context is recorded.
+#[must_use]
+pub fn is_recorded(context: &Context) -> bool {
+    context.span().is_recording()
+}
+
+/// The trace id of the current request.
+#[must_use]
+pub fn current_trace_id() -> String {
+    Context::map_current(|context| context.span().span_context().trace_id()).to_string()
+}
+
+/// Adds to a span, if it is recorded.
+pub fn note(context: &Context, attribute: &'static str, value: impl Into<opentelemetry::Value>) {
+    let span = context.span();
+    if span.is_recording() {
+        span.set_attribute(KeyValue::new(attribute, value));
+    }
+}
+
+/// Ends the span of a context, as failed if there was an error.
+pub fn end<T>(context: &Context, outcome: &Result<T, Error>) {
+    if !is_recorded(context) {
+        return;
+    }
+    let span = context.span();
+    if let Err(error) = outcome {
+        span.set_status(Status::error(error.class().name()));
+        span.set_attributes(failure(error));
+    }
+    span.end();
+}
+
+/// What a span tells of an error: its class and number. Not its text, in which a server may quote an account.
+#[must_use]
+pub fn failure(error: &Error) -> Vec<KeyValue> {
+    let mut attributes = vec![KeyValue::new(ERROR_TYPE, error.class().name())];
+    if let Error::Mysql(mysql_async::Error::Server(server)) = error {
+        attributes.push(KeyValue::new(DB_RESPONSE_STATUS_CODE, server.code.to_string()));
+    }
+    attributes
+}
+
+/// The context that came with a request, or an empty one.
+#[must_use]
+pub fn extract(headers: &impl Extractor) -> Context {
+    if headers.get(TRACEPARENT).is_none() {
+        return Context::new();
+    }
+    PROPAGATOR.extract_with_context(&Context::new(), headers)
+}
+
+/// A span's place in its trace, as the header that carries it: version, trace, span, flags.
+#[must_use]
+pub fn traceparent(span: &SpanContext) -> String {
+    format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags())
+}
+
+/// The headers of a message that carry a context on.
+#[must_use]
+pub fn message_headers(context: &Context) -> FieldTable {
+    let mut headers = FieldTable::default();
+    PROPAGATOR.inject_context(context, &mut MessageHeaders(&mut headers));
+    headers
+}
+
+/// The context that came with a message, if it is sampled. That of the others is not even read: at 1 % they are most.
+#[must_use]
+pub fn extract_sampled(headers: Option<&FieldTable>) -> Option<Context> {
+    let headers = headers?;
+    let AMQPValue::LongString(traceparent) = headers.inner().get(TRACEPARENT)? else { return None };
+    let flags = char::from(*traceparent.as_bytes().last()?).to_digit(16)?;
+    if flags & 1 == 0 {
+        return None;
+    }
+    let context = PROPAGATOR.extract_with_context(&Context::new(), &ReadHeaders(headers));
+    context.span().span_context().is_sampled().then_some(context)
+}
+
+struct MessageHeaders<'a>(&'a mut FieldTable);
+
+impl Injector for MessageHeaders<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        // An empty `tracestate` says nothing.
+        if !value.is_empty() {
+            self.0.insert(key.into(), AMQPValue::LongString(value.into()));
+        }
+    }
+}
+
+struct ReadHeaders<'a>(&'a FieldTable);
+
+impl Extractor for ReadHeaders<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match self.0.inner().get(key)? {
+            AMQPValue::LongString(value) => std::str::from_utf8(value.as_bytes()).ok(),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.inner().keys().map(ShortString::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
+
+    use super::*;
+
+    fn remote(flags: TraceFlags) -> Context {
+        let state = TraceState::from_key_value([("shop", "7")]).unwrap();
+        Context::new().with_remote_span_context(SpanContext::new(
+            TraceId::from(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
+            SpanId::from(0x00f0_67aa_0ba9_02b7),
+            flags,
+            true,
+            state,
+        ))
+    }
+
+    #[test]
+    fn a_context_survives_its_message() {
+        let sent = remote(TraceFlags::SAMPLED);
+
+        let received = extract_sampled(Some(&message_headers(&sent))).unwrap();
+
+        assert_eq!(received.span().span_context(), sent.span().span_context());
+        assert_eq!(
+            traceparent(received.span().span_context()),
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        );
+    }
+
+    #[test]
+    fn what_is_not_sampled_is_not_read() {
+        assert!(extract_sampled(Some(&message_headers(&remote(TraceFlags::default())))).is_none());
+        assert!(extract_sampled(Some(&FieldTable::default())).is_none());
+        assert!(extract_sampled(None).is_none());
+
+        let mut broken = FieldTable::default();
+        broken.insert(TRACEPARENT.into(), AMQPValue::LongString("nonsense-01".into()));
+        assert!(extract_sampled(Some(&broken)).is_none());
+    }
+
+    #[test]
+    fn a_context_that_is_not_recorded_has_an_id_all_the_same() {
+        let context = start_silent(&Context::new());
+
+        assert!(context.span().span_context().is_valid());
+        assert!(!is_recorded(&context));
+    }
+}

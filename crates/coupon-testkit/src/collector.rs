@@ -1,0 +1,159 @@
+//! A collector of spans: a real OTLP receiver over gRPC, in the test's process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use crate::wait::eventually;
+
+/// A span as it arrived.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// `service.name` of its sender.
+    pub service: String,
+    /// Its trace.
+    pub trace_id: String,
+    /// Itself.
+    pub id: String,
+    /// Its parent; empty for a root.
+    pub parent_id: String,
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: SpanKind,
+    /// Its attributes, all as text.
+    pub attributes: BTreeMap<String, String>,
+    /// The traces and spans that it is linked to.
+    pub links: Vec<(String, String)>,
+    /// Whether it failed.
+    pub is_error: bool,
+    /// When it began and ended, in nanoseconds since the Unix epoch.
+    pub time: (u64, u64),
+}
+
+impl Span {
+    /// An attribute; empty if there is none.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> &str {
+        self.attributes.get(name).map(String::as_str).unwrap_or_default()
+    }
+}
+
+/// A collector that is up for as long as the test's runtime.
+pub struct Collector {
+    url: String,
+    spans: Received,
+}
+
+#[derive(Clone, Default)]
+struct Received(Arc<Mutex<Vec<Span>>>);
+
+impl Collector {
+    /// On a free port.
+    ///
+    /// # Panics
+    /// No port can be had.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let spans = Received::default();
+        let service = TraceServiceServer::new(spans.clone());
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
+        Self { url, spans }
+    }
+
+    /// For `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Every span that has arrived.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        self.spans.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The spans of a trace, in order of their beginning.
+    #[must_use]
+    pub fn trace(&self, trace_id: &str) -> Vec<Span> {
+        let mut spans: Vec<Span> = self.spans().into_iter().filter(|span| span.trace_id == trace_id).collect();
+        spans.sort_by_key(|span| span.time);
+        spans
+    }
+
+    /// The spans of a trace, once one of this name is among them.
+    ///
+    /// # Panics
+    /// It never comes.
+    pub async fn trace_with(&self, trace_id: &str, name: &str) -> Vec<Span> {
+        eventually(&format!("the span '{name}' of trace {trace_id} arrives"), async || {
+            self.trace(trace_id).iter().any(|span| span.name == name)
+        })
+        .await;
+        self.trace(trace_id)
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Received {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut received = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for resource in request.into_inner().resource_spans {
+            let sender = attributes(resource.resource.map(|resource| resource.attributes).unwrap_or_default());
+            let service = sender.get("service.name").cloned().unwrap_or_default();
+            let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            received.extend(spans.map(|span| read(&service, span)));
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+fn read(service: &str, span: opentelemetry_proto::tonic::trace::v1::Span) -> Span {
+    let is_error = span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error);
+    Span {
+        service: service.to_owned(),
+        kind: span.kind(),
+        trace_id: hex(&span.trace_id),
+        id: hex(&span.span_id),
+        parent_id: hex(&span.parent_span_id),
+        name: span.name,
+        attributes: attributes(span.attributes),
+        links: span.links.iter().map(|link| (hex(&link.trace_id), hex(&link.span_id))).collect(),
+        is_error,
+        time: (span.start_time_unix_nano, span.end_time_unix_nano),
+    }
+}
+
+fn attributes(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
+    let text = |value: Option<Value>| match value {
+        Some(Value::StringValue(text)) => text,
+        Some(Value::BoolValue(is_so)) => is_so.to_string(),
+        Some(Value::IntValue(number)) => number.to_string(),
+        Some(Value::DoubleValue(number)) => number.to_string(),
+        other => format!("{other:?}"),
+    };
+    let attributes = attributes.into_iter();
+    attributes.map(|attribute| (attribute.key, text(attribute.value.and_then(|value| value.value)))).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,146 @@
+//! `/metrics`. Goal: what happened can be read off every service. Method: the services as programs, the text as
+//! Prometheus reads it, and the document that lists it all.
+
+use std::collections::BTreeSet;
+
+use coupon_core::{CampaignId, Outcome};
+use coupon_testkit::{Api, eventually};
+
+use crate::programs::{consumer, producer, skiplock};
+use crate::system::audited;
+
+const DOCUMENT: &str = include_str!("../../../../docs/TELEMETRY.md");
+
+/// An account that no other number looks like.
+const ACCOUNT: u64 = 918_273_645;
+
+const NO_SPANS: &[(&str, &str)] = &[("OTEL_SDK_DISABLED", "true")];
+
+/// A sample's value; nothing if it is not there.
+fn value(metrics: &str, sample: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
+}
+
+async fn metrics(api: &Api) -> String {
+    let answer = api.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"), "{answer:?}");
+    answer.text
+}
+
+fn has(metrics: &str, samples: &[(&str, f64)]) {
+    for (sample, wanted) in samples {
+        assert_eq!(value(metrics, sample), Some(*wanted), "{sample} in:\n{metrics}");
+    }
+}
+
+/// Names of metrics, without the endings of a histogram's samples.
+fn names(metrics: &str) -> BTreeSet<String> {
+    metrics.lines().filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned())).collect()
+}
+
+fn are_described(metrics: &str) {
+    for name in names(metrics) {
+        assert!(metrics.contains(&format!("# HELP {name} ")), "{name} has no description");
+        assert!(DOCUMENT.contains(&format!("`{name}`")), "docs/TELEMETRY.md does not list {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_way_counts_what_it_does() {
+    coupon_testkit::run(async |space| {
+        let space = &*space;
+        space.queues.declare().await;
+        let campaign = space.campaign(2).await;
+        let (_producer, api) = producer(space, NO_SPANS).await;
+        let consumer = consumer(space, NO_SPANS).await;
+        for account in 1..=3 {
+            assert_eq!(api.post_claim(campaign, account).await.status, 202);
+        }
+        for account in 1..=3 {
+            api.get(&format!("/v1/campaigns/{campaign}/claims/{account}?wait=30s")).await;
+        }
+        eventually("the API knows that it is sold out", async || api.post_claim(campaign, 9).await.status == 409).await;
+        space.queues.publish(lapin::BasicProperties::default(), b"garbage").await;
+        assert_eq!(api.post_claim(CampaignId(999), 1).await.status, 404);
+
+        let admin = space.api(consumer.address());
+        eventually("the consumer has counted all", async || {
+            let metrics = metrics(&admin).await;
+            value(&metrics, "coupon_dead_letters_total") == Some(1.0)
+                && value(&metrics, "coupon_claims_total{outcome=\"sold_out\"}") == Some(1.0)
+        })
+        .await;
+        let (producer, consumer) = (metrics(&api).await, metrics(&admin).await);
+        has(
+            &producer,
+            &[
+                ("coupon_claims_total{outcome=\"accepted\"}", 3.0),
+                ("coupon_claims_total{outcome=\"campaign_not_found\"}", 1.0),
+                ("coupon_publisher_confirms_total{result=\"ack\"}", 3.0),
+                ("coupon_claims_in_flight", 0.0),
+                ("coupon_campaign_coupons{campaign=\"1\"}", 2.0),
+                ("coupon_campaign_free_coupons{campaign=\"1\"}", 0.0),
+                ("coupon_build_info{service=\"producer-api\",version=\"0.1.0\"}", 1.0),
+            ],
+        );
+        let request = "http_server_request_duration_seconds_count{http_request_method=\"POST\",\
+                       http_route=\"/v1/campaigns/{campaign_id}/claims\",http_response_status_code=\"202\"}";
+        assert_eq!(value(&producer, request), Some(3.0), "{producer}");
+        has(&consumer, &[("coupon_claims_total{outcome=\"issued\"}", 2.0), ("coupon_queue_time_seconds_count", 3.0)]);
+        for step in ["lookup", "reserve", "refill lock", "refill", "persist", "record", "ack"] {
+            let count = value(&consumer, &format!("coupon_step_duration_seconds_count{{step=\"{step}\"}}"));
+            assert!(count.is_some_and(|count| count >= 1.0), "{step} in:\n{consumer}");
+        }
+        assert!(value(&consumer, "coupon_mysql_connections{state=\"idle\"}").is_some());
+        assert!(value(&consumer, "process_resident_memory_bytes").is_some_and(|bytes| bytes > 0.0));
+        are_described(&producer);
+        are_described(&consumer);
+        space.queues.take_dead_letters().await;
+        space.audit().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_skiplock_way_counts_what_it_does() {
+    audited(async |space| {
+        let campaign = space.campaign(1).await;
+        let (_service, api) = skiplock(space, NO_SPANS).await;
+        assert!(matches!(api.post_claim(campaign, ACCOUNT).await.outcome(), Outcome::Issued { .. }));
+        assert_eq!(api.post_claim(campaign, ACCOUNT).await.status, 200);
+        assert_eq!(api.post_claim(campaign, 2).await.status, 409);
+
+        let metrics = metrics(&api).await;
+
+        has(
+            &metrics,
+            &[
+                ("coupon_claims_total{outcome=\"issued\"}", 1.0),
+                ("coupon_claims_total{outcome=\"held\"}", 1.0),
+                ("coupon_claims_total{outcome=\"sold_out\"}", 1.0),
+                ("coupon_claims_in_flight", 0.0),
+                ("http_server_active_requests", 1.0),
+            ],
+        );
+        assert!(value(&metrics, "coupon_group_claims_count").is_some_and(|groups| groups >= 1.0), "{metrics}");
+        assert!(!metrics.contains(&ACCOUNT.to_string()), "accounts are no business of metrics: {metrics}");
+        are_described(&metrics);
+    })
+    .await;
+}
+
+#[test]
+fn the_dashboard_and_the_rules_ask_for_what_is_there() {
+    let dashboard = include_str!("../../../../deploy/grafana/dashboards/coupons.json");
+    let asked: BTreeSet<&str> = dashboard
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("coupon_") || word.starts_with("http_server_"))
+        .collect();
+
+    assert!(asked.len() > 8, "{asked:?}");
+    for name in asked {
+        let name = ["_bucket", "_count", "_sum"].iter().fold(name, |name, end| name.strip_suffix(end).unwrap_or(name));
+        assert!(DOCUMENT.contains(&format!("`{name}`")), "the dashboard asks for {name}, which is not listed");
+    }
+}

@@ -1,0 +1,56 @@
+//! The services as programs of their own, for tests of what only a whole process has: its environment, its metrics, its
+//! last words.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use clap::CommandFactory;
+use coupon_testkit::program::Running;
+use coupon_testkit::{Api, Collector, TestSpace};
+
+/// Where cargo has put the programs. It is asked to build them first, for a test must not run those of yesterday.
+static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let programs = ["producer-api", "queue-consumer", "skiplock-api"].map(|program| ["--package", program]);
+    let built = Command::new(env!("CARGO")).args(["build", "--locked", "--quiet"]).args(programs.concat()).status();
+    assert!(built.unwrap().success(), "the programs were not built");
+    // This test is in target/debug/deps.
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
+});
+
+/// Starts a service of this space, with variables of a test's own.
+pub async fn start<T: CommandFactory>(space: &TestSpace, program: &str, environment: &[(&str, &str)]) -> Running {
+    let path = PROGRAMS.join(program);
+    let environment: Vec<(&str, String)> =
+        environment.iter().map(|(name, value)| (*name, String::from(*value))).collect();
+    Running::start(path.to_str().unwrap(), &space.arguments::<T>(&[]), &environment).await
+}
+
+/// The variables of a service whose spans go to this collector.
+pub fn traced(collector: &Collector) -> Vec<(&'static str, &str)> {
+    vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("LOG_FORMAT", "json"),
+        ("LOG", "info"),
+    ]
+}
+
+/// A producer-api and its client.
+pub async fn producer(space: &TestSpace, environment: &[(&str, &str)]) -> (Running, Api) {
+    let running = start::<producer_api::Settings>(space, "producer-api", environment).await;
+    let api = space.api(running.address());
+    (running, api)
+}
+
+/// A queue-consumer.
+pub async fn consumer(space: &TestSpace, environment: &[(&str, &str)]) -> Running {
+    start::<queue_consumer::Settings>(space, "queue-consumer", environment).await
+}
+
+/// A skiplock-api and its client.
+pub async fn skiplock(space: &TestSpace, environment: &[(&str, &str)]) -> (Running, Api) {
+    let running = start::<skiplock_api::Settings>(space, "skiplock-api", environment).await;
+    let api = space.api(running.address());
+    (running, api)
+}

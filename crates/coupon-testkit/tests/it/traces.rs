@@ -1,0 +1,378 @@
+//! One claim, one trace. Goal: whoever has a trace id finds the claim's whole story, and tracing never costs a claim.
+//! Method: the services as programs, configured by `OTEL_*` alone, and a real OTLP receiver in this process.
+
+use coupon_core::{CampaignId, Outcome};
+use coupon_testkit::{Answer, Api, Collector, Span, TestSpace, eventually};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use reqwest::Method;
+
+use crate::programs::{consumer, producer, skiplock, traced};
+use crate::system::{audited, claim};
+
+const CALLER: &str = "00f067aa0ba902b7";
+const POST: &str = "POST /v1/campaigns/{campaign_id}/claims";
+
+/// A trace id of this test's own.
+fn trace_id(n: u64) -> String {
+    format!("4bf92f3577b34da6{n:016x}")
+}
+
+/// A claim that its caller traces, or not.
+async fn post(api: &Api, campaign: CampaignId, account: u64, trace_id: &str, flags: &str) -> Answer {
+    let request = api.request(Method::POST, &format!("/v1/campaigns/{campaign}/claims"));
+    let request = request
+        .header("content-type", "application/json")
+        .header("traceparent", format!("00-{trace_id}-{CALLER}-{flags}"))
+        .body(format!("{{\"account_id\": {account}}}"));
+    api.send(request).await
+}
+
+/// Waits for the outcome of a claim.
+async fn outcome(api: &Api, campaign: CampaignId, account: u64) -> Outcome {
+    api.get(&format!("/v1/campaigns/{campaign}/claims/{account}?wait=30s")).await.outcome()
+}
+
+fn one<'a>(trace: &'a [Span], name: &str) -> &'a Span {
+    let named: Vec<&Span> = trace.iter().filter(|span| span.name == name).collect();
+    assert_eq!(named.len(), 1, "one '{name}' in {trace:#?}");
+    named[0]
+}
+
+fn is_within(inner: &Span, outer: &Span) -> bool {
+    outer.time.0 <= inner.time.0 && inner.time.1 <= outer.time.1
+}
+
+fn process(space: &TestSpace) -> String {
+    format!("process {}.claims", space.name())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement() {
+    audited(async |space| {
+        let collector = Collector::start().await;
+        let campaign = space.campaign(10).await;
+        let (_producer, api) = producer(space, &traced(&collector)).await;
+        let _consumer = consumer(space, &traced(&collector)).await;
+
+        let answer = post(&api, campaign, 42, &trace_id(1), "01").await;
+
+        assert_eq!(answer.status, 202, "{answer:?}");
+        assert!(matches!(outcome(&api, campaign, 42).await, Outcome::Issued { .. }));
+        let process = process(space);
+        collector.trace_with(&trace_id(1), &process).await;
+        let trace = collector.trace_with(&trace_id(1), POST).await;
+        let server = one(&trace, POST);
+        let publish = one(&trace, &format!("publish {}.claims", space.name()));
+        let process = one(&trace, &process);
+        assert_eq!(answer.header("traceparent"), format!("00-{}-{}-01", trace_id(1), server.id));
+        for (span, service, kind, parent) in [
+            (server, "producer-api", SpanKind::Server, CALLER),
+            (publish, "producer-api", SpanKind::Producer, &server.id),
+            (process, "queue-consumer", SpanKind::Consumer, &publish.id),
+        ] {
+            assert_eq!(
+                (span.service.as_str(), span.kind, span.parent_id.as_str()),
+                (service, kind, parent),
+                "{span:?}"
+            );
+        }
+        assert_eq!(server.attribute("http.response.status_code"), "202");
+        assert_eq!(server.attribute("http.route"), "/v1/campaigns/{campaign_id}/claims");
+        assert_eq!(publish.attribute("messaging.system"), "rabbitmq");
+        assert_eq!(publish.attribute("messaging.destination.name"), format!("{}.claims", space.name()));
+        assert!(is_within(publish, server));
+        assert_eq!(process.attribute("coupon.batch.size"), "1");
+        assert_eq!(process.attribute("coupon.outcome"), "issued");
+        assert_eq!(process.attribute("coupon.redelivered"), "false");
+        assert!(process.attribute("coupon.queue.time").parse::<f64>().unwrap() < 60.0);
+
+        for (name, system) in [
+            ("lookup", "mysql"),
+            ("refill", "mysql"),
+            ("persist", "mysql"),
+            ("record", "redis"),
+            ("refill lock", "redis"),
+        ] {
+            let step = one(&trace, name);
+            assert_eq!((step.parent_id.as_str(), step.kind), (process.id.as_str(), SpanKind::Client), "{step:?}");
+            assert_eq!(step.attribute("db.system.name"), system);
+            assert!(is_within(step, process), "{step:?} within {process:?}");
+        }
+        // Once on the empty list, once after the refill.
+        assert_eq!(trace.iter().filter(|span| span.name == "reserve").count(), 2);
+        assert!(one(&trace, "persist").attribute("db.query.text").contains("CASE id WHEN ? THEN ? END"));
+        assert_eq!(one(&trace, "ack").attribute("messaging.operation.type"), "settle");
+
+        // The batch has a trace of its own, linked both ways.
+        let (batch_trace, batch) = process.links[0].clone();
+        let batch_name = format!("process batch {}.claims", space.name());
+        let batch_spans = collector.trace_with(&batch_trace, &batch_name).await;
+        let batch_span = one(&batch_spans, &batch_name);
+        assert_eq!((batch_span.id.clone(), batch_span.parent_id.as_str()), (batch, ""));
+        assert_eq!(batch_span.links, [(trace_id(1), process.id.clone())]);
+        for name in ["lookup", "refill lock", "refill", "persist", "record", "ack"] {
+            assert_eq!(one(&batch_spans, name).parent_id, batch_span.id);
+            assert_eq!(one(&batch_spans, name).time, one(&trace, name).time, "the batch's true times");
+        }
+        for span in trace.iter().chain(&batch_spans) {
+            assert!(span.attributes.values().all(|value| value != "42"), "no account in {span:?}");
+            assert!(!span.is_error, "{span:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_skiplock_way_is_one_trace_from_the_request_to_the_statements() {
+    audited(async |space| {
+        let campaign = space.campaign(10).await;
+        for (n, strategy) in [(1, "coalesced"), (2, "select-update")] {
+            let collector = Collector::start().await;
+            let (_service, api) = skiplock(space, &[traced(&collector), vec![("STRATEGY", strategy)]].concat()).await;
+
+            let answer = post(&api, campaign, n, &trace_id(n), "01").await;
+
+            assert_eq!(answer.status, 201, "{answer:?}");
+            let trace = collector.trace_with(&trace_id(n), POST).await;
+            let (server, claim) = (one(&trace, POST), one(&trace, "claim"));
+            assert_eq!((server.service.as_str(), server.parent_id.as_str()), ("skiplock-api", CALLER));
+            assert_eq!((&claim.parent_id, claim.kind), (&server.id, SpanKind::Internal));
+            assert_eq!(claim.attribute("coupon.strategy"), strategy);
+            assert_eq!(claim.attribute("coupon.group.size"), "1");
+            assert!(claim.attribute("coupon.group.wait").parse::<f64>().unwrap() < 60.0);
+            assert_eq!(server.attribute("coupon.outcome"), "issued");
+            for name in ["wait for connection", "START TRANSACTION", "SELECT coupon", "UPDATE coupon", "COMMIT"] {
+                let step = one(&trace, name);
+                assert_eq!(step.parent_id, claim.id, "{step:?}");
+                assert!(is_within(step, claim), "{step:?} within {claim:?}");
+            }
+            let text = one(&trace, "SELECT coupon").attribute("db.query.text");
+            assert!(text.ends_with("LIMIT ? FOR UPDATE SKIP LOCKED"), "{text}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans() {
+    audited(async |space| {
+        let collector = Collector::start().await;
+        let campaign = space.campaign(1).await;
+        let (_producer, api) = producer(space, &traced(&collector)).await;
+        let _consumer = consumer(space, &traced(&collector)).await;
+
+        let silent = post(&api, campaign, 1, &trace_id(1), "00").await;
+        assert!(matches!(outcome(&api, campaign, 1).await, Outcome::Issued { .. }));
+        let refused = post(&api, CampaignId(999), 2, &trace_id(2), "00").await;
+        // Of the same batches of spans as those of the silent one, had it any.
+        post(&api, campaign, 3, &trace_id(3), "01").await;
+        outcome(&api, campaign, 3).await;
+
+        assert!(silent.header("traceparent").starts_with(&format!("00-{}-", trace_id(1))), "{silent:?}");
+        assert!(silent.header("traceparent").ends_with("-00"), "{silent:?}");
+        assert_eq!(refused.json["trace_id"], trace_id(2));
+        collector.trace_with(&trace_id(3), &process(space)).await;
+        assert_eq!(collector.trace(&trace_id(1)).len(), 0);
+        assert_eq!(collector.trace(&trace_id(2)).len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_sampled_claim_of_a_batch_tells_of_it() {
+    audited(async |space| {
+        let collector = Collector::start().await;
+        let campaign = space.campaign(4).await;
+        let _consumer = consumer(space, &traced(&collector)).await;
+        // While the consumer waits with a batch of one, the others gather behind it.
+        let locked = space.lock_tables().await;
+        space.queues.publish_claim(&claim(campaign, 9)).await;
+        eventually("the consumer asks MySQL", async || !space.running("SELECT campaign_id").await.is_empty()).await;
+        for account in 1..=4 {
+            let flags = if account % 2 == 0 { TraceFlags::SAMPLED } else { TraceFlags::default() };
+            space.queues.publish_claim_of(&remote(account, flags), &claim(campaign, account)).await;
+        }
+        eventually("they are with the consumer", async || space.queues.waiting().await == 0).await;
+        locked.disconnect().await.unwrap();
+
+        let process = process(space);
+        let traces =
+            [collector.trace_with(&trace_id(2), &process).await, collector.trace_with(&trace_id(4), &process).await];
+        let spans = [one(&traces[0], &process), one(&traces[1], &process)];
+        assert_eq!(spans[0].time.0, spans[1].time.0, "both begin when the batch was taken");
+        assert_eq!(spans[0].links, spans[1].links, "both are linked to the one batch");
+        assert_eq!(spans.map(|span| span.attribute("coupon.batch.size")), ["4", "4"]);
+        assert_eq!(spans.map(|span| span.attribute("coupon.outcome")), ["issued", "sold_out"]);
+        let (batch_trace, _) = spans[0].links[0].clone();
+        let batch_name = format!("process batch {}.claims", space.name());
+        let batch = collector.trace_with(&batch_trace, &batch_name).await;
+        let batch = one(&batch, &batch_name);
+        assert_eq!(batch.links.len(), 2);
+        assert_eq!(batch.attribute("messaging.batch.message_count"), "4");
+        assert!(
+            collector
+                .spans()
+                .iter()
+                .all(|span| [trace_id(2), trace_id(4), batch_trace.clone()].contains(&span.trace_id))
+        );
+    })
+    .await;
+}
+
+fn remote(n: u64, flags: TraceFlags) -> Context {
+    let trace = TraceId::from_hex(&trace_id(n)).unwrap();
+    let span = SpanContext::new(trace, SpanId::from(7), flags, true, TraceState::default());
+    Context::new().with_remote_span_context(span)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivered_claim_says_so_in_the_same_trace() {
+    audited(async |space| {
+        let collector = Collector::start().await;
+        let campaign = space.campaign(1).await;
+        let locked = space.lock_tables().await;
+        let mut first = consumer(space, &traced(&collector)).await;
+        space.queues.publish_claim_of(&remote(1, TraceFlags::SAMPLED), &claim(campaign, 1)).await;
+        eventually("the consumer asks MySQL", async || !space.running("SELECT campaign_id").await.is_empty()).await;
+
+        first.stop("KILL").await;
+        let second = consumer(space, &traced(&collector)).await;
+        locked.disconnect().await.unwrap();
+
+        let process = process(space);
+        let trace = collector.trace_with(&trace_id(1), &process).await;
+        let span = one(&trace, &process);
+        assert_eq!(span.attribute("coupon.redelivered"), "true");
+        assert_eq!(span.attribute("coupon.outcome"), "issued");
+        drop(second);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_no_claim_is_an_error_in_its_trace() {
+    coupon_testkit::run(async |space| {
+        space.queues.declare().await;
+        let collector = Collector::start().await;
+        let _consumer = consumer(&space, &traced(&collector)).await;
+
+        space.queues.publish(coupon_core::broker::properties(&remote(1, TraceFlags::SAMPLED)), b"garbage").await;
+
+        let process = process(&space);
+        let trace = collector.trace_with(&trace_id(1), &process).await;
+        assert!(one(&trace, &process).is_error);
+        assert_eq!(one(&trace, &process).attribute("error.type"), "fatal");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sold_out_is_no_error_and_unavailable_is_one() {
+    audited(async |space| {
+        let collector = Collector::start().await;
+        let campaign = space.campaign(1).await;
+        let (service, api) = skiplock(space, &[traced(&collector), vec![("MYSQL_DEADLINE", "200ms")]].concat()).await;
+        assert_eq!(post(&api, campaign, 1, &trace_id(1), "01").await.status, 201);
+
+        assert_eq!(post(&api, campaign, 2, &trace_id(2), "01").await.code(), "sold_out");
+
+        let server = collector.trace_with(&trace_id(2), POST).await;
+        assert_eq!(one(&server, POST).attribute("coupon.outcome"), "sold_out");
+        assert!(server.iter().all(|span| !span.is_error), "{server:?}");
+
+        let other = space.campaign(1).await;
+        api.get(&format!("/v1/campaigns/{other}")).await;
+        let locked = space.lock_tables().await;
+        let answer = post(&api, other, 3, &trace_id(3), "01").await;
+        locked.disconnect().await.unwrap();
+
+        assert!(answer.is_unavailable(), "{answer:?}");
+        assert_eq!(answer.json["trace_id"], trace_id(3));
+        let trace = collector.trace_with(&trace_id(3), POST).await;
+        for name in [POST, "claim"] {
+            let span = one(&trace, name);
+            assert!(span.is_error, "{span:?}");
+            assert_eq!(span.attribute("error.type"), "retryable", "{span:?}");
+        }
+        let log = service.log();
+        let line = log.lines().find(|line| line.contains(&trace_id(3))).unwrap_or_else(|| panic!("a line in {log}"));
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["trace_id"], trace_id(3));
+        assert_eq!(line["message"], "request answered 503");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_not_there_costs_spans_and_nothing_else() {
+    audited(async |space| {
+        let campaign = space.campaign(50).await;
+        // A port on which nobody listens.
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let url = format!("http://{gone}");
+        let environment = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
+        ];
+        let (mut service, api) = producer(space, &environment).await;
+        let mut consumer = consumer(space, &environment).await;
+
+        for account in 1..=50 {
+            assert_eq!(post(&api, campaign, account, &trace_id(account), "01").await.status, 202);
+        }
+        for account in 1..=50 {
+            assert!(matches!(outcome(&api, campaign, account).await, Outcome::Issued { .. }));
+        }
+
+        eventually("spans are counted as dropped", async || {
+            let metrics = api.get("/metrics").await.text;
+            metrics.lines().any(|line| line.starts_with("coupon_spans_dropped_total{") && !line.ends_with(" 0"))
+        })
+        .await;
+        assert_eq!(service.stop("TERM").await, Some(0), "{}", service.log());
+        assert_eq!(consumer.stop("TERM").await, Some(0), "{}", consumer.log());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_spans_are_sent_before_a_service_ends() {
+    audited(async |space| {
+        let collector = Collector::start().await;
+        let campaign = space.campaign(1).await;
+        let hourly = [traced(&collector), vec![("OTEL_BSP_SCHEDULE_DELAY", "3600000")]].concat();
+        let (mut service, api) = skiplock(space, &hourly).await;
+        post(&api, campaign, 1, &trace_id(1), "01").await;
+
+        assert_eq!(service.stop("TERM").await, Some(0));
+
+        one(&collector.trace(&trace_id(1)), POST);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_decides_what_is_sampled_and_under_which_name() {
+    audited(async |space| {
+        let collector = Collector::start().await;
+        let campaign = space.campaign(4).await;
+        for (account, own) in [
+            (1, &[("OTEL_SDK_DISABLED", "true")][..]),
+            (2, &[("OTEL_TRACES_EXPORTER", "none")]),
+            (3, &[("OTEL_TRACES_SAMPLER", "always_off")]),
+            (4, &[("OTEL_SERVICE_NAME", "shop"), ("OTEL_RESOURCE_ATTRIBUTES", "region=eu")]),
+        ] {
+            let (mut service, api) = skiplock(space, &[traced(&collector), own.to_vec()].concat()).await;
+            let answer = post(&api, campaign, account, &trace_id(account), "01").await;
+            assert!(answer.header("traceparent").contains(&trace_id(account)), "{answer:?}");
+            assert_eq!(service.stop("TERM").await, Some(0));
+        }
+
+        let services: Vec<String> = collector.spans().into_iter().map(|span| span.service).collect();
+        assert!(!services.is_empty() && services.iter().all(|service| service == "shop"), "{services:?}");
+    })
+    .await;
+}

@@ -1,0 +1,127 @@
+//! A batch in traces: one trace of its own, and a place in the trace of each sampled claim in it.
+//!
+//! Invariant: a batch without a sampled claim builds no span. The spans of the others begin when the batch was taken and
+//! end when it was acknowledged, for that is how long their claims took, whoever else was in it.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use coupon_core::telemetry::attribute::{
+    BATCH_SIZE, CAMPAIGN_ID, MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_OPERATION_NAME,
+    MESSAGING_OPERATION_TYPE, MESSAGING_RABBITMQ_MESSAGE_DELIVERY_TAG, MESSAGING_SYSTEM, OUTCOME, REDELIVERED,
+    TIME_IN_QUEUE,
+};
+use coupon_core::telemetry::span::{self, Link, SpanKind};
+use coupon_core::telemetry::timeline::Timeline;
+use coupon_core::{Claim, ClaimKey, Error, Outcome, Result};
+use lapin::message::Delivery;
+use opentelemetry::trace::{SpanBuilder, TraceContextExt as _};
+use opentelemetry::{Context, KeyValue};
+
+/// A batch under way.
+pub struct BatchTrace {
+    queue: String,
+    size: usize,
+    taken_at: SystemTime,
+    claims: Vec<(ClaimKey, Context)>,
+    batch: Option<Context>,
+}
+
+impl BatchTrace {
+    /// Of a batch of this many messages that was taken from the queue just now.
+    pub fn new(queue: &str, size: usize) -> Self {
+        Self { queue: queue.to_owned(), size, taken_at: SystemTime::now(), claims: Vec::new(), batch: None }
+    }
+
+    /// Adds a claim, if it is sampled.
+    pub fn add(&mut self, delivery: &Delivery, claim: &Claim) {
+        let Some(parent) = span::extract_sampled(delivery.properties.headers().as_ref()) else { return };
+        let time_in_queue = time_in_queue(claim, self.taken_at).as_secs_f64();
+        let builder = self.span(delivery).with_start_time(self.taken_at);
+        let context = span::start(builder, &parent);
+        span::note(&context, CAMPAIGN_ID, claim.campaign_id);
+        span::note(&context, TIME_IN_QUEUE, time_in_queue);
+        if span::is_recorded(&context) {
+            self.claims.push((claim.key(), context));
+        }
+    }
+
+    /// Tells the trace of a message, if it is sampled, that it is no claim.
+    pub fn add_poison(&self, delivery: &Delivery) {
+        let Some(parent) = span::extract_sampled(delivery.properties.headers().as_ref()) else { return };
+        let context = span::start(self.span(delivery), &parent);
+        span::end::<()>(&context, &Err(Error::Broken(String::from("no claim"))));
+    }
+
+    fn span(&self, delivery: &Delivery) -> SpanBuilder {
+        SpanBuilder::from_name(format!("process {}", self.queue)).with_kind(SpanKind::Consumer).with_attributes([
+            KeyValue::new(MESSAGING_SYSTEM, "rabbitmq"),
+            KeyValue::new(MESSAGING_OPERATION_NAME, "process"),
+            KeyValue::new(MESSAGING_OPERATION_TYPE, "process"),
+            KeyValue::new(MESSAGING_DESTINATION_NAME, self.queue.clone()),
+            KeyValue::new(
+                MESSAGING_RABBITMQ_MESSAGE_DELIVERY_TAG,
+                i64::try_from(delivery.delivery_tag).unwrap_or(i64::MAX),
+            ),
+            KeyValue::new(REDELIVERED, delivery.redelivered),
+            KeyValue::new(BATCH_SIZE, as_number(self.size)),
+        ])
+    }
+
+    /// Begins the batch's own trace, if there is a sampled claim, linked both ways, and gives the timeline of its steps.
+    pub fn begin(&mut self) -> Timeline {
+        if self.claims.is_empty() {
+            return Timeline::default();
+        }
+        let link = |(_, claim): &(ClaimKey, Context)| Link::with_context(claim.span().span_context().clone());
+        let builder = SpanBuilder::from_name(format!("process batch {}", self.queue))
+            .with_kind(SpanKind::Consumer)
+            .with_start_time(self.taken_at)
+            .with_links(self.claims.iter().map(link).collect())
+            .with_attributes([
+                KeyValue::new(MESSAGING_SYSTEM, "rabbitmq"),
+                KeyValue::new(MESSAGING_OPERATION_NAME, "process"),
+                KeyValue::new(MESSAGING_OPERATION_TYPE, "process"),
+                KeyValue::new(MESSAGING_DESTINATION_NAME, self.queue.clone()),
+                KeyValue::new(MESSAGING_BATCH_MESSAGE_COUNT, as_number(self.size)),
+            ]);
+        let batch = span::start_batch(builder);
+        for (_, claim) in &self.claims {
+            claim.span().add_link(batch.span().span_context().clone(), Vec::new());
+        }
+        self.batch = Some(batch);
+        Timeline::recorded()
+    }
+
+    /// The context of the batch: what is logged meanwhile belongs to it.
+    pub fn context(&self) -> Context {
+        self.batch.clone().unwrap_or_default()
+    }
+
+    /// Draws the steps into every trace and ends their spans.
+    pub fn end(self, timeline: &Timeline, settled: &Result<HashMap<ClaimKey, Outcome>>) {
+        for (claim, context) in &self.claims {
+            timeline.draw(context);
+            match settled.as_ref().ok().and_then(|settled| settled.get(claim)) {
+                Some(Outcome::Issued { .. }) => span::note(context, OUTCOME, "issued"),
+                Some(Outcome::SoldOut) => span::note(context, OUTCOME, "sold_out"),
+                // It goes back to the queue, and its trace goes on from there.
+                Some(Outcome::Pending) | None => {}
+            }
+            span::end(context, settled);
+        }
+        if let Some(batch) = &self.batch {
+            timeline.draw(batch);
+            span::end(batch, settled);
+        }
+    }
+}
+
+/// How long a claim has waited to be taken.
+pub fn time_in_queue(claim: &Claim, taken_at: SystemTime) -> Duration {
+    taken_at.duration_since(UNIX_EPOCH + Duration::from_millis(claim.accepted_at_ms)).unwrap_or_default()
+}
+
+fn as_number(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,31 @@
+//! The steps of a claim in MySQL, as metrics and traces name them.
+
+use coupon_core::mysql::sql;
+use coupon_core::telemetry::timeline::{Operation, Server};
+
+/// Waits for a connection of the pool.
+pub static CONNECTION: Operation = Operation { name: "wait for connection", at: Server::None };
+
+/// Opens the transaction.
+pub static BEGIN: Operation = Operation { name: "START TRANSACTION", at: Server::MysqlTransaction };
+
+/// Locks free rows that nobody else holds.
+pub static LOCK: Operation = Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FREE_COUPONS) };
+
+/// Writes the accounts into the rows.
+pub static UPDATE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::ISSUE) };
+
+/// Writes one account into one row.
+pub static UPDATE_ONE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::ISSUE_ONE) };
+
+/// Makes it last.
+pub static COMMIT: Operation = Operation { name: "COMMIT", at: Server::MysqlTransaction };
+
+/// Gives locks back.
+pub static ROLLBACK: Operation = Operation { name: "ROLLBACK", at: Server::MysqlTransaction };
+
+/// Is a row free, locked or not?
+pub static FREE: Operation = Operation { name: "SELECT coupon free", at: Server::Mysql("SELECT", sql::FREE_COUPONS) };
+
+/// Which of the accounts hold a coupon?
+pub static HELD: Operation = Operation { name: "SELECT coupon held", at: Server::Mysql("SELECT", sql::COUPONS_OF) };
