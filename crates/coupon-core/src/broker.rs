@@ -1,4 +1,4 @@
-//! RabbitMQ as both of its users see it: the queue, its limits, and the message that carries a claim.
+//! RabbitMQ as both of its users see it: the queue, its limits, and the message that carries claims.
 //!
 //! Invariants: the queue is a quorum queue, so a confirmed claim is on disk; it refuses new claims when full instead of
 //! dropping the oldest; a message that cannot be handled goes to the dead-letter queue, at least once, never away.
@@ -21,7 +21,10 @@ use crate::telemetry::span;
 const DELIVERY_LIMIT: i64 = 100;
 
 /// Says what the body of a message is, so that a consumer can tell an older form from a newer one.
-const MESSAGE_TYPE: &str = "claim.v1";
+const MESSAGE_TYPE: &str = "claims.v1";
+
+/// Claims in one message, whoever sends it: what a consumer takes is bounded by this times its prefetch.
+pub const CLAIMS_PER_MESSAGE_MAX: usize = 500;
 
 /// AMQP's number for a message that is written to disk.
 const PERSISTENT: u8 = 2;
@@ -94,35 +97,40 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-/// The body of a claim's message.
+/// The body of a message: claims that arrived together.
 ///
 /// # Errors
 /// None in practice: a claim is three numbers.
-pub fn encode(claim: &Claim) -> Result<Vec<u8>> {
-    serde_json::to_vec(claim).map_err(|error| Error::Broken(format!("cannot encode a claim: {error}")))
+pub fn encode(claims: &[Claim]) -> Result<Vec<u8>> {
+    serde_json::to_vec(claims).map_err(|error| Error::Broken(format!("cannot encode claims: {error}")))
 }
 
-/// The properties of a claim's message, which carries the context of its trace on.
+/// The properties of a message, which carries the context of each of its claims on, in their order.
 #[must_use]
-pub fn properties(context: &Context) -> AMQPProperties {
+pub fn properties<'a>(contexts: impl Iterator<Item = &'a Context>) -> AMQPProperties {
     BasicProperties::default()
-        .with_headers(span::message_headers(context))
+        .with_headers(span::message_headers(contexts))
         .with_content_type("application/json".into())
         .with_type(MESSAGE_TYPE.into())
         .with_delivery_mode(PERSISTENT)
 }
 
-/// The claim in a message.
+/// The claims in a message.
 ///
 /// # Errors
-/// Why it is none: a poison message, which stays one however often it is delivered.
-pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Claim, String> {
+/// Why it holds none: a poison message, which stays one however often it is delivered.
+pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Vec<Claim>, String> {
     match properties.kind() {
         Some(kind) if kind.as_str() == MESSAGE_TYPE => {}
         Some(kind) => return Err(format!("its type is {kind}, not {MESSAGE_TYPE}")),
         None => return Err(format!("it has no type; {MESSAGE_TYPE} was expected")),
     }
-    serde_json::from_slice(body).map_err(|error| format!("its body is no claim: {error}"))
+    let claims: Vec<Claim> =
+        serde_json::from_slice(body).map_err(|error| format!("its body is no list of claims: {error}"))?;
+    match claims.len() {
+        1..=CLAIMS_PER_MESSAGE_MAX => Ok(claims),
+        claims => Err(format!("it holds {claims} claims; 1 to {CLAIMS_PER_MESSAGE_MAX} were expected")),
+    }
 }
 
 /// Connects to the broker under a name that its management page shows.
@@ -157,23 +165,31 @@ mod tests {
     use super::*;
     use crate::domain::{AccountId, CampaignId};
 
-    #[test]
-    fn a_claim_survives_its_message() {
-        let claim =
-            Claim { campaign_id: CampaignId(1), account_id: AccountId(u64::MAX), accepted_at_ms: 1_900_000_000_000 };
+    fn no_contexts() -> std::iter::Empty<&'static Context> {
+        std::iter::empty()
+    }
 
-        assert_eq!(decode(&properties(&Context::new()), &encode(&claim).unwrap()).unwrap(), claim);
+    #[test]
+    fn claims_survive_their_message() {
+        let claim = |account| Claim {
+            campaign_id: CampaignId(1),
+            account_id: AccountId(account),
+            accepted_at_ms: 1_900_000_000_000,
+        };
+        let claims = [claim(u64::MAX), claim(7)];
+
+        assert_eq!(decode(&properties(no_contexts()), &encode(&claims).unwrap()).unwrap(), claims);
     }
 
     #[test]
     fn a_poison_message_is_told_by_its_reason() {
-        let body = br#"{"campaign_id":1,"account_id":2,"accepted_at_ms":3}"#;
+        let body = br#"[{"campaign_id":1,"account_id":2,"accepted_at_ms":3}]"#;
+        let properties = || properties(no_contexts());
 
         assert!(decode(&BasicProperties::default(), body).unwrap_err().contains("no type"));
-        assert!(
-            decode(&properties(&Context::new()).with_type("claim.v9".into()), body).unwrap_err().contains("claim.v9")
-        );
-        assert!(decode(&properties(&Context::new()), b"{\"campaign_id\":1}").unwrap_err().contains("account_id"));
-        assert!(decode(&properties(&Context::new()), b"\xff").is_err());
+        assert!(decode(&properties().with_type("claims.v9".into()), body).unwrap_err().contains("claims.v9"));
+        assert!(decode(&properties(), b"[{\"campaign_id\":1}]").unwrap_err().contains("account_id"));
+        assert!(decode(&properties(), b"[]").unwrap_err().contains("0 claims"));
+        assert!(decode(&properties(), b"\xff").is_err());
     }
 }

@@ -231,10 +231,8 @@ fn replace(entry: &Entry, state: State) {
 fn shared(error: &Error) -> Error {
     if error.is_retryable() {
         tracing::warn!(%error, "cannot read a campaign");
-        Error::Away { what: "MySQL" }
-    } else {
-        Error::Broken(error.to_string())
     }
+    error.shared()
 }
 
 async fn keep_fresh(inner: std::sync::Weak<Inner>) {

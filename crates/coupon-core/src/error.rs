@@ -116,6 +116,22 @@ impl Error {
         }
     }
 
+    /// The same error for one of many whose work failed together; its text has been logged by then.
+    #[must_use]
+    pub fn shared(&self) -> Self {
+        match self {
+            Self::Deadline { what, limit } => Self::Deadline { what, limit: *limit },
+            Self::Full { what } => Self::Full { what },
+            Self::Away { what } => Self::Away { what },
+            Self::Held => Self::Held,
+            _ if !self.is_retryable() => Self::Broken(self.to_string()),
+            Self::Mysql(_) => Self::Away { what: "MySQL" },
+            Self::Redis(_) | Self::RedisPool(_) => Self::Away { what: "Redis" },
+            Self::Amqp(_) => Self::Away { what: "RabbitMQ" },
+            Self::Broken(text) => Self::Broken(text.clone()),
+        }
+    }
+
     /// Whether the same work may succeed if done again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -153,7 +153,7 @@ pub struct AmqpSettings {
     #[arg(long, env = "AMQP_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub amqp_deadline: Duration,
 
-    /// Claims that may wait in the queue; further ones are refused with 503.
+    /// Messages that may wait in the queue; further claims are refused with 503.
     #[arg(long, env = "QUEUE_MAX", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000), default_value_t = 10_000_000)]
     pub queue_max: u32,
 }

@@ -66,7 +66,8 @@ impl TestQueues {
 
     /// As [`Self::publish_claim`], of a trace.
     pub async fn publish_claim_of(&self, trace: &Context, claim: &Claim) {
-        self.publish(broker::properties(trace), &broker::encode(claim).expect("a body")).await;
+        let body = broker::encode(std::slice::from_ref(claim)).expect("a body");
+        self.publish(broker::properties(std::iter::once(trace)), &body).await;
     }
 
     /// How many claims wait that no consumer holds.

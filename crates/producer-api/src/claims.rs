@@ -60,7 +60,7 @@ async fn take(
     match routes.admit(request, body).await? {
         Admitted::Claim(key) => {
             let (campaign_id, account_id) = (key.campaign_id, key.account_id);
-            publisher.publish(&Claim { campaign_id, account_id, accepted_at_ms: now_ms() }).await?;
+            publisher.publish(Claim { campaign_id, account_id, accepted_at_ms: now_ms() }).await?;
             Ok(Answer::Accepted(key))
         }
         Admitted::Held(coupon_id) => Ok(Answer::Held(coupon_id)),

@@ -1,10 +1,11 @@
 //! The queue way's HTTP side: validate a claim, publish it, answer 202 when the broker has confirmed it.
 //!
 //! ```text
-//! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish::Publisher ─> RabbitMQ
+//! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish  with others ─> channel ─> RabbitMQ
 //! GET  …/claims/{account} ─> coupon_core::claims ─> Redis, MySQL
 //! ```
 
+mod channel;
 mod claims;
 mod publish;
 mod settings;
@@ -22,7 +23,8 @@ use coupon_core::process::Running;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
-use crate::publish::{Broker, Publisher};
+use crate::channel::Broker;
+use crate::publish::Publisher;
 pub use crate::settings::Settings;
 
 /// Starts the service; it runs until `stop` and drains then.
@@ -43,7 +45,10 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
     serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {
         // Once for each actix worker: a publisher and its channel never leave their thread.
-        config.app_data(actix_web::web::Data::new(Publisher::new(broker.clone())));
+        config.app_data(actix_web::web::Data::new(Publisher::new(
+            broker.clone(),
+            usize::from(settings.claims_per_message),
+        )));
         routes.configure(config, claims::claim);
         health.routes(config);
         metrics::routes(config, &mysql, Some(&routes.campaigns));

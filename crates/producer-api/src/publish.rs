@@ -1,132 +1,62 @@
-//! Publishing claims with confirms: each actix worker has one long-lived channel, and its confirms are pipelined by the
-//! requests that wait side by side.
+//! Publishing claims: those that wait at the same moment in one actix worker share a message, and so one confirm.
 //!
-//! Invariants: a channel never leaves its thread, because lapin numbers a message and writes it in two steps, and two
-//! threads in between get each other's confirms; a message that comes back as unroutable fails every request that still
-//! waits on its channel, because lapin hands it to whichever confirm comes next.
+//! Invariants: a message takes what waits and is never held back to be filled, so a lone claim leaves at once; every
+//! claim of a message is answered as its confirm says; a claim whose client has gone is published all the same once its
+//! message is on its way, for nobody can take it back.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
-use coupon_core::broker::{self, Queues};
-use coupon_core::settings::AmqpSettings;
+use coupon_core::broker;
 use coupon_core::telemetry::attribute::{
-    CAMPAIGN_ID, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_OPERATION_NAME,
+    CAMPAIGN_ID, MESSAGE_CLAIMS, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_OPERATION_NAME,
     MESSAGING_OPERATION_TYPE, MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY, MESSAGING_SYSTEM,
 };
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::span::{self, SpanKind};
 use coupon_core::{Claim, Error, Result};
-use deadpool_lapin::{Config, Pool, PoolConfig, Runtime};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation, ConnectionStatus};
 use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Context, KeyValue};
-use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::oneshot;
 
-/// Confirms awaited on one channel: each confirm of many costs lapin a walk over all that are open.
-const IN_FLIGHT_MAX: usize = 512;
+use crate::channel::{Broker, WorkerChannel};
 
-/// After a channel could not be opened, requests fail at once for this long instead of queueing up to try.
-const REOPEN_AFTER: Duration = Duration::from_millis(250);
+/// Messages of one worker on their way to their confirms. With more, messages get smaller and the broker busier; with
+/// one, a claim may wait for a whole confirm before its message leaves. See docs/PERFORMANCE.md.
+const MESSAGES_IN_FLIGHT: usize = 4;
 
-const QUEUE_GONE: Error = Error::Away { what: "the queue" };
-
-/// The way to the broker: one connection for the process, shared by the channels of its workers.
-///
-/// A pool is right for the connection: it hands out the living one and replaces a dead one. It would be wrong for
-/// publishing itself, where opening a channel for each message costs two round trips more.
-#[derive(Clone)]
-pub struct Broker {
-    pool: Pool,
-    queues: Queues,
-    deadline: Duration,
-    runtime: Handle,
-}
-
-impl Broker {
-    /// On the current runtime; connects when first used.
-    pub fn new(settings: &AmqpSettings, queues: Queues) -> anyhow::Result<Self> {
-        let mut config = Config { url: Some(settings.amqp_url.reveal().to_owned()), ..Config::default() };
-        config.pool = Some(PoolConfig::new(1));
-        let pool = config
-            .builder(|| broker::connection_properties("producer-api"), Runtime::Tokio1)?
-            .create_timeout(Some(settings.amqp_deadline))
-            .wait_timeout(Some(settings.amqp_deadline))
-            .build()?;
-        Ok(Self { pool, queues, deadline: settings.amqp_deadline, runtime: Handle::current() })
-    }
-
-    /// Whether the broker takes claims. It only looks at the connection, so that it never delays publishing.
-    pub async fn ping(&self) -> Result<()> {
-        let this = self.clone();
-        self.on_runtime(async move { accepts(this.connection().await?.status()) }).await
-    }
-
-    /// A channel in confirm mode, with the queues there to publish to.
-    async fn open_channel(&self) -> Result<ConfirmChannel> {
-        let this = self.clone();
-        let (channel, connection) = self
-            .on_runtime(async move {
-                let connection = this.connection().await?;
-                this.queues.declare(&connection).await?;
-                let channel = connection.create_channel().await?;
-                channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                Ok((channel, connection.status().clone()))
-            })
-            .await?;
-        Ok(ConfirmChannel { channel, connection, returned: Cell::new(false), open: Cell::new(0) })
-    }
-
-    async fn connection(&self) -> Result<deadpool_lapin::Connection> {
-        self.pool.get().await.map_err(|error| match error {
-            deadpool_lapin::PoolError::Backend(error) => Error::Amqp(error),
-            _ => Error::Deadline { what: "connecting to RabbitMQ", limit: self.deadline },
-        })
-    }
-
-    /// The connection belongs to the service's runtime, which outlives the workers'.
-    async fn on_runtime<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        // Less than a request waits, so that it is this that fails first and tells those behind it.
-        let work = broker::within(self.deadline / 2, "RabbitMQ", work);
-        self.runtime.spawn(work).await.unwrap_or_else(|error| Err(Error::Broken(format!("RabbitMQ task: {error}"))))
-    }
-}
+/// Claims that wait in one worker for a message; further ones are refused.
+const WAITING_MAX: usize = 16_384;
 
 /// Publishes the claims of one actix worker.
 pub struct Publisher {
-    broker: Broker,
-    channel: RefCell<Option<Rc<ConfirmChannel>>>,
-    opening: Mutex<Option<Instant>>,
-    in_flight: Semaphore,
+    line: Rc<Line>,
 }
 
-struct ConfirmChannel {
-    channel: Channel,
-    connection: ConnectionStatus,
-    /// A message came back: whose, lapin does not tell.
-    returned: Cell<bool>,
-    /// Confirms begun and not ended: those awaited, and those given up by a deadline or with their client, which lapin
-    /// keeps for as long as the channel lives.
-    open: Cell<usize>,
+struct Line {
+    channel: WorkerChannel,
+    claims_per_message: usize,
+    waiting: RefCell<VecDeque<Waiting>>,
+    senders: Cell<usize>,
 }
 
-/// A broker that is short of memory or disk blocks its publishers, and what they send then piles up in lapin.
-fn accepts(connection: &ConnectionStatus) -> Result<()> {
-    if connection.connected() && !connection.blocked() { Ok(()) } else { Err(Error::Away { what: "RabbitMQ" }) }
+struct Waiting {
+    claim: Claim,
+    context: Context,
+    answer: oneshot::Sender<Result<()>>,
 }
 
 impl Publisher {
     /// For the worker of the current thread.
-    pub fn new(broker: Broker) -> Self {
-        Self {
-            broker,
-            channel: RefCell::new(None),
-            opening: Mutex::new(None),
-            in_flight: Semaphore::new(IN_FLIGHT_MAX),
-        }
+    pub fn new(broker: Broker, claims_per_message: usize) -> Self {
+        let line = Line {
+            channel: WorkerChannel::new(broker),
+            claims_per_message,
+            waiting: RefCell::default(),
+            senders: Cell::new(0),
+        };
+        Self { line: Rc::new(line) }
     }
 
     /// Publishes a claim and returns when it is safe on the broker's disk.
@@ -134,11 +64,10 @@ impl Publisher {
     /// # Errors
     /// The broker is away, refuses (its queue is full), or does not confirm within the deadline. The claim may have
     /// arrived all the same, which does no harm: processing is idempotent.
-    pub async fn publish(&self, claim: &Claim) -> Result<()> {
-        let body = broker::encode(claim)?;
+    pub async fn publish(&self, claim: Claim) -> Result<()> {
         let _in_flight = metrics::InFlight::claims(1);
-        let context = span::start_child(|| self.span(claim, &body));
-        let published = self.publish_within(&body, &context).await;
+        let context = span::start_child(|| self.span(&claim));
+        let published = self.wait_for_confirm(claim, context.clone()).await;
         span::end(&context, &published);
         metrics::confirm(match &published {
             Ok(()) => "ack",
@@ -148,90 +77,98 @@ impl Publisher {
         published
     }
 
-    /// The span of a publish; it ends with the confirm.
-    fn span(&self, claim: &Claim, body: &[u8]) -> SpanBuilder {
-        let queue = self.broker.queues.claims.as_str();
+    /// The span of a publish: from the line to the confirm.
+    fn span(&self, claim: &Claim) -> SpanBuilder {
+        let queue = self.line.channel.queue();
         SpanBuilder::from_name(format!("publish {queue}")).with_kind(SpanKind::Producer).with_attributes([
             KeyValue::new(MESSAGING_SYSTEM, "rabbitmq"),
             KeyValue::new(MESSAGING_OPERATION_NAME, "publish"),
             KeyValue::new(MESSAGING_OPERATION_TYPE, "send"),
             KeyValue::new(MESSAGING_DESTINATION_NAME, queue.to_owned()),
             KeyValue::new(MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY, queue.to_owned()),
-            KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, i64::try_from(body.len()).unwrap_or(i64::MAX)),
-            KeyValue::new(CAMPAIGN_ID, claim.campaign_id.to_string()),
+            KeyValue::new(CAMPAIGN_ID, claim.campaign_id),
         ])
     }
 
-    async fn publish_within(&self, body: &[u8], context: &Context) -> Result<()> {
-        broker::within(self.broker.deadline, "a publisher confirm", async {
-            let _permit = self.in_flight.acquire().await;
-            let channel = self.channel().await?;
-            let published = channel.publish(&self.broker.queues, body, context).await;
-            if channel.returned.get() {
-                // The queue is made again only after its consumers were told of its end: made sooner, a quorum queue of
-                // RabbitMQ 3.10 may confirm claims that no consumer ever gets.
-                *self.opening.lock().await = Some(Instant::now());
-            }
-            published
+    async fn wait_for_confirm(&self, claim: Claim, context: Context) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.line.add(Waiting { claim, context, answer })?;
+        if self.line.senders.get() < MESSAGES_IN_FLIGHT {
+            // A task of the worker's own: a client who hangs up must not take the claims of others along.
+            actix_web::rt::spawn(send_all(Sender::new(Rc::clone(&self.line))));
+        }
+        let deadline = self.line.channel.deadline();
+        broker::within(deadline, "a publisher confirm", async {
+            answered.await.unwrap_or_else(|_| Err(Error::Broken(String::from("a message ended without an answer"))))
         })
         .await
     }
+}
 
-    /// The channel, opened anew by the first request that finds it unusable.
-    async fn channel(&self) -> Result<Rc<ConfirmChannel>> {
-        if let Some(channel) = self.usable() {
-            return Ok(channel);
+impl Line {
+    fn add(&self, claim: Waiting) -> Result<()> {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= WAITING_MAX {
+            return Err(Error::Full { what: "the line of claims" });
         }
-        let mut failed_at = self.opening.lock().await;
-        if let Some(channel) = self.usable() {
-            return Ok(channel);
-        }
-        if failed_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER) {
-            return Err(Error::Away { what: "RabbitMQ" });
-        }
-        let opened = self.broker.open_channel().await;
-        *failed_at = opened.is_err().then(Instant::now);
-        let channel = Rc::new(opened?);
-        *self.channel.borrow_mut() = Some(Rc::clone(&channel));
-        Ok(channel)
+        waiting.push_back(claim);
+        Ok(())
     }
 
-    fn usable(&self) -> Option<Rc<ConfirmChannel>> {
-        self.channel.borrow().clone().filter(|channel| channel.is_usable())
+    /// What waits, up to a message; whoever stopped waiting claims again if they still want a coupon.
+    fn take(&self) -> Vec<Waiting> {
+        let mut waiting = self.waiting.borrow_mut();
+        let mut message = Vec::with_capacity(waiting.len().min(self.claims_per_message));
+        while message.len() < self.claims_per_message {
+            match waiting.pop_front() {
+                Some(claim) if claim.answer.is_closed() => {}
+                Some(claim) => message.push(claim),
+                None => break,
+            }
+        }
+        message
+    }
+
+    async fn send(&self, message: &[Waiting]) -> Result<()> {
+        let claims: Vec<Claim> = message.iter().map(|waiting| waiting.claim).collect();
+        let body = broker::encode(&claims)?;
+        for waiting in message.iter().filter(|waiting| span::is_recorded(&waiting.context)) {
+            span::note(&waiting.context, MESSAGE_CLAIMS, i64::try_from(message.len()).unwrap_or(i64::MAX));
+            span::note(&waiting.context, MESSAGING_MESSAGE_BODY_SIZE, i64::try_from(body.len()).unwrap_or(i64::MAX));
+        }
+        metrics::message(message.len());
+        let properties = broker::properties(message.iter().map(|waiting| &waiting.context));
+        self.channel.publish(properties, &body).await
     }
 }
 
-impl ConfirmChannel {
-    fn is_usable(&self) -> bool {
-        self.channel.status().connected() && !self.returned.get() && self.open.get() < 2 * IN_FLIGHT_MAX
-    }
+/// One of the messages that may be on their way at once.
+struct Sender(Rc<Line>);
 
-    async fn publish(&self, queues: &Queues, body: &[u8], context: &Context) -> Result<()> {
-        accepts(&self.connection)?;
-        self.open.set(self.open.get() + 1);
-        let confirmation = self.send(queues, body, context).await;
-        self.open.set(self.open.get() - 1);
-        match confirmation? {
-            Confirmation::Ack(None) => {
-                // The confirm that carries a returned message was resolved before this one. Letting the requests that
-                // were woken first go first makes sure that it has been looked at.
-                tokio::task::yield_now().await;
-                if self.returned.get() { Err(QUEUE_GONE) } else { Ok(()) }
-            }
-            // A queue at its limit; the channel is fine.
-            Confirmation::Nack(None) => Err(Error::Full { what: "the queue" }),
-            Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
-                self.returned.set(true);
-                tracing::error!(queue = %queues.claims, "a claim came back: the queue is gone; it is made again");
-                Err(QUEUE_GONE)
-            }
-            Confirmation::NotRequested => Err(Error::Broken(String::from("the channel is not in confirm mode"))),
+impl Sender {
+    fn new(line: Rc<Line>) -> Self {
+        line.senders.set(line.senders.get() + 1);
+        Self(line)
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.senders.set(self.0.senders.get() - 1);
+    }
+}
+
+/// Sends message after message until nobody waits.
+async fn send_all(sender: Sender) {
+    loop {
+        let message = sender.0.take();
+        if message.is_empty() {
+            return;
         }
-    }
-
-    async fn send(&self, queues: &Queues, body: &[u8], context: &Context) -> lapin::Result<Confirmation> {
-        let properties = broker::properties(context);
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        self.channel.basic_publish("".into(), queues.claims.clone(), options, body, properties).await?.await
+        let published = sender.0.send(&message).await;
+        for waiting in message {
+            // Who has gone meanwhile needs no answer.
+            let _ = waiting.answer.send(published.as_ref().map(drop).map_err(Error::shared));
+        }
     }
 }

@@ -29,6 +29,10 @@ pub struct Settings {
     #[command(flatten)]
     pub rate: RateSettings,
 
+    /// Claims in one message at most; 1 = a message for each. A message takes what waits and never waits to be full.
+    #[arg(long, env = "CLAIMS_PER_MESSAGE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500), default_value_t = 100)]
+    pub claims_per_message: u16,
+
     /// MySQL.
     #[command(flatten)]
     pub mysql: MysqlSettings,

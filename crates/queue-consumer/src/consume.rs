@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use coupon_core::broker::{self, Queues};
@@ -79,7 +79,8 @@ impl Consumer {
                 }
                 first = deliveries.next() => first.ok_or(QUEUE_GONE)??,
             };
-            let (batch, is_last) = self.take_arrived(first, &mut deliveries)?;
+            let batch = self.take_arrived(&first, &mut deliveries)?;
+            let is_last = batch.is_last;
             self.handle(&channel, batch, stop, given).await?;
             if is_last {
                 return Err(QUEUE_GONE);
@@ -100,71 +101,39 @@ impl Consumer {
         Ok((channel, deliveries))
     }
 
-    /// The first delivery and whatever else is here already, up to a batch: never waits for more. Also whether that was
-    /// the end, which lapin tells once and never again.
-    fn take_arrived(&self, first: Delivery, deliveries: &mut lapin::Consumer) -> Result<(Vec<Delivery>, bool)> {
-        let mut batch = vec![first];
-        while batch.len() < usize::from(self.batch_max) {
+    /// The first delivery and whatever else is here already, until the batch is full: never waits for more.
+    fn take_arrived(&self, first: &Delivery, deliveries: &mut lapin::Consumer) -> Result<Batch> {
+        let mut batch = Batch::new(self.queues.claims.as_str());
+        batch.add(first);
+        while batch.claims.len() < usize::from(self.batch_max) {
             match deliveries.next().now_or_never() {
-                Some(Some(delivery)) => batch.push(delivery?),
-                Some(None) => return Ok((batch, true)),
+                Some(Some(delivery)) => batch.add(&delivery?),
+                Some(None) => {
+                    batch.is_last = true;
+                    break;
+                }
                 None => break,
             }
         }
-        Ok((batch, false))
+        Ok(batch)
     }
 
-    async fn handle(
-        &self,
-        channel: &Channel,
-        batch: Vec<Delivery>,
-        stop: &CancellationToken,
-        given: &mut Given,
-    ) -> Result<()> {
-        let mut trace = BatchTrace::new(self.queues.claims.as_str(), batch.len());
-        let (claims, last) = self.decode(channel, batch, &mut trace).await?;
-        let Some(last) = last else { return Ok(()) };
+    async fn handle(&self, channel: &Channel, batch: Batch, stop: &CancellationToken, given: &mut Given) -> Result<()> {
+        for tag in batch.poison {
+            let reject = channel.basic_reject(tag, BasicRejectOptions { requeue: false });
+            broker::within(self.amqp.amqp_deadline, "rejecting a message", async { Ok(reject.await?) }).await?;
+            metrics::dead_letter();
+        }
+        let (claims, Some(last), mut trace) = (batch.claims, batch.last, batch.trace) else { return Ok(()) };
         let _in_flight = metrics::InFlight::claims(claims.len());
-        let taken_at = SystemTime::now();
-        metrics::batch(claims.iter().map(|claim| trace::time_in_queue(claim, taken_at).as_secs_f64()));
+        metrics::batch(claims.iter().map(|claim| trace::time_in_queue(claim, trace.taken_at()).as_secs_f64()));
 
-        let timeline = trace.begin();
+        let timeline = trace.begin(claims.len());
         let settled = Box::pin(self.settle_and_ack(channel, &claims, last, stop, &timeline));
         let settled = settled.with_context(trace.context()).await;
         trace.end(&timeline, &settled);
         given.add(&settled?);
         Ok(())
-    }
-
-    /// The claims in a batch, and the last delivery with one. What is none goes to the dead letters.
-    async fn decode(
-        &self,
-        channel: &Channel,
-        batch: Vec<Delivery>,
-        trace: &mut BatchTrace,
-    ) -> Result<(Vec<Claim>, Option<u64>)> {
-        let mut claims = Vec::with_capacity(batch.len());
-        let mut last = None;
-        for delivery in batch {
-            if delivery.redelivered {
-                metrics::redelivery();
-            }
-            match broker::decode(&delivery.properties, &delivery.data) {
-                Ok(claim) => {
-                    trace.add(&delivery, &claim);
-                    claims.push(claim);
-                    last = Some(delivery.delivery_tag);
-                }
-                Err(reason) => {
-                    tracing::error!(reason, "a message that is no claim goes to the dead letters");
-                    let reject = channel.basic_reject(delivery.delivery_tag, BasicRejectOptions { requeue: false });
-                    broker::within(self.amqp.amqp_deadline, "rejecting a message", async { Ok(reject.await?) }).await?;
-                    trace.add_poison(&delivery);
-                    metrics::dead_letter();
-                }
-            }
-        }
-        Ok((claims, last))
     }
 
     async fn settle_and_ack(
@@ -197,6 +166,44 @@ impl Consumer {
                 tracing::error!(%error, ?pause, claims = claims.len(), "a batch waits");
             })
             .await
+    }
+}
+
+/// What was taken from the queue at once.
+struct Batch {
+    claims: Vec<Claim>,
+    /// The last delivery with claims.
+    last: Option<u64>,
+    /// Deliveries that hold no claims.
+    poison: Vec<u64>,
+    /// Whether no more come after it, which lapin tells once and never again.
+    is_last: bool,
+    trace: BatchTrace,
+}
+
+impl Batch {
+    fn new(queue: &str) -> Self {
+        Self { claims: Vec::new(), last: None, poison: Vec::new(), is_last: false, trace: BatchTrace::new(queue) }
+    }
+
+    fn add(&mut self, delivery: &Delivery) {
+        match broker::decode(&delivery.properties, &delivery.data) {
+            Ok(claims) => {
+                if delivery.redelivered {
+                    metrics::redeliveries(claims.len());
+                }
+                for (n, claim) in claims.iter().enumerate() {
+                    self.trace.add(delivery, n, claim);
+                }
+                self.claims.extend(claims);
+                self.last = Some(delivery.delivery_tag);
+            }
+            Err(reason) => {
+                tracing::error!(reason, "a message that holds no claims goes to the dead letters");
+                self.trace.add_poison(delivery);
+                self.poison.push(delivery.delivery_tag);
+            }
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The queue way's other side: claims from RabbitMQ become coupons in MySQL.
 //!
 //! ```text
-//! consume  take what has arrived ─> settle  who has a coupon? ─> reserve  pop ids ─> issue in MySQL ─> outcomes ─> ack
-//!                                                                   └> refill  from MySQL, under a lock
+//! consume  take what has arrived ─> settle  reserve  pop ids ─> issue in MySQL ─> who is left? ─> outcomes ─> ack
+//!                                             └> refill  from MySQL, under a lock
 //! ```
 
 mod consume;
@@ -61,7 +61,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         consuming,
         amqp: settings.amqp.clone(),
         batch_max: settings.batch_max,
-        prefetch: settings.prefetch(),
+        prefetch: settings.prefetch,
     };
     let task = tokio::spawn(async move {
         // Whichever ends first by an error ends the other.

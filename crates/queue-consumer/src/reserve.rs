@@ -58,6 +58,22 @@ impl Reservations {
         Ok((reserved, sold_out))
     }
 
+    /// Puts ids back that were reserved and not used, to be the next.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn give_back(&self, unused: &[(CampaignId, CouponId)]) -> Result<()> {
+        if unused.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = redis::pipe();
+        for (campaign, id) in unused {
+            // Only where there is a list: what it held besides may be gone, and a refill fills empty lists only.
+            pipeline.lpush_exists(keys::free_coupons(&self.namespace, *campaign), id.0.as_bytes().as_slice()).ignore();
+        }
+        Ok(pipeline.query_async(&mut self.redis.clone()).await?)
+    }
+
     /// Those of the campaigns that were proven to be sold out a moment ago.
     #[must_use]
     pub fn sold_out(&self, campaigns: impl Iterator<Item = CampaignId>) -> HashSet<CampaignId> {

@@ -16,13 +16,14 @@ pub struct Settings {
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
 
-    /// Claims handled together at most; 1 = one at a time. A batch takes what has arrived and never waits to be full.
+    /// Messages are taken together until they hold this many claims; 1 = one message at a time. A batch takes what has
+    /// arrived and never waits to be full.
     #[arg(long, env = "BATCH_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = 500)]
     pub batch_max: u16,
 
-    /// Claims the broker sends ahead of being handled; two batches unless told.
-    #[arg(long, env = "PREFETCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub prefetch: Option<u16>,
+    /// Messages the broker sends ahead of being handled.
+    #[arg(long, env = "PREFETCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000), default_value_t = 200)]
+    pub prefetch: u16,
 
     /// Ids of free coupons put into Redis in one refill.
     #[arg(long, env = "REFILL_MAX", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value_t = 10_000)]
@@ -47,11 +48,4 @@ pub struct Settings {
     /// Logs and stopping.
     #[command(flatten)]
     pub process: ProcessSettings,
-}
-
-impl Settings {
-    /// While one batch is handled the next one arrives.
-    pub(crate) fn prefetch(&self) -> u16 {
-        self.prefetch.unwrap_or_else(|| self.batch_max.saturating_mul(2)).max(self.batch_max)
-    }
 }

@@ -1,6 +1,7 @@
-//! A batch of claims becomes outcomes: look up, reserve, issue, and again for what is left.
+//! A batch of claims becomes outcomes: reserve, issue, and look up whatever is left; again until nothing is.
 //!
-//! Invariants: an account's coupon is decided by the conditional UPDATE and the unique key in MySQL, by nothing before
+//! Most claims are first claims of their account, so the conditional UPDATE comes first and says by its count whether all
+//! went through. Invariants: an account's coupon is decided by that UPDATE and the unique key in MySQL, by nothing before
 //! it; "sold out" is said of a claim only when the proof of it is older than a look that found no coupon of its account.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -36,15 +37,16 @@ impl Settler {
     pub async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<HashMap<ClaimKey, Outcome>> {
         let mut open = in_order_of_arrival(claims);
         let mut settled = HashMap::with_capacity(open.len());
-        let mut proven = HashSet::new();
+        let mut sold_out = HashSet::new();
         for _ in 0..ROUNDS_MAX {
-            proven.extend(self.reservations.sold_out(open.iter().map(|claim| claim.campaign_id)));
-            self.settle_known(&mut open, &mut settled, &proven, timeline).await?;
+            sold_out.extend(self.reservations.sold_out(open.iter().map(|claim| claim.campaign_id)));
+            let unused = self.issue(&mut open, &mut settled, &mut sold_out, timeline).await?;
+            self.settle_known(&mut open, &mut settled, &sold_out, timeline).await?;
+            self.give_back(unused, &settled).await;
             if open.is_empty() {
                 self.record(&settled, timeline).await;
                 return Ok(settled);
             }
-            self.issue(&mut open, &mut settled, &mut proven, timeline).await?;
         }
         Err(Error::Full { what: "Redis with ids of coupons that are taken: it" })
     }
@@ -76,47 +78,63 @@ impl Settler {
         Ok(())
     }
 
-    /// Reserves an id for each open claim and writes the accounts into MySQL. What did not go through stays open.
+    /// Reserves an id for each open claim of a campaign that is not sold out, and writes the accounts into MySQL. Unless
+    /// all went through, all stay open and their reservations are returned: the look that follows tells which did.
     async fn issue(
         &self,
         open: &mut Vec<ClaimKey>,
         settled: &mut HashMap<ClaimKey, Outcome>,
-        proven: &mut HashSet<CampaignId>,
+        sold_out: &mut HashSet<CampaignId>,
         timeline: &Timeline,
-    ) -> Result<()> {
-        let reserved = self.reserve(open, proven, timeline).await?;
+    ) -> Result<Vec<(ClaimKey, CouponId)>> {
+        let reserved = self.reserve(open, sold_out, timeline).await?;
         if reserved.is_empty() {
-            return Ok(());
+            return Ok(reserved);
         }
         let rows: Vec<(CouponId, AccountId)> =
             reserved.iter().map(|(claim, coupon)| (*coupon, claim.account_id)).collect();
         let wanted = rows.len();
         let persist = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await);
-        let issued = timeline.step(&steps::PERSIST, wanted, persist).await?;
-        if issued == wanted {
-            let reserved: HashMap<ClaimKey, CouponId> = reserved.into_iter().collect();
-            open.retain(|claim| !reserved.contains_key(claim));
-            settled.extend(reserved.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
+        if timeline.step(&steps::PERSIST, wanted, persist).await? < wanted {
+            // Some ids were stale, or some accounts had a coupon.
+            return Ok(reserved);
         }
-        // Else some ids were stale, or some accounts were issued a coupon meanwhile: the next look tells which. Ids
-        // that stay unused are free in MySQL, where the next refill finds them.
-        Ok(())
+        settled.extend(reserved.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
+        open.retain(|claim| !settled.contains_key(claim));
+        Ok(Vec::new())
     }
 
-    /// An id for each open claim in order of arrival, as far as there are any; adds the campaigns that have no more.
+    /// Puts back the ids that were reserved for accounts that hold another coupon. Of the others it is not known whether
+    /// they are free; those that are will be found by the next refill.
+    async fn give_back(&self, reserved: Vec<(ClaimKey, CouponId)>, settled: &HashMap<ClaimKey, Outcome>) {
+        let is_unused = |(claim, coupon): &(ClaimKey, CouponId)| matches!(settled.get(claim), Some(Outcome::Issued { coupon_id }) if coupon_id != coupon);
+        let unused: Vec<(CampaignId, CouponId)> = reserved
+            .iter()
+            .filter(|reserved| is_unused(reserved))
+            .map(|(claim, id)| (claim.campaign_id, *id))
+            .collect();
+        if let Err(error) = self.reservations.give_back(&unused).await {
+            tracing::warn!(%error, ids = unused.len(), "ids are left to the next refill");
+        }
+    }
+
+    /// An id for each of these claims in order of arrival, as far as there are any; adds the campaigns that have no more.
     async fn reserve(
         &self,
         open: &[ClaimKey],
-        proven: &mut HashSet<CampaignId>,
+        sold_out: &mut HashSet<CampaignId>,
         timeline: &Timeline,
     ) -> Result<Vec<(ClaimKey, CouponId)>> {
         let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
-        for claim in open {
+        for claim in open.iter().filter(|claim| !sold_out.contains(&claim.campaign_id)) {
             *wanted.entry(claim.campaign_id).or_default() += 1;
         }
         let wanted: Vec<(CampaignId, usize)> = wanted.into_iter().collect();
-        let (mut ids, sold_out) = self.reservations.reserve(&wanted, timeline).await?;
-        proven.extend(sold_out);
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut ids, proven) = self.reservations.reserve(&wanted, timeline).await?;
+        sold_out.extend(proven);
         let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
         Ok(open.iter().filter_map(next).collect())
     }

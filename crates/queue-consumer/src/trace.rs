@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use coupon_core::telemetry::attribute::{
-    BATCH_SIZE, CAMPAIGN_ID, MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_OPERATION_NAME,
-    MESSAGING_OPERATION_TYPE, MESSAGING_RABBITMQ_MESSAGE_DELIVERY_TAG, MESSAGING_SYSTEM, OUTCOME, REDELIVERED,
-    TIME_IN_QUEUE,
+    BATCH_SIZE, CAMPAIGN_ID, MESSAGING_DESTINATION_NAME, MESSAGING_OPERATION_NAME, MESSAGING_OPERATION_TYPE,
+    MESSAGING_RABBITMQ_MESSAGE_DELIVERY_TAG, MESSAGING_SYSTEM, OUTCOME, REDELIVERED, TIME_IN_QUEUE,
 };
 use coupon_core::telemetry::span::{self, Link, SpanKind};
 use coupon_core::telemetry::timeline::Timeline;
@@ -21,21 +20,25 @@ use opentelemetry::{Context, KeyValue};
 /// A batch under way.
 pub struct BatchTrace {
     queue: String,
-    size: usize,
     taken_at: SystemTime,
     claims: Vec<(ClaimKey, Context)>,
     batch: Option<Context>,
 }
 
 impl BatchTrace {
-    /// Of a batch of this many messages that was taken from the queue just now.
-    pub fn new(queue: &str, size: usize) -> Self {
-        Self { queue: queue.to_owned(), size, taken_at: SystemTime::now(), claims: Vec::new(), batch: None }
+    /// Of a batch that is taken from the queue just now.
+    pub fn new(queue: &str) -> Self {
+        Self { queue: queue.to_owned(), taken_at: SystemTime::now(), claims: Vec::new(), batch: None }
     }
 
-    /// Adds a claim, if it is sampled.
-    pub fn add(&mut self, delivery: &Delivery, claim: &Claim) {
-        let Some(parent) = span::extract_sampled(delivery.properties.headers().as_ref()) else { return };
+    /// When it was taken.
+    pub fn taken_at(&self) -> SystemTime {
+        self.taken_at
+    }
+
+    /// Adds claim number `n` of a message, if it is sampled.
+    pub fn add(&mut self, delivery: &Delivery, n: usize, claim: &Claim) {
+        let Some(parent) = span::extract_sampled(delivery.properties.headers().as_ref(), n) else { return };
         let time_in_queue = time_in_queue(claim, self.taken_at).as_secs_f64();
         let builder = self.span(delivery).with_start_time(self.taken_at);
         let context = span::start(builder, &parent);
@@ -46,9 +49,9 @@ impl BatchTrace {
         }
     }
 
-    /// Tells the trace of a message, if it is sampled, that it is no claim.
+    /// Tells the trace of a message, if it is sampled, that it holds no claim.
     pub fn add_poison(&self, delivery: &Delivery) {
-        let Some(parent) = span::extract_sampled(delivery.properties.headers().as_ref()) else { return };
+        let Some(parent) = span::extract_sampled(delivery.properties.headers().as_ref(), 0) else { return };
         let context = span::start(self.span(delivery), &parent);
         span::end::<()>(&context, &Err(Error::Broken(String::from("no claim"))));
     }
@@ -64,12 +67,12 @@ impl BatchTrace {
                 i64::try_from(delivery.delivery_tag).unwrap_or(i64::MAX),
             ),
             KeyValue::new(REDELIVERED, delivery.redelivered),
-            KeyValue::new(BATCH_SIZE, as_number(self.size)),
         ])
     }
 
-    /// Begins the batch's own trace, if there is a sampled claim, linked both ways, and gives the timeline of its steps.
-    pub fn begin(&mut self) -> Timeline {
+    /// Begins the own trace of a batch of this many claims, if one of them is sampled, linked both ways, and gives the
+    /// timeline of its steps.
+    pub fn begin(&mut self, size: usize) -> Timeline {
         if self.claims.is_empty() {
             return Timeline::default();
         }
@@ -83,10 +86,11 @@ impl BatchTrace {
                 KeyValue::new(MESSAGING_OPERATION_NAME, "process"),
                 KeyValue::new(MESSAGING_OPERATION_TYPE, "process"),
                 KeyValue::new(MESSAGING_DESTINATION_NAME, self.queue.clone()),
-                KeyValue::new(MESSAGING_BATCH_MESSAGE_COUNT, as_number(self.size)),
+                KeyValue::new(BATCH_SIZE, as_number(size)),
             ]);
         let batch = span::start_batch(builder);
         for (_, claim) in &self.claims {
+            span::note(claim, BATCH_SIZE, as_number(size));
             claim.span().add_link(batch.span().span_context().clone(), Vec::new());
         }
         self.batch = Some(batch);

@@ -148,9 +148,7 @@ fn answer(taken: Vec<Waiting>, group: &Arc<Group>, claimed: Result<HashMap<Accou
 
 fn refuse(taken: Vec<Waiting>, group: &Arc<Group>, error: &Error) {
     for waiting in taken {
-        let refusal =
-            if error.is_retryable() { Error::Away { what: "MySQL" } } else { Error::Broken(error.to_string()) };
-        let _ = waiting.answer.send((Err(refusal), Arc::clone(group)));
+        let _ = waiting.answer.send((Err(error.shared()), Arc::clone(group)));
     }
 }
 

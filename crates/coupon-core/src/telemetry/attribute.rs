@@ -15,6 +15,9 @@ pub const CAMPAIGN_ID: &str = "coupon.campaign.id";
 /// What became of a claim: `issued` or `sold_out`.
 pub const OUTCOME: &str = "coupon.outcome";
 
+/// Claims in the message that carries this one.
+pub const MESSAGE_CLAIMS: &str = "coupon.message.claims";
+
 /// Claims in the batch that handled this one.
 pub const BATCH_SIZE: &str = "coupon.batch.size";
 

@@ -16,6 +16,7 @@ const TIME_IN_QUEUE: &str = "coupon_queue_time_seconds";
 const STEP_DURATION: &str = "coupon_step_duration_seconds";
 const BATCH_CLAIMS: &str = "coupon_batch_claims";
 const GROUP_CLAIMS: &str = "coupon_group_claims";
+const MESSAGE_CLAIMS: &str = "coupon_message_claims";
 const CONFIRMS: &str = "coupon_publisher_confirms_total";
 const REDELIVERIES: &str = "coupon_redeliveries_total";
 const DEAD_LETTERS: &str = "coupon_dead_letters_total";
@@ -81,7 +82,8 @@ fn describe() {
     describe_histogram!(STEP_DURATION, Unit::Seconds, "The steps of handling claims, one at a time or many at once");
     describe_histogram!(BATCH_CLAIMS, "Claims in a batch of the consumer");
     describe_histogram!(GROUP_CLAIMS, "Claims in a transaction of the skiplock way");
-    describe_counter!(CONFIRMS, "Publisher confirms by result");
+    describe_histogram!(MESSAGE_CLAIMS, "Claims in a message to the broker");
+    describe_counter!(CONFIRMS, "Claims by what the broker said to their message");
     describe_counter!(REDELIVERIES, "Claims that the broker had delivered before");
     describe_counter!(DEAD_LETTERS, "Messages that are no claims and went to the dead letters");
     describe_counter!(REFILLS, "Refills of a campaign's list of free ids by result");
@@ -157,14 +159,19 @@ pub fn group(claims: usize) {
     histogram!(GROUP_CLAIMS).record(claims as f64);
 }
 
+/// A message was shared by this many claims.
+pub fn message(claims: usize) {
+    histogram!(MESSAGE_CLAIMS).record(claims as f64);
+}
+
 /// The broker answered a publish, or did not: `ack`, `nack`, `returned` or `failed`.
 pub fn confirm(result: &'static str) {
     counter!(CONFIRMS, "result" => result).increment(1);
 }
 
-/// A claim had been delivered before.
-pub fn redelivery() {
-    counter!(REDELIVERIES).increment(1);
+/// Claims had been delivered before.
+pub fn redeliveries(claims: usize) {
+    counter!(REDELIVERIES).increment(claims as u64);
 }
 
 /// A message was no claim.

@@ -5,6 +5,7 @@
 //! with its true times, and a request that is not sampled costs two random numbers here instead of a span that nobody
 //! sees. Invariant: [`Context::current`] in a handler is the one of its request, with a valid trace id, sampled or not.
 
+use std::borrow::Cow;
 use std::sync::{LazyLock, OnceLock};
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -132,50 +133,73 @@ pub fn traceparent(span: &SpanContext) -> String {
     format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags())
 }
 
-/// The headers of a message that carry a context on.
+/// The headers of a message that carry on the contexts of its claims. That of the first is under the standard names, so
+/// that other tools find it; those of the others have their number behind. Of a claim that is not sampled only the first
+/// is told: nobody would look at the rest.
 #[must_use]
-pub fn message_headers(context: &Context) -> FieldTable {
+pub fn message_headers<'a>(contexts: impl Iterator<Item = &'a Context>) -> FieldTable {
     let mut headers = FieldTable::default();
-    PROPAGATOR.inject_context(context, &mut MessageHeaders(&mut headers));
+    for (n, context) in contexts.enumerate() {
+        if n == 0 || is_sampled(context) {
+            PROPAGATOR.inject_context(context, &mut MessageHeaders { headers: &mut headers, n });
+        }
+    }
     headers
 }
 
-/// The context that came with a message, if it is sampled. That of the others is not even read: at 1 % they are most.
+/// The context of a message's claim number `n`, if it is sampled. Those of the others are not even read: at 1 % they are
+/// most.
 #[must_use]
-pub fn extract_sampled(headers: Option<&FieldTable>) -> Option<Context> {
+pub fn extract_sampled(headers: Option<&FieldTable>, n: usize) -> Option<Context> {
     let headers = headers?;
-    let AMQPValue::LongString(traceparent) = headers.inner().get(TRACEPARENT)? else { return None };
+    let AMQPValue::LongString(traceparent) = headers.inner().get(numbered(TRACEPARENT, n).as_ref())? else {
+        return None;
+    };
     let flags = char::from(*traceparent.as_bytes().last()?).to_digit(16)?;
     if flags & 1 == 0 {
         return None;
     }
-    let context = PROPAGATOR.extract_with_context(&Context::new(), &ReadHeaders(headers));
-    context.span().span_context().is_sampled().then_some(context)
+    let context = PROPAGATOR.extract_with_context(&Context::new(), &ReadHeaders { headers, n });
+    is_sampled(&context).then_some(context)
 }
 
-struct MessageHeaders<'a>(&'a mut FieldTable);
+fn is_sampled(context: &Context) -> bool {
+    context.span().span_context().is_sampled()
+}
+
+fn numbered(name: &str, n: usize) -> Cow<'_, str> {
+    if n == 0 { name.into() } else { format!("{name}-{n}").into() }
+}
+
+struct MessageHeaders<'a> {
+    headers: &'a mut FieldTable,
+    n: usize,
+}
 
 impl Injector for MessageHeaders<'_> {
     fn set(&mut self, key: &str, value: String) {
         // An empty `tracestate` says nothing.
         if !value.is_empty() {
-            self.0.insert(key.into(), AMQPValue::LongString(value.into()));
+            self.headers.insert(numbered(key, self.n).as_ref().into(), AMQPValue::LongString(value.into()));
         }
     }
 }
 
-struct ReadHeaders<'a>(&'a FieldTable);
+struct ReadHeaders<'a> {
+    headers: &'a FieldTable,
+    n: usize,
+}
 
 impl Extractor for ReadHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        match self.0.inner().get(key)? {
+        match self.headers.inner().get(numbered(key, self.n).as_ref())? {
             AMQPValue::LongString(value) => std::str::from_utf8(value.as_bytes()).ok(),
             _ => None,
         }
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.inner().keys().map(ShortString::as_str).collect()
+        self.headers.inner().keys().map(ShortString::as_str).collect()
     }
 }
 
@@ -200,7 +224,8 @@ mod tests {
     fn a_context_survives_its_message() {
         let sent = remote(TraceFlags::SAMPLED);
 
-        let received = extract_sampled(Some(&message_headers(&sent))).unwrap();
+        let headers = message_headers([&sent, &sent].into_iter());
+        let received = extract_sampled(Some(&headers), 1).unwrap();
 
         assert_eq!(received.span().span_context(), sent.span().span_context());
         assert_eq!(
@@ -211,13 +236,17 @@ mod tests {
 
     #[test]
     fn what_is_not_sampled_is_not_read() {
-        assert!(extract_sampled(Some(&message_headers(&remote(TraceFlags::default())))).is_none());
-        assert!(extract_sampled(Some(&FieldTable::default())).is_none());
-        assert!(extract_sampled(None).is_none());
+        let silent = remote(TraceFlags::default());
+        let headers = message_headers([&silent, &silent].into_iter());
+
+        assert_eq!(headers.inner().len(), 2, "the first's traceparent and tracestate: {headers:?}");
+        assert!((0..3).all(|n| extract_sampled(Some(&headers), n).is_none()));
+        assert!(extract_sampled(Some(&FieldTable::default()), 0).is_none());
+        assert!(extract_sampled(None, 0).is_none());
 
         let mut broken = FieldTable::default();
         broken.insert(TRACEPARENT.into(), AMQPValue::LongString("nonsense-01".into()));
-        assert!(extract_sampled(Some(&broken)).is_none());
+        assert!(extract_sampled(Some(&broken), 0).is_none());
     }
 
     #[test]

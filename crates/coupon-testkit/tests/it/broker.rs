@@ -172,3 +172,31 @@ async fn a_consumer_that_starts_before_the_broker_waits_for_it() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_that_wait_together_share_messages() {
+    audited(async |space| {
+        let campaign = space.campaign(400).await;
+        for (claims_per_message, accounts) in [("1", 1..=200_u64), ("100", 201..=400)] {
+            let before = space.queues.waiting().await;
+            let api = start_producer_api(space, &[("claims-per-message", claims_per_message)]).await;
+
+            let answers = join_all(accounts.map(|account| api.post_claim(campaign, account))).await;
+
+            assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
+            eventually("all messages are in the queue", async || space.queues.waiting().await > before).await;
+            let messages = space.queues.waiting().await - before;
+            if claims_per_message == "1" {
+                assert_eq!(messages, 200);
+            } else {
+                assert!(messages < 200, "{messages} messages for 200 claims");
+            }
+        }
+        start_consumer(space, &[]).await;
+        let api = start_producer_api(space, &[]).await;
+        for account in 1..=400 {
+            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+        }
+    })
+    .await;
+}

@@ -3,7 +3,6 @@
 
 use coupon_core::{Outcome, broker};
 use coupon_testkit::{TestSpace, eventually};
-use opentelemetry::Context;
 
 use crate::system::{audited, claim, start_consumer, start_producer_api};
 
@@ -43,13 +42,14 @@ async fn poison_goes_to_the_dead_letters_and_holds_nothing_up() {
     audited(async |space| {
         let campaign = space.campaign(10).await;
         let api = start_producer_api(space, &[]).await;
-        let good = broker::encode(&claim(campaign, 100)).unwrap();
+        let good = broker::encode(&[claim(campaign, 100)]).unwrap();
+        let properties = || broker::properties(std::iter::empty());
         let poison = [
-            (broker::properties(&Context::new()), &b"garbage"[..]),
-            (broker::properties(&Context::new()), b""),
-            (broker::properties(&Context::new()), b"{\"campaign_id\":1}"),
-            (broker::properties(&Context::new()), b"{\"campaign_id\":1,\"account_id\":-1,\"accepted_at_ms\":0}"),
-            (broker::properties(&Context::new()).with_type("claim.v9".into()), &good),
+            (properties(), &b"garbage"[..]),
+            (properties(), b""),
+            (properties(), b"[{\"campaign_id\":1}]"),
+            (properties(), b"[{\"campaign_id\":1,\"account_id\":-1,\"accepted_at_ms\":0}]"),
+            (properties().with_type("claims.v9".into()), &good),
             (lapin::BasicProperties::default(), &good),
         ];
         for (account, (properties, body)) in (1..).zip(&poison) {

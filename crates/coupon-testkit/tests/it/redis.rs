@@ -170,3 +170,20 @@ fn settler(space: &TestSpace) -> Settler {
     let mysql = coupon_core::mysql::Mysql::new(&settings.mysql);
     queue_consumer::settler(&settings, mysql).unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_a_repeated_claim_does_not_need_goes_back() {
+    audited(async |space| {
+        let campaign = space.campaign(5).await;
+        let (settler, timeline) = (settler(space), Timeline::default());
+        let first = settler.settle(&[claim(campaign, 1)], &timeline).await.unwrap();
+        assert_eq!(space.ids_in_redis(campaign).await, 4);
+
+        let both = settler.settle(&[claim(campaign, 1), claim(campaign, 2)], &timeline).await.unwrap();
+
+        let key = claim(campaign, 1).key();
+        assert_eq!(both[&key], first[&key], "the repeated claim has the coupon of the first");
+        assert_eq!(space.ids_in_redis(campaign).await, 3, "one of the two ids was not used");
+    })
+    .await;
+}

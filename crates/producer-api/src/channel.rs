@@ -1,0 +1,203 @@
+//! The way to the broker: one connection for the process, one long-lived confirm channel for each actix worker.
+//!
+//! Invariants: a channel never leaves its thread, because lapin numbers a message and writes it in two steps, and two
+//! threads in between get each other's confirms; a message that comes back as unroutable fails every message that still
+//! waits on its channel, because lapin hands it to whichever confirm comes next.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use coupon_core::broker::{self, Queues};
+use coupon_core::settings::AmqpSettings;
+use coupon_core::{Error, Result};
+use deadpool_lapin::{Config, Pool, PoolConfig, Runtime};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::protocol::basic::AMQPProperties;
+use lapin::{Channel, Confirmation, ConnectionStatus};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+/// Confirms that a channel may have lost, by deadlines that passed, before it is given up with what lapin keeps for them.
+const LOST_MAX: usize = 512;
+
+/// After a channel could not be opened, messages fail at once for this long instead of queueing up to try.
+const REOPEN_AFTER: Duration = Duration::from_millis(250);
+
+const QUEUE_GONE: Error = Error::Away { what: "the queue" };
+
+/// The way to the broker: one connection for the process, shared by the channels of its workers.
+///
+/// A pool is right for the connection: it hands out the living one and replaces a dead one. It would be wrong for
+/// publishing itself, where opening a channel for each message costs two round trips more.
+#[derive(Clone)]
+pub struct Broker {
+    pool: Pool,
+    queues: Queues,
+    deadline: Duration,
+    runtime: Handle,
+}
+
+impl Broker {
+    /// On the current runtime; connects when first used.
+    pub fn new(settings: &AmqpSettings, queues: Queues) -> anyhow::Result<Self> {
+        let mut config = Config { url: Some(settings.amqp_url.reveal().to_owned()), ..Config::default() };
+        config.pool = Some(PoolConfig::new(1));
+        let pool = config
+            .builder(|| broker::connection_properties("producer-api"), Runtime::Tokio1)?
+            .create_timeout(Some(settings.amqp_deadline))
+            .wait_timeout(Some(settings.amqp_deadline))
+            .build()?;
+        Ok(Self { pool, queues, deadline: settings.amqp_deadline, runtime: Handle::current() })
+    }
+
+    /// Whether the broker takes claims. It only looks at the connection, so that it never delays publishing.
+    pub async fn ping(&self) -> Result<()> {
+        let this = self.clone();
+        self.on_runtime(async move { accepts(this.connection().await?.status()) }).await
+    }
+
+    /// A channel in confirm mode, with the queues there to publish to.
+    async fn open_channel(&self) -> Result<ConfirmChannel> {
+        let this = self.clone();
+        let (channel, connection) = self
+            .on_runtime(async move {
+                let connection = this.connection().await?;
+                this.queues.declare(&connection).await?;
+                let channel = connection.create_channel().await?;
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                Ok((channel, connection.status().clone()))
+            })
+            .await?;
+        Ok(ConfirmChannel { channel, connection, returned: Cell::new(false), open: Cell::new(0) })
+    }
+
+    async fn connection(&self) -> Result<deadpool_lapin::Connection> {
+        self.pool.get().await.map_err(|error| match error {
+            deadpool_lapin::PoolError::Backend(error) => Error::Amqp(error),
+            _ => Error::Deadline { what: "connecting to RabbitMQ", limit: self.deadline },
+        })
+    }
+
+    /// The connection belongs to the service's runtime, which outlives the workers'.
+    async fn on_runtime<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        // Less than a request waits, so that it is this that fails first and tells those behind it.
+        let work = broker::within(self.deadline / 2, "RabbitMQ", work);
+        self.runtime.spawn(work).await.unwrap_or_else(|error| Err(Error::Broken(format!("RabbitMQ task: {error}"))))
+    }
+}
+
+/// The channel of one actix worker, opened anew when it has become unusable.
+pub struct WorkerChannel {
+    broker: Broker,
+    channel: RefCell<Option<Rc<ConfirmChannel>>>,
+    opening: Mutex<Option<Instant>>,
+}
+
+struct ConfirmChannel {
+    channel: Channel,
+    connection: ConnectionStatus,
+    /// A message came back: whose, lapin does not tell.
+    returned: Cell<bool>,
+    /// Confirms begun and not ended: those awaited, and those given up by a deadline or with their client, which lapin
+    /// keeps for as long as the channel lives.
+    open: Cell<usize>,
+}
+
+/// A broker that is short of memory or disk blocks its publishers, and what they send then piles up in lapin.
+fn accepts(connection: &ConnectionStatus) -> Result<()> {
+    if connection.connected() && !connection.blocked() { Ok(()) } else { Err(Error::Away { what: "RabbitMQ" }) }
+}
+
+impl WorkerChannel {
+    /// For the worker of the current thread.
+    pub fn new(broker: Broker) -> Self {
+        Self { broker, channel: RefCell::new(None), opening: Mutex::new(None) }
+    }
+
+    /// Publishes a message and returns when it is safe on the broker's disk.
+    ///
+    /// # Errors
+    /// The broker is away, refuses (its queue is full), or does not confirm within the deadline. The message may have
+    /// arrived all the same, which does no harm: processing is idempotent.
+    pub async fn publish(&self, properties: AMQPProperties, body: &[u8]) -> Result<()> {
+        broker::within(self.broker.deadline, "a publisher confirm", async {
+            let channel = self.channel().await?;
+            let published = channel.publish(&self.broker.queues, properties, body).await;
+            if channel.returned.get() {
+                // The queue is made again only after its consumers were told of its end: made sooner, a quorum queue of
+                // RabbitMQ 3.10 may confirm claims that no consumer ever gets.
+                *self.opening.lock().await = Some(Instant::now());
+            }
+            published
+        })
+        .await
+    }
+
+    /// Where messages go.
+    pub fn queue(&self) -> &str {
+        self.broker.queues.claims.as_str()
+    }
+
+    /// How long a publish may take.
+    pub fn deadline(&self) -> Duration {
+        self.broker.deadline
+    }
+
+    /// The channel, opened anew by the first message that finds it unusable.
+    async fn channel(&self) -> Result<Rc<ConfirmChannel>> {
+        if let Some(channel) = self.usable() {
+            return Ok(channel);
+        }
+        let mut failed_at = self.opening.lock().await;
+        if let Some(channel) = self.usable() {
+            return Ok(channel);
+        }
+        if failed_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER) {
+            return Err(Error::Away { what: "RabbitMQ" });
+        }
+        let opened = self.broker.open_channel().await;
+        *failed_at = opened.is_err().then(Instant::now);
+        let channel = Rc::new(opened?);
+        *self.channel.borrow_mut() = Some(Rc::clone(&channel));
+        Ok(channel)
+    }
+
+    fn usable(&self) -> Option<Rc<ConfirmChannel>> {
+        self.channel.borrow().clone().filter(|channel| channel.is_usable())
+    }
+}
+
+impl ConfirmChannel {
+    fn is_usable(&self) -> bool {
+        self.channel.status().connected() && !self.returned.get() && self.open.get() < LOST_MAX
+    }
+
+    async fn publish(&self, queues: &Queues, properties: AMQPProperties, body: &[u8]) -> Result<()> {
+        accepts(&self.connection)?;
+        self.open.set(self.open.get() + 1);
+        let confirmation = self.send(queues, properties, body).await;
+        self.open.set(self.open.get() - 1);
+        match confirmation? {
+            Confirmation::Ack(None) => {
+                // The confirm that carries a returned message was resolved before this one. Letting the senders that were
+                // woken first go first makes sure that it has been looked at.
+                tokio::task::yield_now().await;
+                if self.returned.get() { Err(QUEUE_GONE) } else { Ok(()) }
+            }
+            // A queue at its limit; the channel is fine.
+            Confirmation::Nack(None) => Err(Error::Full { what: "the queue" }),
+            Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
+                self.returned.set(true);
+                tracing::error!(queue = %queues.claims, "a message came back: the queue is gone; it is made again");
+                Err(QUEUE_GONE)
+            }
+            Confirmation::NotRequested => Err(Error::Broken(String::from("the channel is not in confirm mode"))),
+        }
+    }
+
+    async fn send(&self, queues: &Queues, properties: AMQPProperties, body: &[u8]) -> lapin::Result<Confirmation> {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        self.channel.basic_publish("".into(), queues.claims.clone(), options, body, properties).await?.await
+    }
+}
