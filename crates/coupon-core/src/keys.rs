@@ -10,6 +10,12 @@ pub fn free_coupons(namespace: &Namespace, campaign: CampaignId) -> String {
     format!("{namespace}:{{{campaign}}}:free")
 }
 
+/// The last id that was put into that list: the next refill goes on behind it, so that ids in flight are not offered again.
+#[must_use]
+pub fn refilled_to(namespace: &Namespace, campaign: CampaignId) -> String {
+    format!("{namespace}:{{{campaign}}}:refilled-to")
+}
+
 /// The lock on refilling that list.
 #[must_use]
 pub fn refill_lock(namespace: &Namespace, campaign: CampaignId) -> String {

@@ -1,8 +1,9 @@
 //! Refilling the list of a campaign's free ids from MySQL when it is empty, one consumer at a time.
 //!
-//! Invariants: a refill that finds no free row is the only proof of sold out; the lock only keeps consumers from doing
-//! the same work side by side, and nothing goes wrong when two hold it at once, since a refill may offer ids that others
-//! hold in flight anyway and the UPDATE refuses the second.
+//! Invariants: a refill that finds no free row, looking from the beginning, is the only proof of sold out; the lock only
+//! keeps consumers from doing the same work side by side, and nothing goes wrong when two hold it at once, since a refill
+//! may offer ids that others hold in flight anyway and the UPDATE refuses the second. That it goes on behind the one before
+//! only makes this rare.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::settings::{Namespace, RedisSettings};
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, Error, Result, keys};
+use coupon_core::{CampaignId, CouponId, Error, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands, Script};
 use deadpool_redis::{Config, Connection, Pool, PoolConfig, Runtime};
 use mysql_async::Conn;
@@ -143,12 +144,8 @@ impl Refill {
         if self.has_ids(redis, campaign).await? {
             return Ok(Refilled::NotEmpty);
         }
-        let max = self.max;
-        let free =
-            self.mysql.run(async move |mut conn: Conn| coupons::free_coupons(&mut conn, campaign, max).await).await?;
-        if free.is_empty() {
-            return Ok(Refilled::SoldOut);
-        }
+        let free = self.free_coupons(redis, campaign).await?;
+        let Some(last) = free.last() else { return Ok(Refilled::SoldOut) };
         let key = keys::free_coupons(&self.namespace, campaign);
         for ids in free.chunks(IDS_PER_PUSH) {
             let ids: Vec<&[u8]> = ids.iter().map(|id| id.0.as_bytes().as_slice()).collect();
@@ -156,8 +153,28 @@ impl Refill {
             push.rpush(&key, ids).ignore().expire(&key, LIST_FOR_SECONDS).ignore();
             self.within::<()>(push.query_async(redis)).await?;
         }
+        let mark = keys::refilled_to(&self.namespace, campaign);
+        let last = last.0.as_bytes().as_slice();
+        self.within::<()>(redis.set_ex(mark, last, LIST_FOR_SECONDS.unsigned_abs())).await?;
         tracing::debug!(%campaign, ids = free.len(), "refilled");
         Ok(Refilled::NotEmpty)
+    }
+
+    /// Free coupons behind those of the refill before; from the beginning again when there are no more. Only a look from
+    /// the beginning that finds none is the proof of sold out.
+    async fn free_coupons(&self, redis: &mut Connection, campaign: CampaignId) -> Result<Vec<CouponId>> {
+        let mark: Option<Vec<u8>> = self.within(redis.get(keys::refilled_to(&self.namespace, campaign))).await?;
+        let after = mark.and_then(|mark| Uuid::from_slice(&mark).ok()).map(CouponId);
+        let max = self.max;
+        self.mysql
+            .run(async move |mut conn: Conn| {
+                let behind = coupons::free_coupons(&mut conn, campaign, after, max).await?;
+                if behind.is_empty() && after.is_some() {
+                    return coupons::free_coupons(&mut conn, campaign, None, max).await;
+                }
+                Ok(behind)
+            })
+            .await
     }
 
     async fn within<T>(&self, command: impl Future<Output = redis::RedisResult<T>>) -> Result<T> {

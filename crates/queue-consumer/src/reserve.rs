@@ -68,10 +68,20 @@ impl Reservations {
         }
         let mut pipeline = redis::pipe();
         for (campaign, id) in unused {
-            // Only where there is a list: what it held besides may be gone, and a refill fills empty lists only.
+            // Only where there is a list: a refill fills empty lists only.
             pipeline.lpush_exists(keys::free_coupons(&self.namespace, *campaign), id.0.as_bytes().as_slice()).ignore();
         }
         Ok(pipeline.query_async(&mut self.redis.clone()).await?)
+    }
+
+    /// Drops the lists of these campaigns: whatever they held that is free will be found by the next refill.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn drop_lists(&self, campaigns: HashSet<CampaignId>) -> Result<()> {
+        let lists: Vec<String> =
+            campaigns.into_iter().map(|campaign| keys::free_coupons(&self.namespace, campaign)).collect();
+        Ok(self.redis.clone().unlink(lists).await?)
     }
 
     /// Those of the campaigns that were proven to be sold out a moment ago.

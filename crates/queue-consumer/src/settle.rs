@@ -15,8 +15,8 @@ use mysql_async::Conn;
 use crate::reserve::Reservations;
 use crate::steps;
 
-/// A round leaves a claim open only if its id turned out to be taken. An id is stale once, so this many rounds mean that
-/// something is wrong with Redis; the batch is then tried again after a pause.
+/// A round leaves a claim open only if its id turned out to be taken. This many rounds mean that the list is full of such
+/// ids: it is dropped, and the batch tried again after a pause.
 const ROUNDS_MAX: usize = 16;
 
 /// Settles claims.
@@ -48,7 +48,9 @@ impl Settler {
                 return Ok(settled);
             }
         }
-        Err(Error::Full { what: "Redis with ids of coupons that are taken: it" })
+        // The next try begins with ids that are free then.
+        self.reservations.drop_lists(open.iter().map(|claim| claim.campaign_id).collect()).await?;
+        Err(Error::Full { what: "the list of ids with ids of coupons that are taken: it" })
     }
 
     /// Settles the claims of accounts that hold a coupon, and those of campaigns that were proven to be sold out before
@@ -104,9 +106,13 @@ impl Settler {
         Ok(Vec::new())
     }
 
-    /// Puts back the ids that were reserved for accounts that hold another coupon. Of the others it is not known whether
-    /// they are free; those that are will be found by the next refill.
+    /// Puts back the ids that were reserved for accounts that hold another coupon. Not if some ids of the round were
+    /// stale: which of the others are is not known, and a stale id that went round and round would hold claims up.
     async fn give_back(&self, reserved: Vec<(ClaimKey, CouponId)>, settled: &HashMap<ClaimKey, Outcome>) {
+        let is_stale = |(claim, _): &(ClaimKey, CouponId)| !settled.contains_key(claim);
+        if reserved.iter().any(is_stale) {
+            return;
+        }
         let is_unused = |(claim, coupon): &(ClaimKey, CouponId)| matches!(settled.get(claim), Some(Outcome::Issued { coupon_id }) if coupon_id != coupon);
         let unused: Vec<(CampaignId, CouponId)> = reserved
             .iter()

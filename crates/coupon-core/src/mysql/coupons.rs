@@ -50,12 +50,18 @@ pub async fn issue(conn: &mut Conn, coupons: &[(CouponId, AccountId)]) -> Result
     Ok(usize::try_from(conn.affected_rows()).unwrap_or(usize::MAX))
 }
 
-/// Up to `limit` coupons that are free in committed state. None is the proof of sold out.
+/// Up to `limit` coupons that are free in committed state, in order of their ids, behind the one given. None without one
+/// given is the proof of sold out.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn free_coupons(conn: &mut Conn, campaign: CampaignId, limit: usize) -> Result<Vec<CouponId>> {
-    let ids: Vec<uuid::Uuid> = conn.query(sql::free_coupons(campaign, limit)).await?;
+pub async fn free_coupons(
+    conn: &mut Conn,
+    campaign: CampaignId,
+    after: Option<CouponId>,
+    limit: usize,
+) -> Result<Vec<CouponId>> {
+    let ids: Vec<uuid::Uuid> = conn.query(sql::free_coupons(campaign, after, limit)).await?;
     Ok(ids.into_iter().map(CouponId).collect())
 }
 
@@ -64,5 +70,5 @@ pub async fn free_coupons(conn: &mut Conn, campaign: CampaignId, limit: usize) -
 /// # Errors
 /// MySQL's.
 pub async fn is_one_free(conn: &mut Conn, campaign: CampaignId) -> Result<bool> {
-    Ok(!free_coupons(conn, campaign, 1).await?.is_empty())
+    Ok(!free_coupons(conn, campaign, None, 1).await?.is_empty())
 }

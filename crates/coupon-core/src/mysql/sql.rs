@@ -83,13 +83,20 @@ pub const ISSUE_ONE: &str = "UPDATE coupon SET account_id = ? WHERE id = ? AND a
 pub const FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
                                 WHERE campaign_id = ? AND account_id IS NULL LIMIT ?";
 
-/// Up to `limit` coupons that are free in committed state, locked by someone or not: none is the proof of sold out.
-/// Index: `coupon_campaign_account`, covering.
+/// See [`free_coupons`].
+pub const FREE_COUPONS_AFTER: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                                      WHERE campaign_id = ? AND account_id IS NULL AND id > ? LIMIT ?";
+
+/// Up to `limit` coupons that are free in committed state, locked by someone or not, in order of their ids and behind the
+/// one given: none without one given is the proof of sold out. Index: `coupon_campaign_account`, covering, and in order of
+/// ids within its entries without an account. To MySQL the id is a filter there; what it passes over are entries that
+/// are in flight, for those of issued coupons are gone.
 #[must_use]
-pub fn free_coupons(campaign: CampaignId, limit: usize) -> String {
+pub fn free_coupons(campaign: CampaignId, after: Option<CouponId>, limit: usize) -> String {
+    let behind = after.map(|after| format!(" AND id > x'{}'", after.0.simple())).unwrap_or_default();
     format!(
         "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
-         WHERE campaign_id = {campaign} AND account_id IS NULL LIMIT {limit}"
+         WHERE campaign_id = {campaign} AND account_id IS NULL{behind} LIMIT {limit}"
     )
 }
 
@@ -101,7 +108,7 @@ pub const LOCK_FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_c
 /// Index: `coupon_campaign_account`, covering; an ORDER BY here would lock every free row for the sort.
 #[must_use]
 pub fn lock_free_coupons(campaign: CampaignId, limit: usize) -> String {
-    format!("{} FOR UPDATE SKIP LOCKED", free_coupons(campaign, limit))
+    format!("{} FOR UPDATE SKIP LOCKED", free_coupons(campaign, None, limit))
 }
 
 fn list(values: impl Iterator<Item = u64>) -> String {
@@ -123,7 +130,8 @@ mod tests {
 
         assert_eq!(without_values(coupons_of(&[claim])), COUPONS_OF);
         assert_eq!(without_values(issue(&[(coupon, AccountId(72))])), ISSUE);
-        assert_eq!(without_values(free_coupons(CampaignId(71), 73)), FREE_COUPONS);
+        assert_eq!(without_values(free_coupons(CampaignId(71), None, 73)), FREE_COUPONS);
+        assert_eq!(without_values(free_coupons(CampaignId(71), Some(coupon), 73)), FREE_COUPONS_AFTER);
         assert_eq!(without_values(lock_free_coupons(CampaignId(71), 73)), LOCK_FREE_COUPONS);
     }
 }

@@ -32,7 +32,8 @@ async fn every_statement_uses_its_index() {
                 (sql::campaigns_with_stock(&all[..size]), &["PRIMARY", INDEX][..]),
                 (sql::coupons_of(&claims), &[INDEX]),
                 (sql::issue(&issued), &["PRIMARY"]),
-                (sql::free_coupons(campaign, size), &[INDEX]),
+                (sql::free_coupons(campaign, None, size), &[INDEX]),
+                (sql::free_coupons(campaign, Some(CouponId(Uuid::from_u128(1 << 127))), size), &[INDEX]),
                 (sql::lock_free_coupons(campaign, size), &[INDEX]),
             ] {
                 assert_eq!(plan(&mut conn, &statement).await, keys, "{size}: {statement:.200}");
@@ -63,7 +64,7 @@ async fn the_locking_read_needs_nothing_but_the_index() {
     coupon_testkit::run(async |space| {
         let campaign = a_sale(&space).await;
         let mut conn = space.mysql().connection().await.unwrap();
-        for statement in [sql::free_coupons(campaign, 10), sql::lock_free_coupons(campaign, 10)] {
+        for statement in [sql::free_coupons(campaign, None, 10), sql::lock_free_coupons(campaign, 10)] {
             let rows: Vec<Row> = conn.query(format!("EXPLAIN FORMAT=TRADITIONAL {statement}")).await.unwrap();
             let extra: String = rows[0].get("Extra").unwrap();
             assert!(extra.contains("Using index"), "{extra} of {statement}");

@@ -123,7 +123,7 @@ async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
         let (settled, ()) = tokio::join!(settler.settle(&claims, &timeline), async {
             let free: Vec<CouponId> = {
                 let mut conn = space.mysql().connection().await.unwrap();
-                coupon_core::mysql::coupons::free_coupons(&mut conn, campaign, 5).await.unwrap()
+                coupon_core::mysql::coupons::free_coupons(&mut conn, campaign, None, 5).await.unwrap()
             };
             let ids: Vec<&[u8]> = free.iter().map(|id| id.0.as_bytes().as_slice()).collect();
             let list = keys::free_coupons(&space.namespace(), campaign);
@@ -184,6 +184,29 @@ async fn an_id_that_a_repeated_claim_does_not_need_goes_back() {
         let key = claim(campaign, 1).key();
         assert_eq!(both[&key], first[&key], "the repeated claim has the coupon of the first");
         assert_eq!(space.ids_in_redis(campaign).await, 3, "one of the two ids was not used");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_full_of_stale_ids_is_filled_anew() {
+    audited(async |space| {
+        let campaign = space.campaign(10).await;
+        let (settler, timeline) = (settler(space), Timeline::default());
+        let first: Vec<_> = (1..=5).map(|account| claim(campaign, account)).collect();
+        settler.settle(&first, &timeline).await.unwrap();
+        // Far more ids of no coupon than the rounds of one try come through, in front of those that are free.
+        let stale: Vec<Vec<u8>> = (0..5_000).map(|_| uuid::Uuid::new_v4().as_bytes().to_vec()).collect();
+        let list = keys::free_coupons(&space.namespace(), campaign);
+        space.redis().lpush::<_, _, ()>(list, stale).await.unwrap();
+
+        // As after a redelivery: most of the batch is settled already, one claim is not.
+        let batch = [first, vec![claim(campaign, 6)]].concat();
+        let refused = settler.settle(&batch, &timeline).await;
+        let settled = settler.settle(&batch, &timeline).await.unwrap();
+
+        assert!(refused.is_err(), "{refused:?}");
+        assert!(settled.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
     })
     .await;
 }
