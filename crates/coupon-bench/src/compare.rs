@@ -54,18 +54,31 @@ pub struct Comparison {
     traces: Vec<Breakdown>,
 }
 
+/// The servers' versions.
 #[derive(Debug, Serialize)]
-struct Servers {
+pub struct Servers {
     mysql: String,
     redis: String,
     rabbitmq: String,
 }
 
+/// What the figures were measured on.
 #[derive(Debug, Serialize)]
-struct Machine {
+pub struct Machine {
     cores: usize,
     system: &'static str,
     architecture: &'static str,
+}
+
+impl Machine {
+    /// The one that this runs on.
+    pub fn this() -> Self {
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            system: std::env::consts::OS,
+            architecture: std::env::consts::ARCH,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -94,11 +107,7 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments, js
     let comparison = Comparison {
         ways,
         servers: servers(mysql, redis, &arguments.rabbitmq_version).await?,
-        machine: Machine {
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            system: std::env::consts::OS,
-            architecture: std::env::consts::ARCH,
-        },
+        machine: Machine::this(),
         crowd: CrowdNote {
             accounts: crowd.accounts,
             repeats: crowd.repeats,
@@ -130,7 +139,8 @@ pub async fn make_campaign(mysql: &Mysql, way: &str, coupons: u64) -> anyhow::Re
     Ok(id)
 }
 
-async fn servers(mysql: &Mysql, redis: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Servers> {
+/// Asks the servers for their versions.
+pub async fn servers(mysql: &Mysql, redis: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Servers> {
     let version = mysql.run(async |mut conn: Conn| Ok(conn.query_first("SELECT VERSION()").await?)).await?;
     let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut outcomes::connect(redis)?).await?;
     Ok(Servers {

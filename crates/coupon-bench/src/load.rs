@@ -127,6 +127,12 @@ pub struct LoadResult {
     pub outcome_p99_ms: f64,
     /// `clean`, or the names of the invariants that are broken.
     pub audit: String,
+    /// 99.9 % of the claims were answered within this.
+    pub p999_ms: f64,
+    /// 99.9 % had their outcome within this.
+    pub outcome_p999_ms: f64,
+    /// Outcomes a second in the last tenth of the claims, of those in the first tenth.
+    pub last_tenth_to_first: f64,
     /// Share of the claims that were traced.
     pub trace_ratio: f64,
     /// Some of the traces.
@@ -173,6 +179,9 @@ pub async fn run(mysql: &Mysql, way: &str, arguments: &Arguments) -> anyhow::Res
         p99_ms: measured.answered_ms.1,
         outcome_p50_ms: measured.decided_ms.0,
         outcome_p99_ms: measured.decided_ms.1,
+        p999_ms: measured.answered_ms.2,
+        outcome_p999_ms: measured.decided_ms.2,
+        last_tenth_to_first: measured.last_tenth_to_first,
         trace_ratio: crowd.trace_ratio,
         trace_ids: measured.trace_ids,
         audit: if broken.is_empty() { String::from("clean") } else { format!("broken: {}", broken.join(", ")) },
@@ -339,6 +348,7 @@ struct Tally {
     errors: u64,
     error_examples: Vec<String>,
     trace_ids: Vec<String>,
+    ended_at: Vec<Instant>,
     bar: ProgressBar,
 }
 
@@ -356,6 +366,7 @@ impl SharedTally {
             errors: 0,
             error_examples: Vec::new(),
             trace_ids: Vec::new(),
+            ended_at: Vec::new(),
             bar,
         }))))
     }
@@ -365,10 +376,11 @@ impl SharedTally {
     }
 }
 
-/// The figures of a tally: pairs are p50 and p99.
+/// The figures of a tally: p50, p99 and p99.9.
 struct Measured {
-    answered_ms: (f64, f64),
-    decided_ms: (f64, f64),
+    answered_ms: (f64, f64, f64),
+    decided_ms: (f64, f64, f64),
+    last_tenth_to_first: f64,
     errors: u64,
     error_examples: Vec<String>,
     trace_ids: Vec<String>,
@@ -395,6 +407,7 @@ impl Tally {
                 }
             }
         }
+        self.ended_at.push(Instant::now());
         self.bar.inc(1);
     }
 
@@ -404,14 +417,29 @@ impl Tally {
     }
 
     fn measured(&self) -> Measured {
-        let quantiles = |histogram: &Histogram<u64>| (quantile_ms(histogram, 0.5), quantile_ms(histogram, 0.99));
+        let quantiles = |histogram: &Histogram<u64>| {
+            (quantile_ms(histogram, 0.5), quantile_ms(histogram, 0.99), quantile_ms(histogram, 0.999))
+        };
         Measured {
             answered_ms: quantiles(&self.answered),
             decided_ms: quantiles(&self.decided),
+            last_tenth_to_first: self.last_tenth_to_first(),
             errors: self.errors,
             error_examples: self.error_examples.clone(),
             trace_ids: self.trace_ids.clone(),
         }
+    }
+
+    /// How long the first tenth of the outcomes took, of what the last tenth took: 1 = as quick in the end.
+    fn last_tenth_to_first(&self) -> f64 {
+        let tenth = self.ended_at.len() / 10;
+        let took = |ended: &[Instant]| match ended {
+            [first, .., last] => last.duration_since(*first).as_secs_f64(),
+            _ => f64::NAN,
+        };
+        let (first, rest) = self.ended_at.split_at(tenth);
+        let (_, last) = rest.split_at(rest.len() - tenth);
+        took(first) / took(last)
     }
 
     fn told(&self, campaign_id: CampaignId) -> Told {

@@ -7,6 +7,7 @@
 //! Results go to standard output, progress to standard error. Exit codes: 0 done and clean, 1 failed or an invariant is
 //! broken, 2 wrong usage.
 
+mod ceilings;
 mod client;
 mod compare;
 mod jaeger;
@@ -14,6 +15,7 @@ mod load;
 mod plan;
 mod report;
 mod stand;
+mod suite;
 mod traceparent;
 mod traces;
 mod tracing_cost;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::settings::{self, MysqlSettings, RedisSettings};
+use coupon_core::settings::{self, AmqpSettings, MysqlSettings, RedisSettings};
 
 /// Puts load on the APIs and audits what came of it.
 #[derive(Debug, Parser)]
@@ -43,6 +45,9 @@ struct Bench {
 
     #[command(flatten)]
     redis: RedisSettings,
+
+    #[command(flatten)]
+    amqp: AmqpSettings,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,6 +69,13 @@ enum Command {
     /// program; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench tracing-cost --rounds 5 --coupons 20000")]
     TracingCost(tracing_cost::Arguments),
+    /// Measure what each stage does alone, and print the limit that follows for each way.
+    #[command(after_help = "Example:\n  coupon-bench ceilings --seconds 10")]
+    Ceilings(ceilings::Arguments),
+    /// Measure every figure of docs/PERFORMANCE.md, write them as checks, and fail if one does not hold. Starts the services
+    /// itself, from the folder of this program; nothing else should use the servers meanwhile.
+    #[command(after_help = "Example:\n  coupon-bench suite --quick --report target/bench/report.json")]
+    Suite(suite::Arguments),
 }
 
 #[tokio::main]
@@ -96,6 +108,12 @@ async fn run(bench: &Bench) -> anyhow::Result<bool> {
         Command::Compare(arguments) => compare::run(&mysql, &bench.redis, arguments, bench.json).await?,
         Command::Traces(_) => true,
         Command::TracingCost(arguments) => tracing_cost::run(&mysql, arguments, bench.json).await?,
+        Command::Ceilings(arguments) => {
+            let ceilings = ceilings::measure(&mysql, &bench.redis, &bench.amqp, arguments).await?;
+            report::ceilings(&ceilings, bench.json);
+            true
+        }
+        Command::Suite(arguments) => suite::run(&mysql, &bench.redis, &bench.amqp, arguments, bench.json).await?,
     };
     mysql.close().await;
     Ok(clean)

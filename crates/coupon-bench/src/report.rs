@@ -9,7 +9,9 @@ use anyhow::Context;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
+use crate::ceilings::Ceilings;
 use crate::load::LoadResult;
+use crate::suite::Check;
 use crate::traces::Breakdown;
 use crate::tracing_cost::Cost;
 
@@ -67,6 +69,44 @@ pub fn breakdowns(traces: &[Breakdown], json: bool) {
             }
         }
     }
+}
+
+/// What each stage does alone, and the limits that follow.
+pub fn ceilings(ceilings: &Ceilings, json: bool) {
+    if json {
+        print(&serde_json::to_string_pretty(ceilings).unwrap_or_default());
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["stage", "claims a second, alone"]);
+    let mut row = |name: &str, rate: f64| {
+        table.add_row([Cell::new(name), Cell::new(format!("{rate:.0}")).set_alignment(CellAlignment::Right)]);
+    };
+    for stage in &ceilings.stages {
+        row(stage.stage, stage.per_second);
+    }
+    row("limit of the queue way", ceilings.queue_limit);
+    row("limit of the skiplock way", ceilings.skiplock_limit);
+    print(&table);
+}
+
+/// All checks of a suite.
+pub fn checks(whole: &impl Serialize, checks: &[Check], stages: &Ceilings, json: bool) {
+    if json {
+        print(&serde_json::to_string_pretty(whole).unwrap_or_default());
+        return;
+    }
+    ceilings(stages, false);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["check", "measured", "wanted", "holds"]);
+    for check in checks {
+        let measured = Cell::new(format!("{:.2}", check.measured)).set_alignment(CellAlignment::Right);
+        let holds = if check.holds { "yes" } else { "NO" };
+        table.add_row([Cell::new(&check.name), measured, Cell::new(&check.wanted), Cell::new(holds)]);
+    }
+    print(&table);
 }
 
 /// What tracing costs on each way.

@@ -6,18 +6,18 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use coupon_core::settings::Namespace;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, CouponId, Error, Result, keys};
+use coupon_core::{CampaignId, Claim, CouponId, Error, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands, aio::ConnectionManager};
 use uuid::Uuid;
 
 use crate::refill::{Refill, Refilled};
 use crate::steps;
 
-/// How long a proof of "sold out" is taken for granted. A restock is seen after this.
+/// How long a proof of "sold out" is taken for granted, for claims that were accepted before it.
 const SOLD_OUT_FOR: Duration = Duration::from_millis(500);
 
 /// Refills for one reservation: other consumers may pop a whole refill before this one comes to it.
@@ -28,7 +28,22 @@ pub struct Reservations {
     redis: ConnectionManager,
     namespace: Namespace,
     refill: Refill,
-    sold_out: Mutex<HashMap<CampaignId, Instant>>,
+    sold_out: Mutex<HashMap<CampaignId, Proof>>,
+}
+
+/// That no coupon of a campaign was free.
+#[derive(Clone, Copy)]
+struct Proof {
+    since: Instant,
+    /// The same instant on the clock that claims are stamped with, in milliseconds since the Unix epoch.
+    at_ms: u64,
+}
+
+impl Proof {
+    fn now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { since: Instant::now(), at_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX) }
+    }
 }
 
 impl Reservations {
@@ -84,12 +99,16 @@ impl Reservations {
         Ok(self.redis.clone().unlink(lists).await?)
     }
 
-    /// Those of the campaigns that were proven to be sold out a moment ago.
+    /// The campaigns of these claims that were proven to be sold out a moment ago and after each of the claims was
+    /// accepted. For a claim accepted since then the proof says nothing: there may have been a restock in between.
     #[must_use]
-    pub fn sold_out(&self, campaigns: impl Iterator<Item = CampaignId>) -> HashSet<CampaignId> {
+    pub fn sold_out(&self, claims: &[Claim]) -> HashSet<CampaignId> {
         let mut proofs = self.sold_out.lock().unwrap_or_else(PoisonError::into_inner);
-        proofs.retain(|_, proven_at| proven_at.elapsed() < SOLD_OUT_FOR);
-        campaigns.filter(|campaign| proofs.contains_key(campaign)).collect()
+        proofs.retain(|_, proof| proof.since.elapsed() < SOLD_OUT_FOR);
+        let is_later =
+            |claim: &&Claim| proofs.get(&claim.campaign_id).is_none_or(|proof| claim.accepted_at_ms >= proof.at_ms);
+        let open: HashSet<CampaignId> = claims.iter().filter(is_later).map(|claim| claim.campaign_id).collect();
+        claims.iter().map(|claim| claim.campaign_id).filter(|campaign| !open.contains(campaign)).collect()
     }
 
     async fn refill_until(
@@ -104,13 +123,15 @@ impl Reservations {
             if missing == 0 {
                 return Ok(Refilled::NotEmpty);
             }
+            // Older than the look that it may come from.
+            let proof = Proof::now();
             match self.refill.refill(campaign, timeline).await? {
                 Refilled::NotEmpty => {
                     let mut popped = self.pop(&[(campaign, missing)], timeline).await?;
                     ids.extend(popped.remove(&campaign).unwrap_or_default());
                 }
                 Refilled::SoldOut => {
-                    self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, Instant::now());
+                    self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, proof);
                     return Ok(Refilled::SoldOut);
                 }
             }

@@ -39,7 +39,7 @@ impl Settler {
         let mut settled = HashMap::with_capacity(open.len());
         let mut sold_out = HashSet::new();
         for _ in 0..ROUNDS_MAX {
-            sold_out.extend(self.reservations.sold_out(open.iter().map(|claim| claim.campaign_id)));
+            sold_out.extend(self.reservations.sold_out(claims));
             let unused = self.issue(&mut open, &mut settled, &mut sold_out, timeline).await?;
             self.settle_known(&mut open, &mut settled, &sold_out, timeline).await?;
             self.give_back(unused, &settled).await;

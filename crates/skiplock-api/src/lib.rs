@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> strategy::Strategy ─> MySQL
-//!                                                                 ├ select_update  a transaction for each claim
-//!                                                                 └ coalesced      one for all that wait
+//!                                                                 ├ select_update     a transaction for each claim
+//!                                                                 ├ single_statement  a statement for each
+//!                                                                 └ coalesced         one for all that wait
 //! ```
 
 mod claims;
 mod coalesced;
 mod select_update;
 mod settings;
+mod single_statement;
 mod steps;
 mod strategy;
 

@@ -18,6 +18,9 @@ pub static UPDATE: Operation = Operation { name: "UPDATE coupon", at: Server::My
 /// Writes one account into one row.
 pub static UPDATE_ONE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::ISSUE_ONE) };
 
+/// Writes one account into one row that is not locked, all in one.
+pub static CLAIM_ONE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::CLAIM_ONE) };
+
 /// Makes it last.
 pub static COMMIT: Operation = Operation { name: "COMMIT", at: Server::MysqlTransaction };
 

@@ -16,13 +16,15 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanBuilder;
 
 use crate::settings::Settings;
-use crate::{coalesced, select_update, steps};
+use crate::{coalesced, select_update, single_statement, steps};
 
 /// How a claim finds its coupon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum StrategyName {
     /// A transaction for each claim: SELECT … LIMIT 1 FOR UPDATE SKIP LOCKED, UPDATE, COMMIT.
     SelectUpdate,
+    /// A statement for each claim: UPDATE … JOIN (SELECT … LIMIT 1 FOR UPDATE SKIP LOCKED).
+    SingleStatement,
     /// Claims that wait at the same moment share one transaction.
     Coalesced,
 }
@@ -43,6 +45,8 @@ pub enum Claimed {
 pub enum Strategy {
     /// See [`select_update`].
     SelectUpdate(Mysql),
+    /// See [`single_statement`].
+    SingleStatement(Mysql),
     /// See [`coalesced`].
     Coalesced(coalesced::Groups),
 }
@@ -52,6 +56,7 @@ impl Strategy {
     pub fn start(settings: &Settings, mysql: &Mysql) -> Self {
         match settings.strategy {
             StrategyName::SelectUpdate => Self::SelectUpdate(mysql.clone()),
+            StrategyName::SingleStatement => Self::SingleStatement(mysql.clone()),
             StrategyName::Coalesced => Self::Coalesced(coalesced::Groups::start(
                 mysql,
                 usize::from(settings.groups),
@@ -73,6 +78,10 @@ impl Strategy {
                 let group = Arc::new(Group::new(1, span::is_recorded(&context)));
                 (select_update::claim(mysql, claim, &group).await, Some(group))
             }
+            Self::SingleStatement(mysql) => {
+                let group = Arc::new(Group::new(1, span::is_recorded(&context)));
+                (single_statement::claim(mysql, claim, &group).await, Some(group))
+            }
             Self::Coalesced(groups) => groups.claim(claim, span::is_recorded(&context)).await,
         };
         if let Some(group) = group.filter(|_| span::is_recorded(&context)) {
@@ -87,6 +96,7 @@ impl Strategy {
     fn span(&self, claim: ClaimKey) -> SpanBuilder {
         let name = match self {
             Self::SelectUpdate(_) => "select-update",
+            Self::SingleStatement(_) => "single-statement",
             Self::Coalesced(_) => "coalesced",
         };
         SpanBuilder::from_name("claim")

@@ -79,6 +79,13 @@ pub fn issue(coupons: &[(CouponId, AccountId)]) -> String {
 /// already. Index: PRIMARY.
 pub const ISSUE_ONE: &str = "UPDATE coupon SET account_id = ? WHERE id = ? AND account_id IS NULL";
 
+/// Writes an account into a free coupon that nobody else holds, all in one. Fails for an account that has a coupon of the
+/// campaign already. Index: `coupon_campaign_account` for the free row, PRIMARY for the update.
+pub const CLAIM_ONE: &str = "UPDATE coupon JOIN (\
+                                 SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                                 WHERE campaign_id = ? AND account_id IS NULL LIMIT 1 FOR UPDATE SKIP LOCKED\
+                             ) AS free USING (id) SET coupon.account_id = ?";
+
 /// See [`free_coupons`].
 pub const FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
                                 WHERE campaign_id = ? AND account_id IS NULL LIMIT ?";

@@ -35,6 +35,7 @@ async fn every_statement_uses_its_index() {
                 (sql::free_coupons(campaign, None, size), &[INDEX]),
                 (sql::free_coupons(campaign, Some(CouponId(Uuid::from_u128(1 << 127))), size), &[INDEX]),
                 (sql::lock_free_coupons(campaign, size), &[INDEX]),
+                (sql::CLAIM_ONE.replace('?', "1"), &["PRIMARY", INDEX]),
             ] {
                 assert_eq!(plan(&mut conn, &statement).await, keys, "{size}: {statement:.200}");
             }

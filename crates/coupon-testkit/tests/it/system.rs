@@ -12,6 +12,7 @@ pub enum Way {
     QueueOneByOne,
     Coalesced,
     SelectUpdate,
+    SingleStatement,
 }
 
 /// Makes a test of each of these functions for each way: `async fn name(system: &System)`.
@@ -38,6 +39,11 @@ macro_rules! each_way {
             #[tokio::test(flavor = "multi_thread")]
             async fn skiplock_select_update() {
                 System::run(Way::SelectUpdate, super::$test).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn skiplock_single_statement() {
+                System::run(Way::SingleStatement, super::$test).await;
             }
         }
     )+};
@@ -70,7 +76,7 @@ impl System {
             match way {
                 Way::Queue => drop(start_consumer(&space, &[]).await),
                 Way::QueueOneByOne => drop(start_consumer(&space, &[("batch-max", "1")]).await),
-                Way::Coalesced | Way::SelectUpdate => {}
+                Way::Coalesced | Way::SelectUpdate | Way::SingleStatement => {}
             }
         }
         Self { api: space.api(service.address()), space, way, service }
@@ -107,6 +113,7 @@ async fn start_api(space: &TestSpace, way: Way, own: &[(&str, &str)]) -> Arc<Ser
         Way::Queue | Way::QueueOneByOne => start_producer(space, own).await,
         Way::Coalesced => start_skiplock(space, &with("coalesced")).await,
         Way::SelectUpdate => start_skiplock(space, &with("select-update")).await,
+        Way::SingleStatement => start_skiplock(space, &with("single-statement")).await,
     }
 }
 
