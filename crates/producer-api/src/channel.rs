@@ -24,7 +24,10 @@ const LOST_MAX: usize = 512;
 /// After a channel could not be opened, messages fail at once for this long instead of queueing up to try.
 const REOPEN_AFTER: Duration = Duration::from_millis(250);
 
-const QUEUE_GONE: Error = Error::Away { what: "the queue" };
+/// What is full when the broker refuses a message.
+pub const QUEUE: &str = "the queue";
+
+const QUEUE_GONE: Error = Error::Away { what: QUEUE };
 
 /// The way to the broker: one connection for the process, shared by the channels of its workers.
 ///
@@ -186,7 +189,7 @@ impl ConfirmChannel {
                 if self.returned.get() { Err(QUEUE_GONE) } else { Ok(()) }
             }
             // A queue at its limit; the channel is fine.
-            Confirmation::Nack(None) => Err(Error::Full { what: "the queue" }),
+            Confirmation::Nack(None) => Err(Error::Full { what: QUEUE }),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
                 self.returned.set(true);
                 tracing::error!(queue = %queues.claims, "a message came back: the queue is gone; it is made again");

@@ -1,8 +1,10 @@
 //! `/metrics`: what this process has counted, and what is looked up for whoever scrapes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
+use tokio::sync::Mutex;
 
 use crate::campaigns::Campaigns;
 use crate::mysql::Mysql;
@@ -20,13 +22,15 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The route of a service that uses `mysql`, and `campaigns` if it is an API.
 pub fn routes(config: &mut web::ServiceConfig, mysql: &Mysql, campaigns: Option<&Campaigns>) {
     let (mysql, campaigns) = (mysql.clone(), campaigns.cloned());
+    let counting = Arc::new(Mutex::new(()));
     config.route(
         "/metrics",
         web::get().to(move || {
-            let (mysql, campaigns) = (mysql.clone(), campaigns.clone());
+            let (mysql, campaigns, counting) = (mysql.clone(), campaigns.clone(), Arc::clone(&counting));
             async move {
                 mysql.measure();
-                if let Some(campaigns) = campaigns {
+                // One count at a time: the connections belong to claims, however often somebody scrapes.
+                if let (Some(campaigns), Ok(_counting)) = (campaigns, counting.try_lock()) {
                     // What was not counted in time keeps its last value.
                     let _ = tokio::time::timeout(COUNT_DEADLINE, campaigns.measure(CAMPAIGNS_MAX)).await;
                 }

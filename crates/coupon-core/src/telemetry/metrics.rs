@@ -164,7 +164,7 @@ pub fn message(claims: usize) {
     histogram!(MESSAGE_CLAIMS).record(claims as f64);
 }
 
-/// The broker answered a publish, or did not: `ack`, `nack`, `returned` or `failed`.
+/// The broker answered a publish, or did not: `ack`, `nack` (its queue is full) or `failed`.
 pub fn confirm(result: &'static str) {
     counter!(CONFIRMS, "result" => result).increment(1);
 }
