@@ -54,7 +54,13 @@ impl Client {
         body: String,
         traceparent: Option<HeaderValue>,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let answer = tokio::time::timeout(DEADLINE, self.exchange(method, path, body, traceparent))
+        let mut request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from(body)))?;
+        request.headers_mut().insert(HOST, self.target.host.clone());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(traceparent) = traceparent {
+            request.headers_mut().insert(HeaderName::from_static("traceparent"), traceparent);
+        }
+        let answer = tokio::time::timeout(DEADLINE, self.exchange(request))
             .await
             .unwrap_or_else(|_| bail!("no answer within {DEADLINE:?}"));
         if answer.is_err() {
@@ -63,19 +69,7 @@ impl Client {
         answer
     }
 
-    async fn exchange(
-        &mut self,
-        method: Method,
-        path: &str,
-        body: String,
-        traceparent: Option<HeaderValue>,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let mut request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from(body)))?;
-        request.headers_mut().insert(HOST, self.target.host.clone());
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(traceparent) = traceparent {
-            request.headers_mut().insert(HeaderName::from_static("traceparent"), traceparent);
-        }
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
         let connection = self.connect().await?;
         connection.ready().await?;
         let answer = connection.send_request(request).await?;

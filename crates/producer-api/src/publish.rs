@@ -133,8 +133,8 @@ impl Line {
         let claims: Vec<Claim> = message.iter().map(|waiting| waiting.claim).collect();
         let body = broker::encode(&claims)?;
         for waiting in message.iter().filter(|waiting| span::is_recorded(&waiting.context)) {
-            span::note(&waiting.context, MESSAGE_CLAIMS, i64::try_from(message.len()).unwrap_or(i64::MAX));
-            span::note(&waiting.context, MESSAGING_MESSAGE_BODY_SIZE, i64::try_from(body.len()).unwrap_or(i64::MAX));
+            span::note(&waiting.context, MESSAGE_CLAIMS, span::count(message.len()));
+            span::note(&waiting.context, MESSAGING_MESSAGE_BODY_SIZE, span::count(body.len()));
         }
         metrics::message(message.len());
         let properties = broker::properties(message.iter().map(|waiting| &waiting.context));

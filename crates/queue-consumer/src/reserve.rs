@@ -105,6 +105,10 @@ impl Reservations {
     pub fn sold_out(&self, claims: &[Claim]) -> HashSet<CampaignId> {
         let mut proofs = self.sold_out.lock().unwrap_or_else(PoisonError::into_inner);
         proofs.retain(|_, proof| proof.since.elapsed() < SOLD_OUT_FOR);
+        // As nearly always.
+        if proofs.is_empty() {
+            return HashSet::new();
+        }
         let is_later =
             |claim: &&Claim| proofs.get(&claim.campaign_id).is_none_or(|proof| claim.accepted_at_ms >= proof.at_ms);
         let open: HashSet<CampaignId> = claims.iter().filter(is_later).map(|claim| claim.campaign_id).collect();
@@ -153,14 +157,6 @@ impl Reservations {
         let pop = async { Ok(pipeline.query_async(&mut self.redis.clone()).await?) };
         let popped: Vec<Option<Vec<Vec<u8>>>> = timeline.step(&steps::RESERVE, ids, pop).await?;
         Ok(wanted.iter().zip(popped).map(|((campaign, _), ids)| (*campaign, parse(&ids.unwrap_or_default()))).collect())
-    }
-
-    /// How many ids of a campaign wait.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn waiting(&self, campaign: CampaignId) -> Result<usize> {
-        Ok(self.redis.clone().llen(keys::free_coupons(&self.namespace, campaign)).await?)
     }
 }
 

@@ -86,11 +86,11 @@ impl BatchTrace {
                 KeyValue::new(MESSAGING_OPERATION_NAME, "process"),
                 KeyValue::new(MESSAGING_OPERATION_TYPE, "process"),
                 KeyValue::new(MESSAGING_DESTINATION_NAME, self.queue.clone()),
-                KeyValue::new(BATCH_SIZE, as_number(size)),
+                KeyValue::new(BATCH_SIZE, span::count(size)),
             ]);
         let batch = span::start_batch(builder);
         for (_, claim) in &self.claims {
-            span::note(claim, BATCH_SIZE, as_number(size));
+            span::note(claim, BATCH_SIZE, span::count(size));
             claim.span().add_link(batch.span().span_context().clone(), Vec::new());
         }
         self.batch = Some(batch);
@@ -124,8 +124,4 @@ impl BatchTrace {
 /// How long a claim has waited to be taken.
 pub fn time_in_queue(claim: &Claim, taken_at: SystemTime) -> Duration {
     taken_at.duration_since(UNIX_EPOCH + Duration::from_millis(claim.accepted_at_ms)).unwrap_or_default()
-}
-
-fn as_number(size: usize) -> i64 {
-    i64::try_from(size).unwrap_or(i64::MAX)
 }

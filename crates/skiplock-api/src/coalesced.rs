@@ -72,7 +72,7 @@ async fn work(mysql: Mysql, claims: flume::Receiver<Waiting>, group_max: usize) 
         // Whoever stopped waiting claims again if they still want a coupon.
         taken.retain(|waiting| !waiting.answer.is_closed());
         for (campaign, taken) in by_campaign(taken) {
-            let group = Arc::new(Group::new(taken.len(), taken.iter().any(|waiting| waiting.is_sampled)));
+            let group = Group::new(taken.len(), taken.iter().any(|waiting| waiting.is_sampled));
             let claimed = claim_all(&mysql, &group, campaign, distinct(&taken)).await;
             answer(taken, &group, claimed);
         }

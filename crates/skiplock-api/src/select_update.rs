@@ -4,27 +4,20 @@
 //! holds a coupon already.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use backon::Retryable;
 use coupon_core::mysql::{Mysql, coupons, sql};
-use coupon_core::telemetry::metrics;
 use coupon_core::{ClaimKey, Class, CouponId, Error, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Transaction, TxOpts};
 use uuid::Uuid;
 
 use crate::steps;
-use crate::strategy::{CONFLICTS_FOR, Claimed, Group, pauses_after_conflicts, without_rows};
+use crate::strategy::{Claimed, Group, without_rows};
 
 /// Takes a coupon for an account.
 pub async fn claim(mysql: &Mysql, claim: ClaimKey, group: &Arc<Group>) -> Result<Claimed> {
-    let began = Instant::now();
-    (|| group.run(mysql, async move |mut conn: Conn, group: Arc<Group>| attempt(&mut conn, &group, claim).await))
-        .retry(pauses_after_conflicts())
-        .when(|error| error.is_conflict() && began.elapsed() < CONFLICTS_FOR)
-        .notify(|error, _| metrics::retry(error.class().name()))
-        .await
+    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim).await };
+    group.run_patiently(mysql, work).await
 }
 
 async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey) -> Result<Claimed> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::ExponentialBuilder;
+use backon::{ExponentialBuilder, Retryable};
 use clap::ValueEnum;
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::telemetry::attribute::{CAMPAIGN_ID, GROUP_SIZE, GROUP_WAIT, STRATEGY};
@@ -75,17 +75,17 @@ impl Strategy {
         let arrived_at = Instant::now();
         let (claimed, group) = match self {
             Self::SelectUpdate(mysql) => {
-                let group = Arc::new(Group::new(1, span::is_recorded(&context)));
+                let group = Group::new(1, span::is_recorded(&context));
                 (select_update::claim(mysql, claim, &group).await, Some(group))
             }
             Self::SingleStatement(mysql) => {
-                let group = Arc::new(Group::new(1, span::is_recorded(&context)));
+                let group = Group::new(1, span::is_recorded(&context));
                 (single_statement::claim(mysql, claim, &group).await, Some(group))
             }
             Self::Coalesced(groups) => groups.claim(claim, span::is_recorded(&context)).await,
         };
         if let Some(group) = group.filter(|_| span::is_recorded(&context)) {
-            span::note(&context, GROUP_SIZE, i64::try_from(group.size).unwrap_or(i64::MAX));
+            span::note(&context, GROUP_SIZE, span::count(group.size));
             span::note(&context, GROUP_WAIT, group.taken_at.duration_since(arrived_at).as_secs_f64());
             group.timeline.draw(&context);
         }
@@ -114,10 +114,10 @@ pub struct Group {
 
 impl Group {
     /// Of this many claims, taken just now.
-    pub fn new(size: usize, is_sampled: bool) -> Self {
+    pub fn new(size: usize, is_sampled: bool) -> Arc<Self> {
         metrics::group(size);
         let timeline = if is_sampled { Timeline::recorded() } else { Timeline::default() };
-        Self { size, taken_at: Instant::now(), timeline }
+        Arc::new(Self { size, taken_at: Instant::now(), timeline })
     }
 
     /// Does a piece of work in MySQL for the group.
@@ -140,6 +140,27 @@ impl Group {
                 this.timeline.end(asked, None);
                 work(conn, this)
             })
+            .await
+    }
+
+    /// As [`Self::run`], and again for a while when the work loses against others.
+    ///
+    /// # Errors
+    /// As of [`Self::run`].
+    pub async fn run_patiently<T, F>(
+        self: &Arc<Self>,
+        mysql: &Mysql,
+        work: impl Fn(Conn, Arc<Self>) -> F + Clone + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send,
+    {
+        let began = Instant::now();
+        (|| self.run(mysql, work.clone()))
+            .retry(pauses_after_conflicts())
+            .when(|error| error.is_conflict() && began.elapsed() < CONFLICTS_FOR)
+            .notify(|error, _| metrics::retry(error.class().name()))
             .await
     }
 

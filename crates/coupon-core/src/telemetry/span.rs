@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 use std::sync::{LazyLock, OnceLock};
 
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use lapin::types::{AMQPValue, FieldTable};
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanBuilder, SpanContext, Status, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -95,6 +95,12 @@ pub fn note(context: &Context, attribute: &'static str, value: impl Into<opentel
     }
 }
 
+/// A number of things, as spans take it.
+#[must_use]
+pub fn count(things: usize) -> i64 {
+    i64::try_from(things).unwrap_or(i64::MAX)
+}
+
 /// Ends the span of a context, as failed if there was an error.
 pub fn end<T>(context: &Context, outcome: &Result<T, Error>) {
     if !is_recorded(context) {
@@ -133,74 +139,51 @@ pub fn traceparent(span: &SpanContext) -> String {
     format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags())
 }
 
-/// The headers of a message that carry on the contexts of its claims. That of the first is under the standard names, so
+/// The headers of a message that carry on the contexts of its claims. That of the first is under the standard name, so
 /// that other tools find it; those of the others have their number behind. Of a claim that is not sampled only the first
-/// is told: nobody would look at the rest.
+/// is told: nobody would look at the rest. `tracestate` stays behind: a client may fill it with kilobytes, and headers that
+/// are longer than a frame make the broker close the connection.
 #[must_use]
 pub fn message_headers<'a>(contexts: impl Iterator<Item = &'a Context>) -> FieldTable {
     let mut headers = FieldTable::default();
     for (n, context) in contexts.enumerate() {
-        if n == 0 || is_sampled(context) {
-            PROPAGATOR.inject_context(context, &mut MessageHeaders { headers: &mut headers, n });
+        let span = context.span();
+        let span = span.span_context();
+        if span.is_valid() && (n == 0 || span.is_sampled()) {
+            headers.insert(numbered(n).as_ref().into(), AMQPValue::LongString(traceparent(span).into()));
         }
     }
     headers
 }
 
-/// The context of a message's claim number `n`, if it is sampled. Those of the others are not even read: at 1 % they are
-/// most.
+/// The context of a message's claim number `n`, if it is sampled. Those of the others are not parsed: at 1 % they are most.
 #[must_use]
 pub fn extract_sampled(headers: Option<&FieldTable>, n: usize) -> Option<Context> {
-    let headers = headers?;
-    let AMQPValue::LongString(traceparent) = headers.inner().get(numbered(TRACEPARENT, n).as_ref())? else {
-        return None;
-    };
-    let flags = char::from(*traceparent.as_bytes().last()?).to_digit(16)?;
+    let AMQPValue::LongString(traceparent) = headers?.inner().get(numbered(n).as_ref())? else { return None };
+    let traceparent = std::str::from_utf8(traceparent.as_bytes()).ok()?;
+    let flags = traceparent.chars().next_back()?.to_digit(16)?;
     if flags & 1 == 0 {
         return None;
     }
-    let context = PROPAGATOR.extract_with_context(&Context::new(), &ReadHeaders { headers, n });
-    is_sampled(&context).then_some(context)
+    let context = extract(&Traceparent(traceparent));
+    context.span().span_context().is_sampled().then_some(context)
 }
 
-fn is_sampled(context: &Context) -> bool {
-    context.span().span_context().is_sampled()
+/// Name of the header with the context of a message's claim number `n`.
+fn numbered(n: usize) -> Cow<'static, str> {
+    if n == 0 { TRACEPARENT.into() } else { format!("{TRACEPARENT}-{n}").into() }
 }
 
-fn numbered(name: &str, n: usize) -> Cow<'_, str> {
-    if n == 0 { name.into() } else { format!("{name}-{n}").into() }
-}
+/// A context as it came, for [`extract`].
+struct Traceparent<'a>(&'a str);
 
-struct MessageHeaders<'a> {
-    headers: &'a mut FieldTable,
-    n: usize,
-}
-
-impl Injector for MessageHeaders<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        // Not `tracestate`, which a client may fill with kilobytes: the headers of a message must fit one frame, or the
-        // broker closes the connection.
-        if key == TRACEPARENT {
-            self.headers.insert(numbered(key, self.n).as_ref().into(), AMQPValue::LongString(value.into()));
-        }
-    }
-}
-
-struct ReadHeaders<'a> {
-    headers: &'a FieldTable,
-    n: usize,
-}
-
-impl Extractor for ReadHeaders<'_> {
+impl Extractor for Traceparent<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        match self.headers.inner().get(numbered(key, self.n).as_ref())? {
-            AMQPValue::LongString(value) => std::str::from_utf8(value.as_bytes()).ok(),
-            _ => None,
-        }
+        (key == TRACEPARENT).then_some(self.0)
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.headers.inner().keys().map(ShortString::as_str).collect()
+        vec![TRACEPARENT]
     }
 }
 

@@ -68,7 +68,7 @@ impl Operation {
             if matches!(self.at, Server::Rabbitmq) { MESSAGING_BATCH_MESSAGE_COUNT } else { DB_OPERATION_BATCH_SIZE };
         // The conventions want no size of one.
         if size > 1 {
-            attributes.push(KeyValue::new(size_name, i64::try_from(size).unwrap_or(i64::MAX)));
+            attributes.push(KeyValue::new(size_name, span::count(size)));
         }
         attributes
     }
