@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use coupon_core::broker::{self, Queues};
-use coupon_core::mysql::{Mysql, coupons, sql};
+use coupon_core::mysql::sql::{self, Wanted};
+use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::settings::{AmqpSettings, Namespace, RedisSettings};
-use coupon_core::{AccountId, CampaignId, Claim, CouponId, keys, outcomes};
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, keys, outcomes};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -230,15 +231,16 @@ async fn update(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
     let coupons = 200_000;
     let campaign = compare::make_campaign(mysql, "ceiling of the UPDATE", coupons).await?;
     let mut conn = mysql.connection().await?;
-    let ids = coupons::free_coupons(&mut conn, campaign, None, usize::try_from(coupons)?).await?;
+    let all = Wanted { campaign_id: campaign, count: usize::try_from(coupons)?, behind: None };
+    let ids = coupons::free_coupons(&mut conn, all).await?;
     let began = Instant::now();
     let mut issued = 0;
     for (batch, ids) in ids.chunks(BATCH).enumerate() {
         if began.elapsed() > time {
             break;
         }
-        let rows: Vec<(CouponId, AccountId)> =
-            (0..).zip(ids).map(|(n, id)| (*id, AccountId(1 + (batch * BATCH) as u64 + n))).collect();
+        let claim = |n| ClaimKey { campaign_id: campaign, account_id: AccountId(1 + (batch * BATCH) as u64 + n) };
+        let rows: Vec<(ClaimKey, CouponId)> = (0..).zip(ids).map(|(n, id)| (claim(n), *id)).collect();
         issued += coupons::issue(&mut conn, &rows).await?;
     }
     Ok(issued as f64 / began.elapsed().as_secs_f64())
@@ -255,11 +257,14 @@ async fn skip_locked(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
         running.spawn(async move {
             let mut conn = mysql.connection().await?;
             let mut issued = 0;
+            let mut wanted = Wanted { campaign_id: campaign, count: GROUP, behind: None };
             while began.elapsed() < time {
                 let first = next.fetch_add(GROUP as u64, Ordering::Relaxed);
-                let now = claim_group(&mut conn, campaign, first).await?;
-                issued += now;
-                if now == 0 {
+                let rows = claim_group(&mut conn, wanted, first).await?;
+                issued += rows.len();
+                // As the skiplock way: behind those taken before.
+                wanted.behind = rows.last().map(|(_, coupon)| *coupon);
+                if rows.is_empty() {
                     break;
                 }
             }
@@ -273,13 +278,15 @@ async fn skip_locked(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
     Ok(issued as f64 / began.elapsed().as_secs_f64())
 }
 
-async fn claim_group(conn: &mut Conn, campaign: CampaignId, first: u64) -> anyhow::Result<u64> {
+async fn claim_group(conn: &mut Conn, wanted: Wanted, first: u64) -> anyhow::Result<Vec<(ClaimKey, CouponId)>> {
     let mut transaction = conn.start_transaction(TxOpts::default()).await?;
-    let ids: Vec<Uuid> = transaction.query(sql::lock_free_coupons(campaign, GROUP)).await?;
-    let rows: Vec<(CouponId, AccountId)> = ids.into_iter().map(CouponId).zip((first..).map(AccountId)).collect();
+    let ids: Vec<(u64, Uuid)> = transaction.query(sql::lock_free_coupons(&[wanted])).await?;
+    let claim = |account| ClaimKey { campaign_id: wanted.campaign_id, account_id: AccountId(account) };
+    let rows: Vec<(ClaimKey, CouponId)> =
+        (first..).zip(ids).map(|(account, (_, id))| (claim(account), CouponId(id))).collect();
     if !rows.is_empty() {
         transaction.query_drop(sql::issue(&rows)).await?;
     }
     transaction.commit().await?;
-    Ok(rows.len() as u64)
+    Ok(rows)
 }

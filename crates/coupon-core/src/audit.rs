@@ -103,7 +103,7 @@ pub async fn audit(mysql: &Mysql, campaign: Option<CampaignId>, told: Told, brok
     let stocks = stocks(&mut snapshot, campaign).await?;
     let holders = Holders::of(&told, &mut snapshot).await?;
     let invariants = vec![
-        coupon_keeps_its_account(&mut snapshot, &stocks, &told, &holders).await?,
+        coupon_keeps_its_account(&mut snapshot, campaign, &stocks, &told, &holders).await?,
         account_has_one_coupon(&mut snapshot, campaign, &stocks, &told).await?,
         issued_within_stock(&mut snapshot, campaign, &stocks).await?,
         accepted_claims_settle(&told, broker),
@@ -161,6 +161,7 @@ impl Holders {
 
 async fn coupon_keeps_its_account(
     snapshot: &mut Snapshot<'_>,
+    campaign: Option<CampaignId>,
     stocks: &[Stock],
     told: &Told,
     holders: &Holders,
@@ -168,8 +169,16 @@ async fn coupon_keeps_its_account(
     let mut finding =
         Finding::new("coupon_keeps_its_account", "A coupon has at most one account, and once set it never changes.");
     finding.check(stocks.iter().map(|stock| stock.issued).sum());
-    if unique_columns(snapshot, "PRIMARY").await? != 1 {
-        finding.breaks(|| String::from("the primary key of coupon, which holds this, is missing"));
+    if unique_columns(snapshot, "PRIMARY").await? != 2 {
+        finding.breaks(|| String::from("the primary key of coupon, which holds this within a campaign, is missing"));
+    }
+    if campaign.is_none() {
+        let twice: Vec<(Uuid, u64)> = snapshot
+            .query("SELECT id, COUNT(*) AS times FROM coupon WHERE account_id IS NOT NULL GROUP BY id HAVING times > 1")
+            .await?;
+        for (id, times) in twice {
+            finding.breaks(|| format!("coupon {id} is held in {times} campaigns"));
+        }
     }
     for (claim, outcome) in &told.outcomes {
         if let Outcome::Issued { coupon_id } = outcome {

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use coupon_core::mysql::sql::Wanted;
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::settings::{Namespace, RedisSettings};
 use coupon_core::telemetry::metrics;
@@ -164,15 +165,15 @@ impl Refill {
     /// the beginning that finds none is the proof of sold out.
     async fn free_coupons(&self, redis: &mut Connection, campaign: CampaignId) -> Result<Vec<CouponId>> {
         let mark: Option<Vec<u8>> = self.within(redis.get(keys::refilled_to(&self.namespace, campaign))).await?;
-        let after = mark.and_then(|mark| Uuid::from_slice(&mark).ok()).map(CouponId);
-        let max = self.max;
+        let behind = mark.and_then(|mark| Uuid::from_slice(&mark).ok()).map(CouponId);
+        let wanted = Wanted { campaign_id: campaign, count: self.max, behind };
         self.mysql
             .run(async move |mut conn: Conn| {
-                let behind = coupons::free_coupons(&mut conn, campaign, after, max).await?;
-                if behind.is_empty() && after.is_some() {
-                    return coupons::free_coupons(&mut conn, campaign, None, max).await;
+                let free = coupons::free_coupons(&mut conn, wanted).await?;
+                if free.is_empty() && behind.is_some() {
+                    return coupons::free_coupons(&mut conn, Wanted { behind: None, ..wanted }).await;
                 }
-                Ok(behind)
+                Ok(free)
             })
             .await
     }

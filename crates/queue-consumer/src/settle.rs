@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::outcomes::Outcomes;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, Error, Outcome, Result};
+use coupon_core::{CampaignId, Claim, ClaimKey, CouponId, Error, Outcome, Result};
 use mysql_async::Conn;
 
 use crate::reserve::Reservations;
@@ -93,8 +93,7 @@ impl Settler {
         if reserved.is_empty() {
             return Ok(reserved);
         }
-        let rows: Vec<(CouponId, AccountId)> =
-            reserved.iter().map(|(claim, coupon)| (*coupon, claim.account_id)).collect();
+        let rows = reserved.clone();
         let wanted = rows.len();
         let persist = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await);
         if timeline.step(&steps::PERSIST, wanted, persist).await? < wanted {
@@ -165,6 +164,8 @@ fn in_order_of_arrival(claims: &[Claim]) -> Vec<ClaimKey> {
 
 #[cfg(test)]
 mod tests {
+    use coupon_core::AccountId;
+
     use super::*;
 
     #[test]

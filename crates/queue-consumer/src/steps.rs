@@ -13,7 +13,7 @@ pub static RESERVE: Operation = Operation { name: "reserve", at: Server::Redis("
 pub static LOCK: Operation = Operation { name: "refill lock", at: Server::Redis("SET") };
 
 /// Moves ids of free coupons from MySQL to Redis.
-pub static REFILL: Operation = Operation { name: "refill", at: Server::Mysql("SELECT", sql::FREE_COUPONS_AFTER) };
+pub static REFILL: Operation = Operation { name: "refill", at: Server::Mysql("SELECT", sql::FREE_COUPONS_BEHIND) };
 
 /// Writes the accounts into the coupons.
 pub static PERSIST: Operation = Operation { name: "persist", at: Server::Mysql("UPDATE", sql::ISSUE) };

@@ -1,31 +1,36 @@
-//! `select-update`: a transaction for each claim, as it is usually described. Four round trips.
+//! `select-update`: a transaction for each claim, as it is usually described. Four round trips. `scattered` is the same from
+//! a random id on, `for-update` the same without SKIP LOCKED, to compare with.
 //!
 //! Invariant: the row that is updated is the one this transaction has locked, and the unique key refuses an account that
 //! holds a coupon already.
 
 use std::sync::Arc;
 
-use coupon_core::mysql::{Mysql, coupons, sql};
+use coupon_core::mysql::sql::{self, Wanted};
+use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::{ClaimKey, Class, CouponId, Error, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Transaction, TxOpts};
 use uuid::Uuid;
 
 use crate::steps;
-use crate::strategy::{Claimed, Group, without_rows};
+use crate::strategy::{Claimed, Group, Look, without_row};
 
 /// Takes a coupon for an account.
-pub async fn claim(mysql: &Mysql, claim: ClaimKey, group: &Arc<Group>) -> Result<Claimed> {
-    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim).await };
+pub async fn claim(mysql: &Mysql, claim: ClaimKey, look: Look, group: &Arc<Group>) -> Result<Claimed> {
+    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim, look).await };
     group.run_patiently(mysql, work).await
 }
 
-async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey) -> Result<Claimed> {
+async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<Claimed> {
     let mut transaction = group.step(&steps::BEGIN, conn.start_transaction(TxOpts::default())).await?;
-    let Some(coupon) = group.step(&steps::LOCK, lock_one(&mut transaction, claim)).await? else {
+    let mut locked = lock_one(&mut transaction, group, claim, look).await?;
+    if matches!((locked, look), (None, Look::Behind(_))) {
+        locked = lock_one(&mut transaction, group, claim, Look::FromTheBeginning).await?;
+    }
+    let Some(coupon) = locked else {
         group.step(&steps::ROLLBACK, transaction.rollback()).await?;
-        let told = without_rows(conn, group, claim.campaign_id, &[claim.account_id]).await?;
-        return told.get(&claim.account_id).copied().ok_or(Error::Held);
+        return without_row(conn, group, claim).await;
     };
     match group.step(&steps::UPDATE_ONE, write(&mut transaction, claim, coupon)).await {
         Ok(()) => {
@@ -42,13 +47,24 @@ async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey) -> Result<Clai
     }
 }
 
-async fn lock_one(transaction: &mut Transaction<'_>, claim: ClaimKey) -> Result<Option<CouponId>> {
-    let id: Option<Uuid> = transaction.query_first(sql::lock_free_coupons(claim.campaign_id, 1)).await?;
-    Ok(id.map(CouponId))
+async fn lock_one(
+    transaction: &mut Transaction<'_>,
+    group: &Group,
+    claim: ClaimKey,
+    look: Look,
+) -> Result<Option<CouponId>> {
+    let wanted = |behind| sql::lock_free_coupons(&[Wanted { campaign_id: claim.campaign_id, count: 1, behind }]);
+    let (step, statement) = match look {
+        Look::FromTheBeginning => (&steps::LOCK, wanted(None)),
+        Look::Behind(coupon) => (&steps::LOCK_BEHIND, wanted(Some(coupon))),
+        Look::Waiting => (&steps::LOCK_FIRST, sql::lock_first_coupon(claim.campaign_id)),
+    };
+    let row: Option<(u64, Uuid)> = group.step(step, transaction.query_first(statement)).await?;
+    Ok(row.map(|(_, id)| CouponId(id)))
 }
 
 async fn write(transaction: &mut Transaction<'_>, claim: ClaimKey, coupon: CouponId) -> Result<()> {
-    transaction.exec_drop(sql::ISSUE_ONE, (claim.account_id.0, coupon.0)).await?;
+    transaction.exec_drop(sql::ISSUE_ONE, (claim.account_id.0, claim.campaign_id.0, coupon.0)).await?;
     match transaction.affected_rows() {
         1 => Ok(()),
         rows => Err(Error::Broken(format!("{rows} rows changed where one was locked"))),

@@ -1,4 +1,5 @@
-//! `single-statement`: an UPDATE that skips locked rows by itself, and a look at what it got. Two round trips.
+//! `single-statement`: an UPDATE that skips locked rows by itself, and a look at what it got. Two round trips. And
+//! `blind-update`, which does not skip them, to compare with.
 //!
 //! It is often said that an UPDATE in MySQL cannot skip locked rows. Joined to a derived table that does, it can: the
 //! derived table has a LIMIT and so is materialised first, its row stays locked until the statement's commit.
@@ -13,11 +14,11 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::steps;
-use crate::strategy::{Claimed, Group, without_rows};
+use crate::strategy::{Claimed, Group, Look, without_row};
 
 /// Takes a coupon for an account.
-pub async fn claim(mysql: &Mysql, claim: ClaimKey, group: &Arc<Group>) -> Result<Claimed> {
-    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim).await };
+pub async fn claim(mysql: &Mysql, claim: ClaimKey, look: Look, group: &Arc<Group>) -> Result<Claimed> {
+    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim, look).await };
     group.run_patiently(mysql, work).await
 }
 
@@ -25,17 +26,37 @@ pub async fn claim(mysql: &Mysql, claim: ClaimKey, group: &Arc<Group>) -> Result
 ///
 /// # Errors
 /// MySQL's.
-pub async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey) -> Result<Claimed> {
-    let update = conn.exec_drop(sql::CLAIM_ONE, (claim.campaign_id.0, claim.account_id.0));
-    let is_issued = match group.step(&steps::CLAIM_ONE, update).await {
-        Ok(()) => conn.affected_rows() == 1,
-        Err(error) if error.class() == Class::Duplicate => false,
-        Err(error) => return Err(error),
-    };
-    if is_issued {
-        let coupon = group.step(&steps::HELD, coupons::coupon_of(conn, claim)).await?;
-        return coupon.map(Claimed::Issued).ok_or_else(|| Error::Broken(String::from("an issued coupon is not there")));
+pub async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<Claimed> {
+    let mut is_issued = update(conn, group, claim, look).await;
+    if matches!((&is_issued, look), (Ok(false), Look::Behind(_))) {
+        is_issued = update(conn, group, claim, Look::FromTheBeginning).await;
     }
-    let told = without_rows(conn, group, claim.campaign_id, &[claim.account_id]).await?;
-    told.get(&claim.account_id).copied().ok_or(Error::Held)
+    match is_issued {
+        Ok(true) => {
+            let coupon = group.step(&steps::HELD, coupons::coupon_of(conn, claim)).await?;
+            coupon.map(Claimed::Issued).ok_or_else(|| Error::Broken(String::from("an issued coupon is not there")))
+        }
+        Err(error) if error.class() != Class::Duplicate => Err(error),
+        Ok(false) | Err(_) => without_row(conn, group, claim).await,
+    }
+}
+
+/// Whether a row was there.
+async fn update(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<bool> {
+    let (campaign, account) = (claim.campaign_id.0, claim.account_id.0);
+    match look {
+        Look::FromTheBeginning => {
+            let update = conn.exec_drop(sql::CLAIM_ONE, (campaign, account));
+            group.step(&steps::CLAIM_ONE, update).await?;
+        }
+        Look::Behind(coupon) => {
+            let update = conn.exec_drop(sql::CLAIM_ONE_BEHIND, (campaign, coupon.0, account));
+            group.step(&steps::CLAIM_ONE_BEHIND, update).await?;
+        }
+        Look::Waiting => {
+            let update = conn.exec_drop(sql::CLAIM_FIRST, (account, campaign));
+            group.step(&steps::CLAIM_FIRST, update).await?;
+        }
+    }
+    Ok(conn.affected_rows() == 1)
 }

@@ -12,6 +12,14 @@ pub static BEGIN: Operation = Operation { name: "START TRANSACTION", at: Server:
 /// Locks free rows that nobody else holds.
 pub static LOCK: Operation = Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FREE_COUPONS) };
 
+/// The same behind those that were taken before.
+pub static LOCK_BEHIND: Operation =
+    Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FREE_COUPONS_BEHIND) };
+
+/// Locks the first free row, waiting for whoever holds it.
+pub static LOCK_FIRST: Operation =
+    Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FIRST_COUPON) };
+
 /// Writes the accounts into the rows.
 pub static UPDATE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::ISSUE) };
 
@@ -21,6 +29,13 @@ pub static UPDATE_ONE: Operation = Operation { name: "UPDATE coupon", at: Server
 /// Writes one account into one row that is not locked, all in one.
 pub static CLAIM_ONE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::CLAIM_ONE) };
 
+/// The same behind those that were taken before.
+pub static CLAIM_ONE_BEHIND: Operation =
+    Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::CLAIM_ONE_BEHIND) };
+
+/// Writes one account into the first free row, waiting for whoever holds it.
+pub static CLAIM_FIRST: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::CLAIM_FIRST) };
+
 /// Makes it last.
 pub static COMMIT: Operation = Operation { name: "COMMIT", at: Server::MysqlTransaction };
 
@@ -28,7 +43,8 @@ pub static COMMIT: Operation = Operation { name: "COMMIT", at: Server::MysqlTran
 pub static ROLLBACK: Operation = Operation { name: "ROLLBACK", at: Server::MysqlTransaction };
 
 /// Is a row free, locked or not?
-pub static FREE: Operation = Operation { name: "SELECT coupon free", at: Server::Mysql("SELECT", sql::FREE_COUPONS) };
+pub static FREE: Operation =
+    Operation { name: "SELECT campaign stock", at: Server::Mysql("SELECT", sql::CAMPAIGNS_WITH_STOCK) };
 
 /// Which of the accounts hold a coupon?
 pub static HELD: Operation = Operation { name: "SELECT coupon held", at: Server::Mysql("SELECT", sql::COUPONS_OF) };

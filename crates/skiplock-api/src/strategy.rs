@@ -1,22 +1,23 @@
 //! The ways to take a row, chosen by a setting so that they can be compared, and what they have in common.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use clap::ValueEnum;
-use coupon_core::mysql::{Mysql, coupons};
+use coupon_core::mysql::{Mysql, campaigns, coupons};
 use coupon_core::telemetry::attribute::{CAMPAIGN_ID, GROUP_SIZE, GROUP_WAIT, STRATEGY};
 use coupon_core::telemetry::timeline::{Begun, Operation, Timeline};
 use coupon_core::telemetry::{metrics, span};
-use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Error, Result};
+use coupon_core::{CampaignId, ClaimKey, CouponId, Error, Result};
 use mysql_async::Conn;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanBuilder;
 
+use crate::coalesced::Groups;
 use crate::settings::Settings;
-use crate::{coalesced, select_update, single_statement, steps};
+use crate::{select_update, single_statement, steps};
 
 /// How a claim finds its coupon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -25,8 +26,25 @@ pub enum StrategyName {
     SelectUpdate,
     /// A statement for each claim: UPDATE … JOIN (SELECT … LIMIT 1 FOR UPDATE SKIP LOCKED).
     SingleStatement,
+    /// As select-update, from a random id on.
+    Scattered,
     /// Claims that wait at the same moment share one transaction.
     Coalesced,
+    /// As select-update, without SKIP LOCKED: for comparison only.
+    ForUpdate,
+    /// A statement for each claim, without SKIP LOCKED: for comparison only.
+    BlindUpdate,
+}
+
+/// Where a claim looks for its row.
+#[derive(Clone, Copy, Debug)]
+pub enum Look {
+    /// From the beginning, passing over rows that others hold.
+    FromTheBeginning,
+    /// The same behind this coupon, and then from the beginning.
+    Behind(CouponId),
+    /// From the beginning, waiting for whoever holds the first row.
+    Waiting,
 }
 
 /// What a claim got.
@@ -42,27 +60,18 @@ pub enum Claimed {
 
 /// A strategy at work. Cheap to clone.
 #[derive(Clone)]
-pub enum Strategy {
-    /// See [`select_update`].
-    SelectUpdate(Mysql),
-    /// See [`single_statement`].
-    SingleStatement(Mysql),
-    /// See [`coalesced`].
-    Coalesced(coalesced::Groups),
+pub struct Strategy {
+    name: StrategyName,
+    mysql: Mysql,
+    groups: Option<Groups>,
 }
 
 impl Strategy {
     /// As the settings want it, on the current runtime.
     pub fn start(settings: &Settings, mysql: &Mysql) -> Self {
-        match settings.strategy {
-            StrategyName::SelectUpdate => Self::SelectUpdate(mysql.clone()),
-            StrategyName::SingleStatement => Self::SingleStatement(mysql.clone()),
-            StrategyName::Coalesced => Self::Coalesced(coalesced::Groups::start(
-                mysql,
-                usize::from(settings.groups),
-                usize::from(settings.group_max),
-            )),
-        }
+        let groups = (settings.strategy == StrategyName::Coalesced)
+            .then(|| Groups::start(mysql, usize::from(settings.groups), usize::from(settings.group_max)));
+        Self { name: settings.strategy, mysql: mysql.clone(), groups }
     }
 
     /// Takes a coupon for an account.
@@ -73,18 +82,14 @@ impl Strategy {
         let _in_flight = metrics::InFlight::claims(1);
         let context = span::start_child(|| self.span(claim));
         let arrived_at = Instant::now();
-        let (claimed, group) = match self {
-            Self::SelectUpdate(mysql) => {
-                let group = Group::new(1, span::is_recorded(&context));
-                (select_update::claim(mysql, claim, &group).await, Some(group))
-            }
-            Self::SingleStatement(mysql) => {
-                let group = Group::new(1, span::is_recorded(&context));
-                (single_statement::claim(mysql, claim, &group).await, Some(group))
-            }
-            Self::Coalesced(groups) => groups.claim(claim, span::is_recorded(&context)).await,
+        let is_recorded = span::is_recorded(&context);
+        let (claimed, group) = if let Some(groups) = &self.groups {
+            groups.claim(claim, is_recorded).await
+        } else {
+            let group = Group::new(1, is_recorded);
+            (self.claim_alone(claim, &group).await, Some(group))
         };
-        if let Some(group) = group.filter(|_| span::is_recorded(&context)) {
+        if let Some(group) = group.filter(|_| is_recorded) {
             span::note(&context, GROUP_SIZE, span::count(group.size));
             span::note(&context, GROUP_WAIT, group.taken_at.duration_since(arrived_at).as_secs_f64());
             group.timeline.draw(&context);
@@ -93,12 +98,20 @@ impl Strategy {
         claimed
     }
 
+    async fn claim_alone(&self, claim: ClaimKey, group: &Arc<Group>) -> Result<Claimed> {
+        let in_transaction = async |look| select_update::claim(&self.mysql, claim, look, group).await;
+        let in_one_statement = async |look| single_statement::claim(&self.mysql, claim, look, group).await;
+        match self.name {
+            StrategyName::SelectUpdate => in_transaction(Look::FromTheBeginning).await,
+            StrategyName::Scattered => in_transaction(Look::Behind(CouponId::random())).await,
+            StrategyName::ForUpdate => in_transaction(Look::Waiting).await,
+            StrategyName::SingleStatement | StrategyName::Coalesced => in_one_statement(Look::FromTheBeginning).await,
+            StrategyName::BlindUpdate => in_one_statement(Look::Waiting).await,
+        }
+    }
+
     fn span(&self, claim: ClaimKey) -> SpanBuilder {
-        let name = match self {
-            Self::SelectUpdate(_) => "select-update",
-            Self::SingleStatement(_) => "single-statement",
-            Self::Coalesced(_) => "coalesced",
-        };
+        let name = self.name.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         SpanBuilder::from_name("claim")
             .with_attributes([KeyValue::new(STRATEGY, name), KeyValue::new(CAMPAIGN_ID, claim.campaign_id)])
     }
@@ -177,26 +190,32 @@ impl Group {
     }
 }
 
-/// What to say to accounts for which SKIP LOCKED left no row. Those missing in the answer must try again: rows are held by
-/// others, who may let go. In this order: a coupon issued between the two statements is found by the second.
+/// What to say to claims for which no row was left. Those missing in the answer must try again: rows are held by others,
+/// who may let go. In this order: a coupon issued between the two statements is found by the second.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn without_rows(
-    conn: &mut Conn,
-    group: &Group,
-    campaign_id: CampaignId,
-    accounts: &[AccountId],
-) -> Result<HashMap<AccountId, Claimed>> {
-    let is_one_free = group.step(&steps::FREE, coupons::is_one_free(conn, campaign_id)).await?;
-    let claims: Vec<ClaimKey> = accounts.iter().map(|&account_id| ClaimKey { campaign_id, account_id }).collect();
-    let held = group.step(&steps::HELD, coupons::coupons_of(conn, &claims)).await?;
+pub async fn without_rows(conn: &mut Conn, group: &Group, claims: &[ClaimKey]) -> Result<HashMap<ClaimKey, Claimed>> {
+    let ids: BTreeSet<CampaignId> = claims.iter().map(|claim| claim.campaign_id).collect();
+    let ids: Vec<CampaignId> = ids.into_iter().collect();
+    let stocks = group.step(&steps::FREE, campaigns::with_stock(conn, &ids)).await?;
+    let sold_out: HashSet<CampaignId> =
+        stocks.iter().filter(|stock| !stock.free).map(|stock| stock.campaign.id).collect();
+    let held = group.step(&steps::HELD, coupons::coupons_of(conn, claims)).await?;
     let told = |claim: &ClaimKey| match held.get(claim) {
-        Some(&coupon) => Some((claim.account_id, Claimed::Held(coupon))),
-        None if is_one_free => None,
-        None => Some((claim.account_id, Claimed::SoldOut)),
+        Some(&coupon) => Some((*claim, Claimed::Held(coupon))),
+        None if sold_out.contains(&claim.campaign_id) => Some((*claim, Claimed::SoldOut)),
+        None => None,
     };
     Ok(claims.iter().filter_map(told).collect())
+}
+
+/// As [`without_rows`], for one claim; [`Error::Held`] when it must try again.
+///
+/// # Errors
+/// MySQL's.
+pub async fn without_row(conn: &mut Conn, group: &Group, claim: ClaimKey) -> Result<Claimed> {
+    without_rows(conn, group, &[claim]).await?.remove(&claim).ok_or(Error::Held)
 }
 
 /// How long work that lost against others is done again.

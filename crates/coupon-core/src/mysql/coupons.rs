@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::sql;
+use super::sql::{self, Wanted};
 use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId};
 use crate::error::Result;
 
@@ -42,33 +42,20 @@ pub async fn coupon_of(conn: &mut Conn, claim: ClaimKey) -> Result<Option<Coupon
 ///
 /// # Errors
 /// MySQL's.
-pub async fn issue(conn: &mut Conn, coupons: &[(CouponId, AccountId)]) -> Result<usize> {
-    if coupons.is_empty() {
+pub async fn issue(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<usize> {
+    if rows.is_empty() {
         return Ok(0);
     }
-    conn.query_drop(sql::issue(coupons)).await?;
+    conn.query_drop(sql::issue(rows)).await?;
     Ok(usize::try_from(conn.affected_rows()).unwrap_or(usize::MAX))
 }
 
-/// Up to `limit` coupons that are free in committed state, in order of their ids, behind the one given. None without one
-/// given is the proof of sold out.
+/// Coupons that are free in committed state, in order of their ids. None, without an id to look behind, is the proof of
+/// sold out.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn free_coupons(
-    conn: &mut Conn,
-    campaign: CampaignId,
-    after: Option<CouponId>,
-    limit: usize,
-) -> Result<Vec<CouponId>> {
-    let ids: Vec<uuid::Uuid> = conn.query(sql::free_coupons(campaign, after, limit)).await?;
+pub async fn free_coupons(conn: &mut Conn, wanted: Wanted) -> Result<Vec<CouponId>> {
+    let ids: Vec<uuid::Uuid> = conn.query(sql::free_coupons(wanted)).await?;
     Ok(ids.into_iter().map(CouponId).collect())
-}
-
-/// Whether one coupon is free in committed state.
-///
-/// # Errors
-/// MySQL's.
-pub async fn is_one_free(conn: &mut Conn, campaign: CampaignId) -> Result<bool> {
-    Ok(!free_coupons(conn, campaign, None, 1).await?.is_empty())
 }

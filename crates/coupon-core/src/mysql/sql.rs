@@ -6,9 +6,9 @@
 //! Values are numbers and UUIDs only, written as literals: no text of a client ever gets into a statement. One round
 //! trip then does for any number of rows, where a prepared statement would be another one for each number.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
-use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId};
+use crate::domain::{CampaignId, ClaimKey, CouponId};
 
 /// Run once on each new connection.
 pub const SESSION: [&str; 2] = [
@@ -18,18 +18,18 @@ pub const SESSION: [&str; 2] = [
     "SET SESSION innodb_lock_wait_timeout = 5",
 ];
 
-/// Campaigns with the number of their coupons and whether one is free, all of one moment.
-/// Index: PRIMARY of `campaign`, `coupon_campaign_account` (the first free entry, or none).
+/// See [`campaigns_with_stock`].
+pub const CAMPAIGNS_WITH_STOCK: &str = "SELECT id, name, opens_at, closes_at, coupons, EXISTS (\
+                                            SELECT 1 FROM coupon FORCE INDEX (coupon_campaign_account) \
+                                            WHERE campaign_id = campaign.id AND account_id IS NULL\
+                                        ) AS free \
+                                        FROM campaign WHERE id IN (?)";
+
+/// Campaigns with the number of their coupons and whether one is free in committed state, locked by someone or not, all
+/// of one moment. Index: PRIMARY of `campaign`, `coupon_campaign_account` (the first free entry, or none).
 #[must_use]
 pub fn campaigns_with_stock(campaigns: &[CampaignId]) -> String {
-    format!(
-        "SELECT id, name, opens_at, closes_at, coupons, EXISTS (\
-             SELECT 1 FROM coupon FORCE INDEX (coupon_campaign_account) \
-             WHERE campaign_id = campaign.id AND account_id IS NULL\
-         ) AS free \
-         FROM campaign WHERE id IN ({})",
-        list(campaigns.iter().map(|campaign| campaign.0)),
-    )
+    fill(CAMPAIGNS_WITH_STOCK, &[&list(campaigns)])
 }
 
 /// See [`coupons_of`].
@@ -39,37 +39,27 @@ pub const COUPONS_OF: &str = "SELECT campaign_id, account_id, id FROM coupon FOR
 /// The coupons that these accounts hold. Index: `coupon_campaign_account`, a point read for each claim.
 #[must_use]
 pub fn coupons_of(claims: &[ClaimKey]) -> String {
-    let mut sql = String::with_capacity(160 + claims.len() * 24);
-    sql.push_str(
-        "SELECT campaign_id, account_id, id FROM coupon FORCE INDEX (coupon_campaign_account) \
-         WHERE (campaign_id, account_id) IN (",
-    );
-    for (n, claim) in claims.iter().enumerate() {
-        let comma = if n == 0 { "" } else { "," };
-        let _ = write!(sql, "{comma}({},{})", claim.campaign_id, claim.account_id);
-    }
-    sql.push(')');
-    sql
+    fill(COUPONS_OF, &[&list(claims.iter().map(|claim| format!("({},{})", claim.campaign_id, claim.account_id)))])
 }
 
 /// See [`issue`].
 pub const ISSUE: &str = "UPDATE IGNORE coupon FORCE INDEX (PRIMARY) SET account_id = CASE id WHEN ? THEN ? END \
-                         WHERE id IN (?) AND account_id IS NULL";
+                         WHERE (campaign_id, id) IN (?) AND account_id IS NULL";
 
 /// Writes accounts into coupons that are still free, and passes over those that are not, as well as accounts that have
 /// a coupon of the campaign already: this one statement is what makes an issue right, whoever else is at it.
 /// Index: PRIMARY. Forced, since for a small table the optimizer would scan and lock all of it.
 #[must_use]
-pub fn issue(coupons: &[(CouponId, AccountId)]) -> String {
-    let mut sql = String::with_capacity(160 + coupons.len() * 96);
+pub fn issue(rows: &[(ClaimKey, CouponId)]) -> String {
+    let mut sql = String::with_capacity(160 + rows.len() * 112);
     sql.push_str("UPDATE IGNORE coupon FORCE INDEX (PRIMARY) SET account_id = CASE id");
-    for (coupon, account) in coupons {
-        let _ = write!(sql, " WHEN x'{}' THEN {account}", coupon.0.simple());
+    for (claim, coupon) in rows {
+        let _ = write!(sql, " WHEN x'{}' THEN {}", coupon.0.simple(), claim.account_id);
     }
-    sql.push_str(" END WHERE id IN (");
-    for (n, (coupon, _)) in coupons.iter().enumerate() {
+    sql.push_str(" END WHERE (campaign_id, id) IN (");
+    for (n, (claim, coupon)) in rows.iter().enumerate() {
         let comma = if n == 0 { "" } else { "," };
-        let _ = write!(sql, "{comma}x'{}'", coupon.0.simple());
+        let _ = write!(sql, "{comma}({},x'{}')", claim.campaign_id, coupon.0.simple());
     }
     sql.push_str(") AND account_id IS NULL");
     sql
@@ -77,68 +67,143 @@ pub fn issue(coupons: &[(CouponId, AccountId)]) -> String {
 
 /// Writes one account into one coupon, if it is still free. Fails for an account that has a coupon of the campaign
 /// already. Index: PRIMARY.
-pub const ISSUE_ONE: &str = "UPDATE coupon SET account_id = ? WHERE id = ? AND account_id IS NULL";
+pub const ISSUE_ONE: &str = "UPDATE coupon SET account_id = ? WHERE campaign_id = ? AND id = ? AND account_id IS NULL";
 
 /// Writes an account into a free coupon that nobody else holds, all in one. Fails for an account that has a coupon of the
 /// campaign already. Index: `coupon_campaign_account` for the free row, PRIMARY for the update.
 pub const CLAIM_ONE: &str = "UPDATE coupon JOIN (\
-                                 SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                                 SELECT campaign_id, id FROM coupon FORCE INDEX (coupon_campaign_account) \
                                  WHERE campaign_id = ? AND account_id IS NULL LIMIT 1 FOR UPDATE SKIP LOCKED\
-                             ) AS free USING (id) SET coupon.account_id = ?";
+                             ) AS free USING (campaign_id, id) SET coupon.account_id = ?";
+
+/// As [`CLAIM_ONE`], of the coupons behind an id. Index: PRIMARY.
+pub const CLAIM_ONE_BEHIND: &str = "UPDATE coupon JOIN (\
+                                        SELECT campaign_id, id FROM coupon FORCE INDEX (PRIMARY) \
+                                        WHERE campaign_id = ? AND id > ? AND account_id IS NULL \
+                                        LIMIT 1 FOR UPDATE SKIP LOCKED\
+                                    ) AS free USING (campaign_id, id) SET coupon.account_id = ?";
+
+/// Free coupons of a campaign that someone wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// The campaign.
+    pub campaign_id: CampaignId,
+    /// How many at most.
+    pub count: usize,
+    /// Only those behind this one.
+    pub behind: Option<CouponId>,
+}
+
+impl Wanted {
+    fn fill(&self, from_the_beginning: &str, behind: &str) -> String {
+        let (campaign, count) = (self.campaign_id.to_string(), self.count.to_string());
+        match self.behind {
+            None => fill(from_the_beginning, &[&campaign, &count]),
+            Some(coupon) => fill(behind, &[&campaign, &format!("x'{}'", coupon.0.simple()), &count]),
+        }
+    }
+}
 
 /// See [`free_coupons`].
 pub const FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
                                 WHERE campaign_id = ? AND account_id IS NULL LIMIT ?";
 
 /// See [`free_coupons`].
-pub const FREE_COUPONS_AFTER: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
-                                      WHERE campaign_id = ? AND account_id IS NULL AND id > ? LIMIT ?";
+pub const FREE_COUPONS_BEHIND: &str = "SELECT id FROM coupon FORCE INDEX (PRIMARY) \
+                                       WHERE campaign_id = ? AND id > ? AND account_id IS NULL LIMIT ?";
 
-/// Up to `limit` coupons that are free in committed state, locked by someone or not, in order of their ids and behind the
-/// one given: none without one given is the proof of sold out. Index: `coupon_campaign_account`, covering, and in order of
-/// ids within its entries without an account. To MySQL the id is a filter there; what it passes over are entries that
-/// are in flight, for those of issued coupons are gone.
+/// Coupons that are free in committed state, locked by someone or not, in order of their ids. None, without an id to look
+/// behind, is the proof of sold out.
+///
+/// Index: from the beginning `coupon_campaign_account`, covering, whose entries without an account are in order of ids;
+/// those of issued coupons are gone, unless a snapshot held open keeps them. Behind an id PRIMARY, where those who take
+/// coupons in order find the free ones side by side.
 #[must_use]
-pub fn free_coupons(campaign: CampaignId, after: Option<CouponId>, limit: usize) -> String {
-    let behind = after.map(|after| format!(" AND id > x'{}'", after.0.simple())).unwrap_or_default();
-    format!(
-        "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
-         WHERE campaign_id = {campaign} AND account_id IS NULL{behind} LIMIT {limit}"
-    )
+pub fn free_coupons(wanted: Wanted) -> String {
+    wanted.fill(FREE_COUPONS, FREE_COUPONS_BEHIND)
 }
 
 /// See [`lock_free_coupons`].
-pub const LOCK_FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
-                                     WHERE campaign_id = ? AND account_id IS NULL LIMIT ? FOR UPDATE SKIP LOCKED";
+pub const LOCK_FREE_COUPONS: &str = "(SELECT campaign_id, id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                                     WHERE campaign_id = ? AND account_id IS NULL LIMIT ? FOR UPDATE SKIP LOCKED)";
 
-/// Up to `limit` free coupons that nobody else holds, locked for this transaction. None may mean that others hold them.
-/// Index: `coupon_campaign_account`, covering; an ORDER BY here would lock every free row for the sort.
+/// See [`lock_free_coupons`].
+pub const LOCK_FREE_COUPONS_BEHIND: &str = "(SELECT campaign_id, id FROM coupon FORCE INDEX (PRIMARY) \
+                                            WHERE campaign_id = ? AND id > ? AND account_id IS NULL LIMIT ? \
+                                            FOR UPDATE SKIP LOCKED)";
+
+/// Free coupons that nobody else holds, of several campaigns at once, locked for this transaction. Fewer than wanted may
+/// mean that others hold them. Index: as of [`free_coupons`]; an ORDER BY here would lock every free row for the sort.
 #[must_use]
-pub fn lock_free_coupons(campaign: CampaignId, limit: usize) -> String {
-    format!("{} FOR UPDATE SKIP LOCKED", free_coupons(campaign, None, limit))
+pub fn lock_free_coupons(wanted: &[Wanted]) -> String {
+    let one = |wanted: &Wanted| wanted.fill(LOCK_FREE_COUPONS, LOCK_FREE_COUPONS_BEHIND);
+    wanted.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
-fn list(values: impl Iterator<Item = u64>) -> String {
-    values.map(|value| value.to_string()).collect::<Vec<_>>().join(",")
+/// See [`lock_first_coupon`].
+pub const LOCK_FIRST_COUPON: &str = "SELECT campaign_id, id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                                     WHERE campaign_id = ? AND account_id IS NULL LIMIT 1 FOR UPDATE";
+
+/// The first free coupon, locked for this transaction; waits for those who hold it. Index: `coupon_campaign_account`.
+#[must_use]
+pub fn lock_first_coupon(campaign: CampaignId) -> String {
+    fill(LOCK_FIRST_COUPON, &[&campaign.to_string()])
+}
+
+/// Writes an account into whichever free coupon comes first; waits for those who hold it. Fails for an account that has a
+/// coupon of the campaign already. Index: `coupon_campaign_account`.
+pub const CLAIM_FIRST: &str = "UPDATE coupon FORCE INDEX (coupon_campaign_account) SET account_id = ? \
+                               WHERE campaign_id = ? AND account_id IS NULL LIMIT 1";
+
+/// A statement with these values in place of its question marks.
+fn fill(text: &str, values: &[&str]) -> String {
+    let mut filled = String::with_capacity(text.len() + values.iter().map(|value| value.len()).sum::<usize>());
+    let mut values = values.iter();
+    for part in text.split_inclusive('?') {
+        match part.strip_suffix('?') {
+            Some(part) => filled.extend([part, values.next().copied().unwrap_or_default()]),
+            None => filled.push_str(part),
+        }
+    }
+    filled
+}
+
+fn list(values: impl IntoIterator<Item = impl Display>) -> String {
+    let mut list = String::new();
+    for value in values {
+        let comma = if list.is_empty() { "" } else { "," };
+        let _ = write!(list, "{comma}{value}");
+    }
+    list
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::AccountId;
 
     #[test]
-    fn texts_without_values_are_those_of_the_statements() {
+    fn the_text_of_an_issue_is_that_of_the_statement() {
         let coupon = CouponId(uuid::Uuid::from_u128(0xc0));
         let claim = ClaimKey { campaign_id: CampaignId(71), account_id: AccountId(72) };
-        let without_values = |sql: String| {
-            let id = format!("x'{}'", coupon.0.simple());
-            ["(71,72)", &id, "71", "72", "73"].iter().fold(sql, |sql, value| sql.replace(value, "?"))
-        };
 
-        assert_eq!(without_values(coupons_of(&[claim])), COUPONS_OF);
-        assert_eq!(without_values(issue(&[(coupon, AccountId(72))])), ISSUE);
-        assert_eq!(without_values(free_coupons(CampaignId(71), None, 73)), FREE_COUPONS);
-        assert_eq!(without_values(free_coupons(CampaignId(71), Some(coupon), 73)), FREE_COUPONS_AFTER);
-        assert_eq!(without_values(lock_free_coupons(CampaignId(71), 73)), LOCK_FREE_COUPONS);
+        let issue = issue(&[(claim, coupon)]);
+
+        let id = format!("x'{}'", coupon.0.simple());
+        let without_values =
+            [&format!("(71,{id})"), &id, "72"].iter().fold(issue, |sql, value| sql.replace(value, "?"));
+        assert_eq!(without_values, ISSUE);
+    }
+
+    #[test]
+    fn values_take_the_place_of_question_marks() {
+        let behind = Some(CouponId(uuid::Uuid::from_u128(0xc0)));
+        let wanted = Wanted { campaign_id: CampaignId(71), count: 73, behind };
+
+        assert_eq!(
+            free_coupons(wanted),
+            "SELECT id FROM coupon FORCE INDEX (PRIMARY) WHERE campaign_id = 71 \
+             AND id > x'000000000000000000000000000000c0' AND account_id IS NULL LIMIT 73"
+        );
     }
 }

@@ -9,6 +9,7 @@ use crate::system::{System, count_coupons};
 each_way![
     exactly_the_stock_is_issued,
     instances_share_the_stock,
+    many_campaigns_sell_out_at_once,
     an_empty_campaign_is_sold_out,
     one_account_does_not_crowd_out_the_others,
 ];
@@ -32,6 +33,20 @@ async fn instances_share_the_stock(system: &System) {
     told.extend(there);
 
     assert_eq!(count_coupons(&told), 60);
+}
+
+async fn many_campaigns_sell_out_at_once(system: &System) {
+    let mut campaigns = Vec::new();
+    for coupons in 0..20 {
+        campaigns.push((system.space.campaign(coupons).await, coupons));
+    }
+
+    let crowds = campaigns.iter().map(|(campaign, _)| system.api.claim_all(*campaign, 1..=12));
+    let told = join_all(crowds).await;
+
+    for ((campaign, coupons), told) in campaigns.into_iter().zip(told) {
+        assert_eq!(count_coupons(&told), coupons.min(12), "{campaign}");
+    }
 }
 
 async fn an_empty_campaign_is_sold_out(system: &System) {

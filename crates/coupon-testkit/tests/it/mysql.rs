@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use coupon_core::Outcome;
+use coupon_core::mysql::sql::{self, Wanted};
 use coupon_testkit::{Proxy, TestSpace, eventually};
+use mysql_async::prelude::Queryable;
 
-use crate::system::{audited, start_consumer, start_producer_api, start_skiplock};
+use crate::system::{audited, count_coupons, start_consumer, start_producer_api, start_skiplock};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumers_batch_waits_for_mysql() {
@@ -105,6 +107,27 @@ async fn skiplock_says_busy_not_sold_out_while_others_hold_every_row() {
             assert!(answer.is_unavailable(), "{strategy}: {answer:?}");
             locks.disconnect().await.unwrap();
             assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }), "{strategy}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skiplock_finds_the_rows_that_others_let_go() {
+    audited(async |space| {
+        for strategy in ["coalesced", "select-update", "single-statement", "scattered"] {
+            let campaign = space.campaign(10).await;
+            let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
+            let mut others = space.mysql().connection().await.unwrap();
+            others.query_drop("START TRANSACTION").await.unwrap();
+            let first_three = Wanted { campaign_id: campaign, count: 3, behind: None };
+            others.query_drop(sql::lock_free_coupons(&[first_three])).await.unwrap();
+
+            let meanwhile = api.claim_all(campaign, 1..=7).await;
+            others.disconnect().await.unwrap();
+            let after = api.claim_all(campaign, 8..=12).await;
+
+            assert_eq!((count_coupons(&meanwhile), count_coupons(&after)), (7, 3), "{strategy}");
         }
     })
     .await;

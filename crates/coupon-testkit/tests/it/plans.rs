@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use coupon_core::mysql::sql;
+use coupon_core::mysql::sql::{self, Wanted};
 use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId};
 use coupon_testkit::TestSpace;
 use mysql_async::prelude::Queryable;
@@ -26,16 +26,23 @@ async fn every_statement_uses_its_index() {
         for size in SIZES {
             let claims: Vec<ClaimKey> =
                 (1..=size as u64).map(|n| ClaimKey { campaign_id: campaign, account_id: AccountId(n * 7) }).collect();
-            let issued: Vec<(CouponId, AccountId)> =
-                coupons.iter().take(size).zip(&claims).map(|(id, claim)| (CouponId(*id), claim.account_id)).collect();
+            let issued: Vec<(ClaimKey, CouponId)> =
+                coupons.iter().take(size).zip(&claims).map(|(id, claim)| (*claim, CouponId(*id))).collect();
+            let wanted = wanted(campaign, size);
+            let behind = Wanted { behind: Some(CouponId(Uuid::from_u128(1 << 127))), ..wanted };
             for (statement, keys) in [
                 (sql::campaigns_with_stock(&all[..size]), &["PRIMARY", INDEX][..]),
                 (sql::coupons_of(&claims), &[INDEX]),
                 (sql::issue(&issued), &["PRIMARY"]),
-                (sql::free_coupons(campaign, None, size), &[INDEX]),
-                (sql::free_coupons(campaign, Some(CouponId(Uuid::from_u128(1 << 127))), size), &[INDEX]),
-                (sql::lock_free_coupons(campaign, size), &[INDEX]),
+                (sql::free_coupons(wanted), &[INDEX]),
+                (sql::free_coupons(behind), &["PRIMARY"]),
+                (sql::lock_free_coupons(&[wanted]), &[INDEX]),
+                (sql::lock_free_coupons(&[behind]), &["PRIMARY"]),
+                (sql::lock_free_coupons(&[wanted, behind]), &[INDEX, "PRIMARY"]),
+                (sql::lock_first_coupon(campaign), &[INDEX]),
+                (sql::ISSUE_ONE.replace('?', "1"), &["PRIMARY"]),
                 (sql::CLAIM_ONE.replace('?', "1"), &["PRIMARY", INDEX]),
+                (sql::CLAIM_ONE_BEHIND.replace("id > ?", "id > x'80'").replace('?', "1"), &["PRIMARY", "PRIMARY"]),
             ] {
                 assert_eq!(plan(&mut conn, &statement).await, keys, "{size}: {statement:.200}");
             }
@@ -65,7 +72,8 @@ async fn the_locking_read_needs_nothing_but_the_index() {
     coupon_testkit::run(async |space| {
         let campaign = a_sale(&space).await;
         let mut conn = space.mysql().connection().await.unwrap();
-        for statement in [sql::free_coupons(campaign, None, 10), sql::lock_free_coupons(campaign, 10)] {
+        let wanted = wanted(campaign, 10);
+        for statement in [sql::free_coupons(wanted), sql::lock_free_coupons(&[wanted])] {
             let rows: Vec<Row> = conn.query(format!("EXPLAIN FORMAT=TRADITIONAL {statement}")).await.unwrap();
             let extra: String = rows[0].get("Extra").unwrap();
             assert!(extra.contains("Using index"), "{extra} of {statement}");
@@ -85,8 +93,7 @@ async fn skip_locked_locks_what_it_returns_and_no_more() {
         for limit in [10, 1, 500, 10, 5_000] {
             let mut conn = space.mysql().connection().await.unwrap();
             conn.query_drop("START TRANSACTION").await.unwrap();
-            let ids: Vec<Uuid> = conn.query(sql::lock_free_coupons(campaign, limit)).await.unwrap();
-            free.push(ids.into_iter().collect());
+            free.push(lock(&mut conn, wanted(campaign, limit)).await);
             held.push(conn);
         }
 
@@ -108,17 +115,26 @@ async fn a_restock_waits_for_no_claim() {
         let campaign = a_sale(&space).await;
         let mut conn = space.mysql().connection().await.unwrap();
         conn.query_drop("START TRANSACTION").await.unwrap();
-        let held: Vec<Uuid> = conn.query(sql::lock_free_coupons(campaign, 5_000)).await.unwrap();
+        let held = lock(&mut conn, wanted(campaign, 5_000)).await;
         assert_eq!(held.len(), 2_000);
 
         space.add_coupons(campaign, 500).await;
 
         let mut other = space.mysql().connection().await.unwrap();
-        let fresh: Vec<Uuid> = other.query(sql::lock_free_coupons(campaign, 5_000)).await.unwrap();
+        let fresh = lock(&mut other, wanted(campaign, 5_000)).await;
         assert_eq!(fresh.len(), 500);
         conn.disconnect().await.unwrap();
     })
     .await;
+}
+
+fn wanted(campaign_id: CampaignId, count: usize) -> Wanted {
+    Wanted { campaign_id, count, behind: None }
+}
+
+async fn lock(conn: &mut Conn, wanted: Wanted) -> HashSet<Uuid> {
+    let rows: Vec<(u64, Uuid)> = conn.query(sql::lock_free_coupons(&[wanted])).await.unwrap();
+    rows.into_iter().map(|(_, id)| id).collect()
 }
 
 /// 2,000 coupons issued, 2,000 free, and more campaigns around them.

@@ -1,6 +1,7 @@
 //! Redis with everything gone, or with the wrong things in it. Goal: what is in Redis never decides who gets a coupon,
 //! and no coupon is lost with it.
 
+use coupon_core::mysql::sql::Wanted;
 use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, CouponId, Outcome, keys};
 use coupon_testkit::{Proxy, TestSpace, eventually};
@@ -123,7 +124,8 @@ async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
         let (settled, ()) = tokio::join!(settler.settle(&claims, &timeline), async {
             let free: Vec<CouponId> = {
                 let mut conn = space.mysql().connection().await.unwrap();
-                coupon_core::mysql::coupons::free_coupons(&mut conn, campaign, None, 5).await.unwrap()
+                let wanted = Wanted { campaign_id: campaign, count: 5, behind: None };
+                coupon_core::mysql::coupons::free_coupons(&mut conn, wanted).await.unwrap()
             };
             let ids: Vec<&[u8]> = free.iter().map(|id| id.0.as_bytes().as_slice()).collect();
             let list = keys::free_coupons(&space.namespace(), campaign);

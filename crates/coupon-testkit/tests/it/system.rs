@@ -13,6 +13,9 @@ pub enum Way {
     Coalesced,
     SelectUpdate,
     SingleStatement,
+    Scattered,
+    ForUpdate,
+    BlindUpdate,
 }
 
 /// Makes a test of each of these functions for each way: `async fn name(system: &System)`.
@@ -45,6 +48,21 @@ macro_rules! each_way {
             async fn skiplock_single_statement() {
                 System::run(Way::SingleStatement, super::$test).await;
             }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn skiplock_scattered() {
+                System::run(Way::Scattered, super::$test).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn skiplock_for_update() {
+                System::run(Way::ForUpdate, super::$test).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn skiplock_blind_update() {
+                System::run(Way::BlindUpdate, super::$test).await;
+            }
         }
     )+};
 }
@@ -76,7 +94,7 @@ impl System {
             match way {
                 Way::Queue => drop(start_consumer(&space, &[]).await),
                 Way::QueueOneByOne => drop(start_consumer(&space, &[("batch-max", "1")]).await),
-                Way::Coalesced | Way::SelectUpdate | Way::SingleStatement => {}
+                _ => {}
             }
         }
         Self { api: space.api(service.address()), space, way, service }
@@ -114,6 +132,9 @@ async fn start_api(space: &TestSpace, way: Way, own: &[(&str, &str)]) -> Arc<Ser
         Way::Coalesced => start_skiplock(space, &with("coalesced")).await,
         Way::SelectUpdate => start_skiplock(space, &with("select-update")).await,
         Way::SingleStatement => start_skiplock(space, &with("single-statement")).await,
+        Way::Scattered => start_skiplock(space, &with("scattered")).await,
+        Way::ForUpdate => start_skiplock(space, &with("for-update")).await,
+        Way::BlindUpdate => start_skiplock(space, &with("blind-update")).await,
     }
 }
 
