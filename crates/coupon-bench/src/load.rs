@@ -5,7 +5,7 @@
 //! a slow server cannot hide its delay by slowing the clients down (coordinated omission). In a closed loop that is when
 //! its client was free; in an open loop the rate says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub struct Arguments {
     /// The API.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub url: Url,
-    /// The campaign to claim from.
+    /// The campaign to claim from; the first, where there are several.
     #[arg(long, value_name = "ID")]
     pub campaign: CampaignId,
     #[command(flatten)]
@@ -66,6 +66,9 @@ pub struct Crowd {
     /// Claims on top, by accounts that claimed before.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub repeats: u64,
+    /// Campaigns that the accounts are spread over; they have numbers one after the other.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub campaigns: u64,
     /// The first account; the others follow it.
     #[arg(long, value_name = "ID", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub first_account: u64,
@@ -90,7 +93,7 @@ impl Crowd {
     /// One claim by each of so many accounts, as fast as the clients go.
     pub fn of(accounts: u64, clients: u32, trace_ratio: f64) -> Self {
         let (rate, followers, patience) = (None, clients, PATIENCE_SECONDS);
-        Self { accounts, repeats: 0, first_account: 1, clients, rate, trace_ratio, followers, patience }
+        Self { accounts, repeats: 0, campaigns: 1, first_account: 1, clients, rate, trace_ratio, followers, patience }
     }
 }
 
@@ -99,9 +102,11 @@ impl Crowd {
 pub struct LoadResult {
     /// Which way.
     pub way: String,
-    /// The campaign.
+    /// The first campaign.
     pub campaign_id: CampaignId,
-    /// Its stock.
+    /// How many there were.
+    pub campaigns: u64,
+    /// Their stock.
     pub coupons: u64,
     /// Claims sent.
     pub claims: u64,
@@ -139,7 +144,7 @@ pub struct LoadResult {
     pub trace_ids: Vec<String>,
     /// Some of the errors.
     pub error_examples: Vec<String>,
-    /// What the audit found, with examples.
+    /// What the audit found to be broken, with examples.
     pub findings: Vec<audit::Finding>,
 }
 
@@ -157,17 +162,20 @@ pub async fn run(mysql: &Mysql, way: &str, arguments: &Arguments) -> anyhow::Res
     probe(&target, *campaign).await?;
     let plan = Arc::new(plan::claims(crowd.first_account, crowd.accounts, crowd.repeats));
     let shared = SharedTally::new(progress(way, plan.len())?)?;
-    let (accepted, ended) = claim_and_follow(&target, *campaign, crowd, Arc::clone(&plan), &shared).await?;
-    let (told, measured) = shared.lock().finish(*campaign);
+    let campaigns = Campaigns { first: *campaign, count: crowd.campaigns };
+    let (accepted, ended) = claim_and_follow(&target, campaigns, crowd, Arc::clone(&plan), &shared).await?;
+    let (told, measured) = shared.lock().finish(campaigns);
 
-    let report = audit::audit(mysql, Some(*campaign), told.clone(), None).await?;
-    let broken: Vec<&str> =
-        report.invariants.iter().filter(|finding| finding.broken > 0).map(|finding| finding.invariant).collect();
+    let reports = audit_each(mysql, campaigns, &told).await?;
+    let findings = reports.iter().flat_map(|report| &report.invariants);
+    let findings: Vec<audit::Finding> = findings.filter(|finding| finding.broken > 0).cloned().collect();
+    let broken: BTreeSet<&str> = findings.iter().map(|finding| finding.invariant).collect();
     let (issued, sold_out) = by_account(&told);
     Ok(LoadResult {
         way: way.to_owned(),
         campaign_id: *campaign,
-        coupons: report.campaigns.first().map_or(0, |stock| stock.coupons),
+        campaigns: crowd.campaigns,
+        coupons: reports.iter().flat_map(|report| &report.campaigns).map(|stock| stock.coupons).sum(),
         claims: plan.len() as u64,
         issued,
         sold_out,
@@ -184,10 +192,43 @@ pub async fn run(mysql: &Mysql, way: &str, arguments: &Arguments) -> anyhow::Res
         last_tenth_to_first: measured.last_tenth_to_first,
         trace_ratio: crowd.trace_ratio,
         trace_ids: measured.trace_ids,
-        audit: if broken.is_empty() { String::from("clean") } else { format!("broken: {}", broken.join(", ")) },
+        audit: if broken.is_empty() {
+            String::from("clean")
+        } else {
+            format!("broken: {}", broken.into_iter().collect::<Vec<_>>().join(", "))
+        },
         error_examples: measured.error_examples,
-        findings: report.invariants,
+        findings,
     })
+}
+
+/// The campaigns of a load.
+#[derive(Clone, Copy)]
+struct Campaigns {
+    first: CampaignId,
+    count: u64,
+}
+
+impl Campaigns {
+    /// Which of them an account claims from.
+    fn of(self, account: u64) -> CampaignId {
+        CampaignId(self.first.0 + account % self.count)
+    }
+}
+
+async fn audit_each(mysql: &Mysql, campaigns: Campaigns, told: &Told) -> anyhow::Result<Vec<audit::Report>> {
+    let mut by_campaign: BTreeMap<CampaignId, Told> = BTreeMap::new();
+    for campaign in (0..campaigns.count).map(|account| campaigns.of(account)) {
+        by_campaign.insert(campaign, Told { outcomes: Vec::new(), no_restock: told.no_restock });
+    }
+    for &(claim, outcome) in &told.outcomes {
+        by_campaign.entry(claim.campaign_id).or_default().outcomes.push((claim, outcome));
+    }
+    let mut reports = Vec::with_capacity(by_campaign.len());
+    for (campaign, told) in by_campaign {
+        reports.push(audit::audit(mysql, Some(campaign), told, None).await?);
+    }
+    Ok(reports)
 }
 
 /// Fails early, with a reason, when there is nothing to claim from.
@@ -215,7 +256,7 @@ struct Accepted {
 /// Sends all claims and waits for all outcomes. Gives the times of the last answer and the last outcome.
 async fn claim_and_follow(
     target: &Target,
-    campaign: CampaignId,
+    campaigns: Campaigns,
     crowd: &Crowd,
     plan: Arc<Vec<u64>>,
     tally: &SharedTally,
@@ -228,7 +269,7 @@ async fn claim_and_follow(
     for _ in 0..crowd.clients.min(u32::try_from(claims).unwrap_or(u32::MAX)) {
         let claimer = Claimer {
             client: Client::new(target.clone()),
-            campaign,
+            campaigns,
             plan: Arc::clone(&plan),
             next: Arc::clone(&next),
             schedule: crowd.rate.map(|rate| (started, rate)),
@@ -243,7 +284,7 @@ async fn claim_and_follow(
     for _ in 0..crowd.followers {
         let follower = Follower {
             client: Client::new(target.clone()),
-            campaign,
+            campaigns,
             patience: Duration::from_secs(crowd.patience),
             tally: tally.clone(),
         };
@@ -262,7 +303,7 @@ async fn claim_and_follow(
 /// One client of the crowd.
 struct Claimer {
     client: Client,
-    campaign: CampaignId,
+    campaigns: Campaigns,
     plan: Arc<Vec<u64>>,
     next: Arc<AtomicUsize>,
     schedule: Option<(Instant, u32)>,
@@ -273,12 +314,12 @@ struct Claimer {
 
 impl Claimer {
     async fn run(mut self) {
-        let path = format!("/v1/campaigns/{}/claims", self.campaign);
         loop {
             let turn = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&account) = self.plan.get(turn) else { return };
             let meant_at = self.wait_for_turn(turn).await;
             let traceparent = Traceparent::random(self.trace_ratio);
+            let path = format!("/v1/campaigns/{}/claims", self.campaigns.of(account));
             let body = format!("{{\"account_id\":{account}}}");
             let answer = self.client.send(Method::POST, &path, body, traceparent.header().ok()).await;
             self.tally.lock().answers(meant_at, traceparent);
@@ -312,7 +353,7 @@ fn read_answer(status: StatusCode, body: &[u8]) -> anyhow::Result<Outcome> {
 /// Asks what became of accepted claims.
 struct Follower {
     client: Client,
-    campaign: CampaignId,
+    campaigns: Campaigns,
     patience: Duration,
     tally: SharedTally,
 }
@@ -332,7 +373,7 @@ impl Follower {
     }
 
     async fn ask(&mut self, account: u64) -> anyhow::Result<Outcome> {
-        let path = format!("/v1/campaigns/{}/claims/{account}?wait={WAIT}", self.campaign);
+        let path = format!("/v1/campaigns/{}/claims/{account}?wait={WAIT}", self.campaigns.of(account));
         // Asking is not what is looked at: never traced.
         let traceparent = Traceparent::random(0.0).header()?;
         let (status, body) = self.client.send(Method::GET, &path, String::new(), Some(traceparent)).await?;
@@ -411,9 +452,9 @@ impl Tally {
         self.bar.inc(1);
     }
 
-    fn finish(&self, campaign: CampaignId) -> (Told, Measured) {
+    fn finish(&self, campaigns: Campaigns) -> (Told, Measured) {
         self.bar.finish_and_clear();
-        (self.told(campaign), self.measured())
+        (self.told(campaigns), self.measured())
     }
 
     fn measured(&self) -> Measured {
@@ -442,8 +483,8 @@ impl Tally {
         took(first) / took(last)
     }
 
-    fn told(&self, campaign_id: CampaignId) -> Told {
-        let claim = |account| ClaimKey { campaign_id, account_id: AccountId(account) };
+    fn told(&self, campaigns: Campaigns) -> Told {
+        let claim = |account| ClaimKey { campaign_id: campaigns.of(account), account_id: AccountId(account) };
         let outcomes = self.outcomes.iter().map(|&(account, outcome)| (claim(account), outcome)).collect();
         Told { outcomes, no_restock: true }
     }

@@ -158,7 +158,7 @@ pub fn ways(results: &[LoadResult], json: bool) {
         for example in &result.error_examples {
             print(&format!("{}: error: {example}", result.way));
         }
-        for finding in result.findings.iter().filter(|finding| finding.broken > 0) {
+        for finding in &result.findings {
             print(&format!(
                 "{}: {} is broken {} times: {}",
                 result.way, finding.invariant, finding.broken, finding.says

@@ -4,12 +4,12 @@
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> strategy::Strategy ─> MySQL
 //!                                                                 ├ select_update     a transaction for each claim
 //!                                                                 ├ single_statement  a statement for each
-//!                                                                 └ coalesced, marks  one for all that wait
+//!                                                                 └ coalesced, ahead  a statement for all that wait
 //! ```
 
+mod ahead;
 mod claims;
 mod coalesced;
-mod marks;
 mod select_update;
 mod settings;
 mod single_statement;

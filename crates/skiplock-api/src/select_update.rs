@@ -53,14 +53,14 @@ async fn lock_one(
     claim: ClaimKey,
     look: Look,
 ) -> Result<Option<CouponId>> {
-    let wanted = |behind| sql::lock_free_coupons(&[Wanted { campaign_id: claim.campaign_id, count: 1, behind }]);
+    let wanted = |behind| sql::lock_free_coupons(Wanted { campaign_id: claim.campaign_id, count: 1, behind });
     let (step, statement) = match look {
         Look::FromTheBeginning => (&steps::LOCK, wanted(None)),
         Look::Behind(coupon) => (&steps::LOCK_BEHIND, wanted(Some(coupon))),
         Look::Waiting => (&steps::LOCK_FIRST, sql::lock_first_coupon(claim.campaign_id)),
     };
-    let row: Option<(u64, Uuid)> = group.step(step, transaction.query_first(statement)).await?;
-    Ok(row.map(|(_, id)| CouponId(id)))
+    let id: Option<Uuid> = group.step(step, transaction.query_first(statement)).await?;
+    Ok(id.map(CouponId))
 }
 
 async fn write(transaction: &mut Transaction<'_>, claim: ClaimKey, coupon: CouponId) -> Result<()> {

@@ -23,15 +23,8 @@ pub async fn claim(mysql: &Mysql, claim: ClaimKey, look: Look, group: &Arc<Group
 }
 
 /// One try. [`Error::Held`] means that others hold the free rows.
-///
-/// # Errors
-/// MySQL's.
-pub async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<Claimed> {
-    let mut is_issued = update(conn, group, claim, look).await;
-    if matches!((&is_issued, look), (Ok(false), Look::Behind(_))) {
-        is_issued = update(conn, group, claim, Look::FromTheBeginning).await;
-    }
-    match is_issued {
+async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<Claimed> {
+    match update(conn, group, claim, look).await {
         Ok(true) => {
             let coupon = group.step(&steps::HELD, coupons::coupon_of(conn, claim)).await?;
             coupon.map(Claimed::Issued).ok_or_else(|| Error::Broken(String::from("an issued coupon is not there")))
@@ -44,19 +37,10 @@ pub async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look
 /// Whether a row was there.
 async fn update(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<bool> {
     let (campaign, account) = (claim.campaign_id.0, claim.account_id.0);
-    match look {
-        Look::FromTheBeginning => {
-            let update = conn.exec_drop(sql::CLAIM_ONE, (campaign, account));
-            group.step(&steps::CLAIM_ONE, update).await?;
-        }
-        Look::Behind(coupon) => {
-            let update = conn.exec_drop(sql::CLAIM_ONE_BEHIND, (campaign, coupon.0, account));
-            group.step(&steps::CLAIM_ONE_BEHIND, update).await?;
-        }
-        Look::Waiting => {
-            let update = conn.exec_drop(sql::CLAIM_FIRST, (account, campaign));
-            group.step(&steps::CLAIM_FIRST, update).await?;
-        }
+    if matches!(look, Look::Waiting) {
+        group.step(&steps::CLAIM_FIRST, conn.exec_drop(sql::CLAIM_FIRST, (account, campaign))).await?;
+    } else {
+        group.step(&steps::CLAIM_ONE, conn.exec_drop(sql::CLAIM_ONE, (campaign, account))).await?;
     }
     Ok(conn.affected_rows() == 1)
 }

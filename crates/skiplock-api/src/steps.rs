@@ -6,13 +6,16 @@ use coupon_core::telemetry::timeline::{Operation, Server};
 /// Waits for a connection of the pool.
 pub static CONNECTION: Operation = Operation { name: "wait for connection", at: Server::None };
 
+/// Writes accounts into rows that nobody else holds.
+pub static ISSUE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::ISSUE_SKIP_LOCKED) };
+
 /// Opens the transaction.
 pub static BEGIN: Operation = Operation { name: "START TRANSACTION", at: Server::MysqlTransaction };
 
-/// Locks free rows that nobody else holds.
+/// Finds free rows that nobody else holds, and locks them.
 pub static LOCK: Operation = Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FREE_COUPONS) };
 
-/// The same behind those that were taken before.
+/// The same from an id on.
 pub static LOCK_BEHIND: Operation =
     Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FREE_COUPONS_BEHIND) };
 
@@ -20,18 +23,11 @@ pub static LOCK_BEHIND: Operation =
 pub static LOCK_FIRST: Operation =
     Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FIRST_COUPON) };
 
-/// Writes the accounts into the rows.
-pub static UPDATE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::ISSUE) };
-
 /// Writes one account into one row.
 pub static UPDATE_ONE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::ISSUE_ONE) };
 
 /// Writes one account into one row that is not locked, all in one.
 pub static CLAIM_ONE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::CLAIM_ONE) };
-
-/// The same behind those that were taken before.
-pub static CLAIM_ONE_BEHIND: Operation =
-    Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::CLAIM_ONE_BEHIND) };
 
 /// Writes one account into the first free row, waiting for whoever holds it.
 pub static CLAIM_FIRST: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::CLAIM_FIRST) };

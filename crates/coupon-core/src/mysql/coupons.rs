@@ -59,3 +59,13 @@ pub async fn free_coupons(conn: &mut Conn, wanted: Wanted) -> Result<Vec<CouponI
     let ids: Vec<uuid::Uuid> = conn.query(sql::free_coupons(wanted)).await?;
     Ok(ids.into_iter().map(CouponId).collect())
 }
+
+/// Coupons that are free and that nobody holds at this moment, in order of their ids. Passing over the held ones takes
+/// locks, until this read ends.
+///
+/// # Errors
+/// MySQL's.
+pub async fn free_coupons_of_nobody(conn: &mut Conn, wanted: Wanted) -> Result<Vec<CouponId>> {
+    let ids: Vec<uuid::Uuid> = conn.query(sql::lock_free_coupons(wanted)).await?;
+    Ok(ids.into_iter().map(CouponId).collect())
+}
