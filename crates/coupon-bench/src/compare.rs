@@ -139,6 +139,16 @@ pub async fn make_campaign(mysql: &Mysql, way: &str, coupons: u64) -> anyhow::Re
     Ok(id)
 }
 
+/// Campaigns with numbers one after the other, which have so many coupons together. The first of them.
+pub async fn make_campaigns(mysql: &Mysql, way: &str, campaigns: u64, coupons: u64) -> anyhow::Result<CampaignId> {
+    let first = make_campaign(mysql, way, coupons / campaigns).await?;
+    for n in 1..campaigns {
+        let next = make_campaign(mysql, way, coupons / campaigns).await?;
+        anyhow::ensure!(next.0 == first.0 + n, "somebody else makes campaigns at this moment");
+    }
+    Ok(first)
+}
+
 /// Asks the servers for their versions.
 pub async fn servers(mysql: &Mysql, redis: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Servers> {
     let version = mysql.run(async |mut conn: Conn| Ok(conn.query_first("SELECT VERSION()").await?)).await?;

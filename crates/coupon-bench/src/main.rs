@@ -12,6 +12,7 @@ mod client;
 mod compare;
 mod jaeger;
 mod load;
+mod memory;
 mod plan;
 mod report;
 mod stand;

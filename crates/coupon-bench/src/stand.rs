@@ -1,19 +1,29 @@
 //! The services under measurement, as programs beside this one: started with the settings of a run, ended with it.
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use url::Url;
 
+use crate::client::{Client, Target};
+
 /// A service connects to its servers within this.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How often a service is asked whether it is ready: it remembers its answer for a second.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// A service that runs for as long as this is held.
 pub struct Service {
-    _process: Child,
+    process: Child,
+    pub program: String,
+    /// From its start to its first answer that it is ready.
+    pub ready_in: Duration,
     /// Where it listens.
     pub url: Url,
 }
@@ -21,6 +31,7 @@ pub struct Service {
 impl Service {
     /// Starts a program of this workspace with variables of its own on top of the environment, on a free port.
     pub async fn start(program: &str, environment: &[(&str, String)]) -> anyhow::Result<Self> {
+        let began = Instant::now();
         let path = std::env::current_exe()?.with_file_name(program);
         let mut process = Command::new(&path)
             .envs([("LISTEN", "127.0.0.1:0"), ("LOG", "info"), ("LOG_FORMAT", "text")])
@@ -46,13 +57,37 @@ impl Service {
         let url = listening.await.with_context(|| format!("{program} does not listen"))??;
         // What it has to say further on is of no interest, but a pipe that nobody empties would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        Ok(Self { _process: process, url })
+        let mut service = Self { process, program: program.to_owned(), ready_in: Duration::ZERO, url };
+        while service.get("/readyz").await?.0 != StatusCode::OK {
+            anyhow::ensure!(began.elapsed() < START_DEADLINE, "{program} does not get ready");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        service.ready_in = began.elapsed();
+        Ok(service)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// One of its metrics, summed over the lines that contain `label`.
+    pub async fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
+        let (_, body) = self.get("/metrics").await?;
+        let text = String::from_utf8_lossy(&body);
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        Client::new(Target::new(&self.url)?).send(Method::GET, path, String::new(), None).await
     }
 }
 
 /// All services of one way.
 pub struct Stand {
-    services: Vec<Service>,
+    /// The API first.
+    pub services: Vec<Service>,
 }
 
 impl Stand {

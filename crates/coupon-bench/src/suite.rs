@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
-use coupon_core::settings::{AmqpSettings, RedisSettings};
+use coupon_core::settings::{AmqpSettings, Namespace, NamespaceSettings, RedisSettings};
 use hyper::Method;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
@@ -16,8 +19,9 @@ use serde::Serialize;
 use crate::ceilings::{self, Ceilings};
 use crate::compare::{self, Machine, Servers};
 use crate::load::{self, Crowd, LoadResult};
+use crate::memory::{Memory, Watch};
 use crate::report;
-use crate::stand::Stand;
+use crate::stand::{Service, Stand};
 use crate::tracing_cost::median;
 
 /// The crowd of most figures.
@@ -37,6 +41,8 @@ pub struct Arguments {
     /// Version of RabbitMQ to note in the report; the broker does not tell its clients.
     #[arg(long, value_name = "VERSION", default_value = "unknown")]
     rabbitmq_version: String,
+    #[command(flatten)]
+    namespace: NamespaceSettings,
 }
 
 /// One thing that was looked at.
@@ -54,6 +60,9 @@ struct Turn {
     name: String,
     claims_per_second: f64,
     accepted_per_second: f64,
+    memory: Vec<Memory>,
+    /// Issued by each consumer.
+    shares: Vec<f64>,
     #[serde(flatten)]
     result: LoadResult,
 }
@@ -109,8 +118,11 @@ pub async fn run(
     suite.ways(&ceilings).await.context("both ways")?;
     suite.growth().await.context("growth")?;
     suite.replicas().await.context("replicas")?;
+    suite.many_campaigns().await.context("many campaigns")?;
     suite.sold_out(&ceilings).await.context("sold out")?;
     suite.half_rate().await.context("half of the rate")?;
+    suite.backlog(amqp, &arguments.namespace.namespace).await.context("a long queue")?;
+    suite.endurance().await.context("a long run")?;
     let report = Report {
         checks: &suite.checks,
         ceilings: &ceilings,
@@ -152,21 +164,25 @@ impl Suite<'_> {
 
     /// One load on a way that is started for it and ended with it.
     async fn turn(&mut self, setup: &Setup, coupons: u64, crowd: Crowd) -> anyhow::Result<usize> {
-        report::note(&format!("{}: {} claims at {coupons} coupons", setup.name, crowd.accounts));
-        let own = setup.environment.iter().map(|(name, value)| (*name, String::from(*value)));
-        let environment: Vec<_> =
-            own.chain([("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))]).collect();
-        let stand = Stand::start(setup.way, setup.consumers, &environment).await?;
-        let campaign = compare::make_campaign(self.mysql, setup.name, coupons).await?;
-        let load = load::Arguments { url: stand.api()?.clone(), campaign, crowd };
-        let result = load::run(self.mysql, setup.name, &load).await?;
-        self.turns.push(Turn {
-            name: setup.name.to_owned(),
-            claims_per_second: result.claims as f64 / result.outcome_seconds,
-            accepted_per_second: result.claims as f64 / result.accept_seconds,
-            result,
-        });
-        Ok(self.turns.len() - 1)
+        let turn = load_on(self.mysql, setup, coupons, crowd).await?;
+        Ok(self.note(turn))
+    }
+
+    fn note(&mut self, turn: Turn) -> usize {
+        self.turns.push(turn);
+        self.turns.len() - 1
+    }
+
+    /// What its own rate was in the loads of this run, the large ones.
+    fn rate_of(&self, setup: &Setup) -> f64 {
+        let of_setup = self.turns.iter().filter(|turn| turn.name == setup.name && turn.result.claims >= 10_000);
+        median(&of_setup.map(|turn| turn.claims_per_second).collect::<Vec<_>>())
+    }
+
+    fn check_memory(&mut self, when: &str, memory: &[Memory]) {
+        for Memory { program, peak_mib, .. } in memory {
+            self.at_most(&format!("8: {program}, most memory {when}, MiB"), *peak_mib, 64.0);
+        }
     }
 
     fn median_of(&self, turns: &[usize], figure: impl Fn(&Turn) -> f64) -> f64 {
@@ -245,7 +261,7 @@ impl Suite<'_> {
             queue("4 consumers", 4, &[]),
             queue("8 consumers", 8, &[]),
         ];
-        let coupons = if self.quick { 20_000 } else { 100_000 };
+        let coupons = if self.quick { 20_000 } else { 60_000 };
         let mut turns = [const { Vec::new() }; 4];
         for _ in 0..self.rounds() {
             for (setup, turns) in REPLICAS.iter().zip(&mut turns) {
@@ -257,7 +273,21 @@ impl Suite<'_> {
         for (setup, rate) in REPLICAS.iter().zip(&rates).skip(1) {
             self.at_least(&format!("5: {} / 1", setup.name), rate / one, 0.9);
         }
+        for (setup, turns) in REPLICAS.iter().zip(&turns).skip(1) {
+            let least = self.median_of(turns, |turn| {
+                let fair = turn.shares.iter().sum::<f64>() / turn.shares.len() as f64;
+                turn.shares.iter().copied().fold(f64::INFINITY, f64::min) / fair
+            });
+            self.at_least(&format!("5: {}, the least share / a fair one", setup.name), least, 0.5);
+        }
         Ok(())
+    }
+
+    /// Statements that MySQL has seen.
+    async fn statements(&self) -> anyhow::Result<f64> {
+        let mut conn = self.mysql.connection().await?;
+        let row: Option<(String, f64)> = conn.query_first("SHOW GLOBAL STATUS LIKE 'Questions'").await?;
+        Ok(row.context("the count of statements")?.1)
     }
 
     /// After sell-out an API answers from memory.
@@ -271,8 +301,29 @@ impl Suite<'_> {
             anyhow::ensure!(load::run(self.mysql, way, &load).await?.is_clean(), "the sell-out was not clean");
             let path = format!("/v1/campaigns/{campaign}/claims");
             let body = |n: u64| format!("{{\"account_id\":{}}}", 1_000_000 + n);
+            let before = self.statements().await?;
             let rate = ceilings::requests(stand.api()?, &path, Method::POST, body, CLIENTS, time).await?;
+            let statements = (self.statements().await? - before) / (rate * time.as_secs_f64());
             self.at_least(&format!("6: {way}, sold out / empty endpoint, requests a second"), rate / empty, 0.5);
+            self.at_most(&format!("6: {way}, sold out, statements in MySQL / requests"), statements, 0.01);
+        }
+        Ok(())
+    }
+
+    /// A thousand campaigns at once, of which each is claimed from a little.
+    async fn many_campaigns(&mut self) -> anyhow::Result<()> {
+        let coupons = if self.quick { 40_000 } else { 50_000 };
+        for setup in [&DEFAULT_QUEUE, &COALESCED] {
+            let mut rates = [const { Vec::new() }; 2];
+            for _ in 0..self.rounds() {
+                for (campaigns, rates) in [1, 1_000].into_iter().zip(&mut rates) {
+                    let crowd = Crowd { campaigns, ..Crowd::of(coupons, CLIENTS, TRACE_RATIO) };
+                    let turn = self.turn(setup, coupons, crowd).await?;
+                    rates.push(self.median_of(&[turn], |turn| turn.claims_per_second));
+                }
+            }
+            let [one, thousand] = rates.map(|rates| median(&rates));
+            self.at_least(&format!("5: {}, 1,000 campaigns / 1", setup.name), thousand / one, 0.7);
         }
         Ok(())
     }
@@ -280,20 +331,123 @@ impl Suite<'_> {
     /// Latency when the crowd is half of what a way can take.
     async fn half_rate(&mut self) -> anyhow::Result<()> {
         for setup in [&DEFAULT_QUEUE, &COALESCED] {
-            let of_setup = self.turns.iter().filter(|turn| turn.name == setup.name && turn.result.claims >= 10_000);
-            let rate = median(&of_setup.map(|turn| turn.claims_per_second).collect::<Vec<_>>()) / 2.0;
-            let seconds = if self.quick { 5.0 } else { 30.0 };
-            let accounts = format!("{:.0}", rate * seconds).parse()?;
-            let crowd = Crowd { rate: Some(format!("{rate:.0}").parse()?), ..Crowd::of(accounts, 1_000, TRACE_RATIO) };
-            let turn = self.turn(setup, accounts, crowd).await?;
-            let (accepted, issued) = (
-                self.median_of(&[turn], |turn| turn.result.p99_ms),
-                self.median_of(&[turn], |turn| turn.result.outcome_p99_ms),
-            );
-            self.check(&format!("7: {}, p99 to the answer at half rate, ms", setup.name), accepted, "told", true);
-            self.check(&format!("7: {}, p99 to the outcome at half rate, ms", setup.name), issued, "told", true);
+            let (rate, seconds) = (self.rate_of(setup) / 2.0, if self.quick { 10.0 } else { 60.0 });
+            let turn = steady(self.mysql, setup, rate, seconds).await?;
+            let turn = self.note(turn);
+            for (what, figure) in [
+                ("p50 to the answer", (|turn| turn.result.p50_ms) as fn(&Turn) -> f64),
+                ("p99 to the answer", |turn| turn.result.p99_ms),
+                ("p99.9 to the answer", |turn| turn.result.p999_ms),
+                ("p50 to the outcome", |turn| turn.result.outcome_p50_ms),
+                ("p99 to the outcome", |turn| turn.result.outcome_p99_ms),
+                ("p99.9 to the outcome", |turn| turn.result.outcome_p999_ms),
+            ] {
+                let measured = self.median_of(&[turn], figure);
+                self.check(&format!("7: {}, {what} at half rate, ms", setup.name), measured, "told", true);
+            }
         }
         Ok(())
+    }
+
+    /// Memory over a long run of both ways beside each other, and how soon a service is ready.
+    async fn endurance(&mut self) -> anyhow::Result<()> {
+        let seconds = if self.quick { 20.0 } else { 600.0 };
+        let (queue, coalesced) = (self.rate_of(&DEFAULT_QUEUE) / 5.0, self.rate_of(&COALESCED) / 5.0);
+        let (queue, coalesced) = tokio::try_join!(
+            steady(self.mysql, &DEFAULT_QUEUE, queue, seconds),
+            steady(self.mysql, &COALESCED, coalesced, seconds),
+        )?;
+        for turn in [queue, coalesced] {
+            let memory = turn.memory.clone();
+            self.note(turn);
+            self.check_memory(&format!("with 1,000 connections for {seconds} s"), &memory);
+            for Memory { program, after_a_fifth_mib, in_the_end_mib, ready_in_seconds, .. } in memory {
+                let growth = in_the_end_mib / after_a_fifth_mib;
+                self.at_most(&format!("8: {program}, memory after {seconds} s / after a fifth of it"), growth, 1.1);
+                self.at_most(&format!("8: {program}, ready after its start, s"), ready_in_seconds, 1.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// A consumer that comes late: all claims wait in the queue when it starts.
+    async fn backlog(&mut self, amqp: &AmqpSettings, namespace: &Namespace) -> anyhow::Result<()> {
+        let claims = if self.quick { 100_000 } else { 1_000_000 };
+        report::note(&format!("a queue of {claims} claims"));
+        let environment = [("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))];
+        let stand = Stand::start("queue", 0, &environment).await?;
+        let campaign = compare::make_campaign(self.mysql, "backlog", claims / 10).await?;
+        let crowd = Crowd { followers: CLIENTS, patience: 600, ..Crowd::of(claims, 1_000 - CLIENTS, 0.0) };
+        let load = load::Arguments { url: stand.api()?.clone(), campaign, crowd };
+        let watch = Watch::start(&stand.services);
+        let late = async {
+            until_all_wait(amqp, namespace).await?;
+            let consumer = Service::start("queue-consumer", &environment).await?;
+            watch.add(&consumer);
+            anyhow::Ok(consumer)
+        };
+        let (result, consumer) = tokio::join!(load::run(self.mysql, "backlog", &load), late);
+        drop(consumer?);
+        let memory = watch.end();
+        self.check_memory(&format!("with 1,000 connections and {claims} claims waiting"), &memory);
+        self.note(Turn::new("backlog", result?, memory, Vec::new()));
+        Ok(())
+    }
+}
+
+impl Turn {
+    fn new(name: &str, result: LoadResult, memory: Vec<Memory>, shares: Vec<f64>) -> Self {
+        Self {
+            name: name.to_owned(),
+            claims_per_second: result.claims as f64 / result.outcome_seconds,
+            accepted_per_second: result.claims as f64 / result.accept_seconds,
+            memory,
+            shares,
+            result,
+        }
+    }
+}
+
+async fn load_on(mysql: &Mysql, setup: &Setup, coupons: u64, crowd: Crowd) -> anyhow::Result<Turn> {
+    report::note(&format!("{}: {} claims at {coupons} coupons", setup.name, crowd.accounts));
+    let own = setup.environment.iter().map(|(name, value)| (*name, String::from(*value)));
+    let environment: Vec<_> = own.chain([("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))]).collect();
+    let stand = Stand::start(setup.way, setup.consumers, &environment).await?;
+    let campaign = compare::make_campaigns(mysql, setup.name, crowd.campaigns, coupons).await?;
+    let load = load::Arguments { url: stand.api()?.clone(), campaign, crowd };
+    let watch = Watch::start(&stand.services);
+    let result = load::run(mysql, setup.name, &load).await?;
+    let memory = watch.end();
+    let mut shares = Vec::new();
+    for consumer in stand.services.iter().skip(1) {
+        shares.push(consumer.metric("coupon_claims_total", "issued").await?);
+    }
+    Ok(Turn::new(setup.name, result, memory, shares))
+}
+
+/// So many claims a second over a thousand connections.
+async fn steady(mysql: &Mysql, setup: &Setup, rate: f64, seconds: f64) -> anyhow::Result<Turn> {
+    let accounts = format!("{:.0}", rate * seconds).parse()?;
+    let followers = if setup.way == "queue" { CLIENTS } else { 0 };
+    let of_rate = Crowd::of(accounts, 1_000 - followers, TRACE_RATIO);
+    let crowd = Crowd { rate: Some(format!("{rate:.0}").parse()?), followers: CLIENTS, ..of_rate };
+    load_on(mysql, setup, accounts, crowd).await
+}
+
+/// Waits until the queue of claims has stopped to grow.
+async fn until_all_wait(amqp: &AmqpSettings, namespace: &Namespace) -> anyhow::Result<()> {
+    let queues = Queues::new(namespace, amqp);
+    let connection = broker::connect(amqp, "coupon-bench").await?;
+    let channel = connection.create_channel().await?;
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(queues.claims.clone(), options, FieldTable::default()).await?;
+        if before > 0 && queue.message_count() == before {
+            return Ok(());
+        }
+        before = queue.message_count();
     }
 }
 

@@ -48,7 +48,7 @@ async fn migrate_makes_the_database_and_can_be_run_again() {
         let first = ctl_json(&space, "migrate").await;
         let second = ctl_json(&space, "migrate").await;
 
-        assert_eq!(first["applied"].as_array().map(Vec::len), Some(1), "{first}");
+        assert!(first["applied"].as_array().is_some_and(|applied| !applied.is_empty()), "{first}");
         assert_eq!(second, json!({"version": first["version"], "applied": []}));
         assert_eq!(ctl_json(&space, "campaign list").await, json!([]));
     })

@@ -155,7 +155,8 @@ impl Settler {
 }
 
 /// Each claim once, first come first.
-fn in_order_of_arrival(claims: &[Claim]) -> Vec<ClaimKey> {
+#[must_use]
+pub fn in_order_of_arrival(claims: &[Claim]) -> Vec<ClaimKey> {
     let mut claims = claims.to_vec();
     claims.sort_by_key(|claim| claim.accepted_at_ms);
     let mut seen = HashSet::with_capacity(claims.len());

@@ -3,22 +3,28 @@
 //! Invariant: they are suggestions. Another instance may have taken or locked one; the statement passes over it, and the
 //! claim gets another id. What is left when none are found here is for MySQL to say.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use coupon_core::mysql::coupons;
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::{CampaignId, ClaimKey, CouponId, Result};
-use moka::future::Cache;
+use moka::sync::Cache;
 use mysql_async::Conn;
-use tokio::sync::Mutex;
+use rand::RngExt as _;
 
 use crate::steps;
 use crate::strategy::Group;
 
 /// Ids read at once: 8 KB of memory, and a read for every fourth group of a crowd.
 const READ_AHEAD: usize = 500;
+
+/// Free coupons that an instance passes over at most when it moves away from others.
+const STEP_MAX: usize = 10_000;
+
+/// A read that took longer has passed many issued coupons, or entries of them that a snapshot keeps.
+const SLOW: Duration = Duration::from_millis(20);
 
 /// Campaigns that ids are kept of; of more, some are read again for each group.
 const CAMPAIGNS_MAX: u64 = 2_000;
@@ -28,7 +34,14 @@ const KEEP_FOR: Duration = Duration::from_secs(10);
 
 /// The ids of all campaigns. Cheap to clone.
 #[derive(Clone)]
-pub struct Ahead(Cache<CampaignId, Arc<Mutex<Ids>>>);
+pub struct Ahead(Cache<CampaignId, Arc<Campaign>>);
+
+#[derive(Default)]
+struct Campaign {
+    ids: Mutex<Ids>,
+    /// Held by the one who reads; whoever waits for it finds what was read.
+    reading: tokio::sync::Mutex<()>,
+}
 
 /// What was read of one campaign.
 #[derive(Default)]
@@ -37,8 +50,8 @@ struct Ids {
     free: Vec<CouponId>,
     /// The next read goes on behind this one; without it, from the beginning.
     behind: Option<CouponId>,
-    /// Whether there was as much as was asked for: then there is more behind it.
-    was_full: bool,
+    /// Others sell from the same place: the next read passes over some free coupons.
+    is_crowded: bool,
 }
 
 impl Default for Ahead {
@@ -60,8 +73,8 @@ impl Ahead {
         }
         let mut taken = Vec::with_capacity(claims.len());
         for (campaign, mut claims) in by_campaign {
-            let ids = self.0.get_with(campaign, async { Arc::default() }).await;
-            let mut coupons = ids.lock().await.take(conn, group, campaign, claims.len()).await?;
+            let ahead = self.0.get_with(campaign, Arc::default);
+            let mut coupons = ahead.take(conn, group, campaign, claims.len()).await?;
             claims.truncate(coupons.len());
             claims.sort_unstable();
             coupons.sort_unstable();
@@ -70,50 +83,131 @@ impl Ahead {
         Ok(taken)
     }
 
-    /// Some of these were not to be had: others sell from the same place.
-    pub async fn move_away(&self, lost: &HashMap<ClaimKey, CouponId>) {
-        for claim in lost.keys() {
-            if let Some(ids) = self.0.get(&claim.campaign_id).await {
-                ids.lock().await.move_away();
+    /// These were not needed and are still free, as far as one knows.
+    pub fn give_back(&self, unused: &[(ClaimKey, CouponId)]) {
+        for (claim, coupon) in unused {
+            if let Some(campaign) = self.0.get(&claim.campaign_id) {
+                campaign.ids().free.push(*coupon);
             }
+        }
+    }
+
+    /// Coupons of these campaigns were not to be had: others sell from the same place.
+    pub fn move_away(&self, campaigns: &BTreeSet<CampaignId>) {
+        for campaign in campaigns.iter().filter_map(|campaign| self.0.get(campaign)) {
+            let mut ids = campaign.ids();
+            ids.free.clear();
+            ids.is_crowded = true;
         }
     }
 }
 
-impl Ids {
+impl Campaign {
     async fn take(
-        &mut self,
+        &self,
         conn: &mut Conn,
         group: &Group,
         campaign_id: CampaignId,
         count: usize,
     ) -> Result<Vec<CouponId>> {
-        if self.free.len() < count {
-            self.read(conn, group, campaign_id, count).await?;
+        if self.ids().free.len() < count {
+            let _reading = self.reading.lock().await;
+            if self.ids().free.len() < count {
+                self.read(conn, group, campaign_id, count).await?;
+            }
         }
-        Ok(self.free.split_off(self.free.len().saturating_sub(count)))
+        let free = &mut self.ids().free;
+        let rest = free.len().saturating_sub(count);
+        Ok(free.split_off(rest))
     }
 
-    /// Reads on, and from the beginning if there is nothing more.
-    async fn read(&mut self, conn: &mut Conn, group: &Group, campaign_id: CampaignId, count: usize) -> Result<()> {
-        let mut wanted = Wanted { campaign_id, count: READ_AHEAD.max(count), behind: self.behind };
-        let step = if wanted.behind.is_some() { &steps::LOCK_BEHIND } else { &steps::LOCK };
-        let mut free = group.step(step, coupons::free_coupons_of_nobody(conn, wanted)).await?;
-        if free.is_empty() && wanted.behind.take().is_some() {
-            free = group.step(&steps::LOCK, coupons::free_coupons_of_nobody(conn, wanted)).await?;
+    /// Reads on and, if that is not enough, from the beginning.
+    async fn read(&self, conn: &mut Conn, group: &Group, campaign_id: CampaignId, count: usize) -> Result<()> {
+        // Taken out, so that a read that fails is not tried again from the same place.
+        let (mut behind, is_crowded) = {
+            let mut ids = self.ids();
+            (ids.behind.take(), std::mem::take(&mut ids.is_crowded))
+        };
+        let mut wanted = Wanted { campaign_id, count: READ_AHEAD.max(count), behind };
+        if is_crowded {
+            let free_to_pass = rand::rng().random_range(0..STEP_MAX);
+            behind = group.step(&steps::PASS, coupons::free_coupon_at(conn, wanted, free_to_pass)).await?;
         }
-        self.behind = free.last().copied();
-        self.was_full = free.len() == wanted.count;
-        // What was left of the read before is the next.
-        free.reverse();
-        free.append(&mut self.free);
-        self.free = free;
-        Ok(())
+        loop {
+            wanted.behind = behind.take();
+            let step = if wanted.behind.is_some() { &steps::LOCK_BEHIND } else { &steps::LOCK };
+            let began = Instant::now();
+            let found = group.step(step, coupons::free_coupons_of_nobody(conn, wanted)).await?;
+            if self.ids().add(wanted, found, began.elapsed()) >= count || wanted.behind.is_none() {
+                return Ok(());
+            }
+        }
     }
 
-    /// To any place, where there is much left; else from the beginning, which is where the rest is found quickest.
-    fn move_away(&mut self) {
-        self.free.clear();
-        self.behind = self.was_full.then(CouponId::random);
+    fn ids(&self) -> MutexGuard<'_, Ids> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ids {
+    /// Adds what a read has found, and tells how many there are now.
+    fn add(&mut self, wanted: Wanted, mut found: Vec<CouponId>, took: Duration) -> usize {
+        let is_full = found.len() == wanted.count;
+        // From the beginning nothing is passed but what a snapshot keeps, which the next read need not pass again.
+        let goes_on = is_full && (wanted.behind.is_none() || took < SLOW);
+        self.behind = found.last().copied().filter(|_| goes_on);
+        found.reverse();
+        if wanted.behind.is_some() {
+            // What was left of the read before is the next.
+            found.append(&mut self.free);
+        }
+        self.free = found;
+        self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: Wanted = Wanted { campaign_id: CampaignId(1), count: 3, behind: None };
+    const QUICK: Duration = Duration::ZERO;
+
+    fn coupons(ids: &[u128]) -> Vec<CouponId> {
+        ids.iter().map(|id| CouponId(uuid::Uuid::from_u128(*id))).collect()
+    }
+
+    #[test]
+    fn a_full_read_is_gone_on_with() {
+        let mut ids = Ids::default();
+
+        ids.add(WANTED, coupons(&[1, 2, 3]), QUICK);
+        let behind = ids.behind;
+        ids.free.truncate(1);
+        ids.add(Wanted { behind, ..WANTED }, coupons(&[4, 5, 6]), QUICK);
+
+        assert_eq!(behind, Some(coupons(&[3])[0]));
+        assert_eq!(ids.free, coupons(&[6, 5, 4, 3]), "what was left is the next");
+        assert_eq!(ids.behind, Some(coupons(&[6])[0]));
+    }
+
+    #[test]
+    fn a_read_from_the_beginning_holds_what_was_left_and_a_short_one_is_the_end() {
+        let mut ids = Ids { free: coupons(&[2, 1]), behind: None, is_crowded: false };
+
+        let count = ids.add(WANTED, coupons(&[1, 2]), QUICK);
+
+        assert_eq!((count, ids.free, ids.behind), (2, coupons(&[2, 1]), None));
+    }
+
+    #[test]
+    fn after_a_slow_read_behind_a_coupon_the_next_is_from_the_beginning() {
+        let behind = Some(CouponId(uuid::Uuid::from_u128(1)));
+        let mut ids = Ids::default();
+
+        ids.add(Wanted { behind, ..WANTED }, coupons(&[7, 8, 9]), SLOW);
+        assert_eq!(ids.behind, None);
+        ids.add(WANTED, coupons(&[2, 3, 4]), SLOW);
+        assert_eq!(ids.behind, Some(coupons(&[4])[0]), "and the one after that is not");
     }
 }

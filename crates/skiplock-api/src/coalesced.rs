@@ -4,14 +4,15 @@
 //! campaigns share a group, so a thousand small campaigns cost about what a large one does; instances pass over each
 //! other's rows, so any number of them work side by side; every claim of a group is answered, whatever befalls the group.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::BackoffBuilder;
+use backon::{BackoffBuilder, ExponentialBackoff};
 use coupon_core::mysql::{Mysql, coupons, sql};
 use coupon_core::telemetry::metrics;
-use coupon_core::{ClaimKey, CouponId, Error, Result};
+use coupon_core::{CampaignId, ClaimKey, CouponId, Error, Result};
+use flume::{Receiver, Sender, WeakSender};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::oneshot;
@@ -29,13 +30,15 @@ const DEADLINE: Duration = Duration::from_secs(15);
 struct Waiting {
     claim: ClaimKey,
     is_sampled: bool,
+    since: Instant,
+    pauses: ExponentialBackoff,
     answer: oneshot::Sender<(Result<Claimed>, Arc<Group>)>,
 }
 
 /// The workers that take groups. Cheap to clone.
 #[derive(Clone)]
 pub struct Groups {
-    waiting: flume::Sender<Waiting>,
+    waiting: Sender<Waiting>,
 }
 
 impl Groups {
@@ -44,7 +47,8 @@ impl Groups {
         let (waiting, claims) = flume::bounded(WAITING_MAX);
         let ahead = Ahead::default();
         for _ in 0..workers {
-            tokio::spawn(work(mysql.clone(), ahead.clone(), claims.clone(), group_max));
+            let (mysql, ahead, again) = (mysql.clone(), ahead.clone(), waiting.downgrade());
+            tokio::spawn(Worker { mysql, ahead, again }.run(claims.clone(), group_max));
         }
         Self { waiting }
     }
@@ -52,7 +56,8 @@ impl Groups {
     /// Takes a coupon for an account, together with whoever claims at the same moment: the group, if it came to one.
     pub async fn claim(&self, claim: ClaimKey, is_sampled: bool) -> (Result<Claimed>, Option<Arc<Group>>) {
         let (answer, answered) = oneshot::channel();
-        if self.waiting.try_send(Waiting { claim, is_sampled, answer }).is_err() {
+        let (since, pauses) = (Instant::now(), pauses_after_conflicts().build());
+        if self.waiting.try_send(Waiting { claim, is_sampled, since, pauses, answer }).is_err() {
             return (Err(Error::Full { what: "the line of claims" }), None);
         }
         match tokio::time::timeout(DEADLINE, answered).await {
@@ -63,52 +68,76 @@ impl Groups {
     }
 }
 
-/// One worker: takes what waits, up to a group, again and again.
-async fn work(mysql: Mysql, ahead: Ahead, claims: flume::Receiver<Waiting>, group_max: usize) {
-    while let Ok(first) = claims.recv_async().await {
-        let mut taken = vec![first];
-        taken.extend(claims.try_iter().take(group_max - 1));
-        // Whoever stopped waiting claims again if they still want a coupon.
-        taken.retain(|waiting| !waiting.answer.is_closed());
-        if taken.is_empty() {
-            continue;
-        }
-        let group = Group::new(taken.len(), taken.iter().any(|waiting| waiting.is_sampled));
-        let claimed = claim_all(&mysql, &ahead, &group, distinct(&taken)).await;
-        answer(taken, &group, claimed);
-    }
+struct Worker {
+    mysql: Mysql,
+    ahead: Ahead,
+    /// Where claims wait that must try again.
+    again: WeakSender<Waiting>,
 }
 
-/// Claims for a group, again for those who lost against others.
-async fn claim_all(
-    mysql: &Mysql,
-    ahead: &Ahead,
-    group: &Arc<Group>,
-    claims: Vec<ClaimKey>,
-) -> Result<HashMap<ClaimKey, Claimed>> {
-    let mut claimed = HashMap::with_capacity(claims.len());
-    let mut pauses = pauses_after_conflicts().build();
-    let began = Instant::now();
-    loop {
-        let (open, ahead) = (without_answer(&claims, &claimed), ahead.clone());
-        let work = async move |mut conn: Conn, group: Arc<Group>| claim_group(&mut conn, &group, &ahead, &open).await;
-        match group.run(mysql, work).await {
-            Ok(more) => claimed.extend(more),
-            Err(error) if error.is_conflict() => {}
-            Err(error) => return Err(error),
+impl Worker {
+    /// Takes what waits, up to a group, again and again.
+    async fn run(self, claims: Receiver<Waiting>, group_max: usize) {
+        while let Ok(first) = claims.recv_async().await {
+            let mut taken = vec![first];
+            taken.extend(claims.try_iter().take(group_max - 1));
+            // Whoever stopped waiting claims again if they still want a coupon.
+            taken.retain(|waiting| !waiting.answer.is_closed());
+            if !taken.is_empty() {
+                self.serve(taken).await;
+            }
         }
-        if claimed.len() == claims.len() {
-            return Ok(claimed);
+    }
+
+    /// One try for a group. Whoever has an answer then does not wait for the others.
+    async fn serve(&self, taken: Vec<Waiting>) {
+        let group = Group::new(taken.len(), taken.iter().any(|waiting| waiting.is_sampled));
+        let (claims, ahead) = (distinct(&taken), self.ahead.clone());
+        let work = async move |mut conn: Conn, group: Arc<Group>| claim_group(&mut conn, &group, &ahead, &claims).await;
+        match group.run(&self.mysql, work).await {
+            Ok(claimed) => self.answer(taken, &group, claimed),
+            Err(error) if error.is_conflict() => self.answer(taken, &group, HashMap::new()),
+            Err(error) => {
+                tracing::warn!(%error, claims = taken.len(), "a group of claims failed");
+                // No answer is an answer for most: they share one failure.
+                for waiting in taken {
+                    let _ = waiting.answer.send((Err(error.shared()), Arc::clone(&group)));
+                }
+            }
         }
+    }
+
+    /// Of several claims of one account the first is the one that was issued the coupon. Who has gone meanwhile needs no
+    /// answer; a repeated claim gets the same coupon.
+    fn answer(&self, taken: Vec<Waiting>, group: &Arc<Group>, mut claimed: HashMap<ClaimKey, Claimed>) {
+        for waiting in taken {
+            let Some(claimed) = claimed.get_mut(&waiting.claim) else {
+                self.try_again(waiting, group);
+                continue;
+            };
+            let now = *claimed;
+            if let Claimed::Issued(coupon) = now {
+                *claimed = Claimed::Held(coupon);
+            }
+            let _ = waiting.answer.send((Ok(now), Arc::clone(group)));
+        }
+    }
+
+    /// Puts a claim that lost against others back into the line after a pause.
+    fn try_again(&self, mut waiting: Waiting, group: &Arc<Group>) {
         metrics::retry(Error::Held.class().name());
         // A conflict may be five seconds of waiting for a lock.
-        let pause = pauses.next().filter(|_| began.elapsed() < CONFLICTS_FOR);
-        tokio::time::sleep(pause.ok_or(Error::Held)?).await;
+        let pause = waiting.pauses.next().filter(|_| waiting.since.elapsed() < CONFLICTS_FOR);
+        let (Some(pause), Some(again)) = (pause, self.again.upgrade()) else {
+            let _ = waiting.answer.send((Err(Error::Held), Arc::clone(group)));
+            return;
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            // A line that is full by now drops it, which its client is told.
+            let _ = again.try_send(waiting);
+        });
     }
-}
-
-fn without_answer(claims: &[ClaimKey], claimed: &HashMap<ClaimKey, Claimed>) -> Vec<ClaimKey> {
-    claims.iter().copied().filter(|claim| !claimed.contains_key(claim)).collect()
 }
 
 /// Each claim once, in order of arrival.
@@ -117,39 +146,8 @@ fn distinct(taken: &[Waiting]) -> Vec<ClaimKey> {
     taken.iter().map(|waiting| waiting.claim).filter(|claim| seen.insert(*claim)).collect()
 }
 
-/// Answers everyone. Of several claims of one account the first is the one that was issued the coupon.
-fn answer(taken: Vec<Waiting>, group: &Arc<Group>, claimed: Result<HashMap<ClaimKey, Claimed>>) {
-    let mut claimed = match claimed {
-        Ok(claimed) => claimed,
-        Err(error) => {
-            tracing::warn!(%error, claims = taken.len(), "a group of claims failed");
-            // No answer is an answer for most: they share one failure.
-            return refuse(taken, group, &error);
-        }
-    };
-    for Waiting { claim, answer, .. } in taken {
-        let got = claimed.get_mut(&claim).map_or_else(
-            || Err(Error::Broken(String::from("a claim of the group has no answer"))),
-            |claimed| {
-                let now = *claimed;
-                if let Claimed::Issued(coupon) = now {
-                    *claimed = Claimed::Held(coupon);
-                }
-                Ok(now)
-            },
-        );
-        // Who has gone meanwhile needs no answer; a repeated claim gets the same coupon.
-        let _ = answer.send((got, Arc::clone(group)));
-    }
-}
-
-fn refuse(taken: Vec<Waiting>, group: &Arc<Group>, error: &Error) {
-    for waiting in taken {
-        let _ = waiting.answer.send((Err(error.shared()), Arc::clone(group)));
-    }
-}
-
-/// One try for a group. Those missing in the answer must try again; an error leaves nothing half done.
+/// Those missing in the answer must try again. After an error some may have been issued a coupon, which they are told when
+/// they claim again.
 async fn claim_group(
     conn: &mut Conn,
     group: &Group,
@@ -177,18 +175,28 @@ async fn issue(
         return Ok(HashMap::new());
     }
     group.step(&steps::ISSUE, conn.query_drop(sql::issue_skip_locked(rows))).await?;
-    if conn.affected_rows() == rows.len() as u64 {
+    if coupons::counts_changes_only(conn) && conn.affected_rows() == rows.len() as u64 {
         return Ok(rows.iter().map(|&(claim, coupon)| (claim, Claimed::Issued(coupon))).collect());
     }
     // Some accounts held a coupon already, or some rows were others'.
     let claims: Vec<ClaimKey> = rows.iter().map(|(claim, _)| *claim).collect();
     let held = group.step(&steps::HELD, coupons::coupons_of(conn, &claims)).await?;
-    let mut lost: HashMap<ClaimKey, CouponId> = rows.iter().copied().collect();
-    let mut told = |(claim, coupon)| {
-        let is_ours = lost.remove(&claim) == Some(coupon);
-        (claim, if is_ours { Claimed::Issued(coupon) } else { Claimed::Held(coupon) })
+    tidy(ahead, rows, &held);
+    let told = |(claim, coupon): &(ClaimKey, CouponId)| match held.get(claim) {
+        Some(holds) if holds == coupon => Some((*claim, Claimed::Issued(*coupon))),
+        Some(holds) => Some((*claim, Claimed::Held(*holds))),
+        None => None,
     };
-    let claimed = held.into_iter().map(&mut told).collect();
-    ahead.move_away(&lost).await;
-    Ok(claimed)
+    Ok(rows.iter().filter_map(told).collect())
+}
+
+/// What the read-ahead learns from a group of which not all were issued their coupon.
+fn tidy(ahead: &Ahead, rows: &[(ClaimKey, CouponId)], held: &HashMap<ClaimKey, CouponId>) {
+    let lost: BTreeSet<CampaignId> =
+        rows.iter().filter(|(claim, _)| !held.contains_key(claim)).map(|(claim, _)| claim.campaign_id).collect();
+    let is_unused = |(claim, coupon): &&(ClaimKey, CouponId)| {
+        !lost.contains(&claim.campaign_id) && held.get(claim).is_some_and(|holds| holds != coupon)
+    };
+    ahead.give_back(&rows.iter().filter(is_unused).copied().collect::<Vec<_>>());
+    ahead.move_away(&lost);
 }

@@ -28,7 +28,7 @@ pub struct Settings {
     #[arg(long, env = "CLAIM_GROUPS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = 2)]
     pub groups: u16,
 
-    /// Claims that share one transaction at most, for `coalesced`. A group takes what waits and never waits to be full.
+    /// Claims that share one statement at most, for `coalesced`. A group takes what waits and never waits to be full.
     #[arg(long, env = "GROUP_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = 500)]
     pub group_max: u16,
 

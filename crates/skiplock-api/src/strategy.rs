@@ -28,7 +28,7 @@ pub enum StrategyName {
     SingleStatement,
     /// As select-update, from a random id on.
     Scattered,
-    /// Claims that wait at the same moment share one transaction.
+    /// Claims that wait at the same moment share one statement.
     Coalesced,
     /// As select-update, without SKIP LOCKED: for comparison only.
     ForUpdate,
@@ -199,13 +199,12 @@ pub async fn without_rows(conn: &mut Conn, group: &Group, claims: &[ClaimKey]) -
     let ids: BTreeSet<CampaignId> = claims.iter().map(|claim| claim.campaign_id).collect();
     let ids: Vec<CampaignId> = ids.into_iter().collect();
     let stocks = group.step(&steps::FREE, campaigns::with_stock(conn, &ids)).await?;
-    let sold_out: HashSet<CampaignId> =
-        stocks.iter().filter(|stock| !stock.free).map(|stock| stock.campaign.id).collect();
+    let free: HashSet<CampaignId> = stocks.iter().filter(|stock| stock.free).map(|stock| stock.campaign.id).collect();
     let held = group.step(&steps::HELD, coupons::coupons_of(conn, claims)).await?;
     let told = |claim: &ClaimKey| match held.get(claim) {
         Some(&coupon) => Some((*claim, Claimed::Held(coupon))),
-        None if sold_out.contains(&claim.campaign_id) => Some((*claim, Claimed::SoldOut)),
-        None => None,
+        None if free.contains(&claim.campaign_id) => None,
+        None => Some((*claim, Claimed::SoldOut)),
     };
     Ok(claims.iter().filter_map(told).collect())
 }

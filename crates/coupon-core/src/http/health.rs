@@ -1,4 +1,4 @@
-//! `/livez`: the process answers. `/readyz`: the servers it needs answer too, asked at most once a second.
+//! `/livez`: the process answers. `/readyz`: the servers it needs answer too, asked at most once a second while they do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 
 /// How long an answer of the servers holds.
 const CACHED_FOR: Duration = Duration::from_secs(1);
+
+/// How long it holds that one of them is away: who is ready soon should be told so soon.
+const AWAY_CACHED_FOR: Duration = Duration::from_millis(100);
 
 /// A server that takes longer than this is not ready.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
@@ -109,7 +112,7 @@ impl Health {
         // Whoever comes while the servers are asked waits for the same answer.
         let mut last = self.last.lock().await;
         if let Some((at, report)) = &*last
-            && at.elapsed() < CACHED_FOR
+            && at.elapsed() < if report.ready { CACHED_FOR } else { AWAY_CACHED_FOR }
         {
             return report.clone();
         }

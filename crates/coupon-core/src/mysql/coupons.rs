@@ -1,7 +1,6 @@
 //! Reading and issuing coupons: the statements of [`super::sql`] with typed parameters and results.
 //!
-//! Invariant: [`issue`] is the only place that writes an account into a coupon for more than one row, and it never
-//! overwrites one.
+//! Invariant: no statement here overwrites an account.
 
 use std::collections::HashMap;
 
@@ -68,4 +67,21 @@ pub async fn free_coupons(conn: &mut Conn, wanted: Wanted) -> Result<Vec<CouponI
 pub async fn free_coupons_of_nobody(conn: &mut Conn, wanted: Wanted) -> Result<Vec<CouponId>> {
     let ids: Vec<uuid::Uuid> = conn.query(sql::lock_free_coupons(wanted)).await?;
     Ok(ids.into_iter().map(CouponId).collect())
+}
+
+/// The free coupon that this many others come before, if there is one; locked by someone or not.
+///
+/// # Errors
+/// MySQL's.
+pub async fn free_coupon_at(conn: &mut Conn, wanted: Wanted, offset: usize) -> Result<Option<CouponId>> {
+    let wanted = Wanted { count: 1, ..wanted };
+    let id: Option<uuid::Uuid> = conn.query_first(format!("{} OFFSET {offset}", sql::free_coupons(wanted))).await?;
+    Ok(id.map(CouponId))
+}
+
+/// Whether `affected_rows` of [`sql::issue_skip_locked`] leaves out accounts that hold a coupon already. In MariaDB, whose
+/// numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has passed over.
+#[must_use]
+pub fn counts_changes_only(conn: &Conn) -> bool {
+    conn.server_version() < (10, 0, 0)
 }

@@ -50,6 +50,8 @@ impl Mysql {
             .pool_opts(pool_options)
             // Else a connection to localhost may move to a unix socket unasked.
             .prefer_socket(false)
+            // Rows that an UPDATE has changed are counted here, not those that it has found.
+            .client_found_rows(false)
             .init(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>());
         Self {
             pool: Pool::new(options),

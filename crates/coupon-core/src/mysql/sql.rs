@@ -55,14 +55,17 @@ pub fn issue(rows: &[(ClaimKey, CouponId)]) -> String {
 }
 
 /// See [`issue_skip_locked`].
-pub const ISSUE_SKIP_LOCKED: &str = "UPDATE IGNORE coupon FORCE INDEX (PRIMARY) JOIN (\
+pub const ISSUE_SKIP_LOCKED: &str = "UPDATE IGNORE (\
                                          SELECT campaign_id, id FROM coupon FORCE INDEX (PRIMARY) \
                                          WHERE (campaign_id, id) IN (?) AND account_id IS NULL \
                                          LIMIT ? FOR UPDATE SKIP LOCKED\
-                                     ) AS free USING (campaign_id, id) SET account_id = CASE id ? END";
+                                     ) AS free STRAIGHT_JOIN coupon FORCE INDEX (PRIMARY) \
+                                     ON coupon.campaign_id = free.campaign_id AND coupon.id = free.id \
+                                     SET coupon.account_id = CASE coupon.id ? END";
 
 /// As [`issue`], and passes over coupons that others hold at this moment. The limit makes the server look for the free
-/// ones first, by themselves. Index: PRIMARY, for both.
+/// ones by themselves, and the order of the join makes it look for them first: the other way round it would wait for
+/// locks. Index: PRIMARY, for both.
 #[must_use]
 pub fn issue_skip_locked(rows: &[(ClaimKey, CouponId)]) -> String {
     fill(ISSUE_SKIP_LOCKED, &[&keys(rows), &rows.len().to_string(), &cases(rows)])

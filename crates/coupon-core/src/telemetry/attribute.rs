@@ -30,7 +30,7 @@ pub const REDELIVERED: &str = "coupon.redelivered";
 /// How the skiplock way finds a row.
 pub const STRATEGY: &str = "coupon.strategy";
 
-/// Claims that shared the transaction.
+/// Claims that shared the statement.
 pub const GROUP_SIZE: &str = "coupon.group.size";
 
 /// Seconds that a claim waited for its group to be taken.

@@ -81,7 +81,7 @@ fn describe() {
     describe_histogram!(TIME_IN_QUEUE, Unit::Seconds, "From the acceptance of a claim to the batch that took it");
     describe_histogram!(STEP_DURATION, Unit::Seconds, "The steps of handling claims, one at a time or many at once");
     describe_histogram!(BATCH_CLAIMS, "Claims in a batch of the consumer");
-    describe_histogram!(GROUP_CLAIMS, "Claims in a transaction of the skiplock way");
+    describe_histogram!(GROUP_CLAIMS, "Claims that share a statement of the skiplock way");
     describe_histogram!(MESSAGE_CLAIMS, "Claims in a message to the broker");
     describe_counter!(CONFIRMS, "Claims by what the broker said to their message");
     describe_counter!(REDELIVERIES, "Claims that the broker had delivered before");
@@ -154,7 +154,7 @@ pub fn batch(times_in_queue: impl ExactSizeIterator<Item = f64>) {
     times_in_queue.for_each(|time| histogram.record(time));
 }
 
-/// A transaction was shared by this many claims.
+/// A group had this many claims.
 pub fn group(claims: usize) {
     histogram!(GROUP_CLAIMS).record(claims as f64);
 }

@@ -1,0 +1,69 @@
+//! What our own code does for each claim, between the libraries: the same functions for both kinds of measurement.
+
+use actix_web::HttpRequest;
+use actix_web::test::TestRequest;
+use coupon_core::http::extract;
+use coupon_core::mysql::sql;
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, broker};
+use lapin::BasicProperties;
+use queue_consumer::settle;
+use uuid::Uuid;
+
+/// Claims of a message that is full.
+pub const MESSAGE: u64 = 100;
+
+/// Claims of a batch of a consumer that is full.
+pub const BATCH: u64 = 500;
+
+/// Claims of a group of the skiplock way, of two that 256 clients fill.
+pub const GROUP: u64 = 128;
+
+pub fn claims(count: u64) -> Vec<Claim> {
+    let claim = |n| Claim {
+        campaign_id: CampaignId(1),
+        // In no order, as they come.
+        account_id: AccountId(1_000_000 + n * 7_919 % 10_007),
+        accepted_at_ms: 1_900_000_000_000 + n % 10,
+    };
+    (0..count).map(claim).collect()
+}
+
+pub fn rows(count: u64) -> Vec<(ClaimKey, CouponId)> {
+    let coupon = |n: usize| CouponId(Uuid::from_u128(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834 * (n as u128 + 1)));
+    claims(count).iter().enumerate().map(|(n, claim)| (claim.key(), coupon(n))).collect()
+}
+
+pub fn message(count: u64) -> (BasicProperties, Vec<u8>) {
+    (broker::properties(std::iter::empty()), encode(&claims(count)))
+}
+
+pub fn request() -> (HttpRequest, actix_web::web::Bytes) {
+    let request = TestRequest::post().insert_header(("content-type", "application/json")).to_http_request();
+    (request, actix_web::web::Bytes::from_static(b"{\"account_id\":1000042}"))
+}
+
+pub fn validate((request, body): &(HttpRequest, actix_web::web::Bytes)) -> AccountId {
+    let Ok(claim) = extract::claim_body(request, Ok(body.clone())) else { panic!("a good body is refused") };
+    claim.account_id
+}
+
+pub fn encode(claims: &[Claim]) -> Vec<u8> {
+    broker::encode(claims).expect("claims are encoded")
+}
+
+pub fn decode((properties, body): &(BasicProperties, Vec<u8>)) -> Vec<Claim> {
+    broker::decode(properties, body).expect("a message of ours")
+}
+
+/// The claims of several messages, each once, first come first.
+pub fn assemble(claims: &[Claim]) -> Vec<ClaimKey> {
+    settle::in_order_of_arrival(claims)
+}
+
+pub fn issue(rows: &[(ClaimKey, CouponId)]) -> String {
+    sql::issue(rows)
+}
+
+pub fn issue_skip_locked(rows: &[(ClaimKey, CouponId)]) -> String {
+    sql::issue_skip_locked(rows)
+}

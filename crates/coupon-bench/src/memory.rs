@@ -1,0 +1,100 @@
+//! What services hold in memory while a load is on them: their resident sets, looked at twice a second.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tokio::task::AbortHandle;
+
+use crate::stand::Service;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What a service held, in MiB.
+#[derive(Clone, Debug, Serialize)]
+pub struct Memory {
+    pub program: String,
+    pub peak_mib: f64,
+    /// When a fifth of the looks were done.
+    pub after_a_fifth_mib: f64,
+    pub in_the_end_mib: f64,
+    /// From the start of the service to its first answer that it is ready.
+    pub ready_in_seconds: f64,
+}
+
+struct Watched {
+    program: String,
+    ready_in: Duration,
+    pid: Pid,
+    mib: Vec<f64>,
+}
+
+/// Looks for as long as it is held.
+pub struct Watch {
+    watched: Arc<Mutex<Vec<Watched>>>,
+    task: AbortHandle,
+}
+
+impl Watch {
+    /// Of these services.
+    pub fn start<'a>(services: impl IntoIterator<Item = &'a Service>) -> Self {
+        let watched: Arc<Mutex<Vec<Watched>>> = Arc::default();
+        let task = tokio::spawn(look(Arc::clone(&watched))).abort_handle();
+        let watch = Self { watched, task };
+        for service in services {
+            watch.add(service);
+        }
+        watch
+    }
+
+    /// And of this one.
+    pub fn add(&self, service: &Service) {
+        if let Some(pid) = service.pid() {
+            let (program, ready_in) = (service.program.clone(), service.ready_in);
+            lock(&self.watched).push(Watched { program, ready_in, pid: Pid::from_u32(pid), mib: Vec::new() });
+        }
+    }
+
+    /// What was seen.
+    pub fn end(self) -> Vec<Memory> {
+        lock(&self.watched).iter().map(Watched::memory).collect()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watched {
+    fn memory(&self) -> Memory {
+        Memory {
+            program: self.program.clone(),
+            peak_mib: self.mib.iter().copied().fold(0.0, f64::max),
+            after_a_fifth_mib: self.mib.get(self.mib.len() / 5).copied().unwrap_or(f64::NAN),
+            in_the_end_mib: self.mib.last().copied().unwrap_or(f64::NAN),
+            ready_in_seconds: self.ready_in.as_secs_f64(),
+        }
+    }
+}
+
+async fn look(watched: Arc<Mutex<Vec<Watched>>>) {
+    let mut system = System::new();
+    let mut interval = tokio::time::interval(LOOK_EVERY);
+    loop {
+        interval.tick().await;
+        for watched in lock(&watched).iter_mut() {
+            let only_memory = ProcessRefreshKind::nothing().with_memory();
+            system.refresh_processes_specifics(ProcessesToUpdate::Some(&[watched.pid]), true, only_memory);
+            if let Some(process) = system.process(watched.pid) {
+                watched.mib.push(process.memory() as f64 / f64::from(1 << 20));
+            }
+        }
+    }
+}
+
+fn lock(watched: &Mutex<Vec<Watched>>) -> MutexGuard<'_, Vec<Watched>> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
+}
