@@ -20,8 +20,8 @@ use crate::strategy::Group;
 /// Ids read at once: 8 KB of memory, and a read for every fourth group of a crowd.
 const READ_AHEAD: usize = 500;
 
-/// Free coupons that an instance passes over at most when it moves away from others.
-const STEP_MAX: usize = 10_000;
+/// How many free coupons an instance passes over at most when it moves away from others: some 10 ms of reading an index.
+const PASS_MAX: usize = 200_000;
 
 /// A read that took longer has passed many issued coupons, or entries of them that a snapshot keeps.
 const SLOW: Duration = Duration::from_millis(20);
@@ -50,7 +50,7 @@ struct Ids {
     free: Vec<CouponId>,
     /// The next read goes on behind this one; without it, from the beginning.
     behind: Option<CouponId>,
-    /// Others sell from the same place: the next read passes over some free coupons.
+    /// Others sell from the same place: the next read is from another.
     is_crowded: bool,
 }
 
@@ -130,8 +130,7 @@ impl Campaign {
         };
         let mut wanted = Wanted { campaign_id, count: READ_AHEAD.max(count), behind };
         if is_crowded {
-            let free_to_pass = rand::rng().random_range(0..STEP_MAX);
-            behind = group.step(&steps::PASS, coupons::free_coupon_at(conn, wanted, free_to_pass)).await?;
+            behind = group.step(&steps::PASS, any_free_coupon(conn, campaign_id)).await?;
         }
         loop {
             wanted.behind = behind.take();
@@ -147,6 +146,20 @@ impl Campaign {
     fn ids(&self) -> MutexGuard<'_, Ids> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One of the free coupons, of the first [`PASS_MAX`].
+async fn any_free_coupon(conn: &mut Conn, campaign_id: CampaignId) -> Result<Option<CouponId>> {
+    let mut pass = PASS_MAX;
+    while pass > 0 {
+        pass = rand::rng().random_range(0..pass);
+        // None: there are not so many.
+        let found = coupons::free_coupon_at(conn, campaign_id, pass).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 impl Ids {

@@ -73,8 +73,8 @@ pub async fn free_coupons_of_nobody(conn: &mut Conn, wanted: Wanted) -> Result<V
 ///
 /// # Errors
 /// MySQL's.
-pub async fn free_coupon_at(conn: &mut Conn, wanted: Wanted, offset: usize) -> Result<Option<CouponId>> {
-    let wanted = Wanted { count: 1, ..wanted };
+pub async fn free_coupon_at(conn: &mut Conn, campaign_id: CampaignId, offset: usize) -> Result<Option<CouponId>> {
+    let wanted = Wanted { campaign_id, count: 1, behind: None };
     let id: Option<uuid::Uuid> = conn.query_first(format!("{} OFFSET {offset}", sql::free_coupons(wanted))).await?;
     Ok(id.map(CouponId))
 }
