@@ -141,6 +141,9 @@ pub async fn make_campaign(mysql: &Mysql, way: &str, coupons: u64) -> anyhow::Re
 
 /// Campaigns with numbers one after the other, which have so many coupons together. The first of them.
 pub async fn make_campaigns(mysql: &Mysql, way: &str, campaigns: u64, coupons: u64) -> anyhow::Result<CampaignId> {
+    // Two at once would find the same number free.
+    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = ONE_AT_A_TIME.lock().await;
     let first = make_campaign(mysql, way, coupons / campaigns).await?;
     for n in 1..campaigns {
         let next = make_campaign(mysql, way, coupons / campaigns).await?;

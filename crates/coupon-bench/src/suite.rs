@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
 use coupon_core::settings::{AmqpSettings, Namespace, NamespaceSettings, RedisSettings};
@@ -27,6 +27,9 @@ use crate::tracing_cost::median;
 /// The crowd of most figures.
 const CLIENTS: u32 = 256;
 
+/// Claims a second on each way in the long run: a fraction of what they can do, as both run beside each other.
+const ENDURANCE_RATE: f64 = 1_500.0;
+
 /// As the bench traces everywhere.
 const TRACE_RATIO: f64 = 0.01;
 
@@ -35,6 +38,9 @@ pub struct Arguments {
     /// Under ten minutes: fewer turns and smaller campaigns.
     #[arg(long)]
     quick: bool,
+    /// Measure this part alone, beside the stages.
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
     /// Where to write the checks and all figures, as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/bench/report.json")]
     report: PathBuf,
@@ -43,6 +49,19 @@ pub struct Arguments {
     rabbitmq_version: String,
     #[command(flatten)]
     namespace: NamespaceSettings,
+}
+
+/// What is measured, in this order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Part {
+    Ways,
+    Growth,
+    Replicas,
+    Campaigns,
+    SoldOut,
+    HalfRate,
+    Backlog,
+    Endurance,
 }
 
 /// One thing that was looked at.
@@ -72,7 +91,7 @@ struct Report<'a> {
     checks: &'a [Check],
     ceilings: &'a Ceilings,
     turns: &'a [Turn],
-    servers: Servers,
+    servers: &'a Servers,
     machine: Machine,
     quick: bool,
 }
@@ -112,26 +131,16 @@ pub async fn run(
         mysql,
         redis,
         amqp,
-        &ceilings::Arguments { seconds: if arguments.quick { 3 } else { 10 }, clients: CLIENTS },
+        &ceilings::Arguments { seconds: if arguments.quick { 3 } else { 5 }, clients: CLIENTS },
     )
     .await?;
-    suite.ways(&ceilings).await.context("both ways")?;
-    suite.growth().await.context("growth")?;
-    suite.replicas().await.context("replicas")?;
-    suite.many_campaigns().await.context("many campaigns")?;
-    suite.sold_out(&ceilings).await.context("sold out")?;
-    suite.half_rate().await.context("half of the rate")?;
-    suite.backlog(amqp, &arguments.namespace.namespace).await.context("a long queue")?;
-    suite.endurance().await.context("a long run")?;
-    let report = Report {
-        checks: &suite.checks,
-        ceilings: &ceilings,
-        turns: &suite.turns,
-        servers: compare::servers(mysql, redis, &arguments.rabbitmq_version).await?,
-        machine: Machine::this(),
-        quick: arguments.quick,
-    };
-    report::write(&arguments.report, &report)?;
+    let servers = compare::servers(mysql, redis, &arguments.rabbitmq_version).await?;
+    for part in Part::value_variants().iter().filter(|part| arguments.only.is_none_or(|only| only == **part)) {
+        suite.measure(*part, &ceilings, amqp, &arguments.namespace.namespace).await?;
+        // After each part: what was measured is not lost to a later one.
+        report::write(&arguments.report, &suite.report(&ceilings, &servers))?;
+    }
+    let report = suite.report(&ceilings, &servers);
     report::checks(&report, &suite.checks, &ceilings, json);
     let clean = suite.turns.iter().all(|turn| turn.result.is_clean());
     Ok(clean && suite.checks.iter().all(|check| check.holds))
@@ -145,6 +154,30 @@ struct Suite<'a> {
 }
 
 impl Suite<'_> {
+    async fn measure(
+        &mut self,
+        part: Part,
+        ceilings: &Ceilings,
+        amqp: &AmqpSettings,
+        namespace: &Namespace,
+    ) -> anyhow::Result<()> {
+        match part {
+            Part::Ways => self.ways(ceilings).await.context("both ways"),
+            Part::Growth => self.growth().await.context("growth"),
+            Part::Replicas => self.replicas().await.context("replicas"),
+            Part::Campaigns => self.many_campaigns().await.context("many campaigns"),
+            Part::SoldOut => self.sold_out(ceilings).await.context("sold out"),
+            Part::HalfRate => self.half_rate().await.context("half of the rate"),
+            Part::Backlog => self.backlog(amqp, namespace).await.context("a long queue"),
+            Part::Endurance => self.endurance().await.context("a long run"),
+        }
+    }
+
+    fn report<'a>(&'a self, ceilings: &'a Ceilings, servers: &'a Servers) -> Report<'a> {
+        let machine = Machine::this();
+        Report { checks: &self.checks, ceilings, turns: &self.turns, servers, machine, quick: self.quick }
+    }
+
     fn check(&mut self, name: &str, measured: f64, wanted: &str, holds: bool) {
         report::note(&format!("{}: {name}: {measured:.2}, wanted {wanted}", if holds { "holds" } else { "FAILS" }));
         self.checks.push(Check { name: name.to_owned(), measured, wanted: wanted.to_owned(), holds });
@@ -174,9 +207,12 @@ impl Suite<'_> {
     }
 
     /// What its own rate was in the loads of this run, the large ones.
-    fn rate_of(&self, setup: &Setup) -> f64 {
-        let of_setup = self.turns.iter().filter(|turn| turn.name == setup.name && turn.result.claims >= 10_000);
-        median(&of_setup.map(|turn| turn.claims_per_second).collect::<Vec<_>>())
+    async fn rate_of(&mut self, setup: &Setup) -> anyhow::Result<f64> {
+        let is_one = |turn: &&Turn| turn.name == setup.name && turn.result.claims >= 10_000;
+        if !self.turns.iter().any(|turn| is_one(&turn)) {
+            self.turn(setup, 50_000, Crowd::of(50_000, CLIENTS, TRACE_RATIO)).await?;
+        }
+        Ok(median(&self.turns.iter().filter(is_one).map(|turn| turn.claims_per_second).collect::<Vec<_>>()))
     }
 
     fn check_memory(&mut self, when: &str, memory: &[Memory]) {
@@ -198,7 +234,7 @@ impl Suite<'_> {
             for (setup, turns) in setups.iter().zip(&mut turns) {
                 // What takes a claim at a time needs fewer to show its rate.
                 let is_slow = setup.name == SELECT_UPDATE.name || setup.name == ONE_BY_ONE.name;
-                let accounts = if is_slow { coupons / 4 } else { coupons };
+                let accounts = if is_slow { coupons / if self.quick { 4 } else { 10 } } else { coupons };
                 turns.push(self.turn(setup, coupons, Crowd::of(accounts, CLIENTS, TRACE_RATIO)).await?);
             }
         }
@@ -331,7 +367,7 @@ impl Suite<'_> {
     /// Latency when the crowd is half of what a way can take.
     async fn half_rate(&mut self) -> anyhow::Result<()> {
         for setup in [&DEFAULT_QUEUE, &COALESCED] {
-            let (rate, seconds) = (self.rate_of(setup) / 2.0, if self.quick { 10.0 } else { 60.0 });
+            let (rate, seconds) = (self.rate_of(setup).await? / 2.0, if self.quick { 10.0 } else { 60.0 });
             let turn = steady(self.mysql, setup, rate, seconds).await?;
             let turn = self.note(turn);
             for (what, figure) in [
@@ -352,10 +388,9 @@ impl Suite<'_> {
     /// Memory over a long run of both ways beside each other, and how soon a service is ready.
     async fn endurance(&mut self) -> anyhow::Result<()> {
         let seconds = if self.quick { 20.0 } else { 600.0 };
-        let (queue, coalesced) = (self.rate_of(&DEFAULT_QUEUE) / 5.0, self.rate_of(&COALESCED) / 5.0);
         let (queue, coalesced) = tokio::try_join!(
-            steady(self.mysql, &DEFAULT_QUEUE, queue, seconds),
-            steady(self.mysql, &COALESCED, coalesced, seconds),
+            steady(self.mysql, &DEFAULT_QUEUE, ENDURANCE_RATE, seconds),
+            steady(self.mysql, &COALESCED, ENDURANCE_RATE, seconds),
         )?;
         for turn in [queue, coalesced] {
             let memory = turn.memory.clone();

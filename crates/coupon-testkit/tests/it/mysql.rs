@@ -6,6 +6,7 @@ use std::time::Duration;
 use coupon_core::Outcome;
 use coupon_core::mysql::sql::{self, Wanted};
 use coupon_testkit::{Proxy, TestSpace, eventually};
+use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 
 use crate::system::{audited, count_coupons, start_consumer, start_producer_api, start_skiplock};
@@ -129,6 +130,24 @@ async fn skiplock_finds_the_rows_that_others_let_go() {
 
             assert_eq!((count_coupons(&meanwhile), count_coupons(&after)), (7, 3), "{strategy}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another() {
+    audited(async |space| {
+        let (free, held) = (space.campaign(40).await, space.campaign(1).await);
+        let api = space.api(start_skiplock(space, &[("groups", "1")]).await.address());
+        let locks = space.lock_rows(held).await;
+
+        let (refused, answers) =
+            tokio::join!(api.post_claim(held, 1), join_all((1..=40).map(|account| api.post_claim(free, account))),);
+
+        assert!(refused.is_unavailable(), "{refused:?}");
+        assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
+        locks.disconnect().await.unwrap();
+        assert!(matches!(api.claim(held, 1).await, Outcome::Issued { .. }));
     })
     .await;
 }
