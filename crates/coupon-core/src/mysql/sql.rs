@@ -6,6 +6,7 @@
 //! Values are numbers and UUIDs only, written as literals: no text of a client ever gets into a statement. One round
 //! trip then does for any number of rows, where a prepared statement would be another one for each number.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use crate::domain::{CampaignId, ClaimKey, CouponId};
@@ -44,7 +45,7 @@ pub fn coupons_of(claims: &[ClaimKey]) -> String {
 
 /// See [`issue`].
 pub const ISSUE: &str = "UPDATE IGNORE coupon FORCE INDEX (PRIMARY) SET account_id = CASE id ? END \
-                         WHERE (campaign_id, id) IN (?) AND account_id IS NULL";
+                         WHERE (?) AND account_id IS NULL";
 
 /// Writes accounts into coupons that are still free, and passes over those that are not, as well as accounts that have
 /// a coupon of the campaign already: this one statement is what makes an issue right, whoever else is at it.
@@ -57,7 +58,7 @@ pub fn issue(rows: &[(ClaimKey, CouponId)]) -> String {
 /// See [`issue_skip_locked`].
 pub const ISSUE_SKIP_LOCKED: &str = "UPDATE IGNORE (\
                                          SELECT campaign_id, id FROM coupon FORCE INDEX (PRIMARY) \
-                                         WHERE (campaign_id, id) IN (?) AND account_id IS NULL \
+                                         WHERE (?) AND account_id IS NULL \
                                          LIMIT ? FOR UPDATE SKIP LOCKED\
                                      ) AS free STRAIGHT_JOIN coupon FORCE INDEX (PRIMARY) \
                                      ON coupon.campaign_id = free.campaign_id AND coupon.id = free.id \
@@ -79,13 +80,16 @@ fn cases(rows: &[(ClaimKey, CouponId)]) -> String {
     cases
 }
 
+/// Campaign by campaign, since MariaDB finds no range in a list of pairs.
 fn keys(rows: &[(ClaimKey, CouponId)]) -> String {
-    let mut keys = String::with_capacity(rows.len() * 48);
-    for (n, (claim, coupon)) in rows.iter().enumerate() {
-        let comma = if n == 0 { "" } else { "," };
-        let _ = write!(keys, "{comma}({},x'{}')", claim.campaign_id, coupon.0.simple());
+    let mut by_campaign: BTreeMap<CampaignId, String> = BTreeMap::new();
+    for (claim, coupon) in rows {
+        let ids = by_campaign.entry(claim.campaign_id).or_default();
+        let comma = if ids.is_empty() { "" } else { "," };
+        let _ = write!(ids, "{comma}x'{}'", coupon.0.simple());
     }
-    keys
+    let of_campaign = |(campaign, ids)| format!("(campaign_id = {campaign} AND id IN ({ids}))");
+    by_campaign.into_iter().map(of_campaign).collect::<Vec<String>>().join(" OR ")
 }
 
 /// Writes one account into one coupon, if it is still free. Fails for an account that has a coupon of the campaign
