@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use coupon_core::broker::{self, Queues};
-use coupon_core::mysql::sql::{self, Wanted};
+use coupon_core::mysql::sql::Wanted;
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::settings::{AmqpSettings, Namespace, RedisSettings};
 use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, keys, outcomes};
@@ -21,8 +21,6 @@ use lapin::options::{
     QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use mysql_async::prelude::Queryable;
-
 use serde::Serialize;
 use tokio::task::JoinSet;
 use url::Url;
@@ -41,7 +39,7 @@ const MESSAGES_IN_FLIGHT: usize = 8;
 /// Claims in a batch of a consumer.
 const BATCH: usize = 500;
 
-/// Claims in a transaction of the skiplock way, and transactions at once.
+/// Claims in a statement of the skiplock way, and statements at once.
 const GROUP: usize = 128;
 const GROUPS: usize = 2;
 
@@ -286,7 +284,7 @@ async fn issue_ahead(mysql: &Mysql, campaign_id: CampaignId, began: Instant, tim
                 ClaimKey { campaign_id, account_id: AccountId(account) }
             };
             let rows: Vec<(ClaimKey, CouponId)> = ids.iter().map(|id| (next(), *id)).collect();
-            conn.query_drop(sql::issue_skip_locked(&rows)).await?;
+            coupons::issue_skip_locked(&mut conn, &rows).await?;
             issued += conn.affected_rows();
         }
     }

@@ -126,28 +126,23 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments, js
 
 /// A campaign of a run, with its coupons.
 pub async fn make_campaign(mysql: &Mysql, way: &str, coupons: u64) -> anyhow::Result<CampaignId> {
-    let name = format!("comparison, {way}");
-    let id = mysql
-        .run(async move |mut conn: Conn| {
-            let id = campaigns::next_id(&mut conn).await?;
-            let campaign = Campaign { id, name, opens_at: None, closes_at: None, coupons };
-            campaigns::create(&mut conn, &campaign).await?;
-            Ok(id)
-        })
-        .await?;
-    bulk::load_coupons(mysql, id, coupons, |_| {}).await?;
-    Ok(id)
+    make_campaigns(mysql, way, 1, coupons).await
 }
 
 /// Campaigns with numbers one after the other, which have so many coupons together. The first of them.
 pub async fn make_campaigns(mysql: &Mysql, way: &str, campaigns: u64, coupons: u64) -> anyhow::Result<CampaignId> {
-    // Two at once would find the same number free.
-    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _turn = ONE_AT_A_TIME.lock().await;
-    let first = make_campaign(mysql, way, coupons / campaigns).await?;
-    for n in 1..campaigns {
-        let next = make_campaign(mysql, way, coupons / campaigns).await?;
-        anyhow::ensure!(next.0 == first.0 + n, "somebody else makes campaigns at this moment");
+    let mut conn = mysql.connection().await?;
+    campaigns::lock_for_operator(&mut conn).await?;
+    let first = campaigns::next_id(&mut conn).await?;
+    let (name, coupons) = (format!("comparison, {way}"), coupons / campaigns);
+    for id in (first.0..first.0 + campaigns).map(CampaignId) {
+        let campaign = Campaign { id, name: name.clone(), opens_at: None, closes_at: None, coupons };
+        campaigns::create(&mut conn, &campaign).await?;
+    }
+    // The numbers are taken: whoever waits for the lock need not wait for the coupons as well.
+    conn.disconnect().await?;
+    for id in (first.0..first.0 + campaigns).map(CampaignId) {
+        bulk::load_coupons(mysql, id, coupons, |_| {}).await?;
     }
     Ok(first)
 }

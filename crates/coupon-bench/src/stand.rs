@@ -15,7 +15,7 @@ use crate::client::{Client, Target};
 /// A service connects to its servers within this.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How often a service is asked whether it is ready: it remembers its answer for a second.
+/// How often a service is asked whether it is ready: it remembers that it is not for 100 ms.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A service that runs for as long as this is held.

@@ -55,7 +55,8 @@ impl Queues {
     /// # Errors
     /// The broker's.
     pub async fn declare(&self, connection: &Connection) -> Result<()> {
-        if exists(connection, &self.claims).await? && exists(connection, &self.dead).await? {
+        let (claims, dead) = (message_count(connection, &self.claims), message_count(connection, &self.dead));
+        if claims.await?.is_some() && dead.await?.is_some() {
             return Ok(());
         }
         let channel = connection.create_channel().await?;
@@ -73,15 +74,21 @@ impl Queues {
     }
 }
 
-/// Whether a queue is there. The broker closes the channel on which it is asked for one that isn't.
-async fn exists(connection: &Connection, queue: &ShortString) -> Result<bool> {
+/// How many messages wait in a queue that no consumer holds, if the queue is there. On a channel of its own: the broker
+/// closes one on which it is asked for a queue that isn't.
+///
+/// # Errors
+/// The broker's.
+pub async fn message_count(connection: &Connection, queue: &ShortString) -> Result<Option<u32>> {
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-    match channel.queue_declare(queue.clone(), passive, FieldTable::default()).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_amqp_soft_error() => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    let count = match channel.queue_declare(queue.clone(), passive, FieldTable::default()).await {
+        Ok(queue) => queue.message_count(),
+        Err(error) if error.is_amqp_soft_error() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    channel.close(200, "done".into()).await?;
+    Ok(Some(count))
 }
 
 /// Full queues refuse: the default would drop the oldest claim, which is the first come.

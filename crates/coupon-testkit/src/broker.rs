@@ -4,11 +4,9 @@ use coupon_core::Claim;
 use coupon_core::broker::{self, Queues};
 use coupon_core::settings::{AmqpSettings, Namespace};
 use lapin::Channel;
-use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
-};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
 use lapin::protocol::basic::AMQPProperties;
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::ShortString;
 use opentelemetry::Context;
 use tokio::sync::OnceCell;
 
@@ -98,13 +96,9 @@ impl TestQueues {
     }
 
     async fn count(&self, queue: &ShortString) -> u32 {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-        match self.channel().await.queue_declare(queue.clone(), passive, FieldTable::default()).await {
-            Ok(queue) => queue.message_count(),
-            // No queue, no messages.
-            Err(error) if error.is_amqp_soft_error() => 0,
-            Err(error) => panic!("cannot look into {queue}: {error}"),
-        }
+        let count = broker::message_count(self.connection().await, queue).await;
+        // No queue, no messages.
+        count.unwrap_or_else(|error| panic!("cannot look into {queue}: {error}")).unwrap_or(0)
     }
 
     pub(crate) async fn delete(&self) {

@@ -10,8 +10,6 @@ use coupon_core::outcomes::{self, Outcomes};
 use coupon_core::{CampaignId, ClaimKey, Outcome, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
 
 use crate::{Couponctl, output};
 
@@ -67,14 +65,8 @@ async fn told(couponctl: &Couponctl, campaign: Option<CampaignId>) -> Result<Tol
 async fn dead_letters(couponctl: &Couponctl) -> Result<u64> {
     let connection = broker::connect(&couponctl.amqp, "couponctl").await?;
     let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
-    let channel = connection.create_channel().await?;
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-    let count = match channel.queue_declare(queues.dead, passive, FieldTable::default()).await {
-        Ok(queue) => u64::from(queue.message_count()),
-        // No queue, no dead letters.
-        Err(error) if error.is_amqp_soft_error() => 0,
-        Err(error) => return Err(error.into()),
-    };
+    let count = broker::message_count(&connection, &queues.dead).await?;
     let _ = connection.close(200, "done".into()).await;
-    Ok(count)
+    // No queue, no dead letters.
+    Ok(count.map_or(0, u64::from))
 }

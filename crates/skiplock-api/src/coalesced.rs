@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
-use coupon_core::mysql::{Mysql, coupons, sql};
+use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::telemetry::metrics;
 use coupon_core::{CampaignId, ClaimKey, CouponId, Error, Result};
 use flume::{Receiver, Sender, WeakSender};
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use tokio::sync::oneshot;
 
 use crate::ahead::Ahead;
@@ -174,8 +173,7 @@ async fn issue(
     if rows.is_empty() {
         return Ok(HashMap::new());
     }
-    group.step(&steps::ISSUE, conn.query_drop(sql::issue_skip_locked(rows))).await?;
-    if coupons::counts_changes_only(conn) && conn.affected_rows() == rows.len() as u64 {
+    if group.step(&steps::ISSUE, coupons::issue_skip_locked(conn, rows)).await? {
         return Ok(rows.iter().map(|&(claim, coupon)| (claim, Claimed::Issued(coupon))).collect());
     }
     // Some accounts held a coupon already, or some rows were others'.

@@ -25,7 +25,7 @@ pub async fn claim(mysql: &Mysql, claim: ClaimKey, look: Look, group: &Arc<Group
 async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<Claimed> {
     let mut transaction = group.step(&steps::BEGIN, conn.start_transaction(TxOpts::default())).await?;
     let mut locked = lock_one(&mut transaction, group, claim, look).await?;
-    if matches!((locked, look), (None, Look::Behind(_))) {
+    if matches!((locked, look), (None, Look::FromAnyPlace)) {
         locked = lock_one(&mut transaction, group, claim, Look::FromTheBeginning).await?;
     }
     let Some(coupon) = locked else {
@@ -56,7 +56,7 @@ async fn lock_one(
     let wanted = |behind| sql::lock_free_coupons(Wanted { campaign_id: claim.campaign_id, count: 1, behind });
     let (step, statement) = match look {
         Look::FromTheBeginning => (&steps::LOCK, wanted(None)),
-        Look::Behind(coupon) => (&steps::LOCK_BEHIND, wanted(Some(coupon))),
+        Look::FromAnyPlace => (&steps::LOCK_BEHIND, wanted(Some(CouponId::random()))),
         Look::Waiting => (&steps::LOCK_FIRST, sql::lock_first_coupon(claim.campaign_id)),
     };
     let id: Option<Uuid> = group.step(step, transaction.query_first(statement)).await?;

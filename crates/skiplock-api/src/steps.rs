@@ -7,7 +7,7 @@ use coupon_core::telemetry::timeline::{Operation, Server};
 pub static CONNECTION: Operation = Operation { name: "wait for connection", at: Server::None };
 
 /// Finds the row to look behind, away from where others sell.
-pub static PASS: Operation = Operation { name: "SELECT coupon away", at: Server::Mysql("SELECT", sql::FREE_COUPONS) };
+pub static PASS: Operation = Operation { name: "SELECT coupon away", at: Server::Mysql("SELECT", sql::FREE_COUPON_AT) };
 
 /// Writes accounts into rows that nobody else holds.
 pub static ISSUE: Operation = Operation { name: "UPDATE coupon", at: Server::Mysql("UPDATE", sql::ISSUE_SKIP_LOCKED) };

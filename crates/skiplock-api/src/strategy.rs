@@ -41,8 +41,8 @@ pub enum StrategyName {
 pub enum Look {
     /// From the beginning, passing over rows that others hold.
     FromTheBeginning,
-    /// The same behind this coupon, and then from the beginning.
-    Behind(CouponId),
+    /// The same from a random place on, and then from the beginning.
+    FromAnyPlace,
     /// From the beginning, waiting for whoever holds the first row.
     Waiting,
 }
@@ -63,15 +63,29 @@ pub enum Claimed {
 pub struct Strategy {
     name: StrategyName,
     mysql: Mysql,
-    groups: Option<Groups>,
+    how: How,
+}
+
+#[derive(Clone)]
+enum How {
+    InTransaction(Look),
+    InOneStatement(Look),
+    Together(Groups),
 }
 
 impl Strategy {
     /// As the settings want it, on the current runtime.
     pub fn start(settings: &Settings, mysql: &Mysql) -> Self {
-        let groups = (settings.strategy == StrategyName::Coalesced)
-            .then(|| Groups::start(mysql, usize::from(settings.groups), usize::from(settings.group_max)));
-        Self { name: settings.strategy, mysql: mysql.clone(), groups }
+        let groups = || Groups::start(mysql, usize::from(settings.groups), usize::from(settings.group_max));
+        let how = match settings.strategy {
+            StrategyName::SelectUpdate => How::InTransaction(Look::FromTheBeginning),
+            StrategyName::Scattered => How::InTransaction(Look::FromAnyPlace),
+            StrategyName::ForUpdate => How::InTransaction(Look::Waiting),
+            StrategyName::SingleStatement => How::InOneStatement(Look::FromTheBeginning),
+            StrategyName::BlindUpdate => How::InOneStatement(Look::Waiting),
+            StrategyName::Coalesced => How::Together(groups()),
+        };
+        Self { name: settings.strategy, mysql: mysql.clone(), how }
     }
 
     /// Takes a coupon for an account.
@@ -83,11 +97,17 @@ impl Strategy {
         let context = span::start_child(|| self.span(claim));
         let arrived_at = Instant::now();
         let is_recorded = span::is_recorded(&context);
-        let (claimed, group) = if let Some(groups) = &self.groups {
-            groups.claim(claim, is_recorded).await
-        } else {
-            let group = Group::new(1, is_recorded);
-            (self.claim_alone(claim, &group).await, Some(group))
+        let alone = || Group::new(1, is_recorded);
+        let (claimed, group) = match &self.how {
+            How::Together(groups) => groups.claim(claim, is_recorded).await,
+            How::InTransaction(look) => {
+                let group = alone();
+                (select_update::claim(&self.mysql, claim, *look, &group).await, Some(group))
+            }
+            How::InOneStatement(look) => {
+                let group = alone();
+                (single_statement::claim(&self.mysql, claim, *look, &group).await, Some(group))
+            }
         };
         if let Some(group) = group.filter(|_| is_recorded) {
             span::note(&context, GROUP_SIZE, span::count(group.size));
@@ -96,18 +116,6 @@ impl Strategy {
         }
         span::end(&context, &claimed);
         claimed
-    }
-
-    async fn claim_alone(&self, claim: ClaimKey, group: &Arc<Group>) -> Result<Claimed> {
-        let in_transaction = async |look| select_update::claim(&self.mysql, claim, look, group).await;
-        let in_one_statement = async |look| single_statement::claim(&self.mysql, claim, look, group).await;
-        match self.name {
-            StrategyName::SelectUpdate => in_transaction(Look::FromTheBeginning).await,
-            StrategyName::Scattered => in_transaction(Look::Behind(CouponId::random())).await,
-            StrategyName::ForUpdate => in_transaction(Look::Waiting).await,
-            StrategyName::SingleStatement | StrategyName::Coalesced => in_one_statement(Look::FromTheBeginning).await,
-            StrategyName::BlindUpdate => in_one_statement(Look::Waiting).await,
-        }
     }
 
     fn span(&self, claim: ClaimKey) -> SpanBuilder {

@@ -49,6 +49,22 @@ pub async fn issue(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<usi
     Ok(usize::try_from(conn.affected_rows()).unwrap_or(usize::MAX))
 }
 
+/// As [`issue`], passing over coupons that others hold at this moment, and tells whether all were issued for sure. If not,
+/// [`coupons_of`] tells which.
+///
+/// # Errors
+/// MySQL's.
+pub async fn issue_skip_locked(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<bool> {
+    if rows.is_empty() {
+        return Ok(true);
+    }
+    conn.query_drop(sql::issue_skip_locked(rows)).await?;
+    // In MariaDB, whose numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has passed over: accounts
+    // that hold a coupon already.
+    let counts_changes_only = conn.server_version() < (10, 0, 0);
+    Ok(counts_changes_only && conn.affected_rows() == rows.len() as u64)
+}
+
 /// Coupons that are free in committed state, in order of their ids. None, without an id to look behind, is the proof of
 /// sold out.
 ///
@@ -74,14 +90,6 @@ pub async fn free_coupons_of_nobody(conn: &mut Conn, wanted: Wanted) -> Result<V
 /// # Errors
 /// MySQL's.
 pub async fn free_coupon_at(conn: &mut Conn, campaign_id: CampaignId, offset: usize) -> Result<Option<CouponId>> {
-    let wanted = Wanted { campaign_id, count: 1, behind: None };
-    let id: Option<uuid::Uuid> = conn.query_first(format!("{} OFFSET {offset}", sql::free_coupons(wanted))).await?;
+    let id: Option<uuid::Uuid> = conn.query_first(sql::free_coupon_at(campaign_id, offset)).await?;
     Ok(id.map(CouponId))
-}
-
-/// Whether `affected_rows` of [`sql::issue_skip_locked`] leaves out accounts that hold a coupon already. In MariaDB, whose
-/// numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has passed over.
-#[must_use]
-pub fn counts_changes_only(conn: &Conn) -> bool {
-    conn.server_version() < (10, 0, 0)
 }

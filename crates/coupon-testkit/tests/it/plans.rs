@@ -37,6 +37,7 @@ async fn every_statement_uses_its_index() {
                 (sql::issue_skip_locked(&issued), &["PRIMARY", "PRIMARY"]),
                 (sql::free_coupons(wanted), &[INDEX]),
                 (sql::free_coupons(behind), &["PRIMARY"]),
+                (sql::free_coupon_at(campaign, size), &[INDEX]),
                 (sql::lock_free_coupons(wanted), &[INDEX]),
                 (sql::lock_free_coupons(behind), &["PRIMARY"]),
                 (sql::lock_first_coupon(campaign), &[INDEX]),

@@ -2,71 +2,48 @@
 
 use std::sync::Arc;
 
+use clap::ValueEnum as _;
 use coupon_core::{CampaignId, Claim, Outcome};
 use coupon_testkit::{Api, Service, TestSpace};
+use skiplock_api::StrategyName;
 
 /// What is tested: both ways, the queue way with batches and one claim at a time, the skiplock way with each strategy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Way {
     Queue,
     QueueOneByOne,
-    Coalesced,
-    SelectUpdate,
-    SingleStatement,
-    Scattered,
-    ForUpdate,
-    BlindUpdate,
+    Skiplock(StrategyName),
 }
 
 /// Makes a test of each of these functions for each way: `async fn name(system: &System)`.
 macro_rules! each_way {
     ($($test:ident),+ $(,)?) => {$(
         mod $test {
+            use skiplock_api::StrategyName;
+
             use crate::system::{System, Way};
 
-            #[tokio::test(flavor = "multi_thread")]
-            async fn queue() {
-                System::run(Way::Queue, super::$test).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn queue_one_by_one() {
-                System::run(Way::QueueOneByOne, super::$test).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn skiplock_coalesced() {
-                System::run(Way::Coalesced, super::$test).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn skiplock_select_update() {
-                System::run(Way::SelectUpdate, super::$test).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn skiplock_single_statement() {
-                System::run(Way::SingleStatement, super::$test).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn skiplock_scattered() {
-                System::run(Way::Scattered, super::$test).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn skiplock_for_update() {
-                System::run(Way::ForUpdate, super::$test).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn skiplock_blind_update() {
-                System::run(Way::BlindUpdate, super::$test).await;
-            }
+            a_test!($test, queue, Way::Queue);
+            a_test!($test, queue_one_by_one, Way::QueueOneByOne);
+            a_test!($test, skiplock_coalesced, Way::Skiplock(StrategyName::Coalesced));
+            a_test!($test, skiplock_select_update, Way::Skiplock(StrategyName::SelectUpdate));
+            a_test!($test, skiplock_single_statement, Way::Skiplock(StrategyName::SingleStatement));
+            a_test!($test, skiplock_scattered, Way::Skiplock(StrategyName::Scattered));
+            a_test!($test, skiplock_for_update, Way::Skiplock(StrategyName::ForUpdate));
+            a_test!($test, skiplock_blind_update, Way::Skiplock(StrategyName::BlindUpdate));
         }
     )+};
 }
 
+/// A test of one way.
+macro_rules! a_test {
+    ($test:ident, $name:ident, $way:expr) => {
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            System::run($way, super::$test).await;
+        }
+    };
+}
 /// A running system: an API and, on the queue way, two consumers.
 pub struct System {
     pub space: Arc<TestSpace>,
@@ -94,7 +71,7 @@ impl System {
             match way {
                 Way::Queue => drop(start_consumer(&space, &[]).await),
                 Way::QueueOneByOne => drop(start_consumer(&space, &[("batch-max", "1")]).await),
-                _ => {}
+                Way::Skiplock(_) => {}
             }
         }
         Self { api: space.api(service.address()), space, way, service }
@@ -126,15 +103,12 @@ pub async fn audited(test: impl AsyncFnOnce(&TestSpace)) {
 }
 
 async fn start_api(space: &TestSpace, way: Way, own: &[(&str, &str)]) -> Arc<Service> {
-    let with = |strategy| [&[("strategy", strategy)], own].concat();
     match way {
         Way::Queue | Way::QueueOneByOne => start_producer(space, own).await,
-        Way::Coalesced => start_skiplock(space, &with("coalesced")).await,
-        Way::SelectUpdate => start_skiplock(space, &with("select-update")).await,
-        Way::SingleStatement => start_skiplock(space, &with("single-statement")).await,
-        Way::Scattered => start_skiplock(space, &with("scattered")).await,
-        Way::ForUpdate => start_skiplock(space, &with("for-update")).await,
-        Way::BlindUpdate => start_skiplock(space, &with("blind-update")).await,
+        Way::Skiplock(strategy) => {
+            let strategy = strategy.to_possible_value().expect("a strategy with a name");
+            start_skiplock(space, &[&[("strategy", strategy.get_name())], own].concat()).await
+        }
     }
 }
 
