@@ -57,8 +57,16 @@ enum Part {
     Campaigns,
     SoldOut,
     HalfRate,
+    Settings,
     Backlog,
     Endurance,
+}
+
+impl Part {
+    /// What a quick run can do without.
+    fn takes_long(self) -> bool {
+        self == Self::Settings
+    }
 }
 
 /// One thing that was looked at.
@@ -132,7 +140,11 @@ pub async fn run(
     )
     .await?;
     let servers = compare::servers(mysql, redis, &arguments.rabbitmq_version).await?;
-    for part in Part::value_variants().iter().filter(|part| arguments.only.is_none_or(|only| only == **part)) {
+    let is_wanted = |part: &Part| match arguments.only {
+        Some(only) => only == *part,
+        None => !(arguments.quick && part.takes_long()),
+    };
+    for part in Part::value_variants().iter().filter(|part| is_wanted(part)) {
         suite.measure(*part, &ceilings, amqp, &arguments.namespace.namespace).await?;
         // After each part: what was measured is not lost to a later one.
         report::write(&arguments.report, &suite.report(&ceilings, &servers))?;
@@ -165,6 +177,7 @@ impl Suite<'_> {
             Part::Campaigns => self.many_campaigns().await.context("many campaigns"),
             Part::SoldOut => self.sold_out(ceilings).await.context("sold out"),
             Part::HalfRate => self.half_rate().await.context("half of the rate"),
+            Part::Settings => self.settings().await.context("other settings"),
             Part::Backlog => self.backlog(amqp, namespace).await.context("a long queue"),
             Part::Endurance => self.endurance().await.context("a long run"),
         }
@@ -186,6 +199,11 @@ impl Suite<'_> {
 
     fn at_most(&mut self, name: &str, measured: f64, wanted: f64) {
         self.check(name, measured, &format!("<= {wanted}"), measured <= wanted);
+    }
+
+    /// A figure that nothing is wanted of.
+    fn tell(&mut self, name: &str, measured: f64) {
+        self.check(name, measured, "told", true);
     }
 
     fn rounds(&self) -> usize {
@@ -367,8 +385,52 @@ impl Suite<'_> {
                 ("p99.9 to the outcome", |turn| turn.result.outcome_p999_ms),
             ] {
                 let measured = self.median_of(&[turn], figure);
-                self.check(&format!("7: {}, {what} at half rate, ms", setup.name), measured, "told", true);
+                self.tell(&format!("7: {}, {what} at half rate, ms", setup.name), measured);
             }
+        }
+        Ok(())
+    }
+
+    /// What other values do to the rate, one setting at a time, and the strategies beside each other.
+    async fn settings(&mut self) -> anyhow::Result<()> {
+        static QUEUE: [Setup; 9] = [
+            queue("queue", 1, &[]),
+            queue("queue, CLAIMS_PER_MESSAGE=1", 1, &[("CLAIMS_PER_MESSAGE", "1")]),
+            queue("queue, CLAIMS_PER_MESSAGE=10", 1, &[("CLAIMS_PER_MESSAGE", "10")]),
+            queue("queue, BATCH_MAX=100", 1, &[("BATCH_MAX", "100")]),
+            queue("queue, BATCH_MAX=2000", 1, &[("BATCH_MAX", "2000")]),
+            queue("queue, PREFETCH=10", 1, &[("PREFETCH", "10")]),
+            queue("queue, PREFETCH=1000", 1, &[("PREFETCH", "1000")]),
+            queue("queue, REFILL_MAX=1000", 1, &[("REFILL_MAX", "1000")]),
+            queue("queue, HTTP_WORKERS=1", 1, &[("HTTP_WORKERS", "1")]),
+        ];
+        static SKIPLOCK: [Setup; 6] = [
+            skiplock("coalesced", &[]),
+            skiplock("coalesced, CLAIM_GROUPS=1", &[("CLAIM_GROUPS", "1")]),
+            skiplock("coalesced, CLAIM_GROUPS=4", &[("CLAIM_GROUPS", "4")]),
+            skiplock("coalesced, GROUP_MAX=20", &[("GROUP_MAX", "20")]),
+            skiplock("coalesced, GROUP_MAX=100", &[("GROUP_MAX", "100")]),
+            skiplock("coalesced, HTTP_WORKERS=1", &[("HTTP_WORKERS", "1")]),
+        ];
+        static STRATEGIES: [Setup; 5] = [
+            skiplock("select-update", &[("STRATEGY", "select-update")]),
+            skiplock("single-statement", &[("STRATEGY", "single-statement")]),
+            skiplock("scattered", &[("STRATEGY", "scattered")]),
+            skiplock("for-update", &[("STRATEGY", "for-update")]),
+            skiplock("blind-update", &[("STRATEGY", "blind-update")]),
+        ];
+        self.against_the_first(QUEUE.each_ref(), 30_000).await?;
+        self.against_the_first(SKIPLOCK.each_ref(), 30_000).await?;
+        self.against_the_first(STRATEGIES.each_ref(), 5_000).await
+    }
+
+    async fn against_the_first<const N: usize>(&mut self, setups: [&Setup; N], claims: u64) -> anyhow::Result<()> {
+        let loads = setups.map(|setup| (setup, claims, Crowd::of(claims, CLIENTS, TRACE_RATIO)));
+        let rates = self.in_turns(loads).await?.map(|turns| self.median_of(&turns, |turn| turn.claims_per_second));
+        let mut measured = setups.iter().zip(rates);
+        let (first, rate_of_first) = measured.next().context("setups to compare")?;
+        for (setup, rate) in measured {
+            self.tell(&format!("settings: {} / {}", setup.name, first.name), rate / rate_of_first);
         }
         Ok(())
     }
