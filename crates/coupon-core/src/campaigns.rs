@@ -38,6 +38,10 @@ const FORGET_AFTER: Duration = Duration::from_secs(10);
 /// Campaigns kept in memory, unknown ones included, against clients that try numbers.
 const CAMPAIGNS_MAX: u64 = 10_000;
 
+/// Winners read in one statement, into a filter of their own: while it is built it takes 25 bytes for each of them, which
+/// for a million at once would be more than all the rest of the process.
+const WINNERS_AT_ONCE: usize = 50_000;
+
 /// Campaigns read in one statement.
 const CAMPAIGNS_PER_STATEMENT: usize = 500;
 
@@ -100,26 +104,30 @@ impl State {
 
 /// The accounts that hold a coupon of a campaign, in about nine bits each: "no" is certain, "yes" is right in 255 of
 /// 256 cases.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Winners {
-    filter: Option<BinaryFuse8>,
+    /// In order of accounts, each with the last account that it knows.
+    filters: Vec<(u64, BinaryFuse8)>,
     coupons: u64,
 }
 
 impl Winners {
-    fn new(accounts: &[u64], coupons: u64) -> Result<Self> {
-        let filter = if accounts.is_empty() {
-            None
-        } else {
-            let filter = BinaryFuse8::try_from(accounts)
-                .map_err(|reason| Error::Broken(format!("no filter for {} winners: {reason}", accounts.len())))?;
-            Some(filter)
-        };
-        Ok(Self { filter, coupons })
+    /// Adds winners that come behind all others, in order.
+    fn add(&mut self, accounts: &[u64]) -> Result<()> {
+        let Some(&last) = accounts.last() else { return Ok(()) };
+        let filter = BinaryFuse8::try_from(accounts)
+            .map_err(|reason| Error::Broken(format!("no filter for {} winners: {reason}", accounts.len())))?;
+        self.filters.push((last, filter));
+        Ok(())
+    }
+
+    fn last(&self) -> u64 {
+        self.filters.last().map_or(0, |(last, _)| *last)
     }
 
     fn may_contain(&self, account: AccountId) -> bool {
-        self.filter.as_ref().is_some_and(|filter| filter.contains(&account.0))
+        let position = self.filters.partition_point(|(last, _)| *last < account.0);
+        self.filters.get(position).is_some_and(|(_, filter)| filter.contains(&account.0))
     }
 }
 
@@ -295,8 +303,17 @@ impl Inner {
             return Ok(known);
         }
         let id = campaign.id;
-        let accounts = self.mysql.run(async move |mut conn: Conn| mysql::campaigns::winners(&mut conn, id).await);
-        Ok(Arc::new(Winners::new(&accounts.await?, campaign.coupons)?))
+        let mut winners = Winners { coupons: campaign.coupons, ..Winners::default() };
+        loop {
+            let last = winners.last();
+            let read =
+                async move |mut conn: Conn| mysql::campaigns::winners(&mut conn, id, last, WINNERS_AT_ONCE).await;
+            let accounts = self.mysql.run(read).await?;
+            winners.add(&accounts)?;
+            if accounts.len() < WINNERS_AT_ONCE {
+                return Ok(Arc::new(winners));
+            }
+        }
     }
 }
 
@@ -308,7 +325,10 @@ mod tests {
     fn a_winner_is_never_taken_for_a_stranger() {
         for count in [0_u64, 1, 2, 3, 10, 1_000, 100_000] {
             let accounts: Vec<u64> = (1..=count).collect();
-            let winners = Winners::new(&accounts, count).unwrap();
+            let mut winners = Winners::default();
+            for accounts in accounts.chunks(WINNERS_AT_ONCE) {
+                winners.add(accounts).unwrap();
+            }
 
             assert!(accounts.iter().all(|account| winners.may_contain(AccountId(*account))), "{count} winners");
             let strangers = (count + 1..=count + 100_000).filter(|id| winners.may_contain(AccountId(*id))).count();

@@ -82,14 +82,12 @@ pub async fn count_free(conn: &mut Conn, campaign: CampaignId) -> Result<u64> {
     Ok(count.unwrap_or(0))
 }
 
-/// The accounts that hold a coupon of a campaign. Index: `coupon_campaign_account`, covering.
+/// Accounts that hold a coupon of a campaign, in order: the first ones above `behind`, up to `count`.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn winners(conn: &mut Conn, campaign: CampaignId) -> Result<Vec<u64>> {
-    Ok(conn
-        .exec("SELECT account_id FROM coupon WHERE campaign_id = ? AND account_id IS NOT NULL", (campaign.0,))
-        .await?)
+pub async fn winners(conn: &mut Conn, campaign: CampaignId, behind: u64, count: usize) -> Result<Vec<u64>> {
+    Ok(conn.exec(sql::WINNERS, (campaign.0, behind, count)).await?)
 }
 
 /// A number that no campaign has yet: one above the highest.

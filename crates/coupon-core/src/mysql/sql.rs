@@ -43,6 +43,11 @@ pub fn coupons_of(claims: &[ClaimKey]) -> String {
     fill(COUPONS_OF, &[&list(claims.iter().map(|claim| format!("({},{})", claim.campaign_id, claim.account_id)))])
 }
 
+/// The accounts of a campaign that hold a coupon of it, in order, behind one of them. Index: `coupon_campaign_account`,
+/// covering.
+pub const WINNERS: &str = "SELECT account_id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                           WHERE campaign_id = ? AND account_id > ? ORDER BY account_id LIMIT ?";
+
 /// See [`issue`].
 pub const ISSUE: &str = "UPDATE IGNORE coupon FORCE INDEX (PRIMARY) SET account_id = CASE id ? END \
                          WHERE (?) AND account_id IS NULL";
