@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::client::{Client, Target};
 use crate::stand::Service;
+use crate::tracing_cost::median;
 use crate::{compare, report};
 
 /// Claims in a message: as many as 256 clients make wait together.
@@ -76,6 +77,25 @@ pub struct Ceilings {
     pub skiplock_limit: f64,
 }
 
+impl Ceilings {
+    fn new(stages: Vec<Stage>) -> Self {
+        let rate = |name: &str| stages.iter().find(|stage| stage.stage == name).map_or(f64::NAN, |it| it.per_second);
+        let limit = |names: &[&str]| 1.0 / names.iter().map(|name| 1.0 / rate(name)).sum::<f64>();
+        let queue_limit = limit(&[HTTP, HTTP, PUBLISH, CONSUME, LPOP, UPDATE]);
+        let skiplock_limit = limit(&[HTTP, SKIP_LOCKED]);
+        Self { stages, queue_limit, skiplock_limit }
+    }
+
+    /// The medians of several rounds, and the limits that follow from these.
+    pub fn of_rounds(rounds: &[Self]) -> Self {
+        let of_stage = |stage: &'static str| {
+            let all = rounds.iter().flat_map(|round| &round.stages).filter(|it| it.stage == stage);
+            Stage { stage, per_second: median(&all.map(|it| it.per_second).collect::<Vec<_>>()) }
+        };
+        Self::new([HTTP, PUBLISH, CONSUME, LPOP, UPDATE, SKIP_LOCKED].map(of_stage).into())
+    }
+}
+
 const HTTP: &str = "empty HTTP endpoint";
 const PUBLISH: &str = "publish with confirms";
 const CONSUME: &str = "consume with batch acks";
@@ -103,17 +123,7 @@ pub async fn measure(
     add(LPOP, lpop(redis, time).await?);
     add(UPDATE, update(mysql, time).await?);
     add(SKIP_LOCKED, skip_locked(mysql, time).await?);
-    let limit = |names: &[&str]| {
-        let of =
-            |name: &&str| stages.iter().find(|stage| stage.stage == *name).map_or(f64::NAN, |stage| stage.per_second);
-        1.0 / names.iter().map(|name| 1.0 / of(name)).sum::<f64>()
-    };
-    Ok(Ceilings {
-        // A claim on this way is two exchanges: the claim, and the question for its outcome.
-        queue_limit: limit(&[HTTP, HTTP, PUBLISH, CONSUME, LPOP, UPDATE]),
-        skiplock_limit: limit(&[HTTP, SKIP_LOCKED]),
-        stages,
-    })
+    Ok(Ceilings::new(stages))
 }
 
 /// The HTTP server and this load tool, with nothing behind it.
@@ -242,7 +252,8 @@ async fn update(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
         }
         let claim = |n| ClaimKey { campaign_id: campaign, account_id: AccountId(1 + (batch * BATCH) as u64 + n) };
         let rows: Vec<(ClaimKey, CouponId)> = (0..).zip(ids).map(|(n, id)| (claim(n), *id)).collect();
-        issued += coupons::issue(&mut conn, &rows).await?;
+        coupons::issue(&mut conn, &rows).await?;
+        issued += conn.affected_rows();
     }
     Ok(issued as f64 / began.elapsed().as_secs_f64())
 }

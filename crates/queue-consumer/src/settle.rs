@@ -1,7 +1,7 @@
 //! A batch of claims becomes outcomes: reserve, issue, and look up whatever is left; again until nothing is.
 //!
-//! Most claims are first claims of their account, so the conditional UPDATE comes first and says by its count whether all
-//! went through. Invariants: an account's coupon is decided by that UPDATE and the unique key in MySQL, by nothing before
+//! Most claims are first claims of their account, so the conditional UPDATE comes first and says whether all went
+//! through. Invariants: an account's coupon is decided by that UPDATE and the unique key in MySQL, by nothing before
 //! it; "sold out" is said of a claim only when the proof of it is older than a look that found no coupon of its account.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -94,9 +94,8 @@ impl Settler {
             return Ok(reserved);
         }
         let rows = reserved.clone();
-        let wanted = rows.len();
         let persist = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await);
-        if timeline.step(&steps::PERSIST, wanted, persist).await? < wanted {
+        if !timeline.step(&steps::PERSIST, reserved.len(), persist).await? {
             // Some ids were stale, or some accounts had a coupon.
             return Ok(reserved);
         }

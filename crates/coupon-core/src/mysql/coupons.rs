@@ -36,29 +36,32 @@ pub async fn coupon_of(conn: &mut Conn, claim: ClaimKey) -> Result<Option<Coupon
     Ok(coupons_of(conn, &[claim]).await?.remove(&claim))
 }
 
-/// Writes accounts into coupons that are free, and tells how many were. Fewer than asked means that some coupons were
-/// taken, or some accounts had one: [`coupons_of`] tells which.
+/// Writes accounts into coupons that are free, and tells whether all were written for sure. If not, some coupons were
+/// taken or some accounts had one: [`coupons_of`] tells which.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn issue(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<usize> {
-    if rows.is_empty() {
-        return Ok(0);
-    }
-    conn.query_drop(sql::issue(rows)).await?;
-    Ok(usize::try_from(conn.affected_rows()).unwrap_or(usize::MAX))
+pub async fn issue(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<bool> {
+    write_accounts(conn, rows, sql::issue).await
 }
 
-/// As [`issue`], passing over coupons that others hold at this moment, and tells whether all were issued for sure. If not,
-/// [`coupons_of`] tells which.
+/// As [`issue`], passing over coupons that others hold at this moment.
 ///
 /// # Errors
 /// MySQL's.
 pub async fn issue_skip_locked(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<bool> {
+    write_accounts(conn, rows, sql::issue_skip_locked).await
+}
+
+async fn write_accounts(
+    conn: &mut Conn,
+    rows: &[(ClaimKey, CouponId)],
+    statement: fn(&[(ClaimKey, CouponId)]) -> String,
+) -> Result<bool> {
     if rows.is_empty() {
         return Ok(true);
     }
-    conn.query_drop(sql::issue_skip_locked(rows)).await?;
+    conn.query_drop(statement(rows)).await?;
     // In MariaDB, whose numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has passed over: accounts
     // that hold a coupon already.
     let counts_changes_only = conn.server_version() < (10, 0, 0);

@@ -7,7 +7,7 @@ use coupon_testkit::{Proxy, TestSpace, eventually};
 use crate::system::{audited, count_coupons, start_consumer, start_producer_api};
 
 /// The first words of the statement that issues coupons.
-const ISSUE: &str = "UPDATE IGNORE coupon";
+const ISSUE: &str = "UPDATE IGNORE (SELECT";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_reserving_and_issuing() {

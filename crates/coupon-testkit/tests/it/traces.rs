@@ -97,7 +97,7 @@ async fn the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement() {
         }
         // Once on the empty list, once after the refill.
         assert_eq!(trace.iter().filter(|span| span.name == "reserve").count(), 2);
-        assert!(one(&trace, "persist").attribute("db.query.text").contains("CASE id ? END"));
+        assert!(one(&trace, "persist").attribute("db.query.text").contains("(?) AS wanted"));
         assert_eq!(one(&trace, "ack").attribute("messaging.operation.type"), "settle");
 
         // The batch has a trace of its own, linked both ways.
