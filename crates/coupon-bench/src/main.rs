@@ -9,6 +9,7 @@
 
 mod ceilings;
 mod client;
+mod code;
 mod compare;
 mod jaeger;
 mod load;

@@ -92,12 +92,11 @@ pub fn ceilings(ceilings: &Ceilings, json: bool) {
 }
 
 /// All checks of a suite.
-pub fn checks(whole: &impl Serialize, checks: &[Check], stages: &Ceilings, json: bool) {
+pub fn checks(whole: &impl Serialize, checks: &[Check], json: bool) {
     if json {
         print(&serde_json::to_string_pretty(whole).unwrap_or_default());
         return;
     }
-    ceilings(stages, false);
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["check", "measured", "wanted", "holds"]);

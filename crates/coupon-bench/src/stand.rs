@@ -107,4 +107,9 @@ impl Stand {
     pub fn api(&self) -> anyhow::Result<&Url> {
         Ok(&self.services.first().context("a way has an API")?.url)
     }
+
+    /// One of the metrics of its API, summed over all labels.
+    pub async fn api_metric(&self, name: &str) -> anyhow::Result<f64> {
+        self.services.first().context("a way has an API")?.metric(name, "").await
+    }
 }

@@ -1,0 +1,63 @@
+//! What our own code takes for a claim, as `cargo bench` has left it in the target folder: time from criterion, and
+//! instructions, which no other program on the machine changes, from gungraun.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// A step of a claim in our own code.
+pub struct Step {
+    pub name: String,
+    /// Of one claim, where the step was measured for many together.
+    pub nanoseconds: f64,
+    pub instructions: f64,
+}
+
+/// All steps that were measured, by name.
+pub fn read(target: &Path) -> anyhow::Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for folder in folders(&target.join("criterion"))? {
+        let name = name_of(&folder);
+        for measured in folders(&folder)? {
+            // Named for how many claims share the work; the other folder is criterion's own report.
+            let Ok(claims) = name_of(&measured).parse::<f64>() else { continue };
+            let nanoseconds = number(&measured.join("new/estimates.json"), "/median/point_estimate")?;
+            let instructions = instructions(target, &name)?;
+            let (nanoseconds, instructions) = (nanoseconds / claims, instructions / claims);
+            steps.push(Step { name: name.clone(), nanoseconds, instructions });
+        }
+    }
+    steps.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(steps)
+}
+
+fn instructions(target: &Path, name: &str) -> anyhow::Result<f64> {
+    let is_of_step = |folder: &PathBuf| name_of(folder).split('.').next() == Some(name);
+    let folder = folders(&target.join("gungraun/coupon-bench/instructions/per_claim_code"))?
+        .into_iter()
+        .find(is_of_step)
+        .with_context(|| format!("the instructions of {name} were not counted"))?;
+    let summary = folder.join("summary.json");
+    let metrics = "/profiles/0/summaries/total/summary/Callgrind/Ir/metrics";
+    // The second time there is an earlier run beside it.
+    number(&summary, &format!("{metrics}/Left/Int")).or_else(|_| number(&summary, &format!("{metrics}/Both/0/Int")))
+}
+
+fn folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)
+        .with_context(|| format!("{} is not there: scripts/bench --code makes it", folder.display()))?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<PathBuf>>>()?;
+    Ok(paths.into_iter().filter(|path| path.is_dir()).collect())
+}
+
+fn name_of(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn number(file: &Path, pointer: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let json: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+    json.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("{} has no {pointer}", file.display()))
+}
