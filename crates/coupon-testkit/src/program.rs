@@ -180,12 +180,21 @@ impl Running {
         let killed = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
         assert!(killed.expect("a shell").success());
         let ended = tokio::time::timeout(DEADLINE, self.process.wait()).await.expect("it does not end");
-        let _ = (&mut self.reading).await;
+        if !self.reading.is_finished() {
+            let _ = (&mut self.reading).await;
+        }
         ended.expect("its end").code()
+    }
+
+    /// Lets go of its log, as a collector of logs that dies.
+    pub async fn close_log(&mut self) {
+        self.reading.abort();
+        let _ = (&mut self.reading).await;
     }
 }
 
-/// Checks that a service tells where it listens, and ends well after SIGTERM and SIGINT.
+/// Checks that a service tells where it listens, and ends well after SIGTERM and SIGINT, also when nobody takes its log
+/// any more.
 ///
 /// # Panics
 /// It does not.
@@ -197,4 +206,8 @@ pub async fn signals_stop_it<T: CommandFactory>(program: &str, space: &TestSpace
 
         assert_eq!(code, Some(0), "{signal}: {}", service.log());
     }
+    let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
+    service.close_log().await;
+
+    assert_eq!(service.stop("TERM").await, Some(0), "without a log");
 }

@@ -20,6 +20,8 @@ pub fn start(settings: &ProcessSettings) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&settings.log))
         .with_writer(std::io::stderr)
+        // A line that cannot be written would be told on the same closed stream, and that panics.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let format = format().with_target(false).with_ansi(std::io::stderr().is_terminal());
     match settings.log_format {
