@@ -422,7 +422,7 @@ impl Suite<'_> {
 
     /// A thousand campaigns at once, of which each is claimed from a little.
     async fn many_campaigns(&mut self) -> anyhow::Result<()> {
-        let coupons = if self.quick { 40_000 } else { 50_000 };
+        let coupons = if self.quick { 50_000 } else { 100_000 };
         for setup in [&DEFAULT_QUEUE, &COALESCED] {
             let of = |campaigns| (setup, coupons, Crowd { campaigns, ..Crowd::of(coupons, CLIENTS, TRACE_RATIO) });
             let turns = self.in_turns([of(1), of(1_000)]).await?;

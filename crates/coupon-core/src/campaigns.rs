@@ -169,21 +169,27 @@ impl Campaigns {
     /// # Errors
     /// MySQL's, when the state isn't known or is too old to be passed on.
     pub async fn state(&self, campaign: CampaignId) -> Result<Arc<State>> {
-        let inner = &self.inner;
-        let entry = inner
-            .states
-            .try_get_with(campaign, async {
-                let state = inner.read(vec![(campaign, None)]).await?.pop();
-                let state = state.ok_or_else(|| Error::Broken(String::from("a campaign was not read")))?;
-                Ok::<_, Error>(Arc::new(Entry::new(Arc::new(state))))
-            })
-            .await
-            .map_err(|error: Arc<Error>| shared(&error))?;
+        let entry = match self.inner.states.get(&campaign).await {
+            Some(entry) => entry,
+            // In a box: it is rare, and would make each request some kilobytes larger.
+            None => Box::pin(self.read_first(campaign)).await?,
+        };
         let state = current(&entry);
         if state.read_at.elapsed() > state.max_age() {
             return Err(Error::Deadline { what: "reading the campaign again", limit: state.max_age() });
         }
         Ok(state)
+    }
+
+    /// Reads a campaign once for all who ask for it at this moment.
+    async fn read_first(&self, campaign: CampaignId) -> Result<Arc<Entry>> {
+        let inner = &self.inner;
+        let read = async {
+            let state = inner.read(vec![(campaign, None)]).await?.pop();
+            let state = state.ok_or_else(|| Error::Broken(String::from("a campaign was not read")))?;
+            Ok::<_, Error>(Arc::new(Entry::new(Arc::new(state))))
+        };
+        inner.states.try_get_with(campaign, read).await.map_err(|error: Arc<Error>| shared(&error))
     }
 
     /// The state of a campaign if it is in memory and not too old, whoever asked for it.

@@ -1,5 +1,7 @@
 //! The routes under `/v1/campaigns`, but for what a service does with a claim: that is its own `POST` handler.
 
+use std::time::Duration;
+
 use actix_web::http::header::LOCATION;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
 use opentelemetry::Context;
@@ -97,7 +99,8 @@ impl ClaimRoutes {
             Admission::NotOpen => Err(Problem::not_open()),
             Admission::Closed => Err(Problem::closed()),
             Admission::SoldOut => Err(Problem::sold_out()),
-            Admission::MayHaveWon => match self.claims.outcome(claim, std::time::Duration::ZERO).await? {
+            // In a box, as whatever is rare on the way of a claim: a request is as large as its largest branch.
+            Admission::MayHaveWon => match Box::pin(self.claims.outcome(claim, Duration::ZERO)).await? {
                 Some(Outcome::Issued { coupon_id }) => Ok(Admitted::Held(coupon_id)),
                 // Restocked in between.
                 Some(Outcome::Pending) => Ok(Admitted::Claim(claim)),

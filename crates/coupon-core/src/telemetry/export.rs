@@ -23,9 +23,9 @@ use super::attribute::{SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
 use super::metrics;
 use super::span::Tracers;
 
-/// Finished spans that wait for the collector, about a kilobyte each; `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise. The
-/// default of the SDK holds 50 ms of a crowd of which each claim is traced.
-const QUEUE_MAX: usize = 16_384;
+/// Finished spans that wait for the collector, about a kilobyte each, and half of one even while none do;
+/// `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise. The default of the SDK holds 50 ms of a crowd of which each claim is traced.
+const QUEUE_MAX: usize = 8_192;
 
 /// Spans in one request to the collector, which takes 4 MiB by default; `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
 const BATCH_MAX: usize = 2_048;
