@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 use url::Url;
 
 use crate::client::{Client, Target};
+use crate::report;
 
 /// A service connects to its servers within this.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -55,8 +56,7 @@ impl Service {
             bail!("{program} did not start: {last}")
         });
         let url = listening.await.with_context(|| format!("{program} does not listen"))??;
-        // What it has to say further on is of no interest, but a pipe that nobody empties would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        tokio::spawn(pass_on_errors(program.to_owned(), log));
         let mut service = Self { process, program: program.to_owned(), ready_in: Duration::ZERO, url };
         while service.get("/readyz").await?.0 != StatusCode::OK {
             anyhow::ensure!(began.elapsed() < START_DEADLINE, "{program} does not get ready");
@@ -81,6 +81,15 @@ impl Service {
 
     async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
         Client::new(Target::new(&self.url)?).send(Method::GET, path, String::new(), None).await
+    }
+}
+
+/// Empties the pipe of a log, which would stop its service once it is full.
+async fn pass_on_errors(program: String, mut log: Lines<BufReader<ChildStderr>>) {
+    while let Ok(Some(line)) = log.next_line().await {
+        if line.contains(" ERROR ") {
+            report::note(&format!("{program}: {line}"));
+        }
     }
 }
 

@@ -36,8 +36,8 @@ pub enum Error {
     /// MySQL refused a statement or could not be reached.
     #[error("MySQL: {0}")]
     Mysql(mysql_async::Error),
-    /// Redis refused a command or could not be reached.
-    #[error("Redis: {0}")]
+    /// Redis refused a command or could not be reached. Of a pipeline it tells the error of each command: the first do.
+    #[error("Redis: {:.300}", .0.to_string())]
     Redis(redis::RedisError),
     /// No Redis connection could be had from the pool.
     #[error("Redis pool: {0}")]

@@ -14,8 +14,9 @@ use crate::error::Result;
 use crate::keys;
 use crate::settings::{Namespace, RedisSettings};
 
-/// How long an outcome can be read from Redis; afterwards MySQL is asked.
-const TIME_TO_LIVE: Duration = Duration::from_mins(15);
+/// How long an outcome can be read from Redis; afterwards MySQL is asked. Who waits for one asks within seconds, and a
+/// record takes 160 bytes: ten thousand claims a second keep 200 MB in use.
+const TIME_TO_LIVE: Duration = Duration::from_mins(2);
 
 /// Recorded in place of a coupon's 16 bytes.
 const SOLD_OUT: &[u8] = b"-";

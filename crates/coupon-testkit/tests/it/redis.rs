@@ -1,9 +1,11 @@
 //! Redis with everything gone, or with the wrong things in it. Goal: what is in Redis never decides who gets a coupon,
 //! and no coupon is lost with it.
 
+use std::collections::HashMap;
+
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, CouponId, Outcome, keys};
+use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Outcome, keys};
 use coupon_testkit::{Proxy, TestSpace, eventually};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::future::join_all;
@@ -29,6 +31,28 @@ async fn redis_emptied_under_load_loses_no_coupon() {
         let (told, ()) = tokio::join!(api.claim_all(campaign, 1..=450), emptying);
 
         assert_eq!(count_coupons(&told), 300);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_redis_drops_outcomes_before_ids() {
+    audited(async |space| {
+        let campaign = space.campaign(30).await;
+        let api = start_producer_api(space, &[]).await;
+        start_consumer(space, &[]).await;
+        api.claim_all(campaign, 1..=20).await;
+
+        let mut redis = space.redis();
+        let policy: HashMap<String, String> =
+            redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut redis).await.unwrap();
+        assert_eq!(policy["maxmemory-policy"], "volatile-ttl", "see deploy/redis/redis.conf");
+        let ids: i64 = redis.ttl(keys::free_coupons(&space.namespace(), campaign)).await.unwrap();
+        for account_id in (1..=20).map(AccountId) {
+            let outcome = keys::outcome(&space.namespace(), ClaimKey { campaign_id: campaign, account_id });
+            let lives: i64 = redis.ttl(outcome).await.unwrap();
+            assert!((1..ids).contains(&lives), "an outcome lives {lives} s, the ids {ids} s");
+        }
     })
     .await;
 }
