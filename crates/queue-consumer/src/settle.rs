@@ -96,7 +96,7 @@ impl Settler {
         let rows = reserved.clone();
         let persist = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await);
         if !timeline.step(&steps::PERSIST, reserved.len(), persist).await? {
-            // Some ids were stale, or some accounts had a coupon.
+            // Some ids were stale, some accounts had a coupon, or the server does not say.
             return Ok(reserved);
         }
         settled.extend(reserved.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
@@ -122,7 +122,8 @@ impl Settler {
         }
     }
 
-    /// An id for each of these claims in order of arrival, as far as there are any; adds the campaigns that have no more.
+    /// An id for each of these claims, first come first, as far as there are any; adds the campaigns that have no more. In
+    /// order of the ids: two consumers who were offered the same ones then meet at them in one order, not crosswise.
     async fn reserve(
         &self,
         open: &[ClaimKey],
@@ -140,7 +141,9 @@ impl Settler {
         let (mut ids, proven) = self.reservations.reserve(&wanted, timeline).await?;
         sold_out.extend(proven);
         let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
-        Ok(open.iter().filter_map(next).collect())
+        let mut reserved: Vec<(ClaimKey, CouponId)> = open.iter().filter_map(next).collect();
+        reserved.sort_unstable_by_key(|(claim, coupon)| (claim.campaign_id, *coupon));
+        Ok(reserved)
     }
 
     /// The records spare MySQL the questions of those who wait, no more: without them MySQL is asked.

@@ -37,7 +37,7 @@ pub async fn coupon_of(conn: &mut Conn, claim: ClaimKey) -> Result<Option<Coupon
 }
 
 /// Writes accounts into coupons that are free, and tells whether all were written for sure. If not, some coupons were
-/// taken or some accounts had one: [`coupons_of`] tells which.
+/// taken or some accounts had one, or the server does not count surely, as MariaDB: [`coupons_of`] tells which were.
 ///
 /// # Errors
 /// MySQL's.
@@ -58,14 +58,15 @@ async fn write_accounts(
     rows: &[(ClaimKey, CouponId)],
     statement: fn(&[(ClaimKey, CouponId)]) -> String,
 ) -> Result<bool> {
-    if rows.is_empty() {
-        return Ok(true);
-    }
-    conn.query_drop(statement(rows)).await?;
     // In MariaDB, whose numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has passed over: accounts
     // that hold a coupon already.
     let counts_changes_only = conn.server_version() < (10, 0, 0);
-    Ok(counts_changes_only && conn.affected_rows() == rows.len() as u64)
+    let mut all = true;
+    for rows in rows.chunks(sql::ROWS_MAX) {
+        conn.query_drop(statement(rows)).await?;
+        all &= counts_changes_only && conn.affected_rows() == rows.len() as u64;
+    }
+    Ok(all)
 }
 
 /// Coupons that are free in committed state, in order of their ids. None, without an id to look behind, is the proof of

@@ -79,8 +79,13 @@ pub fn issue_skip_locked(rows: &[(ClaimKey, CouponId)]) -> String {
     fill(ISSUE_SKIP_LOCKED, &[&table(rows), &rows.len().to_string()])
 }
 
+/// Rows in one statement at most: a server parses each as a SELECT of its own, and has so much stack for that.
+pub const ROWS_MAX: usize = 1_000;
+
 /// Rows as a table to join. Its cost grows with the rows alone, whatever campaigns they are of; a CASE and a list of keys
 /// would cost each row a look at all others. And MariaDB knows no shorter form: see docs/PERFORMANCE.md.
+///
+/// Rows are locked in this order: two statements with some of the same rows need them in order of their keys.
 fn table(rows: &[(ClaimKey, CouponId)]) -> String {
     let mut table = String::with_capacity(rows.len() * 80);
     for (claim, coupon) in rows {

@@ -2,8 +2,9 @@
 //! returns, because a statement that locks more tells others "sold out" while coupons are free. Method: EXPLAIN of every
 //! statement of `coupon_core::mysql::sql` on a table in the middle of a sale, and transactions side by side.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use coupon_core::mysql::coupons;
 use coupon_core::mysql::sql::{self, Wanted};
 use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId};
 use coupon_testkit::TestSpace;
@@ -66,6 +67,35 @@ async fn plan(conn: &mut Conn, statement: &str) -> Vec<String> {
         }
     }
     rows.iter().filter(ours).map(|row| text(row, "key")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_rows_than_a_statement_takes_are_written_with_whatever_accounts() {
+    coupon_testkit::run(async |space| {
+        let mut conn = space.mysql().connection().await.unwrap();
+        let count = sql::ROWS_MAX + 10;
+        for skip_locked in [false, true] {
+            let campaign = space.campaign(count).await;
+            let ids = coupons::free_coupons(&mut conn, wanted(campaign, count)).await.unwrap();
+            // A server gives the numbers of a column of literals one type: the largest must fit it beside the smallest.
+            let account_id = |n| AccountId(if n % 2 == 0 { n } else { u64::MAX - n });
+            let claims = (1..).map(|n| ClaimKey { campaign_id: campaign, account_id: account_id(n) });
+            let rows: Vec<(ClaimKey, CouponId)> = claims.zip(ids).collect();
+
+            let all = if skip_locked {
+                coupons::issue_skip_locked(&mut conn, &rows).await.unwrap()
+            } else {
+                coupons::issue(&mut conn, &rows).await.unwrap()
+            };
+
+            assert!(all || conn.server_version() >= (10, 0, 0), "only MariaDB does not count surely");
+            let claims: Vec<ClaimKey> = rows.iter().map(|(claim, _)| *claim).collect();
+            let held = coupons::coupons_of(&mut conn, &claims).await.unwrap();
+            assert_eq!(held, rows.into_iter().collect::<HashMap<_, _>>());
+            assert_eq!(held.len(), count);
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
