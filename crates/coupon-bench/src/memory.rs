@@ -8,6 +8,7 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::task::AbortHandle;
 
 use crate::stand::Service;
+use crate::tracing_cost::median;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -16,9 +17,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct Memory {
     pub program: String,
     pub peak_mib: f64,
-    /// When a fifth of the looks were done.
-    pub after_a_fifth_mib: f64,
-    pub in_the_end_mib: f64,
+    /// The median of each fifth of the time: a single look may meet a moment in which pages come or go.
+    pub fifths_mib: Vec<f64>,
     /// From the start of the service to its first answer that it is ready.
     pub ready_in_seconds: f64,
 }
@@ -73,8 +73,7 @@ impl Watched {
         Memory {
             program: self.program.clone(),
             peak_mib: self.mib.iter().copied().fold(0.0, f64::max),
-            after_a_fifth_mib: self.mib.get(self.mib.len() / 5).copied().unwrap_or(f64::NAN),
-            in_the_end_mib: self.mib.last().copied().unwrap_or(f64::NAN),
+            fifths_mib: self.mib.chunks(self.mib.len().div_ceil(5).max(1)).map(median).collect(),
             ready_in_seconds: self.ready_in.as_secs_f64(),
         }
     }
