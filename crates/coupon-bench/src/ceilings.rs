@@ -11,7 +11,7 @@ use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::settings::{AmqpSettings, Namespace, RedisSettings};
-use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, keys, outcomes};
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -218,7 +218,7 @@ async fn broker_stages(settings: &AmqpSettings, time: Duration) -> anyhow::Resul
 
 /// Pops batches of ids from a list that is full.
 async fn lpop(settings: &RedisSettings, time: Duration) -> anyhow::Result<f64> {
-    let mut connection = outcomes::connect(settings)?;
+    let mut connection = coupon_core::redis::connect(settings)?;
     let namespace: Namespace = "bench".parse().map_err(anyhow::Error::msg)?;
     let list = keys::free_coupons(&namespace, CampaignId(1));
     let ids: Vec<Vec<u8>> = (0..10_000).map(|_| Uuid::new_v4().as_bytes().to_vec()).collect();

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::{Mysql, bulk, campaigns};
 use coupon_core::settings::RedisSettings;
-use coupon_core::{Campaign, CampaignId, outcomes};
+use coupon_core::{Campaign, CampaignId};
 use deadpool_redis::redis::{self, InfoDict};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -150,7 +150,7 @@ pub async fn make_campaigns(mysql: &Mysql, way: &str, campaigns: u64, coupons: u
 /// Asks the servers for their versions.
 pub async fn servers(mysql: &Mysql, redis: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Servers> {
     let version = mysql.run(async |mut conn: Conn| Ok(conn.query_first("SELECT VERSION()").await?)).await?;
-    let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut outcomes::connect(redis)?).await?;
+    let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut coupon_core::redis::connect(redis)?).await?;
     Ok(Servers {
         mysql: version.unwrap_or_default(),
         redis: info.get("redis_version").unwrap_or_default(),

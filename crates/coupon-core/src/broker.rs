@@ -140,13 +140,17 @@ pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Vec<Claim>, St
     }
 }
 
+/// A try to connect takes milliseconds. One that hangs, as at an address that leads nowhere for now, makes room for the
+/// next.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Connects to the broker under a name that its management page shows.
 ///
 /// # Errors
 /// The broker's, or the deadline.
 pub async fn connect(settings: &AmqpSettings, name: &str) -> Result<Connection> {
     let properties = connection_properties(name);
-    within(settings.amqp_deadline, "connecting to RabbitMQ", async {
+    within(settings.amqp_deadline.min(CONNECT_DEADLINE), "connecting to RabbitMQ", async {
         Ok(Connection::connect(settings.amqp_url.reveal(), properties).await?)
     })
     .await

@@ -244,7 +244,7 @@ fn replace(entry: &Entry, state: State) {
 /// Those who wait for one reading share its failure.
 fn shared(error: &Error) -> Error {
     if error.is_retryable() {
-        tracing::warn!(%error, "cannot read a campaign");
+        tracing::debug!(%error, "cannot read a campaign");
     }
     error.shared()
 }
@@ -272,7 +272,7 @@ impl Inner {
             let asked = entries.iter().map(|(id, entry)| (*id, current(entry).winners.clone())).collect();
             match self.read(asked).await {
                 Ok(states) => entries.iter().zip(states).for_each(|((_, entry), state)| replace(entry, state)),
-                Err(error) => tracing::warn!(%error, "cannot read campaigns again"),
+                Err(error) => tracing::debug!(%error, "cannot read campaigns again"),
             }
         }
     }
@@ -293,7 +293,7 @@ impl Inner {
                 Some(CampaignWithStock { campaign, free: false }) => {
                     let winners = self.winners(&campaign, known).await;
                     // Without them the campaign passes for open, and each claim finds out by itself that it is not.
-                    let winners = winners.inspect_err(|error| tracing::warn!(%error, "cannot read the winners")).ok();
+                    let winners = winners.inspect_err(|error| tracing::debug!(%error, "cannot read the winners")).ok();
                     (Some(campaign), winners)
                 }
             };

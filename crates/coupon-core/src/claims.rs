@@ -138,7 +138,7 @@ impl Looking {
                 None => (due.contains(&claim) && sold_out.contains(&claim.campaign_id)).then_some(Outcome::SoldOut),
             }),
             Err(error) => {
-                tracing::warn!(%error, "cannot look for claims in MySQL");
+                tracing::debug!(%error, "cannot look for claims in MySQL");
                 self.waiting.retain(|waiting| waiting.question.until > now || !due.contains(&waiting.question.claim));
             }
         }
@@ -194,7 +194,7 @@ impl Looking {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read outcomes from Redis; MySQL is asked");
+                    tracing::debug!(%error, "cannot read outcomes from Redis; MySQL is asked");
                     break;
                 }
             }

@@ -9,9 +9,10 @@ use deadpool_redis::redis;
 pub enum Class {
     /// The work was done before: look its result up.
     Duplicate,
-    /// A server is away, busy or chose us as a deadlock's victim: the same work may succeed if done again.
+    /// Not now: a server is away, busy, read-only, or refuses for a reason of its own. The same work may succeed if done
+    /// again, perhaps only after an operator has mended something.
     Retryable,
-    /// Doing it again gives the same error: a bug, a wrong setting or a wrong schema.
+    /// Our own fault: a statement that the server does not understand, or a promise between our parts that was broken.
     Fatal,
 }
 
@@ -65,9 +66,20 @@ pub enum Error {
         /// What is away.
         what: &'static str,
     },
+    /// Plain reads are answered by a server that is read-only while others are not: no proof of "sold out" could be had.
+    #[error("MySQL: it is read-only, or a proxy sends plain reads to a replica")]
+    ReadsElsewhere,
     /// Every free coupon is held by a transaction that has not ended.
     #[error("every free coupon is held by others")]
     Held,
+    /// What stands in the way of work that goes on by itself once it is gone: the words of an error met before.
+    #[error("{reason}")]
+    Stuck {
+        /// That error's text.
+        reason: String,
+        /// Its remedy.
+        remedy: &'static str,
+    },
     /// A promise between our own parts was broken.
     #[error("{0}")]
     Broken(String),
@@ -102,7 +114,45 @@ impl Error {
             | Self::Deadline { .. }
             | Self::Full { .. }
             | Self::Away { .. }
+            | Self::ReadsElsewhere
+            | Self::Stuck { .. }
             | Self::Held => Class::Retryable,
+        }
+    }
+
+    /// Whether the connection that it came from must not be used again: it broke, hangs, or leads to a server that cannot
+    /// do the work, as one that was demoted. Not after a mistake of ours, and not when the work only lost against others.
+    #[must_use]
+    pub fn blames_the_connection(&self) -> bool {
+        let is_of_a_server = matches!(
+            self,
+            Self::Mysql(_)
+                | Self::Redis(_)
+                | Self::RedisPool(_)
+                | Self::Amqp(_)
+                | Self::Deadline { .. }
+                | Self::ReadsElsewhere
+        );
+        is_of_a_server && self.is_retryable() && !self.is_conflict()
+    }
+
+    /// What an operator does about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Mysql(error) => mysql_remedy(error),
+            Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_remedy(error),
+            Self::Amqp(error) => amqp_remedy(error),
+            Self::Deadline { .. } | Self::RedisPool(_) => {
+                "see that the server runs and is reached; it is tried again by itself"
+            }
+            Self::ReadsElsewhere => {
+                "let COUPON_MYSQL_URL lead to the primary, and let no proxy send reads to a replica"
+            }
+            Self::Full { .. } | Self::Held => "it passes when there is less to do",
+            Self::Stuck { remedy, .. } => remedy,
+            Self::Away { .. } => "it is tried again by itself",
+            Self::Broken(_) => "the message says what to do, or it is a bug to report",
         }
     }
 
@@ -124,12 +174,20 @@ impl Error {
             Self::Full { what } => Self::Full { what },
             Self::Away { what } => Self::Away { what },
             Self::Held => Self::Held,
+            Self::ReadsElsewhere => Self::ReadsElsewhere,
+            Self::Stuck { .. } => self.as_stuck(),
             _ if !self.is_retryable() => Self::Broken(self.to_string()),
             Self::Mysql(_) => Self::Away { what: "MySQL" },
             Self::Redis(_) | Self::RedisPool(_) => Self::Away { what: "Redis" },
             Self::Amqp(_) => Self::Away { what: "RabbitMQ" },
             Self::Broken(text) => Self::Broken(text.clone()),
         }
+    }
+
+    /// Its words, to tell of it elsewhere.
+    #[must_use]
+    pub fn as_stuck(&self) -> Self {
+        Self::Stuck { reason: self.to_string(), remedy: self.remedy() }
     }
 
     /// Whether the same work may succeed if done again.
@@ -139,39 +197,91 @@ impl Error {
     }
 }
 
+/// Server error numbers: dev.mysql.com/doc/mysql-errors/en/server-error-reference.html; MariaDB's are the same.
+const DUPLICATE_ENTRY: u16 = 1062;
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const DEADLOCK: u16 = 1213;
 
-/// Server error numbers: dev.mysql.com/doc/mysql-errors/en/server-error-reference.html; MariaDB's are the same.
-fn mysql_class(error: &mysql_async::Error) -> Class {
-    const TOO_MANY_CONNECTIONS: u16 = 1040;
-    const SHUTDOWN_IN_PROGRESS: u16 = 1053;
-    const DUPLICATE_ENTRY: u16 = 1062;
-    const READ_ONLY: u16 = 1290;
-    const QUERY_INTERRUPTED: u16 = 1317;
+/// What MySQL says of a statement that is wrong: a column, table, function or syntax that is not there, a value that does
+/// not fit. The list is short on purpose. Whatever else a server says is its own trouble and may pass.
+const OUR_MISTAKES: [u16; 14] = [1048, 1054, 1064, 1109, 1136, 1146, 1210, 1264, 1292, 1305, 1364, 1366, 1406, 1690];
 
+fn mysql_class(error: &mysql_async::Error) -> Class {
     match error {
         mysql_async::Error::Server(server) => match server.code {
             DUPLICATE_ENTRY => Class::Duplicate,
-            TOO_MANY_CONNECTIONS | SHUTDOWN_IN_PROGRESS | LOCK_WAIT_TIMEOUT | DEADLOCK | READ_ONLY
-            | QUERY_INTERRUPTED => Class::Retryable,
-            _ => Class::Fatal,
+            code if OUR_MISTAKES.contains(&code) => Class::Fatal,
+            _ => Class::Retryable,
         },
         mysql_async::Error::Io(_) | mysql_async::Error::Driver(_) => Class::Retryable,
         mysql_async::Error::Other(_) | mysql_async::Error::Url(_) => Class::Fatal,
     }
 }
 
-/// A wrong password, a wrong type or a command that the server does not know stay wrong.
+/// A key of another type, or a command that is written wrongly, is our mistake; a refusal is the server's.
 fn redis_class(error: &redis::RedisError) -> Class {
     use redis::{ErrorKind, ServerErrorKind};
 
-    match error.kind() {
-        ErrorKind::AuthenticationFailed
-        | ErrorKind::InvalidClientConfig
+    let is_ours = match error.kind() {
+        ErrorKind::InvalidClientConfig
         | ErrorKind::UnexpectedReturnType
-        | ErrorKind::Server(ServerErrorKind::ResponseError) => Class::Fatal,
-        _ => Class::Retryable,
+        | ErrorKind::Server(ServerErrorKind::CrossSlot) => true,
+        ErrorKind::Extension => error.code() == Some("WRONGTYPE"),
+        ErrorKind::Server(ServerErrorKind::ResponseError) => {
+            let said = error.detail().unwrap_or_default();
+            ["unknown command", "syntax error", "wrong number of arguments"]
+                .iter()
+                .any(|mistake| said.contains(mistake))
+        }
+        _ => false,
+    };
+    if is_ours { Class::Fatal } else { Class::Retryable }
+}
+
+/// What an operator does about an error of MySQL that does not pass by itself.
+fn mysql_remedy(error: &mysql_async::Error) -> &'static str {
+    let mysql_async::Error::Server(server) = error else {
+        return "see that MySQL runs and that COUPON_MYSQL_URL leads to it; it is tried again by itself";
+    };
+    match server.code {
+        1290 | 1792 | 1836 => "it is read-only: let COUPON_MYSQL_URL lead to the primary, or end its read-only mode",
+        1044 | 1142 | 1143 | 1227 | 1370 => "grant this user the rights in docs/RIGHTS.md",
+        1045 | 1130 | 1251 | 1698 | 1862 | 3118 => "check the user and the password in COUPON_MYSQL_URL",
+        1049 | 1146 => "run `couponctl migrate`",
+        1040 | 1203 | 1226 => "raise its limit of connections, or lower MYSQL_CONNECTIONS",
+        1665 => "set binlog_format = ROW",
+        1644 => "a trigger or a procedure refuses: look at what it says",
+        1021 | 1114 | 3 => "its disk or table space is full: make room",
+        _ => "see MySQL's own log; it is tried again by itself",
+    }
+}
+
+fn redis_remedy(error: &redis::RedisError) -> &'static str {
+    use redis::{ErrorKind, ServerErrorKind};
+
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+            "check the user and the password in COUPON_REDIS_URL"
+        }
+        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
+            "it is a replica: let COUPON_REDIS_URL lead to the primary"
+        }
+        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => "grant this user the rights in docs/RIGHTS.md",
+        (_, Some("OOM")) => "it is out of memory: raise maxmemory, and see deploy/redis/redis.conf for its policy",
+        (_, Some("MISCONF")) => "it cannot write its data to disk: see Redis's own log",
+        (ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown), _) => "it is starting: wait",
+        _ => "see that Redis runs and that COUPON_REDIS_URL leads to it; it is tried again by itself",
+    }
+}
+
+fn amqp_remedy(error: &lapin::Error) -> &'static str {
+    let said = error.to_string();
+    if said.contains("ACCESS_REFUSED") || said.contains("ACCESS-REFUSED") {
+        "check the user and the password in COUPON_AMQP_URL, and grant this user the rights in docs/RIGHTS.md"
+    } else if said.contains("NOT_ALLOWED") || said.contains("NOT-ALLOWED") {
+        "make the virtual host that COUPON_AMQP_URL names, and let this user into it"
+    } else {
+        "see that RabbitMQ runs and that COUPON_AMQP_URL leads to it; it is tried again by itself"
     }
 }
 
@@ -188,11 +298,47 @@ mod tests {
     }
 
     #[test]
-    fn mysql_errors_are_classed_by_number() {
+    fn mistakes_in_a_statement_are_ours_and_all_else_is_not_now() {
         assert_eq!(server(1062).class(), Class::Duplicate);
-        assert_eq!(server(1213).class(), Class::Retryable);
-        assert_eq!(server(1205).class(), Class::Retryable);
+        assert_eq!(server(1064).class(), Class::Fatal, "a syntax error stays one");
         assert_eq!(server(1146).class(), Class::Fatal, "a missing table stays missing");
+        for code in [1040, 1142, 1205, 1213, 1290, 1317, 1644, 1665, 1792, 1836, 3572, 9999] {
+            assert_eq!(server(code).class(), Class::Retryable, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_connection_to_a_server_that_was_demoted_is_thrown_away() {
+        for code in [1053, 1142, 1290, 1792, 1836] {
+            assert!(server(code).blames_the_connection(), "{code}");
+        }
+        for code in [1062, 1064, 1205, 1213] {
+            assert!(!server(code).blames_the_connection(), "{code}");
+        }
+    }
+
+    #[test]
+    fn redis_refusals_are_not_now() {
+        let error = |line: &str| {
+            let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+            Error::from(value.extract_error().unwrap_err())
+        };
+
+        for line in [
+            "READONLY You can't write against a read only replica.",
+            "LOADING Redis is loading the dataset in memory",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "NOAUTH Authentication required.",
+            "NOPERM this user has no permissions to run the 'set' command",
+            "ERR max number of clients reached",
+        ] {
+            assert!(error(line).is_retryable() && error(line).blames_the_connection(), "{line}");
+        }
+        for line in ["WRONGTYPE Operation against a key holding the wrong kind of value", "ERR unknown command 'LPOPP'"]
+        {
+            assert_eq!(error(line).class(), Class::Fatal, "{line}");
+        }
     }
 
     #[test]

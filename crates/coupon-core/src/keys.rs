@@ -28,6 +28,12 @@ pub fn outcome(namespace: &Namespace, claim: ClaimKey) -> String {
     format!("{namespace}:{{{}}}:outcome:{}", claim.campaign_id, claim.account_id)
 }
 
+/// What a service sets to see whether it may.
+#[must_use]
+pub fn look(namespace: &Namespace) -> String {
+    format!("{namespace}:look")
+}
+
 /// Matches every key of an installation, for SCAN. A [`Namespace`] holds no character that is special in a pattern.
 #[must_use]
 pub fn all(namespace: &Namespace) -> String {

@@ -8,6 +8,7 @@
 //! Services depend on this crate and never on each other. MySQL is the only truth: whatever [`broker`] or [`outcomes`]
 //! lose, except a confirmed message, can be rebuilt from it.
 
+pub mod age;
 pub mod audit;
 pub mod broker;
 pub mod campaigns;
@@ -19,6 +20,7 @@ pub mod keys;
 pub mod mysql;
 pub mod outcomes;
 pub mod process;
+pub mod redis;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;

@@ -3,16 +3,17 @@
 //! Invariant: a record is a hint. `issued` in it is true, for a coupon never changes hands; `sold_out` may have been
 //! outlived by a restock, and a missing one says nothing. [`crate::claims`] asks MySQL where that matters.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use deadpool_redis::redis::{self, AsyncCommands};
+use deadpool_redis::redis;
 use uuid::Uuid;
 
-use crate::domain::{ClaimKey, CouponId, Outcome};
+use crate::domain::{CampaignId, ClaimKey, CouponId, Outcome};
 use crate::error::Result;
 use crate::keys;
-use crate::settings::{Namespace, RedisSettings};
+use crate::redis::Redis;
+use crate::settings::Namespace;
 
 /// How long an outcome can be read from Redis; afterwards MySQL is asked. Who waits for one asks within seconds, and a
 /// record takes 160 bytes: ten thousand claims a second keep 200 MB in use.
@@ -21,33 +22,17 @@ const TIME_TO_LIVE: Duration = Duration::from_mins(2);
 /// Recorded in place of a coupon's 16 bytes.
 const SOLD_OUT: &[u8] = b"-";
 
-/// A connection to Redis that many tasks share: commands of all of them travel in one pipeline, and it reconnects by
-/// itself. A pool would be wrong here: deadpool-redis pings on each checkout, which doubles the round trips.
-///
-/// # Errors
-/// An address that redis-rs refuses. The server need not be there yet.
-pub fn connect(settings: &RedisSettings) -> Result<ConnectionManager> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(settings.redis_deadline))
-        .set_response_timeout(Some(settings.redis_deadline))
-        // The caller decides when to try again; the manager reconnects for the next command.
-        .set_number_of_retries(1)
-        .set_pipeline_buffer_size(1024);
-    let client = redis::Client::open(settings.redis_url.reveal())?;
-    Ok(ConnectionManager::new_lazy_with_config(client, config)?)
-}
-
 /// The recorded outcomes of an installation. Cheap to clone.
 #[derive(Clone)]
 pub struct Outcomes {
-    redis: ConnectionManager,
+    redis: Redis,
     namespace: Namespace,
 }
 
 impl Outcomes {
     /// Over a shared connection.
     #[must_use]
-    pub fn new(redis: ConnectionManager, namespace: Namespace) -> Self {
+    pub fn new(redis: Redis, namespace: Namespace) -> Self {
         Self { redis, namespace }
     }
 
@@ -81,17 +66,32 @@ impl Outcomes {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<String> = claims.iter().map(|claim| keys::outcome(&self.namespace, *claim)).collect();
-        let values: Vec<Option<Vec<u8>>> = self.redis.clone().mget(keys).await?;
-        Ok(values.iter().map(|value| decode(value.as_deref())).collect())
+        // A command for each campaign: in a cluster, keys of two campaigns must not be together in one.
+        let mut by_campaign: BTreeMap<CampaignId, Vec<usize>> = BTreeMap::new();
+        for (position, claim) in claims.iter().enumerate() {
+            by_campaign.entry(claim.campaign_id).or_default().push(position);
+        }
+        let mut pipeline = redis::pipe();
+        let key = |position: &usize| claims.get(*position).map(|claim| keys::outcome(&self.namespace, *claim));
+        for positions in by_campaign.values() {
+            pipeline.mget(positions.iter().filter_map(key).collect::<Vec<String>>());
+        }
+        let values: Vec<Vec<Option<Vec<u8>>>> = pipeline.query_async(&mut self.redis.clone()).await?;
+        let mut outcomes = vec![Outcome::Pending; claims.len()];
+        for (position, value) in by_campaign.into_values().flatten().zip(values.into_iter().flatten()) {
+            if let Some(outcome) = outcomes.get_mut(position) {
+                *outcome = decode(value.as_deref());
+            }
+        }
+        Ok(outcomes)
     }
 
-    /// Whether the server answers.
+    /// Whether outcomes can be recorded.
     ///
     /// # Errors
-    /// It does not.
-    pub async fn ping(&self) -> Result<()> {
-        Ok(self.redis.clone().ping::<()>().await?)
+    /// Why they cannot.
+    pub async fn can_write(&self) -> Result<()> {
+        self.redis.can_write(&keys::look(&self.namespace)).await
     }
 }
 

@@ -111,6 +111,10 @@ pub struct MysqlSettings {
     #[arg(long, env = "MYSQL_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512), default_value_t = 16)]
     pub mysql_connections: u16,
 
+    /// Longest life of a connection to MySQL, and a fifth. A new one goes to the server that the address names then.
+    #[arg(long, env = "MYSQL_CONNECTION_AGE", value_name = "TIME", value_parser = duration, default_value = "5min")]
+    pub mysql_connection_age: Duration,
+
     /// Longest time one piece of work may take in MySQL, waiting for a connection included.
     #[arg(long, env = "MYSQL_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub mysql_deadline: Duration,
@@ -130,6 +134,10 @@ pub struct RedisSettings {
     )]
     pub redis_url: ServerUrl,
 
+    /// Longest life of a connection to Redis, and a fifth. A new one goes to the server that the address names then.
+    #[arg(long, env = "REDIS_CONNECTION_AGE", value_name = "TIME", value_parser = duration, default_value = "5min")]
+    pub redis_connection_age: Duration,
+
     /// Longest time one Redis command or pipeline may take.
     #[arg(long, env = "REDIS_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "2s")]
     pub redis_deadline: Duration,
@@ -148,6 +156,10 @@ pub struct AmqpSettings {
         hide_env_values = true
     )]
     pub amqp_url: ServerUrl,
+
+    /// Longest life of a connection to RabbitMQ, and a fifth. A new one goes to the server that the address names then.
+    #[arg(long, env = "AMQP_CONNECTION_AGE", value_name = "TIME", value_parser = duration, default_value = "5min")]
+    pub amqp_connection_age: Duration,
 
     /// Longest time the broker may take to answer, a publisher confirm included.
     #[arg(long, env = "AMQP_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "5s")]

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 
 use clap::Parser;
 use coupon_core::broker;
-use coupon_core::outcomes;
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, ServerUrl, try_parse_from};
 use deadpool_redis::redis::AsyncCommands;
 
@@ -45,7 +44,8 @@ impl Servers {
         let connected = async { mysql_async::Conn::from_url(url.reveal()).await?.disconnect().await };
         must_answer("mysql", mysql, connected.await);
 
-        let connected = async { outcomes::connect(&self.redis)?.ping::<()>().await.map_err(coupon_core::Error::from) };
+        let connected =
+            async { coupon_core::redis::connect(&self.redis)?.ping::<()>().await.map_err(coupon_core::Error::from) };
         must_answer("redis", redis, connected.await);
 
         let connected = async {

@@ -16,7 +16,7 @@ use coupon_core::audit::{self, Broker, Report};
 use coupon_core::mysql::{Mysql, campaigns, schema};
 use coupon_core::process::Running;
 use coupon_core::settings::{MysqlSettings, Namespace, try_parse_from};
-use coupon_core::{Campaign, CampaignId, CouponId, keys, outcomes};
+use coupon_core::{Campaign, CampaignId, CouponId, keys};
 use deadpool_redis::redis::aio::ConnectionManager;
 use deadpool_redis::redis::{AsyncCommands, ScanOptions};
 use futures_util::{FutureExt, StreamExt};
@@ -77,7 +77,7 @@ impl TestSpace {
         schema::migrate(&servers.mysql).await.expect("a schema");
         Self {
             mysql: Mysql::new(&servers.mysql),
-            redis: outcomes::connect(&servers.redis).expect("an address of Redis"),
+            redis: coupon_core::redis::connect(&servers.redis).expect("an address of Redis"),
             queues: TestQueues::new(servers.amqp.clone(), &namespace(&name)),
             services: Mutex::default(),
             told: Told::default(),
@@ -315,7 +315,7 @@ async fn sweep(servers: &Servers) {
     let found: Vec<String> = conn.query(format!("SHOW DATABASES LIKE '{PREFIX}%'")).await.expect("the databases");
     for name in found.iter().filter(|name| is_leftover(name, now())) {
         TestQueues::new(servers.amqp.clone(), &namespace(name)).delete().await;
-        let mut redis = outcomes::connect(&servers.redis).expect("an address of Redis");
+        let mut redis = coupon_core::redis::connect(&servers.redis).expect("an address of Redis");
         delete_keys(&mut redis, &namespace(name)).await;
         conn.query_drop(format!("DROP DATABASE IF EXISTS `{name}`")).await.expect("a database dropped");
     }

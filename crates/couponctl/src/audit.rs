@@ -6,7 +6,8 @@ use clap::Args;
 use coupon_core::audit::{self, Broker, Told};
 use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
-use coupon_core::outcomes::{self, Outcomes};
+use coupon_core::outcomes::Outcomes;
+use coupon_core::redis::Redis;
 use coupon_core::{CampaignId, ClaimKey, Outcome, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
@@ -44,7 +45,7 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
 /// The outcomes recorded in Redis. Campaigns may have been restocked since, so they are no proof of a wrong "sold out".
 async fn told(couponctl: &Couponctl, campaign: Option<CampaignId>) -> Result<Told> {
     let namespace = &couponctl.namespace.namespace;
-    let mut connection = outcomes::connect(&couponctl.redis)?;
+    let mut connection = Redis::new(&couponctl.redis)?;
     let outcomes = Outcomes::new(connection.clone(), namespace.clone());
     let options = redis::ScanOptions::default().with_pattern(keys::outcomes(namespace, campaign)).with_count(1_000);
     let mut found = connection.scan_options::<String>(options).await?;

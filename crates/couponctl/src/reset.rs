@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
-use coupon_core::{Result, keys, outcomes};
+use coupon_core::redis::connect;
+use coupon_core::{Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 use lapin::options::QueuePurgeOptions;
@@ -61,7 +62,7 @@ async fn empty_queues(couponctl: &Couponctl) -> Result<()> {
 }
 
 async fn delete_keys(couponctl: &Couponctl) -> Result<()> {
-    let mut connection = outcomes::connect(&couponctl.redis)?;
+    let mut connection = connect(&couponctl.redis)?;
     let pattern = keys::all(&couponctl.namespace.namespace);
     let options = redis::ScanOptions::default().with_pattern(pattern).with_count(1_000);
     let found: Vec<redis::RedisResult<String>> = connection.scan_options(options).await?.collect().await;

@@ -1,20 +1,26 @@
 //! The way to the broker: one connection for the process, one long-lived confirm channel for each actix worker.
 //!
+//! The broker can be replaced behind its name while connections to the one before stay up. A connection that is old, that
+//! did not answer in time, or on which a look failed is given up by all workers, who open their channels on the next.
 //! Invariants: a channel never leaves its thread, because lapin numbers a message and writes it in two steps, and two
 //! threads in between get each other's confirms; a message that comes back as unroutable fails every message that still
 //! waits on its channel, because lapin hands it to whichever confirm comes next.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use coupon_core::age::end_of_life;
 use coupon_core::broker::{self, Queues};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Result};
-use deadpool_lapin::{Config, Pool, PoolConfig, Runtime};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use deadpool_lapin::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::protocol::basic::AMQPProperties;
-use lapin::{Channel, Confirmation, ConnectionStatus};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
@@ -23,6 +29,12 @@ const LOST_MAX: usize = 512;
 
 /// After a channel could not be opened, messages fail at once for this long instead of queueing up to try.
 const REOPEN_AFTER: Duration = Duration::from_millis(250);
+
+/// A look at the broker that takes longer than this has failed.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// No queue is bound to this: a message to it shows that the broker takes messages, and goes nowhere.
+const NOWHERE: &str = "coupon.look";
 
 /// What is full when the broker refuses a message.
 pub const QUEUE: &str = "the queue";
@@ -38,7 +50,29 @@ pub struct Broker {
     pool: Pool,
     queues: Queues,
     deadline: Duration,
+    max_age: Duration,
     runtime: Handle,
+    /// Counts the connections that were given up: channels of those before are not used again.
+    given_up: Arc<AtomicU64>,
+    /// The channel for looks, which leave those for claims alone.
+    look: Arc<Mutex<Option<Opened>>>,
+}
+
+/// A channel in confirm mode, and what its connection is.
+struct Opened {
+    channel: Channel,
+    connection: ConnectionStatus,
+    /// Of the connection.
+    number: u64,
+    /// When the connection has lived long enough.
+    old: Instant,
+}
+
+impl Opened {
+    /// Whether it may be used while connections of this number are.
+    fn is_usable(&self, number: u64) -> bool {
+        self.number == number && Instant::now() < self.old && self.channel.status().connected()
+    }
 }
 
 impl Broker {
@@ -46,33 +80,86 @@ impl Broker {
     pub fn new(settings: &AmqpSettings, queues: Queues) -> anyhow::Result<Self> {
         let mut config = Config { url: Some(settings.amqp_url.reveal().to_owned()), ..Config::default() };
         config.pool = Some(PoolConfig::new(1));
+        let max_age = settings.amqp_connection_age;
         let pool = config
             .builder(|| broker::connection_properties("producer-api"), Runtime::Tokio1)?
             .create_timeout(Some(settings.amqp_deadline))
             .wait_timeout(Some(settings.amqp_deadline))
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if metrics.age() < max_age { Ok(()) } else { Err(HookError::message("it is as old as it may be")) }
+            }))
             .build()?;
-        Ok(Self { pool, queues, deadline: settings.amqp_deadline, runtime: Handle::current() })
+        Ok(Self {
+            pool,
+            queues,
+            deadline: settings.amqp_deadline,
+            max_age,
+            runtime: Handle::current(),
+            given_up: Arc::default(),
+            look: Arc::default(),
+        })
     }
 
-    /// Whether the broker takes claims. It only looks at the connection, so that it never delays publishing.
-    pub async fn ping(&self) -> Result<()> {
-        let this = self.clone();
-        self.on_runtime(async move { accepts(this.connection().await?.status()) }).await
+    /// Whether the broker takes claims: the queue is there, and a message to nowhere is confirmed. On a channel of its
+    /// own, so that it never delays publishing. When that fails, the connection is given up.
+    pub async fn can_publish(&self) -> Result<()> {
+        let number = self.number();
+        let looked = broker::within(LOOK_DEADLINE, "a look at RabbitMQ", self.look()).await;
+        if looked.as_ref().is_err_and(Error::blames_the_connection) {
+            self.give_up(number);
+        }
+        looked
     }
 
-    /// A channel in confirm mode, with the queues there to publish to.
-    async fn open_channel(&self) -> Result<ConfirmChannel> {
+    async fn look(&self) -> Result<()> {
+        let mut look = self.look.lock().await;
+        // Kept for the next look only when this one has succeeded: what the broker refuses, it closes the channel for.
+        let now = match look.take().filter(|look| look.is_usable(self.number())) {
+            Some(look) => look,
+            None => self.open().await?,
+        };
+        accepts(&now.connection)?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        now.channel.queue_declare(self.queues.claims.clone(), passive, FieldTable::default()).await?;
+        let options = BasicPublishOptions::default();
+        let publish = now.channel.basic_publish("".into(), NOWHERE.into(), options, b"", BasicProperties::default());
+        match publish.await?.await? {
+            Confirmation::Ack(_) => {
+                *look = Some(now);
+                Ok(())
+            }
+            _ => Err(Error::Away { what: "the broker's confirm" }),
+        }
+    }
+
+    /// A channel in confirm mode, with the queues there to publish to. On the service's runtime, to which the connection
+    /// belongs.
+    async fn open(&self) -> Result<Opened> {
+        let (number, old) = (self.number(), end_of_life(self.max_age));
+        let connection = self.connection().await?;
+        self.queues.declare(&connection).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Opened { channel, connection: connection.status().clone(), number, old })
+    }
+
+    /// The number of the connection that is used now.
+    fn number(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the connection of this number, unless somebody has done so already.
+    fn give_up(&self, number: u64) {
+        if self.given_up.compare_exchange(number, number + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.pool.retain(|_, _| false);
+        }
+    }
+
+    /// A channel for the worker that calls.
+    async fn open_for_worker(&self) -> Result<ConfirmChannel> {
         let this = self.clone();
-        let (channel, connection) = self
-            .on_runtime(async move {
-                let connection = this.connection().await?;
-                this.queues.declare(&connection).await?;
-                let channel = connection.create_channel().await?;
-                channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                Ok((channel, connection.status().clone()))
-            })
-            .await?;
-        Ok(ConfirmChannel { channel, connection, returned: Cell::new(false), open: Cell::new(0) })
+        let opened = self.on_runtime(async move { this.open().await }).await?;
+        Ok(ConfirmChannel { opened, returned: Cell::new(false), open: Cell::new(0) })
     }
 
     async fn connection(&self) -> Result<deadpool_lapin::Connection> {
@@ -98,8 +185,7 @@ pub struct WorkerChannel {
 }
 
 struct ConfirmChannel {
-    channel: Channel,
-    connection: ConnectionStatus,
+    opened: Opened,
     /// A message came back: whose, lapin does not tell.
     returned: Cell<bool>,
     /// Confirms begun and not ended: those awaited, and those given up by a deadline or with their client, which lapin
@@ -124,7 +210,8 @@ impl WorkerChannel {
     /// The broker is away, refuses (its queue is full), or does not confirm within the deadline. The message may have
     /// arrived all the same, which does no harm: processing is idempotent.
     pub async fn publish(&self, properties: AMQPProperties, body: &[u8]) -> Result<()> {
-        broker::within(self.broker.deadline, "a publisher confirm", async {
+        let number = self.broker.number();
+        let published = broker::within(self.broker.deadline, "a publisher confirm", async {
             let channel = self.channel().await?;
             let published = channel.publish(&self.broker.queues, properties, body).await;
             if channel.returned.get() {
@@ -134,7 +221,11 @@ impl WorkerChannel {
             }
             published
         })
-        .await
+        .await;
+        if matches!(published, Err(Error::Deadline { .. })) {
+            self.broker.give_up(number);
+        }
+        published
     }
 
     /// Where messages go.
@@ -159,7 +250,7 @@ impl WorkerChannel {
         if failed_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER) {
             return Err(Error::Away { what: "RabbitMQ" });
         }
-        let opened = self.broker.open_channel().await;
+        let opened = self.broker.open_for_worker().await;
         *failed_at = opened.is_err().then(Instant::now);
         let channel = Rc::new(opened?);
         *self.channel.borrow_mut() = Some(Rc::clone(&channel));
@@ -167,17 +258,17 @@ impl WorkerChannel {
     }
 
     fn usable(&self) -> Option<Rc<ConfirmChannel>> {
-        self.channel.borrow().clone().filter(|channel| channel.is_usable())
+        self.channel.borrow().clone().filter(|channel| channel.is_usable(self.broker.number()))
     }
 }
 
 impl ConfirmChannel {
-    fn is_usable(&self) -> bool {
-        self.channel.status().connected() && !self.returned.get() && self.open.get() < LOST_MAX
+    fn is_usable(&self, number: u64) -> bool {
+        self.opened.is_usable(number) && !self.returned.get() && self.open.get() < LOST_MAX
     }
 
     async fn publish(&self, queues: &Queues, properties: AMQPProperties, body: &[u8]) -> Result<()> {
-        accepts(&self.connection)?;
+        accepts(&self.opened.connection)?;
         self.open.set(self.open.get() + 1);
         let confirmation = self.send(queues, properties, body).await;
         self.open.set(self.open.get() - 1);
@@ -201,6 +292,6 @@ impl ConfirmChannel {
 
     async fn send(&self, queues: &Queues, properties: AMQPProperties, body: &[u8]) -> lapin::Result<Confirmation> {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        self.channel.basic_publish("".into(), queues.claims.clone(), options, body, properties).await?.await
+        self.opened.channel.basic_publish("".into(), queues.claims.clone(), options, body, properties).await?.await
     }
 }

@@ -18,8 +18,9 @@ use coupon_core::http::health::Health;
 use coupon_core::http::rate_limit::RateLimit;
 use coupon_core::http::{docs, metrics, serve};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::outcomes::{self, Outcomes};
+use coupon_core::outcomes::Outcomes;
 use coupon_core::process::Running;
+use coupon_core::redis::Redis;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
@@ -34,14 +35,14 @@ pub use crate::settings::Settings;
 pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
-    let recorded = Outcomes::new(outcomes::connect(&settings.redis)?, settings.namespace.namespace.clone());
+    let recorded = Outcomes::new(Redis::new(&settings.redis)?, settings.namespace.namespace.clone());
     let broker = Broker::new(&settings.amqp, Queues::new(&settings.namespace.namespace, &settings.amqp))?;
     let campaigns = Campaigns::start(mysql.clone());
     let claims = Claims::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
     let health = Health::new(stop.clone())
-        .uses("mysql", &mysql, async |mysql: Mysql| mysql.ping().await)
-        .uses("redis", &recorded, async |recorded: Outcomes| recorded.ping().await)
-        .needs("rabbitmq", &broker, async |broker: Broker| broker.ping().await);
+        .uses("mysql", &mysql, async |mysql: Mysql| mysql.can_read().await)
+        .uses("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
+        .needs("rabbitmq", &broker, async |broker: Broker| broker.can_publish().await);
     let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
     serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {
         // Once for each actix worker: a publisher and its channel never leave their thread.

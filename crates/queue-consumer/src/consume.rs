@@ -1,14 +1,14 @@
 //! Taking claims from RabbitMQ in batches, and acknowledging them when they have their outcome.
 //!
 //! Invariant: a message is acknowledged only after its claim has an outcome in MySQL. A batch whose servers are away is
-//! held and tried again; a process that ends gives it back to the broker by closing the connection.
+//! held and tried again; a process that ends gives it back to the broker by closing the connection. While a batch is held,
+//! or there is no connection on which claims arrive, the service is not ready.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use backon::{ExponentialBuilder, Retryable};
+use coupon_core::age::end_of_life;
 use coupon_core::broker::{self, Queues};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::telemetry::metrics;
@@ -20,64 +20,70 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::settle::Settler;
 use crate::steps;
 use crate::trace::{self, BatchTrace};
+use crate::trouble::Trouble;
 
 /// Consumes until told to stop.
 pub struct Consumer {
     pub settler: Settler,
     pub queues: Queues,
-    pub consuming: Arc<AtomicBool>,
+    /// Why no claims arrive.
+    pub connection: Trouble,
+    /// Why the batch in hand is not settled.
+    pub batch: Trouble,
     pub amqp: AmqpSettings,
     pub batch_max: u16,
     pub prefetch: u16,
 }
 
 impl Consumer {
-    /// Consumes, connecting again whenever the broker was away.
+    /// Consumes, connecting again whenever the broker was away, or a connection has lived long enough.
     pub async fn run(&self, stop: &CancellationToken) -> Result<()> {
-        let mut pauses = pauses().build();
         let mut given = Given::default();
         while !stop.is_cancelled() {
             let ended = self.consume(stop, &mut given).await;
             given.tell();
-            if self.consuming.swap(false, Ordering::Relaxed) {
-                pauses = self::pauses().build();
-            }
-            match ended {
-                Ok(()) => return Ok(()),
-                Err(error) if !error.is_retryable() => return Err(error),
-                Err(error) => {
-                    let pause = pauses.next().unwrap_or(PAUSE_MAX);
-                    tracing::warn!(%error, ?pause, "connecting to RabbitMQ again");
-                    let _ = tokio::time::timeout(pause, stop.cancelled()).await;
-                }
+            if let Err(error) = ended {
+                self.connection.note(&error);
+                tracing::debug!(%error, "connecting to RabbitMQ again");
+                let _ = tokio::time::timeout(RECONNECT_AFTER, stop.cancelled()).await;
             }
         }
         Ok(())
     }
 
-    /// Consumes over one connection until it breaks or the process is told to stop. A consumer owns its connection for
-    /// life: a pool would have nothing to hand out twice.
+    /// Consumes over one connection until it breaks, is old, or the process is told to stop. A consumer owns its
+    /// connection for life: a pool would have nothing to hand out twice.
     async fn consume(&self, stop: &CancellationToken, given: &mut Given) -> Result<()> {
         let connection = broker::connect(&self.amqp, "queue-consumer").await?;
         let (channel, mut deliveries) =
             broker::within(self.amqp.amqp_deadline, "starting to consume", self.subscribe(&connection)).await?;
-        self.consuming.store(true, Ordering::Relaxed);
+        self.connection.is_over();
         tracing::info!(queue = %self.queues.claims, prefetch = self.prefetch, "consuming");
+        let old = tokio::time::sleep_until(end_of_life(self.amqp.amqp_connection_age).into());
+        tokio::pin!(old);
         let mut tell = tokio::time::interval(TELL_EVERY);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let first = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = &mut old => break,
                 _ = tell.tick() => {
                     given.tell();
                     continue;
                 }
                 first = deliveries.next() => first.ok_or(QUEUE_GONE)??,
+                _ = look.tick() => {
+                    self.look(&channel).await?;
+                    continue;
+                }
             };
             let batch = self.take_arrived(&first, &mut deliveries)?;
             let is_last = batch.is_last;
@@ -89,6 +95,13 @@ impl Consumer {
         // What was sent ahead goes back to the queue with this.
         let close = connection.close(200, "stopping".into());
         broker::within(self.amqp.amqp_deadline, "closing the connection", async { Ok(close.await?) }).await
+    }
+
+    /// A round trip to the broker: a connection whose peer is gone without a word brings nothing, and no error either.
+    async fn look(&self, channel: &Channel) -> Result<()> {
+        // Said again it changes nothing.
+        let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
+        broker::within(self.amqp.amqp_deadline.min(LOOK_DEADLINE), "a look at RabbitMQ", async { Ok(qos.await?) }).await
     }
 
     async fn subscribe(&self, connection: &Connection) -> Result<(Channel, lapin::Consumer)> {
@@ -163,9 +176,14 @@ impl Consumer {
             .retry(pauses())
             .notify(|error, pause| {
                 metrics::retry(error.class().name());
-                tracing::error!(%error, ?pause, claims = claims.len(), "a batch waits");
+                tracing::debug!(%error, ?pause, claims = claims.len(), "a batch waits");
+                // What lost against others is done again at once.
+                if !error.is_conflict() {
+                    self.batch.note(error);
+                }
             })
             .await
+            .inspect(|_| self.batch.is_over())
     }
 }
 
@@ -235,8 +253,17 @@ impl Given {
     }
 }
 
-/// Between two tries, jitter not counted.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Between two tries of a batch, jitter not counted.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Before the broker is looked for again: claims wait there.
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+
+/// How often an idle connection is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A broker that takes longer than this to answer is as good as away.
+const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The broker cancels a consumer whose queue was deleted; the next connection declares it again.
 const QUEUE_GONE: Error = Error::Away { what: "the queue" };

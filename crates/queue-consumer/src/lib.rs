@@ -12,17 +12,16 @@ mod settings;
 pub mod settle;
 mod steps;
 mod trace;
+mod trouble;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
+use coupon_core::Result;
 use coupon_core::broker::Queues;
 use coupon_core::http::health::Health;
 use coupon_core::http::{HttpSettings, metrics, serve};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::outcomes::{self, Outcomes};
+use coupon_core::outcomes::Outcomes;
 use coupon_core::process::Running;
-use coupon_core::{Error, Result};
+use coupon_core::redis::Redis;
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::Consumer;
@@ -30,6 +29,7 @@ use crate::refill::Refill;
 use crate::reserve::Reservations;
 pub use crate::settings::Settings;
 use crate::settle::Settler;
+use crate::trouble::Trouble;
 
 /// Starts the service; it consumes until `stop`, finishes the batch in hand and gives the rest back to the broker.
 ///
@@ -40,11 +40,13 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     schema::check(&mysql).await?;
     let settler = settler(&settings, mysql.clone())?;
     let recorded = settler.outcomes.clone();
-    let consuming = Arc::new(AtomicBool::new(false));
+    let (connection, batch) = (Trouble::not_yet("the connection to RabbitMQ"), Trouble::none());
     let health = Health::new(stop.clone())
-        .needs("mysql", &mysql, async |mysql: Mysql| mysql.ping().await)
-        .needs("redis", &recorded, async |recorded: Outcomes| recorded.ping().await)
-        .needs("rabbitmq", &consuming, async |consuming: Arc<AtomicBool>| is_consuming(&consuming));
+        .needs("mysql", &mysql, async |mysql: Mysql| mysql.can_issue().await)
+        .needs("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
+        .needs("rabbitmq", &connection, async |connection: Trouble| connection.check())
+        // Not a server, but what all of them are for.
+        .needs("claims", &batch, async |batch: Trouble| batch.check());
 
     let admin = HttpSettings { http_workers: 1, http_connections: 64 };
     let drain = settings.process.drain_deadline;
@@ -58,7 +60,8 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let consumer = Consumer {
         settler,
         queues,
-        consuming,
+        connection,
+        batch,
         amqp: settings.amqp.clone(),
         batch_max: settings.batch_max,
         prefetch: settings.prefetch,
@@ -80,15 +83,11 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
 /// An address that cannot be used.
 pub fn settler(settings: &Settings, mysql: Mysql) -> Result<Settler> {
     let namespace = settings.namespace.namespace.clone();
-    let redis = outcomes::connect(&settings.redis)?;
+    let redis = Redis::new(&settings.redis)?;
     let refill = Refill::new(&settings.redis, namespace.clone(), mysql.clone(), settings.refill_max as usize)?;
     Ok(Settler {
         mysql,
         reservations: Reservations::new(redis.clone(), namespace.clone(), refill),
         outcomes: Outcomes::new(redis, namespace),
     })
-}
-
-fn is_consuming(consuming: &AtomicBool) -> Result<()> {
-    if consuming.load(Ordering::Relaxed) { Ok(()) } else { Err(Error::Broken(String::from("no channel to RabbitMQ"))) }
 }

@@ -14,7 +14,7 @@ use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, CouponId, Error, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands, Script};
-use deadpool_redis::{Config, Connection, Pool, PoolConfig, Runtime};
+use deadpool_redis::{Config, Connection, Hook, HookError, Pool, PoolConfig, Runtime};
 use mysql_async::Conn;
 use uuid::Uuid;
 
@@ -70,8 +70,15 @@ impl Refill {
         pool.timeouts.create = Some(settings.redis_deadline);
         pool.timeouts.recycle = Some(settings.redis_deadline);
         config.pool = Some(pool);
+        let age = settings.redis_connection_age;
         let redis = config
-            .create_pool(Some(Runtime::Tokio1))
+            .builder()
+            .map_err(|error| Error::Broken(format!("no pool for Redis: {error}")))?
+            .runtime(Runtime::Tokio1)
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if metrics.age() < age { Ok(()) } else { Err(HookError::message("it is as old as it may be")) }
+            }))
+            .build()
             .map_err(|error| Error::Broken(format!("no pool for Redis: {error}")))?;
         Ok(Self { redis, deadline: settings.redis_deadline, namespace, mysql, max, unlock: Script::new(UNLOCK) })
     }
@@ -91,7 +98,21 @@ impl Refill {
     }
 
     async fn lock_and_fill(&self, campaign: CampaignId, timeline: &Timeline) -> Result<Refilled> {
-        let mut redis = self.redis.get().await?;
+        let redis = self.redis.get().await?;
+        let refilled = self.lock_and_fill_on(redis, campaign, timeline).await;
+        if refilled.as_ref().is_err_and(Error::blames_the_connection) {
+            // The others lead to the same server.
+            self.redis.retain(|_, _| false);
+        }
+        refilled
+    }
+
+    async fn lock_and_fill_on(
+        &self,
+        mut redis: Connection,
+        campaign: CampaignId,
+        timeline: &Timeline,
+    ) -> Result<Refilled> {
         let lock = keys::refill_lock(&self.namespace, campaign);
         let token = Uuid::new_v4();
         let waited = self.wait_for_lock(&mut redis, &lock, token, campaign);
@@ -103,7 +124,7 @@ impl Refill {
         let mut unlock = self.unlock.key(&lock);
         unlock.arg(token.as_bytes());
         if let Err(error) = self.within::<()>(unlock.invoke_async(&mut redis)).await {
-            tracing::warn!(%error, "cannot free the refill lock");
+            tracing::debug!(%error, "cannot free the refill lock");
         }
         refilled
     }

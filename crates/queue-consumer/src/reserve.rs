@@ -8,10 +8,11 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use coupon_core::redis::Redis;
 use coupon_core::settings::Namespace;
 use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, Claim, CouponId, Error, Result, keys};
-use deadpool_redis::redis::{self, AsyncCommands, aio::ConnectionManager};
+use deadpool_redis::redis;
 use uuid::Uuid;
 
 use crate::refill::{Refill, Refilled};
@@ -25,7 +26,7 @@ const REFILLS_MAX: usize = 16;
 
 /// The lists of ids that wait in Redis.
 pub struct Reservations {
-    redis: ConnectionManager,
+    redis: Redis,
     namespace: Namespace,
     refill: Refill,
     sold_out: Mutex<HashMap<CampaignId, Proof>>,
@@ -49,7 +50,7 @@ impl Proof {
 impl Reservations {
     /// Over a shared connection.
     #[must_use]
-    pub fn new(redis: ConnectionManager, namespace: Namespace, refill: Refill) -> Self {
+    pub fn new(redis: Redis, namespace: Namespace, refill: Refill) -> Self {
         Self { redis, namespace, refill, sold_out: Mutex::default() }
     }
 
@@ -94,9 +95,11 @@ impl Reservations {
     /// # Errors
     /// Redis's.
     pub async fn drop_lists(&self, campaigns: HashSet<CampaignId>) -> Result<()> {
-        let lists: Vec<String> =
-            campaigns.into_iter().map(|campaign| keys::free_coupons(&self.namespace, campaign)).collect();
-        Ok(self.redis.clone().unlink(lists).await?)
+        let mut pipeline = redis::pipe();
+        for campaign in campaigns {
+            pipeline.unlink(keys::free_coupons(&self.namespace, campaign)).ignore();
+        }
+        Ok(pipeline.query_async(&mut self.redis.clone()).await?)
     }
 
     /// The campaigns of these claims that were proven to be sold out a moment ago and after each of the claims was

@@ -118,7 +118,7 @@ impl Settler {
             .map(|(claim, id)| (claim.campaign_id, *id))
             .collect();
         if let Err(error) = self.reservations.give_back(&unused).await {
-            tracing::warn!(%error, ids = unused.len(), "ids are left to the next refill");
+            tracing::debug!(%error, ids = unused.len(), "ids are left to the next refill");
         }
     }
 
@@ -151,7 +151,7 @@ impl Settler {
         let outcomes: Vec<(ClaimKey, Outcome)> = settled.iter().map(|(claim, outcome)| (*claim, *outcome)).collect();
         let record = self.outcomes.write(&outcomes);
         if let Err(error) = timeline.step(&steps::RECORD, outcomes.len(), record).await {
-            tracing::warn!(%error, "cannot record outcomes in Redis");
+            tracing::debug!(%error, "cannot record outcomes in Redis");
         }
     }
 }

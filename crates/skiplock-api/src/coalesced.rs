@@ -97,7 +97,7 @@ impl Worker {
             Ok(claimed) => self.answer(taken, &group, claimed),
             Err(error) if error.is_conflict() => self.answer(taken, &group, HashMap::new()),
             Err(error) => {
-                tracing::warn!(%error, claims = taken.len(), "a group of claims failed");
+                tracing::debug!(%error, claims = taken.len(), "a group of claims failed");
                 // No answer is an answer for most: they share one failure.
                 for waiting in taken {
                     let _ = waiting.answer.send((Err(error.shared()), Arc::clone(&group)));

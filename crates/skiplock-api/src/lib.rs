@@ -41,7 +41,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let campaigns = Campaigns::start(mysql.clone());
     let claims = Claims::start(campaigns.clone(), mysql.clone(), None);
     let strategy = Strategy::start(&settings, &mysql);
-    let health = Health::new(stop.clone()).needs("mysql", &mysql, async |mysql: Mysql| mysql.ping().await);
+    let health = Health::new(stop.clone()).needs("mysql", &mysql, async |mysql: Mysql| mysql.can_issue().await);
 
     let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
     serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {

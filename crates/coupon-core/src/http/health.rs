@@ -1,40 +1,43 @@
-//! `/livez`: the process answers. `/readyz`: the servers it needs answer too, asked at most once a second while they do.
+//! `/livez`: the process answers. `/readyz`: the service can do its work, as far as the servers it needs can tell.
+//!
+//! One task for each server looks at it again and again. Invariants: whoever asks for the health waits for no server,
+//! once each has been looked at; a trouble that passes between two looks changes nothing; what is wrong and what mends
+//! it is logged once, and that it is over, too.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
-use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
-/// How long an answer of the servers holds.
-const CACHED_FOR: Duration = Duration::from_secs(1);
+/// How often a server that can do its work is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long it holds that one of them is away: who is ready soon should be told so soon.
-const AWAY_CACHED_FOR: Duration = Duration::from_millis(100);
+/// How often one that cannot: who is ready soon should be told so soon. And how soon after a first failure the second
+/// look is, which decides.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// A server that takes longer than this is not ready.
-const CHECK_DEADLINE: Duration = Duration::from_secs(2);
+/// A look that takes longer than this has failed.
+const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How to ask a server, and whether the service can do its work without it.
-#[derive(Clone)]
-struct Check {
-    server: &'static str,
-    is_needed: bool,
-    ask: Arc<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>,
-}
-
-/// Asks the servers that a service needs. Cheap to clone.
+/// The health of a service. Cheap to clone.
 #[derive(Clone)]
 pub struct Health {
-    checks: Vec<Check>,
+    servers: Vec<Server>,
     stop: CancellationToken,
-    last: Arc<Mutex<Option<(Instant, Report)>>>,
+}
+
+/// A server, and how it looked last.
+#[derive(Clone)]
+struct Server {
+    name: &'static str,
+    is_needed: bool,
+    /// Nothing before the first look.
+    is_up: watch::Receiver<Option<bool>>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -47,43 +50,52 @@ impl Health {
     /// Of a service that is not ready any more once it was told to stop.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
-        Self { checks: Vec::new(), stop, last: Arc::default() }
+        Self { servers: Vec::new(), stop }
     }
 
-    /// Adds a server that must answer `ask`.
+    /// Adds a server without which the service cannot do its work, and begins to look at it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     #[must_use]
-    pub fn needs<T, F>(self, server: &'static str, client: &T, ask: impl Fn(T) -> F + Send + Sync + 'static) -> Self
+    pub fn needs<T, F>(self, server: &'static str, client: &T, look: impl Fn(T) -> F + Send + Sync + 'static) -> Self
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.with(server, true, client, ask)
+        self.with(server, true, client, look)
     }
 
     /// Adds a server that is reported, but that the service can do without for a while: were it needed, its failure
     /// would take every instance out of service at once.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     #[must_use]
-    pub fn uses<T, F>(self, server: &'static str, client: &T, ask: impl Fn(T) -> F + Send + Sync + 'static) -> Self
+    pub fn uses<T, F>(self, server: &'static str, client: &T, look: impl Fn(T) -> F + Send + Sync + 'static) -> Self
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.with(server, false, client, ask)
+        self.with(server, false, client, look)
     }
 
     fn with<T, F>(
         mut self,
-        server: &'static str,
+        name: &'static str,
         is_needed: bool,
         client: &T,
-        ask: impl Fn(T) -> F + Send + Sync + 'static,
+        look: impl Fn(T) -> F + Send + Sync + 'static,
     ) -> Self
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let client = client.clone();
-        self.checks.push(Check { server, is_needed, ask: Arc::new(move || Box::pin(ask(client.clone()))) });
+        let (found, is_up) = watch::channel(None);
+        let (client, stop) = (client.clone(), self.stop.clone());
+        let watching = watch_server(name, found, move || look(client.clone()));
+        tokio::spawn(async move { stop.run_until_cancelled(watching).await });
+        self.servers.push(Server { name, is_needed, is_up });
         self
     }
 
@@ -100,39 +112,48 @@ impl Health {
     }
 
     async fn ready(&self) -> HttpResponse {
-        let report = self.report().await;
-        if report.ready && !self.stop.is_cancelled() {
-            HttpResponse::Ok().json(report)
-        } else {
-            HttpResponse::ServiceUnavailable().json(Report { ready: false, ..report })
+        let mut report = Report { ready: !self.stop.is_cancelled(), servers: BTreeMap::new() };
+        for server in &self.servers {
+            let is_up = server.is_up().await;
+            report.ready &= is_up || !server.is_needed;
+            report.servers.insert(server.name, if is_up { "up" } else { "down" });
         }
-    }
-
-    async fn report(&self) -> Report {
-        // Whoever comes while the servers are asked waits for the same answer.
-        let mut last = self.last.lock().await;
-        if let Some((at, report)) = &*last
-            && at.elapsed() < if report.ready { CACHED_FOR } else { AWAY_CACHED_FOR }
-        {
-            return report.clone();
-        }
-        let states = join_all(self.checks.iter().map(ask)).await;
-        let ready = self.checks.iter().zip(&states).all(|(check, is_up)| *is_up || !check.is_needed);
-        let state = |(check, is_up): (&Check, bool)| (check.server, if is_up { "up" } else { "down" });
-        let report = Report { ready, servers: self.checks.iter().zip(states).map(state).collect() };
-        *last = Some((Instant::now(), report.clone()));
-        report
+        if report.ready { HttpResponse::Ok().json(report) } else { HttpResponse::ServiceUnavailable().json(report) }
     }
 }
 
-/// Whether a server answers in time.
-async fn ask(check: &Check) -> bool {
-    let deadline = Error::Deadline { what: "a health check", limit: CHECK_DEADLINE };
-    match tokio::time::timeout(CHECK_DEADLINE, (check.ask)()).await.unwrap_or(Err(deadline)) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(%error, server = check.server, "a server does not answer");
-            false
+impl Server {
+    async fn is_up(&self) -> bool {
+        // Only the first looks are waited for, and each has its deadline. None comes any more after a stop.
+        let mut is_up = self.is_up.clone();
+        let looked = tokio::time::timeout(LOOK_DEADLINE * 2, is_up.wait_for(Option::is_some)).await;
+        looked.is_ok_and(|looked| looked.is_ok_and(|is_up| *is_up == Some(true)))
+    }
+}
+
+/// Looks at a server for ever, and says how it is and, in the log, when that changes.
+async fn watch_server<F>(name: &'static str, found: watch::Sender<Option<bool>>, look: impl Fn() -> F)
+where
+    F: Future<Output = Result<()>>,
+{
+    let look = async || {
+        let deadline = Error::Deadline { what: "a look at it", limit: LOOK_DEADLINE };
+        tokio::time::timeout(LOOK_DEADLINE, look()).await.unwrap_or(Err(deadline))
+    };
+    loop {
+        let mut looked = look().await;
+        if looked.is_err() && *found.borrow() != Some(false) {
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            looked = look().await;
         }
+        let before = found.send_replace(Some(looked.is_ok()));
+        match &looked {
+            Err(error) if before != Some(false) => {
+                tracing::warn!(server = name, "cannot do its work: {error}; {}", error.remedy());
+            }
+            Ok(()) if before == Some(false) => tracing::info!(server = name, "can do its work again"),
+            Ok(()) | Err(_) => {}
+        }
+        tokio::time::sleep(if looked.is_ok() { LOOK_EVERY } else { LOOK_AGAIN_AFTER }).await;
     }
 }

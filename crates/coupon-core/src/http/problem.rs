@@ -156,7 +156,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error.class() {
             Class::Retryable => {
-                tracing::warn!(%error, "request answered 503");
+                tracing::debug!(%error, "request answered 503");
                 Self::unavailable()
             }
             Class::Duplicate | Class::Fatal => {

@@ -5,26 +5,34 @@
 
 pub mod bulk;
 pub mod campaigns;
+mod connections;
 pub mod coupons;
 pub mod schema;
 pub mod sql;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder, Pool, PoolConstraints, PoolOpts};
+use mysql_async::{Conn, Opts, OptsBuilder};
 use tokio::runtime::Handle;
 
+use self::connections::{Connections, Generation};
 use crate::error::{Error, Result};
 use crate::settings::{MysqlSettings, ServerUrl};
 use crate::telemetry::metrics;
 
+/// A look that takes longer than this finds a server that is as good as away.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Mysql {
-    pool: Pool,
+    work: Arc<Connections>,
+    /// One connection apart from those that work may have taken all.
+    look: Arc<Connections>,
     runtime: Handle,
     deadline: Duration,
     address: ServerUrl,
@@ -37,24 +45,19 @@ impl Mysql {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(settings: &MysqlSettings) -> Self {
-        let connections = usize::from(settings.mysql_connections);
-        let constraints = PoolConstraints::new(connections, connections).unwrap_or_default();
-        let pool_options = PoolOpts::default()
-            .with_constraints(constraints)
-            // A reset costs a round trip at each return and forgets the prepared statements. Nothing here changes a
-            // session after `init`.
-            .with_reset_connection(false);
         // The settings parser has tried this address already.
-        let options = mysql_async::Opts::from_url(settings.mysql_url.reveal()).unwrap_or_default();
-        let options = OptsBuilder::from_opts(options)
-            .pool_opts(pool_options)
+        let options = Opts::from_url(settings.mysql_url.reveal()).unwrap_or_default();
+        let options: Opts = OptsBuilder::from_opts(options)
             // Else a connection to localhost may move to a unix socket unasked.
             .prefer_socket(false)
             // Rows that an UPDATE has changed are counted here, not those that it has found.
             .client_found_rows(false)
-            .init(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>());
+            .init(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>())
+            .into();
+        let connections = |count| Arc::new(Connections::new(&options, count, settings.mysql_connection_age));
         Self {
-            pool: Pool::new(options),
+            work: connections(usize::from(settings.mysql_connections)),
+            look: connections(1),
             runtime: Handle::current(),
             deadline: settings.mysql_deadline,
             address: settings.mysql_url.clone(),
@@ -66,7 +69,8 @@ impl Mysql {
     /// # Errors
     /// None is to be had within the deadline.
     pub async fn connection(&self) -> Result<Conn> {
-        self.within(async { Ok(self.pool.get_conn().await?) }).await
+        let connections = self.work.current();
+        self.within(async { Ok(connections.pool.get_conn().await?) }).await
     }
 
     /// Ends `work` at the deadline of this pool.
@@ -79,24 +83,74 @@ impl Mysql {
             .unwrap_or(Err(Error::Deadline { what: "work in MySQL", limit: self.deadline }))
     }
 
-    /// Does a piece of work on a connection, to its end or the deadline, even when the caller is dropped meanwhile.
+    /// Does a piece of work on a connection, to its end or the deadline, even when the caller is dropped meanwhile. What
+    /// it was done on is thrown away if it was not fit for it.
     ///
     /// # Errors
-    /// Those of the work, or [`Error::Deadline`].
+    /// Those of the work, [`Error::Deadline`], or [`Error::Away`] when the server was found to hang meanwhile.
     pub async fn run<T, F>(&self, work: impl FnOnce(Conn) -> F + Send + 'static) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send,
     {
         let this = self.clone();
-        let task =
-            self.runtime.spawn(async move { this.within(async { work(this.pool.get_conn().await?).await }).await });
+        let task = self.runtime.spawn(async move {
+            let connections = this.work.current();
+            tokio::select! {
+                done = this.within(on(&this.work, &connections, work)) => done,
+                () = connections.hung.cancelled() => Err(Error::Away { what: "MySQL" }),
+            }
+        });
         task.await.unwrap_or_else(|error| Err(Error::Broken(format!("a task in MySQL ended early: {error}"))))
+    }
+
+    /// Whether campaigns and coupons can be read.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub async fn can_read(&self) -> Result<()> {
+        self.look(async |mut conn: Conn| Ok(conn.query_drop(sql::READ_NOTHING).await?)).await
+    }
+
+    /// Whether coupons can be issued: the server takes an UPDATE of no row, and plain reads are not sent elsewhere.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub async fn can_issue(&self) -> Result<()> {
+        self.look(async |mut conn: Conn| {
+            conn.query_drop(sql::ISSUE_NOTHING).await?;
+            let is_read_only: Option<bool> = conn.query_first(sql::READS_ARE_OF_A_REPLICA).await?;
+            if is_read_only == Some(true) { Err(Error::ReadsElsewhere) } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Looks at the server over the connection kept for it. When that fails, the connections for work lead to the same
+    /// server and are thrown away too; work that would only hang there ends now.
+    async fn look<F>(&self, look: impl FnOnce(Conn) -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>>,
+    {
+        let connections = self.look.current();
+        let looked = tokio::time::timeout(LOOK_DEADLINE, on(&self.look, &connections, look))
+            .await
+            .unwrap_or(Err(Error::Deadline { what: "a look at MySQL", limit: LOOK_DEADLINE }));
+        if let Err(error) = &looked
+            && error.blames_the_connection()
+        {
+            let work = self.work.current();
+            self.work.replace(&work);
+            self.look.replace(&connections);
+            if matches!(error, Error::Deadline { .. }) {
+                work.hung.cancel();
+            }
+        }
+        looked
     }
 
     /// Tells metrics how its connections are used.
     pub fn measure(&self) {
-        let pool = self.pool.metrics();
+        let pool = self.work.current().pool.metrics();
         let now = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         metrics::mysql_connections(
             now(&pool.connections_in_use),
@@ -111,17 +165,38 @@ impl Mysql {
         &self.address
     }
 
-    /// Whether the server answers.
-    ///
-    /// # Errors
-    /// It does not.
-    pub async fn ping(&self) -> Result<()> {
-        self.run(async |mut conn: Conn| Ok(conn.ping().await?)).await
-    }
-
     /// Says good-bye to the server; what is still in hand fails.
     pub async fn close(self) {
-        // A server that is gone needs no good-bye.
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.pool.disconnect()).await;
+        for connections in [self.work, self.look] {
+            // A server that is gone needs no good-bye.
+            let _ = tokio::time::timeout(Duration::from_secs(2), connections.current().pool.disconnect()).await;
+        }
+    }
+}
+
+/// Does work on one of these connections. After an error that is not the work's own fault they are not used again.
+async fn on<T, F>(all: &Connections, connections: &Generation, work: impl FnOnce(Conn) -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let conn = connections.pool.get_conn().await?;
+    let mut unfit = Unfit { all, connections, is_so: true };
+    let done = work(conn).await;
+    unfit.is_so = done.as_ref().is_err_and(Error::blames_the_connection);
+    done
+}
+
+/// Throws connections away when it is dropped, as it is when a deadline ends the work on one of them.
+struct Unfit<'a> {
+    all: &'a Connections,
+    connections: &'a Generation,
+    is_so: bool,
+}
+
+impl Drop for Unfit<'_> {
+    fn drop(&mut self) {
+        if self.is_so {
+            self.all.replace(self.connections);
+        }
     }
 }

@@ -10,13 +10,31 @@ use std::fmt::{Display, Write as _};
 
 use crate::domain::{CampaignId, ClaimKey, CouponId};
 
-/// Run once on each new connection.
-pub const SESSION: [&str; 2] = [
+/// Run once on each new connection: all that the statements rely on, whatever the server's own defaults are.
+pub const SESSION: [&str; 3] = [
     // Gap locks of the default level make claimers wait for each other.
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    // In seconds: a row is held for milliseconds; a longer wait means that its holder hangs.
-    "SET SESSION innodb_lock_wait_timeout = 5",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
+    // A statement by itself is committed; a COMMIT ends neither the connection nor begins the next transaction. Values
+    // that do not fit are errors. Instants are UTC. Duplicates are looked for in every index. An UPDATE may join, and a
+    // SELECT gives all its rows. A row is held for milliseconds, so waiting longer for it means that its holder hangs.
+    "SET SESSION autocommit = 1, completion_type = 0, \
+         sql_mode = 'NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES', time_zone = '+00:00', unique_checks = 1, \
+         sql_safe_updates = 0, sql_big_selects = 1, sql_select_limit = 18446744073709551615, \
+         innodb_lock_wait_timeout = 5",
+    "SET NAMES utf8mb4",
 ];
+
+/// Reads no row of what an API reads. Index: PRIMARY of both tables.
+pub const READ_NOTHING: &str = "SELECT coupon.id, coupon.account_id, campaign.coupons FROM campaign \
+                                JOIN coupon ON coupon.campaign_id = campaign.id WHERE campaign.id = 0 LIMIT 1";
+
+/// Issues no coupon, as there is no campaign 0, and is refused by whatever would refuse [`issue`]: a replica, a read-only
+/// server or session, a missing right, a binary log of statements. Index: PRIMARY.
+pub const ISSUE_NOTHING: &str = "UPDATE coupon SET account_id = 0 WHERE campaign_id = 0 AND id = x'' \
+                                 AND account_id IS NULL";
+
+/// Whether plain reads are answered by a server that takes no writes. Of numbers and of words, as MySQL and MariaDB have.
+pub const READS_ARE_OF_A_REPLICA: &str = "SELECT @@global.read_only NOT IN ('0', 'OFF')";
 
 /// See [`campaigns_with_stock`].
 pub const CAMPAIGNS_WITH_STOCK: &str = "SELECT id, name, opens_at, closes_at, coupons, EXISTS (\
