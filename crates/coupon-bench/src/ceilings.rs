@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
-use coupon_core::broker::{self, Queues};
+use coupon_core::broker::{self, Queues, message};
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::settings::{AmqpSettings, Namespace, RedisSettings};
-use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, keys};
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, Installation, InstallationId, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -164,7 +164,8 @@ pub async fn requests(
 
 /// Publishes for a while into a queue like that of the claims, then consumes all of it.
 async fn broker_stages(settings: &AmqpSettings, time: Duration) -> anyhow::Result<(f64, f64)> {
-    let namespace: Namespace = format!("bench-{}", Uuid::new_v4().simple()).parse().map_err(anyhow::Error::msg)?;
+    let installation = InstallationId(Uuid::new_v4());
+    let namespace: Namespace = format!("bench-{installation}").parse().map_err(anyhow::Error::msg)?;
     let queues = Queues::new(&namespace, settings);
     let connection = broker::connect(settings, "coupon-bench").await?;
     queues.declare(&connection).await?;
@@ -172,7 +173,7 @@ async fn broker_stages(settings: &AmqpSettings, time: Duration) -> anyhow::Resul
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let claim =
         Claim { campaign_id: CampaignId(1), account_id: AccountId(1_000_000), accepted_at_ms: 1_900_000_000_000 };
-    let body = broker::encode(&[claim; CLAIMS_PER_MESSAGE])?;
+    let body = message::encode(&[claim; CLAIMS_PER_MESSAGE])?;
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
 
     let began = Instant::now();
@@ -180,7 +181,7 @@ async fn broker_stages(settings: &AmqpSettings, time: Duration) -> anyhow::Resul
     let mut confirmed = 0_usize;
     while began.elapsed() < time {
         while confirms.len() < MESSAGES_IN_FLIGHT {
-            let properties = broker::properties(std::iter::empty());
+            let properties = message::properties(installation, std::iter::empty());
             confirms.push(channel.basic_publish("".into(), queues.claims.clone(), options, &body, properties).await?);
         }
         confirms.next().await.context("a confirm")??;
@@ -201,7 +202,8 @@ async fn broker_stages(settings: &AmqpSettings, time: Duration) -> anyhow::Resul
     let (mut consumed, mut unacknowledged) = (0, 0);
     while consumed < confirmed {
         let delivery = deliveries.next().await.context("a delivery")??;
-        let claims = broker::decode(&delivery.properties, &delivery.data).map_err(anyhow::Error::msg)?.len();
+        let message = message::decode(&delivery.properties, &delivery.data).map_err(anyhow::Error::msg)?;
+        let claims = message.claims.len();
         (consumed, unacknowledged) = (consumed + claims, unacknowledged + claims);
         if unacknowledged >= BATCH || consumed >= confirmed {
             channel.basic_ack(delivery.delivery_tag, BasicAckOptions { multiple: true }).await?;
@@ -219,8 +221,9 @@ async fn broker_stages(settings: &AmqpSettings, time: Duration) -> anyhow::Resul
 /// Pops batches of ids from a list that is full.
 async fn lpop(settings: &RedisSettings, time: Duration) -> anyhow::Result<f64> {
     let mut connection = coupon_core::redis::connect(settings)?;
-    let namespace: Namespace = "bench".parse().map_err(anyhow::Error::msg)?;
-    let list = keys::free_coupons(&namespace, CampaignId(1));
+    let namespace = "bench".parse().map_err(anyhow::Error::msg)?;
+    let installation = Installation { namespace, id: InstallationId(Uuid::new_v4()) };
+    let list = keys::free_coupons(&installation, CampaignId(1));
     let ids: Vec<Vec<u8>> = (0..10_000).map(|_| Uuid::new_v4().as_bytes().to_vec()).collect();
     let mut popped = 0;
     let mut took = Duration::ZERO;

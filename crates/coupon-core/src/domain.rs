@@ -68,6 +68,24 @@ impl fmt::Display for CouponId {
     }
 }
 
+/// An installation: one database, and all programs that work with it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct InstallationId(pub Uuid);
+
+impl fmt::Display for InstallationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for InstallationId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// What makes a claim the same claim: an account gets at most one coupon of a campaign.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClaimKey {

@@ -4,6 +4,8 @@
 
 use deadpool_redis::redis;
 
+use crate::domain::InstallationId;
+
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
@@ -69,6 +71,14 @@ pub enum Error {
     /// Plain reads are answered by a server that is read-only while others are not: no proof of "sold out" could be had.
     #[error("MySQL: it is read-only, or a proxy sends plain reads to a replica")]
     ReadsElsewhere,
+    /// Claims that belong to another database than ours.
+    #[error("the queue holds claims of the installation {theirs}, and this database is the installation {ours}")]
+    Foreign {
+        /// Whose claims they are.
+        theirs: InstallationId,
+        /// Whose database this is.
+        ours: InstallationId,
+    },
     /// Every free coupon is held by a transaction that has not ended.
     #[error("every free coupon is held by others")]
     Held,
@@ -77,6 +87,8 @@ pub enum Error {
     Stuck {
         /// That error's text.
         reason: String,
+        /// Its class.
+        class: Class,
         /// Its remedy.
         remedy: &'static str,
     },
@@ -108,14 +120,14 @@ impl Error {
         match self {
             Self::Mysql(error) => mysql_class(error),
             Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_class(error),
-            Self::Broken(_) => Class::Fatal,
+            Self::Broken(_) | Self::Foreign { .. } => Class::Fatal,
+            Self::Stuck { class, .. } => *class,
             Self::RedisPool(_)
             | Self::Amqp(_)
             | Self::Deadline { .. }
             | Self::Full { .. }
             | Self::Away { .. }
             | Self::ReadsElsewhere
-            | Self::Stuck { .. }
             | Self::Held => Class::Retryable,
         }
     }
@@ -150,6 +162,10 @@ impl Error {
                 "let COUPON_MYSQL_URL lead to the primary, and let no proxy send reads to a replica"
             }
             Self::Full { .. } | Self::Held => "it passes when there is less to do",
+            Self::Foreign { .. } => {
+                "give each installation a COUPON_NAMESPACE or a virtual host of its own, or let COUPON_MYSQL_URL lead to the \
+                 database of these claims; none are taken until the queue is empty"
+            }
             Self::Stuck { remedy, .. } => remedy,
             Self::Away { .. } => "it is tried again by itself",
             Self::Broken(_) => "the message says what to do, or it is a bug to report",
@@ -176,6 +192,7 @@ impl Error {
             Self::Held => Self::Held,
             Self::ReadsElsewhere => Self::ReadsElsewhere,
             Self::Stuck { .. } => self.as_stuck(),
+            Self::Foreign { theirs, ours } => Self::Foreign { theirs: *theirs, ours: *ours },
             _ if !self.is_retryable() => Self::Broken(self.to_string()),
             Self::Mysql(_) => Self::Away { what: "MySQL" },
             Self::Redis(_) | Self::RedisPool(_) => Self::Away { what: "Redis" },
@@ -187,7 +204,7 @@ impl Error {
     /// Its words, to tell of it elsewhere.
     #[must_use]
     pub fn as_stuck(&self) -> Self {
-        Self::Stuck { reason: self.to_string(), remedy: self.remedy() }
+        Self::Stuck { reason: self.to_string(), class: self.class(), remedy: self.remedy() }
     }
 
     /// Whether the same work may succeed if done again.

@@ -1,51 +1,51 @@
-//! Names in Redis, in one place. The campaign is the hash tag, so that a Redis Cluster keeps each campaign in one slot
+//! Names in Redis, in one place. They begin with the installation; the campaign is the hash tag, so that a Redis Cluster keeps each campaign in one slot
 //! and a script or pipeline of one campaign never crosses slots.
 
 use crate::domain::{CampaignId, ClaimKey};
-use crate::settings::Namespace;
+use crate::installation::Installation;
 
 /// The list of coupon ids that wait to be reserved, 16 bytes each.
 #[must_use]
-pub fn free_coupons(namespace: &Namespace, campaign: CampaignId) -> String {
-    format!("{namespace}:{{{campaign}}}:free")
+pub fn free_coupons(installation: &Installation, campaign: CampaignId) -> String {
+    format!("{installation}:{{{campaign}}}:free")
 }
 
 /// The last id that was put into that list: the next refill goes on behind it, so that ids in flight are not offered again.
 #[must_use]
-pub fn refilled_to(namespace: &Namespace, campaign: CampaignId) -> String {
-    format!("{namespace}:{{{campaign}}}:refilled-to")
+pub fn refilled_to(installation: &Installation, campaign: CampaignId) -> String {
+    format!("{installation}:{{{campaign}}}:refilled-to")
 }
 
 /// The lock on refilling that list.
 #[must_use]
-pub fn refill_lock(namespace: &Namespace, campaign: CampaignId) -> String {
-    format!("{namespace}:{{{campaign}}}:refill-lock")
+pub fn refill_lock(installation: &Installation, campaign: CampaignId) -> String {
+    format!("{installation}:{{{campaign}}}:refill-lock")
 }
 
 /// A claim's outcome.
 #[must_use]
-pub fn outcome(namespace: &Namespace, claim: ClaimKey) -> String {
-    format!("{namespace}:{{{}}}:outcome:{}", claim.campaign_id, claim.account_id)
+pub fn outcome(installation: &Installation, claim: ClaimKey) -> String {
+    format!("{installation}:{{{}}}:outcome:{}", claim.campaign_id, claim.account_id)
 }
 
 /// What a service sets to see whether it may.
 #[must_use]
-pub fn look(namespace: &Namespace) -> String {
-    format!("{namespace}:look")
+pub fn look(installation: &Installation) -> String {
+    format!("{installation}:look")
 }
 
-/// Matches every key of an installation, for SCAN. A [`Namespace`] holds no character that is special in a pattern.
+/// Matches every key of an installation, for SCAN. Its name holds no character that is special in a pattern.
 #[must_use]
-pub fn all(namespace: &Namespace) -> String {
-    format!("{namespace}:*")
+pub fn all(installation: &Installation) -> String {
+    format!("{installation}:*")
 }
 
 /// Matches the outcomes of one campaign, or of all, for SCAN.
 #[must_use]
-pub fn outcomes(namespace: &Namespace, campaign: Option<CampaignId>) -> String {
+pub fn outcomes(installation: &Installation, campaign: Option<CampaignId>) -> String {
     match campaign {
-        Some(campaign) => format!("{namespace}:{{{campaign}}}:outcome:*"),
-        None => format!("{namespace}:*:outcome:*"),
+        Some(campaign) => format!("{installation}:{{{campaign}}}:outcome:*"),
+        None => format!("{installation}:*:outcome:*"),
     }
 }
 
@@ -64,11 +64,12 @@ mod tests {
 
     #[test]
     fn an_outcomes_key_tells_its_claim() {
-        let namespace: Namespace = "shop-1".parse().unwrap();
+        let id = "018f2f6e-4c3a-4b60-9d0c-5d1f6a7b8c9d";
+        let installation = Installation { namespace: "shop-1".parse().unwrap(), id: id.parse().unwrap() };
         let claim = ClaimKey { campaign_id: CampaignId(7), account_id: AccountId(42) };
 
-        assert_eq!(outcome(&namespace, claim), "shop-1:{7}:outcome:42");
-        assert_eq!(claim_of_outcome(&outcome(&namespace, claim)), Some(claim));
-        assert_eq!(claim_of_outcome("shop-1:{7}:free"), None);
+        assert_eq!(outcome(&installation, claim), format!("shop-1:{id}:{{7}}:outcome:42"));
+        assert_eq!(claim_of_outcome(&outcome(&installation, claim)), Some(claim));
+        assert_eq!(claim_of_outcome(&free_coupons(&installation, CampaignId(7))), None);
     }
 }

@@ -16,6 +16,7 @@ pub mod claims;
 pub mod domain;
 pub mod error;
 pub mod http;
+pub mod installation;
 pub mod keys;
 pub mod mysql;
 pub mod outcomes;
@@ -25,5 +26,6 @@ pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use domain::{AccountId, Campaign, CampaignId, Claim, ClaimKey, CouponId, Outcome};
+pub use domain::{AccountId, Campaign, CampaignId, Claim, ClaimKey, CouponId, InstallationId, Outcome};
 pub use error::{Class, Error, Result};
+pub use installation::Installation;

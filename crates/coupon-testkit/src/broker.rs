@@ -1,8 +1,8 @@
 //! What tests do with the broker beside the services: put messages into the queues, look into them, delete them.
 
-use coupon_core::Claim;
-use coupon_core::broker::{self, Queues};
-use coupon_core::settings::{AmqpSettings, Namespace};
+use coupon_core::broker::{self, Queues, message};
+use coupon_core::settings::AmqpSettings;
+use coupon_core::{Claim, Installation, InstallationId};
 use lapin::Channel;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
 use lapin::protocol::basic::AMQPProperties;
@@ -14,13 +14,14 @@ use tokio::sync::OnceCell;
 pub struct TestQueues {
     settings: AmqpSettings,
     queues: Queues,
+    installation: InstallationId,
     connection: OnceCell<lapin::Connection>,
 }
 
 impl TestQueues {
-    pub(crate) fn new(settings: AmqpSettings, namespace: &Namespace) -> Self {
-        let queues = Queues::new(namespace, &settings);
-        Self { settings, queues, connection: OnceCell::new() }
+    pub(crate) fn new(settings: AmqpSettings, installation: &Installation) -> Self {
+        let queues = Queues::new(&installation.namespace, &settings);
+        Self { settings, queues, installation: installation.id, connection: OnceCell::new() }
     }
 
     async fn connection(&self) -> &lapin::Connection {
@@ -64,8 +65,8 @@ impl TestQueues {
 
     /// As [`Self::publish_claim`], of a trace.
     pub async fn publish_claim_of(&self, trace: &Context, claim: &Claim) {
-        let body = broker::encode(std::slice::from_ref(claim)).expect("a body");
-        self.publish(broker::properties(std::iter::once(trace)), &body).await;
+        let body = message::encode(std::slice::from_ref(claim)).expect("a body");
+        self.publish(message::properties(self.installation, std::iter::once(trace)), &body).await;
     }
 
     /// How many claims wait that no consumer holds.
@@ -79,14 +80,14 @@ impl TestQueues {
     }
 
     /// Takes the messages that could not be handled.
-    pub async fn take_dead_letters(&self) -> Vec<Vec<u8>> {
+    pub async fn take_dead_letters(&self) -> Vec<(AMQPProperties, Vec<u8>)> {
         let channel = self.channel().await;
         let options = BasicGetOptions { no_ack: true };
-        let mut bodies = Vec::new();
+        let mut letters = Vec::new();
         while let Some(message) = channel.basic_get(self.queues.dead.clone(), options).await.expect("a dead letter") {
-            bodies.push(message.delivery.data);
+            letters.push((message.delivery.properties, message.delivery.data));
         }
-        bodies
+        letters
     }
 
     /// Deletes the queue of claims with all that is in it.

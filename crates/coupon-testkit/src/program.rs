@@ -90,7 +90,7 @@ pub async fn wrong_settings_are_all_named(program: &str, wrong: &[(&str, &str)])
 /// # Panics
 /// It does.
 pub async fn a_missing_schema_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
-    let tables = ["coupon", "campaign", "refinery_schema_history"];
+    let tables = ["coupon", "campaign", "installation", "refinery_schema_history"];
     space.sql(format!("DROP TABLE {}", tables.join(", "))).await;
 
     let ran = run(program, &space.arguments::<T>(&[]), &[]).await;

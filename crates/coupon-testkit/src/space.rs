@@ -16,7 +16,7 @@ use coupon_core::audit::{self, Broker, Report};
 use coupon_core::mysql::{Mysql, campaigns, schema};
 use coupon_core::process::Running;
 use coupon_core::settings::{MysqlSettings, Namespace, try_parse_from};
-use coupon_core::{Campaign, CampaignId, CouponId, keys};
+use coupon_core::{Campaign, CampaignId, CouponId, Installation, InstallationId, keys};
 use deadpool_redis::redis::aio::ConnectionManager;
 use deadpool_redis::redis::{AsyncCommands, ScanOptions};
 use futures_util::{FutureExt, StreamExt};
@@ -58,6 +58,7 @@ pub struct TestSpace {
     servers: Servers,
     mysql: Mysql,
     redis: ConnectionManager,
+    installation: Installation,
     /// Its queues.
     pub queues: TestQueues,
     services: Mutex<Vec<Arc<Service>>>,
@@ -75,10 +76,13 @@ impl TestSpace {
         let name = format!("{PREFIX}{:x}_{}", now(), &Uuid::new_v4().simple().to_string()[..12]);
         servers.mysql.mysql_url = servers.mysql.mysql_url.with_path(&name);
         schema::migrate(&servers.mysql).await.expect("a schema");
+        let mysql = Mysql::new(&servers.mysql);
+        let installation = Installation::of(&mysql, &namespace(&name)).await.expect("an installation");
         Self {
-            mysql: Mysql::new(&servers.mysql),
+            mysql,
             redis: coupon_core::redis::connect(&servers.redis).expect("an address of Redis"),
-            queues: TestQueues::new(servers.amqp.clone(), &namespace(&name)),
+            queues: TestQueues::new(servers.amqp.clone(), &installation),
+            installation,
             services: Mutex::default(),
             told: Told::default(),
             restocked: Mutex::new(false),
@@ -94,10 +98,10 @@ impl TestSpace {
         &self.name
     }
 
-    /// The prefix of its keys and queues.
+    /// What its keys and messages are named after.
     #[must_use]
-    pub fn namespace(&self) -> Namespace {
-        namespace(&self.name)
+    pub fn installation(&self) -> &Installation {
+        &self.installation
     }
 
     /// The servers, with the database of this space.
@@ -257,12 +261,12 @@ impl TestSpace {
 
     /// How many ids of a campaign wait in Redis.
     pub async fn ids_in_redis(&self, campaign: CampaignId) -> usize {
-        self.redis().llen(keys::free_coupons(&self.namespace(), campaign)).await.expect("a length")
+        self.redis().llen(keys::free_coupons(&self.installation, campaign)).await.expect("a length")
     }
 
     /// Deletes all that this space has in Redis.
     pub async fn empty_redis(&self) {
-        delete_keys(&mut self.redis(), &self.namespace()).await;
+        delete_keys(&mut self.redis(), &self.name).await;
     }
 
     /// Checks every invariant against all that clients were told and the broker holds.
@@ -314,9 +318,10 @@ async fn sweep(servers: &Servers) {
     let mut conn = mysql.connection().await.expect("a connection");
     let found: Vec<String> = conn.query(format!("SHOW DATABASES LIKE '{PREFIX}%'")).await.expect("the databases");
     for name in found.iter().filter(|name| is_leftover(name, now())) {
-        TestQueues::new(servers.amqp.clone(), &namespace(name)).delete().await;
+        let installation = Installation { namespace: namespace(name), id: InstallationId(Uuid::nil()) };
+        TestQueues::new(servers.amqp.clone(), &installation).delete().await;
         let mut redis = coupon_core::redis::connect(&servers.redis).expect("an address of Redis");
-        delete_keys(&mut redis, &namespace(name)).await;
+        delete_keys(&mut redis, name).await;
         conn.query_drop(format!("DROP DATABASE IF EXISTS `{name}`")).await.expect("a database dropped");
     }
     drop(conn);
@@ -330,8 +335,8 @@ fn is_leftover(name: &str, now: u64) -> bool {
     made.is_some_and(|made| now.saturating_sub(made) > LEFTOVER_AFTER_SECONDS)
 }
 
-async fn delete_keys(redis: &mut ConnectionManager, namespace: &Namespace) {
-    let options = ScanOptions::default().with_pattern(keys::all(namespace)).with_count(1_000);
+async fn delete_keys(redis: &mut ConnectionManager, name: &str) {
+    let options = ScanOptions::default().with_pattern(format!("{name}:*")).with_count(1_000);
     let found: Vec<_> = redis.scan_options::<String>(options).await.expect("the keys").collect().await;
     let found: Vec<String> = found.into_iter().map(|key| key.expect("a key")).collect();
     for keys in found.chunks(1_000) {

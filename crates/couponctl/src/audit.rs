@@ -8,7 +8,7 @@ use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
 use coupon_core::outcomes::Outcomes;
 use coupon_core::redis::Redis;
-use coupon_core::{CampaignId, ClaimKey, Outcome, Result, keys};
+use coupon_core::{CampaignId, ClaimKey, Installation, Outcome, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 
@@ -26,7 +26,8 @@ pub struct Arguments {
 
 pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut not_checked = Vec::new();
-    let told = told(couponctl, arguments.campaign).await.unwrap_or_else(|error| {
+    let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
+    let told = told(couponctl, &installation, arguments.campaign).await.unwrap_or_else(|error| {
         not_checked.push(format!("what clients were told through Redis: {error}"));
         Told::default()
     });
@@ -43,11 +44,10 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
 }
 
 /// The outcomes recorded in Redis. Campaigns may have been restocked since, so they are no proof of a wrong "sold out".
-async fn told(couponctl: &Couponctl, campaign: Option<CampaignId>) -> Result<Told> {
-    let namespace = &couponctl.namespace.namespace;
+async fn told(couponctl: &Couponctl, installation: &Installation, campaign: Option<CampaignId>) -> Result<Told> {
     let mut connection = Redis::new(&couponctl.redis)?;
-    let outcomes = Outcomes::new(connection.clone(), namespace.clone());
-    let options = redis::ScanOptions::default().with_pattern(keys::outcomes(namespace, campaign)).with_count(1_000);
+    let outcomes = Outcomes::new(connection.clone(), installation.clone());
+    let options = redis::ScanOptions::default().with_pattern(keys::outcomes(installation, campaign)).with_count(1_000);
     let mut found = connection.scan_options::<String>(options).await?;
     let mut claims: Vec<ClaimKey> = Vec::new();
     while let Some(key) = found.next().await {

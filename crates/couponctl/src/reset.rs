@@ -8,7 +8,7 @@ use clap::Args;
 use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
 use coupon_core::redis::connect;
-use coupon_core::{Result, keys};
+use coupon_core::{Installation, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 use lapin::options::QueuePurgeOptions;
@@ -36,7 +36,8 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
     }
     if !arguments.mysql_only {
         empty_queues(couponctl).await.context("nothing was deleted")?;
-        delete_keys(couponctl).await.context("only the queues were emptied")?;
+        let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
+        delete_keys(couponctl, &installation).await.context("only the queues were emptied")?;
     }
     mysql
         .run(async |mut conn: Conn| {
@@ -61,10 +62,9 @@ async fn empty_queues(couponctl: &Couponctl) -> Result<()> {
     Ok(())
 }
 
-async fn delete_keys(couponctl: &Couponctl) -> Result<()> {
+async fn delete_keys(couponctl: &Couponctl, installation: &Installation) -> Result<()> {
     let mut connection = connect(&couponctl.redis)?;
-    let pattern = keys::all(&couponctl.namespace.namespace);
-    let options = redis::ScanOptions::default().with_pattern(pattern).with_count(1_000);
+    let options = redis::ScanOptions::default().with_pattern(keys::all(installation)).with_count(1_000);
     let found: Vec<redis::RedisResult<String>> = connection.scan_options(options).await?.collect().await;
     let found = found.into_iter().collect::<redis::RedisResult<Vec<String>>>()?;
     for keys in found.chunks(KEYS_PER_DELETE) {

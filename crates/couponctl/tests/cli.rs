@@ -8,7 +8,7 @@
     reason = "a test ends where it cannot go on"
 )]
 
-use coupon_core::{AccountId, CampaignId, ClaimKey, keys};
+use coupon_core::{AccountId, CampaignId, ClaimKey, Installation, InstallationId, keys};
 use coupon_testkit::program::{self, Ran};
 use coupon_testkit::{TestSpace, run};
 use deadpool_redis::redis::AsyncCommands;
@@ -189,7 +189,7 @@ async fn an_audit_names_what_is_broken() {
         let campaign = space.campaign(10).await;
         issue(&space, campaign, 4).await;
         let outcome = |account| {
-            keys::outcome(&space.namespace(), ClaimKey { campaign_id: campaign, account_id: AccountId(account) })
+            keys::outcome(space.installation(), ClaimKey { campaign_id: campaign, account_id: AccountId(account) })
         };
         let mut redis = space.redis();
 
@@ -269,7 +269,7 @@ async fn reset_asks_to_be_meant() {
         let campaign = space.campaign(10).await;
         space.queues.declare().await;
         space.queues.publish(lapin::BasicProperties::default(), b"waiting").await;
-        space.redis().rpush::<_, _, ()>(keys::free_coupons(&space.namespace(), campaign), "id").await.unwrap();
+        space.redis().rpush::<_, _, ()>(keys::free_coupons(space.installation(), campaign), "id").await.unwrap();
 
         fails(&ctl(&space, "reset").await, 1, &["--yes"]);
         assert_eq!(ctl_json(&space, "campaign list").await.as_array().map(Vec::len), Some(1));
@@ -290,14 +290,18 @@ async fn reset_asks_to_be_meant() {
 async fn reset_leaves_other_installations_alone() {
     run(async |space| {
         let campaign = CampaignId(1);
-        let other = format!("{}-2", space.name());
-        let list = keys::free_coupons(&other.parse().unwrap(), campaign);
-        space.redis().rpush::<_, _, ()>(&list, "id").await.unwrap();
+        let ours = space.installation();
+        let namesake = Installation { id: InstallationId(uuid::Uuid::new_v4()), ..ours.clone() };
+        let other = Installation { namespace: format!("{}-2", space.name()).parse().unwrap(), ..ours.clone() };
+        let lists = [namesake, other].map(|installation| keys::free_coupons(&installation, campaign));
+        for list in &lists {
+            space.redis().rpush::<_, _, ()>(list, "id").await.unwrap();
+        }
 
         let done = ctl(&space, "reset --yes").await;
 
         assert_eq!(done.code, Some(0), "{done:?}");
-        assert_eq!(space.redis().del::<_, u64>(&list).await.unwrap(), 1);
+        assert_eq!(space.redis().del::<_, u64>(&lists[..]).await.unwrap(), 2);
     })
     .await;
 }

@@ -10,6 +10,7 @@ mod claims;
 mod publish;
 mod settings;
 
+use coupon_core::Installation;
 use coupon_core::broker::Queues;
 use coupon_core::campaigns::Campaigns;
 use coupon_core::claims::Claims;
@@ -35,7 +36,8 @@ pub use crate::settings::Settings;
 pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
-    let recorded = Outcomes::new(Redis::new(&settings.redis)?, settings.namespace.namespace.clone());
+    let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
+    let recorded = Outcomes::new(Redis::new(&settings.redis)?, installation.clone());
     let broker = Broker::new(&settings.amqp, Queues::new(&settings.namespace.namespace, &settings.amqp))?;
     let campaigns = Campaigns::start(mysql.clone());
     let claims = Claims::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
@@ -48,6 +50,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         // Once for each actix worker: a publisher and its channel never leave their thread.
         config.app_data(actix_web::web::Data::new(Publisher::new(
             broker.clone(),
+            installation.id,
             usize::from(settings.claims_per_message),
         )));
         routes.configure(config, claims::claim);

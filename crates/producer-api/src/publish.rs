@@ -8,14 +8,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use coupon_core::broker;
+use coupon_core::broker::{self, message};
 use coupon_core::telemetry::attribute::{
     CAMPAIGN_ID, MESSAGE_CLAIMS, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_OPERATION_NAME,
     MESSAGING_OPERATION_TYPE, MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY, MESSAGING_SYSTEM,
 };
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::span::{self, SpanKind};
-use coupon_core::{Claim, Error, Result};
+use coupon_core::{Claim, Error, InstallationId, Result};
 use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Context, KeyValue};
 use tokio::sync::oneshot;
@@ -36,6 +36,7 @@ pub struct Publisher {
 
 struct Line {
     channel: WorkerChannel,
+    installation: InstallationId,
     claims_per_message: usize,
     waiting: RefCell<VecDeque<Waiting>>,
     senders: Cell<usize>,
@@ -49,9 +50,10 @@ struct Waiting {
 
 impl Publisher {
     /// For the worker of the current thread.
-    pub fn new(broker: Broker, claims_per_message: usize) -> Self {
+    pub fn new(broker: Broker, installation: InstallationId, claims_per_message: usize) -> Self {
         let line = Line {
             channel: WorkerChannel::new(broker),
+            installation,
             claims_per_message,
             waiting: RefCell::default(),
             senders: Cell::new(0),
@@ -129,15 +131,15 @@ impl Line {
         message
     }
 
-    async fn send(&self, message: &[Waiting]) -> Result<()> {
-        let claims: Vec<Claim> = message.iter().map(|waiting| waiting.claim).collect();
-        let body = broker::encode(&claims)?;
-        for waiting in message.iter().filter(|waiting| span::is_recorded(&waiting.context)) {
-            span::note(&waiting.context, MESSAGE_CLAIMS, span::count(message.len()));
-            span::note(&waiting.context, MESSAGING_MESSAGE_BODY_SIZE, span::count(body.len()));
+    async fn send(&self, waiting: &[Waiting]) -> Result<()> {
+        let claims: Vec<Claim> = waiting.iter().map(|waiting| waiting.claim).collect();
+        let body = message::encode(&claims)?;
+        for context in waiting.iter().map(|waiting| &waiting.context).filter(|context| span::is_recorded(context)) {
+            span::note(context, MESSAGE_CLAIMS, span::count(waiting.len()));
+            span::note(context, MESSAGING_MESSAGE_BODY_SIZE, span::count(body.len()));
         }
-        metrics::message(message.len());
-        let properties = broker::properties(message.iter().map(|waiting| &waiting.context));
+        metrics::message(waiting.len());
+        let properties = message::properties(self.installation, waiting.iter().map(|waiting| &waiting.context));
         self.channel.publish(properties, &body).await
     }
 }

@@ -1,29 +1,31 @@
 //! Taking claims from RabbitMQ in batches, and acknowledging them when they have their outcome.
 //!
-//! Invariant: a message is acknowledged only after its claim has an outcome in MySQL. A batch whose servers are away is
-//! held and tried again; a process that ends gives it back to the broker by closing the connection. While a batch is held,
-//! or there is no connection on which claims arrive, the service is not ready.
+//! Invariant: a message is acknowledged only after its claims have an outcome in MySQL, or are among the dead letters. A
+//! batch whose servers are away is held and tried again; a process that ends gives it back to the broker by closing the
+//! connection. While a batch is held, or there is no connection on which claims arrive, the service is not ready.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use coupon_core::age::end_of_life;
+use coupon_core::broker::message::{self, Message};
 use coupon_core::broker::{self, Queues};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::span::FutureExt as _;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{Claim, ClaimKey, Error, Outcome, Result};
+use coupon_core::{Claim, Error, InstallationId, Outcome, Result};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::settle::Settler;
+use crate::dead_letters;
+use crate::foreign;
+use crate::settle::{Settled, Settler};
 use crate::steps;
 use crate::trace::{self, BatchTrace};
 use crate::trouble::Trouble;
@@ -31,6 +33,7 @@ use crate::trouble::Trouble;
 /// Consumes until told to stop.
 pub struct Consumer {
     pub settler: Settler,
+    pub installation: InstallationId,
     pub queues: Queues,
     /// Why no claims arrive.
     pub connection: Trouble,
@@ -51,7 +54,11 @@ impl Consumer {
             if let Err(error) = ended {
                 self.connection.note(&error);
                 tracing::debug!(%error, "connecting to RabbitMQ again");
-                let _ = tokio::time::timeout(RECONNECT_AFTER, stop.cancelled()).await;
+                if matches!(error, Error::Foreign { .. }) {
+                    foreign::stand_aside(self, stop).await;
+                } else {
+                    let _ = tokio::time::timeout(RECONNECT_AFTER, stop.cancelled()).await;
+                }
             }
         }
         Ok(())
@@ -107,6 +114,8 @@ impl Consumer {
     async fn subscribe(&self, connection: &Connection) -> Result<(Channel, lapin::Consumer)> {
         self.queues.declare(connection).await?;
         let channel = connection.create_channel().await?;
+        // Dead letters are published on it.
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
         let deliveries = channel
             .basic_consume(self.queues.claims.clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
@@ -116,11 +125,11 @@ impl Consumer {
 
     /// The first delivery and whatever else is here already, until the batch is full: never waits for more.
     fn take_arrived(&self, first: &Delivery, deliveries: &mut lapin::Consumer) -> Result<Batch> {
-        let mut batch = Batch::new(self.queues.claims.as_str());
-        batch.add(first);
+        let mut batch = Batch::new(self.queues.claims.as_str(), self.installation);
+        batch.add(first)?;
         while batch.claims.len() < usize::from(self.batch_max) {
             match deliveries.next().now_or_never() {
-                Some(Some(delivery)) => batch.add(&delivery?),
+                Some(Some(delivery)) => batch.add(&delivery?)?,
                 Some(None) => {
                     batch.is_last = true;
                     break;
@@ -156,12 +165,13 @@ impl Consumer {
         last: u64,
         stop: &CancellationToken,
         timeline: &Timeline,
-    ) -> Result<HashMap<ClaimKey, Outcome>> {
+    ) -> Result<Settled> {
         let settled = tokio::select! {
             settled = self.settle(claims, timeline) => settled?,
             // Stopping while the servers are away: the batch goes back to the queue.
             () = given_up(stop) => return Err(Error::Deadline { what: "the batch in hand", limit: GIVE_UP_AFTER }),
         };
+        self.keep_unknown(channel, claims, &settled).await?;
         // All deliveries before this one have been handled, so one acknowledgement does for the batch.
         let ack = channel.basic_ack(last, BasicAckOptions { multiple: true });
         let ack = broker::within(self.amqp.amqp_deadline, "acknowledging a batch", async { Ok(ack.await?) });
@@ -169,9 +179,20 @@ impl Consumer {
         Ok(settled)
     }
 
+    /// Puts the claims of campaigns that are not there among the dead letters.
+    async fn keep_unknown(&self, channel: &Channel, claims: &[Claim], settled: &Settled) -> Result<()> {
+        if settled.unknown.is_empty() {
+            return Ok(());
+        }
+        let is_unknown = |claim: &&Claim| settled.unknown.contains(&claim.key());
+        let claims: Vec<Claim> = claims.iter().filter(is_unknown).copied().collect();
+        let kept = dead_letters::keep(channel, &self.queues, self.installation, &claims, NO_CAMPAIGN);
+        broker::within(self.amqp.amqp_deadline, "keeping dead letters", kept).await
+    }
+
     /// Settles a batch, again and again until it is done: the claims in it were promised an outcome. Even after an error
     /// that needs an operator, such as a full disk: giving the batch back would only wear out its deliveries.
-    async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<HashMap<ClaimKey, Outcome>> {
+    async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<Settled> {
         (|| self.settler.settle(claims, timeline))
             .retry(pauses())
             .notify(|error, pause| {
@@ -187,8 +208,12 @@ impl Consumer {
     }
 }
 
+/// Why a claim is a dead letter.
+const NO_CAMPAIGN: &str = "its campaign is not in the table campaign";
+
 /// What was taken from the queue at once.
 struct Batch {
+    ours: InstallationId,
     claims: Vec<Claim>,
     /// The last delivery with claims.
     last: Option<u64>,
@@ -200,13 +225,18 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(queue: &str) -> Self {
-        Self { claims: Vec::new(), last: None, poison: Vec::new(), is_last: false, trace: BatchTrace::new(queue) }
+    fn new(queue: &str, ours: InstallationId) -> Self {
+        let trace = BatchTrace::new(queue);
+        Self { ours, claims: Vec::new(), last: None, poison: Vec::new(), is_last: false, trace }
     }
 
-    fn add(&mut self, delivery: &Delivery) {
-        match broker::decode(&delivery.properties, &delivery.data) {
-            Ok(claims) => {
+    /// Fails at claims of another installation: the batch is then given back with all else that was sent ahead.
+    fn add(&mut self, delivery: &Delivery) -> Result<()> {
+        match message::decode(&delivery.properties, &delivery.data) {
+            Ok(Message { installation: Some(theirs), .. }) if theirs != self.ours => {
+                return Err(Error::Foreign { theirs, ours: self.ours });
+            }
+            Ok(Message { claims, .. }) => {
                 if delivery.redelivered {
                     metrics::redeliveries(claims.len());
                 }
@@ -222,6 +252,7 @@ impl Batch {
                 self.poison.push(delivery.delivery_tag);
             }
         }
+        Ok(())
     }
 }
 
@@ -236,9 +267,9 @@ struct Given {
 }
 
 impl Given {
-    fn add(&mut self, settled: &HashMap<ClaimKey, Outcome>) {
-        let issued = settled.values().filter(|outcome| matches!(outcome, Outcome::Issued { .. })).count();
-        let sold_out = settled.len() - issued;
+    fn add(&mut self, settled: &Settled) {
+        let issued = settled.outcomes.values().filter(|outcome| matches!(outcome, Outcome::Issued { .. })).count();
+        let sold_out = settled.outcomes.len() - issued;
         metrics::claims("issued", issued);
         metrics::claims("sold_out", sold_out);
         self.issued += issued;

@@ -6,6 +6,8 @@
 //! ```
 
 mod consume;
+mod dead_letters;
+mod foreign;
 pub mod refill;
 pub mod reserve;
 mod settings;
@@ -14,7 +16,6 @@ mod steps;
 mod trace;
 mod trouble;
 
-use coupon_core::Result;
 use coupon_core::broker::Queues;
 use coupon_core::http::health::Health;
 use coupon_core::http::{HttpSettings, metrics, serve};
@@ -22,6 +23,7 @@ use coupon_core::mysql::{Mysql, schema};
 use coupon_core::outcomes::Outcomes;
 use coupon_core::process::Running;
 use coupon_core::redis::Redis;
+use coupon_core::{Installation, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::Consumer;
@@ -38,7 +40,8 @@ use crate::trouble::Trouble;
 pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
-    let settler = settler(&settings, mysql.clone())?;
+    let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
+    let settler = settler(&settings, &installation, mysql.clone())?;
     let recorded = settler.outcomes.clone();
     let (connection, batch) = (Trouble::not_yet("the connection to RabbitMQ"), Trouble::none());
     let health = Health::new(stop.clone())
@@ -59,6 +62,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let queues = Queues::new(&settings.namespace.namespace, &settings.amqp);
     let consumer = Consumer {
         settler,
+        installation: installation.id,
         queues,
         connection,
         batch,
@@ -81,13 +85,12 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
 ///
 /// # Errors
 /// An address that cannot be used.
-pub fn settler(settings: &Settings, mysql: Mysql) -> Result<Settler> {
-    let namespace = settings.namespace.namespace.clone();
+pub fn settler(settings: &Settings, installation: &Installation, mysql: Mysql) -> Result<Settler> {
     let redis = Redis::new(&settings.redis)?;
-    let refill = Refill::new(&settings.redis, namespace.clone(), mysql.clone(), settings.refill_max as usize)?;
+    let refill = Refill::new(&settings.redis, installation.clone(), mysql.clone(), settings.refill_max as usize)?;
     Ok(Settler {
         mysql,
-        reservations: Reservations::new(redis.clone(), namespace.clone(), refill),
-        outcomes: Outcomes::new(redis, namespace),
+        reservations: Reservations::new(redis.clone(), installation.clone(), refill),
+        outcomes: Outcomes::new(redis, installation.clone()),
     })
 }

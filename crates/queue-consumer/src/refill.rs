@@ -8,11 +8,11 @@
 use std::time::{Duration, Instant};
 
 use coupon_core::mysql::sql::Wanted;
-use coupon_core::mysql::{Mysql, coupons};
-use coupon_core::settings::{Namespace, RedisSettings};
+use coupon_core::mysql::{Mysql, campaigns, coupons};
+use coupon_core::settings::RedisSettings;
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, CouponId, Error, Result, keys};
+use coupon_core::{CampaignId, CouponId, Error, Installation, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands, Script};
 use deadpool_redis::{Config, Connection, Hook, HookError, Pool, PoolConfig, Runtime};
 use mysql_async::Conn;
@@ -45,13 +45,16 @@ pub enum Refilled {
     NotEmpty,
     /// No coupon is free.
     SoldOut,
+    /// There is no such campaign. A producer-api admits claims of campaigns that it has seen, so this one was deleted, or
+    /// somebody else put its claims into the queue.
+    Unknown,
 }
 
 /// Refills lists.
 pub struct Refill {
     redis: Pool,
     deadline: Duration,
-    namespace: Namespace,
+    installation: Installation,
     mysql: Mysql,
     max: usize,
     unlock: Script,
@@ -63,7 +66,7 @@ impl Refill {
     ///
     /// # Errors
     /// An address that cannot be used.
-    pub fn new(settings: &RedisSettings, namespace: Namespace, mysql: Mysql, max: usize) -> Result<Self> {
+    pub fn new(settings: &RedisSettings, installation: Installation, mysql: Mysql, max: usize) -> Result<Self> {
         let mut config = Config::from_url(settings.redis_url.reveal());
         let mut pool = PoolConfig::new(CONNECTIONS);
         pool.timeouts.wait = Some(settings.redis_deadline);
@@ -80,7 +83,7 @@ impl Refill {
             }))
             .build()
             .map_err(|error| Error::Broken(format!("no pool for Redis: {error}")))?;
-        Ok(Self { redis, deadline: settings.redis_deadline, namespace, mysql, max, unlock: Script::new(UNLOCK) })
+        Ok(Self { redis, deadline: settings.redis_deadline, installation, mysql, max, unlock: Script::new(UNLOCK) })
     }
 
     /// Sees to it that the campaign's list has ids, by filling it or waiting for another who does.
@@ -92,6 +95,7 @@ impl Refill {
         metrics::refill(match &refilled {
             Ok(Refilled::NotEmpty) => "not_empty",
             Ok(Refilled::SoldOut) => "sold_out",
+            Ok(Refilled::Unknown) => "unknown",
             Err(_) => "failed",
         });
         refilled
@@ -113,7 +117,7 @@ impl Refill {
         campaign: CampaignId,
         timeline: &Timeline,
     ) -> Result<Refilled> {
-        let lock = keys::refill_lock(&self.namespace, campaign);
+        let lock = keys::refill_lock(&self.installation, campaign);
         let token = Uuid::new_v4();
         let waited = self.wait_for_lock(&mut redis, &lock, token, campaign);
         if !timeline.step(&steps::LOCK, 1, waited).await? {
@@ -158,7 +162,7 @@ impl Refill {
     }
 
     async fn has_ids(&self, redis: &mut Connection, campaign: CampaignId) -> Result<bool> {
-        let waiting: usize = self.within(redis.llen(keys::free_coupons(&self.namespace, campaign))).await?;
+        let waiting: usize = self.within(redis.llen(keys::free_coupons(&self.installation, campaign))).await?;
         Ok(waiting > 0)
     }
 
@@ -166,16 +170,16 @@ impl Refill {
         if self.has_ids(redis, campaign).await? {
             return Ok(Refilled::NotEmpty);
         }
-        let free = self.free_coupons(redis, campaign).await?;
+        let Some(free) = self.free_coupons(redis, campaign).await? else { return Ok(Refilled::Unknown) };
         let Some(last) = free.last() else { return Ok(Refilled::SoldOut) };
-        let key = keys::free_coupons(&self.namespace, campaign);
+        let key = keys::free_coupons(&self.installation, campaign);
         for ids in free.chunks(IDS_PER_PUSH) {
             let ids: Vec<&[u8]> = ids.iter().map(|id| id.0.as_bytes().as_slice()).collect();
             let mut push = redis::pipe();
             push.rpush(&key, ids).ignore().expire(&key, LIST_FOR_SECONDS).ignore();
             self.within::<()>(push.query_async(redis)).await?;
         }
-        let mark = keys::refilled_to(&self.namespace, campaign);
+        let mark = keys::refilled_to(&self.installation, campaign);
         let last = last.0.as_bytes().as_slice();
         self.within::<()>(redis.set_ex(mark, last, LIST_FOR_SECONDS.unsigned_abs())).await?;
         tracing::debug!(%campaign, ids = free.len(), "refilled");
@@ -183,18 +187,19 @@ impl Refill {
     }
 
     /// Free coupons behind those of the refill before; from the beginning again when there are no more. Only a look from
-    /// the beginning that finds none is the proof of sold out.
-    async fn free_coupons(&self, redis: &mut Connection, campaign: CampaignId) -> Result<Vec<CouponId>> {
-        let mark: Option<Vec<u8>> = self.within(redis.get(keys::refilled_to(&self.namespace, campaign))).await?;
+    /// the beginning that finds none is the proof of sold out, and only of a campaign that is there: else there is nothing.
+    async fn free_coupons(&self, redis: &mut Connection, campaign: CampaignId) -> Result<Option<Vec<CouponId>>> {
+        let mark: Option<Vec<u8>> = self.within(redis.get(keys::refilled_to(&self.installation, campaign))).await?;
         let behind = mark.and_then(|mark| Uuid::from_slice(&mark).ok()).map(CouponId);
         let wanted = Wanted { campaign_id: campaign, count: self.max, behind };
         self.mysql
             .run(async move |mut conn: Conn| {
-                let free = coupons::free_coupons(&mut conn, wanted).await?;
+                let mut free = coupons::free_coupons(&mut conn, wanted).await?;
                 if free.is_empty() && behind.is_some() {
-                    return coupons::free_coupons(&mut conn, Wanted { behind: None, ..wanted }).await;
+                    free = coupons::free_coupons(&mut conn, Wanted { behind: None, ..wanted }).await?;
                 }
-                Ok(free)
+                let is_there = !free.is_empty() || campaigns::find(&mut conn, campaign).await?.is_some();
+                Ok(is_there.then_some(free))
             })
             .await
     }

@@ -9,9 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use coupon_core::redis::Redis;
-use coupon_core::settings::Namespace;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, Claim, CouponId, Error, Result, keys};
+use coupon_core::{CampaignId, Claim, CouponId, Error, Installation, Result, keys};
 use deadpool_redis::redis;
 use uuid::Uuid;
 
@@ -24,10 +23,20 @@ const SOLD_OUT_FOR: Duration = Duration::from_millis(500);
 /// Refills for one reservation: other consumers may pop a whole refill before this one comes to it.
 const REFILLS_MAX: usize = 16;
 
+/// What a reservation gave.
+pub struct Reserved {
+    /// Ids of each campaign: as many as wanted, or fewer of those below.
+    pub ids: HashMap<CampaignId, Vec<CouponId>>,
+    /// Campaigns that were proven to be sold out.
+    pub sold_out: Vec<CampaignId>,
+    /// Campaigns that MySQL does not know.
+    pub unknown: Vec<CampaignId>,
+}
+
 /// The lists of ids that wait in Redis.
 pub struct Reservations {
     redis: Redis,
-    namespace: Namespace,
+    installation: Installation,
     refill: Refill,
     sold_out: Mutex<HashMap<CampaignId, Proof>>,
 }
@@ -50,28 +59,26 @@ impl Proof {
 impl Reservations {
     /// Over a shared connection.
     #[must_use]
-    pub fn new(redis: Redis, namespace: Namespace, refill: Refill) -> Self {
-        Self { redis, namespace, refill, sold_out: Mutex::default() }
+    pub fn new(redis: Redis, installation: Installation, refill: Refill) -> Self {
+        Self { redis, installation, refill, sold_out: Mutex::default() }
     }
 
-    /// Pops ids: as many as wanted of each campaign, or fewer of those that were proven to be sold out, which are told.
+    /// Pops ids: as many as wanted of each campaign, or fewer of those that are sold out or not there.
     ///
     /// # Errors
     /// Redis's and MySQL's.
-    pub async fn reserve(
-        &self,
-        wanted: &[(CampaignId, usize)],
-        timeline: &Timeline,
-    ) -> Result<(HashMap<CampaignId, Vec<CouponId>>, Vec<CampaignId>)> {
-        let mut reserved = self.pop(wanted, timeline).await?;
-        let mut sold_out = Vec::new();
+    pub async fn reserve(&self, wanted: &[(CampaignId, usize)], timeline: &Timeline) -> Result<Reserved> {
+        let mut ids = self.pop(wanted, timeline).await?;
+        let (mut sold_out, mut unknown) = (Vec::new(), Vec::new());
         for &(campaign, wanted) in wanted {
-            let ids = reserved.entry(campaign).or_default();
-            if self.refill_until(campaign, wanted, ids, timeline).await? == Refilled::SoldOut {
-                sold_out.push(campaign);
+            let ids = ids.entry(campaign).or_default();
+            match self.refill_until(campaign, wanted, ids, timeline).await? {
+                Refilled::NotEmpty => {}
+                Refilled::SoldOut => sold_out.push(campaign),
+                Refilled::Unknown => unknown.push(campaign),
             }
         }
-        Ok((reserved, sold_out))
+        Ok(Reserved { ids, sold_out, unknown })
     }
 
     /// Puts ids back that were reserved and not used, to be the next.
@@ -85,7 +92,9 @@ impl Reservations {
         let mut pipeline = redis::pipe();
         for (campaign, id) in unused {
             // Only where there is a list: a refill fills empty lists only.
-            pipeline.lpush_exists(keys::free_coupons(&self.namespace, *campaign), id.0.as_bytes().as_slice()).ignore();
+            pipeline
+                .lpush_exists(keys::free_coupons(&self.installation, *campaign), id.0.as_bytes().as_slice())
+                .ignore();
         }
         Ok(pipeline.query_async(&mut self.redis.clone()).await?)
     }
@@ -97,7 +106,7 @@ impl Reservations {
     pub async fn drop_lists(&self, campaigns: HashSet<CampaignId>) -> Result<()> {
         let mut pipeline = redis::pipe();
         for campaign in campaigns {
-            pipeline.unlink(keys::free_coupons(&self.namespace, campaign)).ignore();
+            pipeline.unlink(keys::free_coupons(&self.installation, campaign)).ignore();
         }
         Ok(pipeline.query_async(&mut self.redis.clone()).await?)
     }
@@ -141,6 +150,7 @@ impl Reservations {
                     self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, proof);
                     return Ok(Refilled::SoldOut);
                 }
+                Refilled::Unknown => return Ok(Refilled::Unknown),
             }
         }
         if ids.is_empty() { Err(Error::Full { what: "the crowd at the refill" }) } else { Ok(Refilled::NotEmpty) }
@@ -154,7 +164,7 @@ impl Reservations {
     ) -> Result<HashMap<CampaignId, Vec<CouponId>>> {
         let mut pipeline = redis::pipe();
         for (campaign, wanted) in wanted {
-            pipeline.lpop(keys::free_coupons(&self.namespace, *campaign), NonZeroUsize::new(*wanted));
+            pipeline.lpop(keys::free_coupons(&self.installation, *campaign), NonZeroUsize::new(*wanted));
         }
         let ids = wanted.iter().map(|(_, wanted)| wanted).sum();
         let pop = async { Ok(pipeline.query_async(&mut self.redis.clone()).await?) };

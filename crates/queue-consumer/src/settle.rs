@@ -12,12 +12,28 @@ use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, Claim, ClaimKey, CouponId, Error, Outcome, Result};
 use mysql_async::Conn;
 
-use crate::reserve::Reservations;
+use crate::reserve::{Reservations, Reserved};
 use crate::steps;
 
 /// A round leaves a claim open only if its id turned out to be taken. This many rounds mean that the list is full of such
 /// ids: it is dropped, and the batch tried again after a pause.
 const ROUNDS_MAX: usize = 16;
+
+/// What became of the claims of a batch.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Those that have an outcome.
+    pub outcomes: HashMap<ClaimKey, Outcome>,
+    /// Those of campaigns that MySQL does not know, which can have none.
+    pub unknown: HashSet<ClaimKey>,
+}
+
+/// What was proven of campaigns while a batch is settled.
+#[derive(Default)]
+struct Proven {
+    sold_out: HashSet<CampaignId>,
+    unknown: HashSet<CampaignId>,
+}
 
 /// Settles claims.
 pub struct Settler {
@@ -30,21 +46,22 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// Gives each of these claims its outcome, records and returns them. Doing it again gives the same outcomes.
+    /// Gives each of these claims its outcome, if its campaign is there; records and returns them. Doing it again gives the
+    /// same outcomes.
     ///
     /// # Errors
     /// A server's; some of the claims may have been settled by then.
-    pub async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<HashMap<ClaimKey, Outcome>> {
+    pub async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<Settled> {
         let mut open = in_order_of_arrival(claims);
-        let mut settled = HashMap::with_capacity(open.len());
-        let mut sold_out = HashSet::new();
+        let mut settled = Settled { outcomes: HashMap::with_capacity(open.len()), ..Settled::default() };
+        let mut proven = Proven::default();
         for _ in 0..ROUNDS_MAX {
-            sold_out.extend(self.reservations.sold_out(claims));
-            let unused = self.issue(&mut open, &mut settled, &mut sold_out, timeline).await?;
-            self.settle_known(&mut open, &mut settled, &sold_out, timeline).await?;
-            self.give_back(unused, &settled).await;
+            proven.sold_out.extend(self.reservations.sold_out(claims));
+            let unused = self.issue(&mut open, &mut settled, &mut proven, timeline).await?;
+            self.settle_known(&mut open, &mut settled, &proven, timeline).await?;
+            self.give_back(unused, &settled.outcomes).await;
             if open.is_empty() {
-                self.record(&settled, timeline).await;
+                self.record(&settled.outcomes, timeline).await;
                 return Ok(settled);
             }
         }
@@ -53,13 +70,13 @@ impl Settler {
         Err(Error::Full { what: "the list of ids with ids of coupons that are taken: it" })
     }
 
-    /// Settles the claims of accounts that hold a coupon, and those of campaigns that were proven to be sold out before
-    /// this look: in this order, a coupon issued between the two is found.
+    /// Settles the claims of accounts that hold a coupon, and those of campaigns that were proven to be sold out, or not to
+    /// be there, before this look: in this order, a coupon issued between the two is found.
     async fn settle_known(
         &self,
         open: &mut Vec<ClaimKey>,
-        settled: &mut HashMap<ClaimKey, Outcome>,
-        sold_out: &HashSet<CampaignId>,
+        settled: &mut Settled,
+        proven: &Proven,
         timeline: &Timeline,
     ) -> Result<()> {
         if open.is_empty() {
@@ -71,25 +88,29 @@ impl Settler {
         open.retain(|claim| {
             let outcome = match issued.get(claim) {
                 Some(&coupon_id) => Outcome::Issued { coupon_id },
-                None if sold_out.contains(&claim.campaign_id) => Outcome::SoldOut,
+                None if proven.sold_out.contains(&claim.campaign_id) => Outcome::SoldOut,
+                None if proven.unknown.contains(&claim.campaign_id) => {
+                    settled.unknown.insert(*claim);
+                    return false;
+                }
                 None => return true,
             };
-            settled.insert(*claim, outcome);
+            settled.outcomes.insert(*claim, outcome);
             false
         });
         Ok(())
     }
 
-    /// Reserves an id for each open claim of a campaign that is not sold out, and writes the accounts into MySQL. Unless
+    /// Reserves an id for each open claim of a campaign that has some, and writes the accounts into MySQL. Unless
     /// all went through, all stay open and their reservations are returned: the look that follows tells which did.
     async fn issue(
         &self,
         open: &mut Vec<ClaimKey>,
-        settled: &mut HashMap<ClaimKey, Outcome>,
-        sold_out: &mut HashSet<CampaignId>,
+        settled: &mut Settled,
+        proven: &mut Proven,
         timeline: &Timeline,
     ) -> Result<Vec<(ClaimKey, CouponId)>> {
-        let reserved = self.reserve(open, sold_out, timeline).await?;
+        let reserved = self.reserve(open, proven, timeline).await?;
         if reserved.is_empty() {
             return Ok(reserved);
         }
@@ -99,8 +120,9 @@ impl Settler {
             // Some ids were stale, some accounts had a coupon, or the server does not say.
             return Ok(reserved);
         }
-        settled.extend(reserved.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
-        open.retain(|claim| !settled.contains_key(claim));
+        let outcomes = &mut settled.outcomes;
+        outcomes.extend(reserved.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
+        open.retain(|claim| !outcomes.contains_key(claim));
         Ok(Vec::new())
     }
 
@@ -122,24 +144,25 @@ impl Settler {
         }
     }
 
-    /// An id for each of these claims, first come first, as far as there are any; adds the campaigns that have no more. In
+    /// An id for each of these claims, first come first, as far as there are any; adds what it proves of campaigns. In
     /// order of the ids: two consumers who were offered the same ones then meet at them in one order, not crosswise.
     async fn reserve(
         &self,
         open: &[ClaimKey],
-        sold_out: &mut HashSet<CampaignId>,
+        proven: &mut Proven,
         timeline: &Timeline,
     ) -> Result<Vec<(ClaimKey, CouponId)>> {
         let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
-        for claim in open.iter().filter(|claim| !sold_out.contains(&claim.campaign_id)) {
+        for claim in open.iter().filter(|claim| proven.leaves_open(claim.campaign_id)) {
             *wanted.entry(claim.campaign_id).or_default() += 1;
         }
         let wanted: Vec<(CampaignId, usize)> = wanted.into_iter().collect();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let (mut ids, proven) = self.reservations.reserve(&wanted, timeline).await?;
-        sold_out.extend(proven);
+        let Reserved { mut ids, sold_out, unknown } = self.reservations.reserve(&wanted, timeline).await?;
+        proven.sold_out.extend(sold_out);
+        proven.unknown.extend(unknown);
         let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
         let mut reserved: Vec<(ClaimKey, CouponId)> = open.iter().filter_map(next).collect();
         reserved.sort_unstable_by_key(|(claim, coupon)| (claim.campaign_id, *coupon));
@@ -153,6 +176,13 @@ impl Settler {
         if let Err(error) = timeline.step(&steps::RECORD, outcomes.len(), record).await {
             tracing::debug!(%error, "cannot record outcomes in Redis");
         }
+    }
+}
+
+impl Proven {
+    /// Whether a campaign may still have coupons.
+    fn leaves_open(&self, campaign: CampaignId) -> bool {
+        !self.sold_out.contains(&campaign) && !self.unknown.contains(&campaign)
     }
 }
 

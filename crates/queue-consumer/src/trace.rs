@@ -3,7 +3,6 @@
 //! Invariant: a batch without a sampled claim builds no span. The spans of the others begin when the batch was taken and
 //! end when it was acknowledged, for that is how long their claims took, whoever else was in it.
 
-use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use coupon_core::telemetry::attribute::{
@@ -16,6 +15,8 @@ use coupon_core::{Claim, ClaimKey, Error, Outcome, Result};
 use lapin::message::Delivery;
 use opentelemetry::trace::{SpanBuilder, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
+
+use crate::settle::Settled;
 
 /// A batch under way.
 pub struct BatchTrace {
@@ -103,13 +104,13 @@ impl BatchTrace {
     }
 
     /// Draws the steps into every trace and ends their spans.
-    pub fn end(self, timeline: &Timeline, settled: &Result<HashMap<ClaimKey, Outcome>>) {
+    pub fn end(self, timeline: &Timeline, settled: &Result<Settled>) {
         for (claim, context) in &self.claims {
             timeline.draw(context);
-            match settled.as_ref().ok().and_then(|settled| settled.get(claim)) {
+            match settled.as_ref().ok().and_then(|settled| settled.outcomes.get(claim)) {
                 Some(Outcome::Issued { .. }) => span::note(context, OUTCOME, "issued"),
                 Some(Outcome::SoldOut) => span::note(context, OUTCOME, "sold_out"),
-                // It goes back to the queue, and its trace goes on from there.
+                // It goes back to the queue, where its trace goes on, or to the dead letters.
                 Some(Outcome::Pending) | None => {}
             }
             span::end(context, settled);

@@ -2,9 +2,10 @@
 
 use actix_web::HttpRequest;
 use actix_web::test::TestRequest;
+use coupon_core::broker::message;
 use coupon_core::http::extract;
 use coupon_core::mysql::sql;
-use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, broker};
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, InstallationId};
 use lapin::BasicProperties;
 use queue_consumer::settle;
 use uuid::Uuid;
@@ -34,7 +35,8 @@ pub fn rows(count: u64) -> Vec<(ClaimKey, CouponId)> {
 }
 
 pub fn message(count: u64) -> (BasicProperties, Vec<u8>) {
-    (broker::properties(std::iter::empty()), encode(&claims(count)))
+    let installation = InstallationId(Uuid::from_u128(0x9e37_79b9_7f4a_4c15_b39c_c060_5ced_c834));
+    (message::properties(installation, std::iter::empty()), encode(&claims(count)))
 }
 
 pub fn request() -> (HttpRequest, actix_web::web::Bytes) {
@@ -48,11 +50,11 @@ pub fn validate((request, body): &(HttpRequest, actix_web::web::Bytes)) -> Accou
 }
 
 pub fn encode(claims: &[Claim]) -> Vec<u8> {
-    broker::encode(claims).expect("claims are encoded")
+    message::encode(claims).expect("claims are encoded")
 }
 
 pub fn decode((properties, body): &(BasicProperties, Vec<u8>)) -> Vec<Claim> {
-    broker::decode(properties, body).expect("a message of ours")
+    message::decode(properties, body).expect("a message of ours").claims
 }
 
 /// The claims of several messages, each once, first come first.

@@ -148,8 +148,12 @@ where
         }
         let before = found.send_replace(Some(looked.is_ok()));
         match &looked {
-            Err(error) if before != Some(false) => {
+            Err(error) if before != Some(false) && error.is_retryable() => {
                 tracing::warn!(server = name, "cannot do its work: {error}; {}", error.remedy());
+            }
+            // It does not pass by itself.
+            Err(error) if before != Some(false) => {
+                tracing::error!(server = name, "cannot do its work: {error}; {}", error.remedy());
             }
             Ok(()) if before == Some(false) => tracing::info!(server = name, "can do its work again"),
             Ok(()) | Err(_) => {}

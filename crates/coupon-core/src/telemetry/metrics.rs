@@ -174,12 +174,12 @@ pub fn redeliveries(claims: usize) {
     counter!(REDELIVERIES).increment(claims as u64);
 }
 
-/// A message was no claim.
+/// A message went to the dead letters.
 pub fn dead_letter() {
     counter!(DEAD_LETTERS).increment(1);
 }
 
-/// A refill ended: `not_empty`, `sold_out` or `failed`.
+/// A refill ended: `not_empty`, `sold_out`, `unknown` or `failed`.
 pub fn refill(result: &'static str) {
     counter!(REFILLS, "result" => result).increment(1);
 }

@@ -19,6 +19,7 @@ mod broker;
 mod claims;
 mod consumers;
 mod crowd;
+mod installations;
 mod messages;
 mod metrics;
 mod mysql;

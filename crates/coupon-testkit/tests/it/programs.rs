@@ -20,10 +20,19 @@ static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
 
 /// Starts a service of this space, with variables of a test's own.
 pub async fn start<T: CommandFactory>(space: &TestSpace, program: &str, environment: &[(&str, &str)]) -> Running {
+    start_with::<T>(space, program, &[], environment).await
+}
+
+async fn start_with<T: CommandFactory>(
+    space: &TestSpace,
+    program: &str,
+    own: &[(&str, &str)],
+    environment: &[(&str, &str)],
+) -> Running {
     let path = PROGRAMS.join(program);
     let environment: Vec<(&str, String)> =
         environment.iter().map(|(name, value)| (*name, String::from(*value))).collect();
-    Running::start(path.to_str().unwrap(), &space.arguments::<T>(&[]), &environment).await
+    Running::start(path.to_str().unwrap(), &space.arguments::<T>(own), &environment).await
 }
 
 /// The variables of a service whose spans go to this collector.
@@ -46,6 +55,11 @@ pub async fn producer(space: &TestSpace, environment: &[(&str, &str)]) -> (Runni
 /// A queue-consumer.
 pub async fn consumer(space: &TestSpace, environment: &[(&str, &str)]) -> Running {
     start::<queue_consumer::Settings>(space, "queue-consumer", environment).await
+}
+
+/// A queue-consumer with settings of a test's own.
+pub async fn consumer_with(space: &TestSpace, own: &[(&str, &str)]) -> Running {
+    start_with::<queue_consumer::Settings>(space, "queue-consumer", own, &[]).await
 }
 
 /// A skiplock-api and its client.

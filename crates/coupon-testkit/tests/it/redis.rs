@@ -43,15 +43,15 @@ async fn outcomes_go_before_ids() {
 
         let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut space.redis()).await.unwrap();
         assert!(memory.contains("maxmemory_policy:volatile-ttl"), "see deploy/redis/redis.conf: {memory}");
-        let namespace = space.namespace();
+        let installation = space.installation();
         let lives = async |key: String| space.redis().ttl::<_, i64>(key).await.unwrap();
-        let ids = lives(keys::free_coupons(&namespace, campaign)).await;
-        assert!((1..=lives(keys::refilled_to(&namespace, campaign)).await).contains(&ids));
+        let ids = lives(keys::free_coupons(installation, campaign)).await;
+        assert!((1..=lives(keys::refilled_to(installation, campaign)).await).contains(&ids));
         for account_id in (1..=20).map(AccountId) {
             let claim = ClaimKey { campaign_id: campaign, account_id };
             // MySQL may have told the client before it was recorded.
             eventually("an outcome goes before the ids", async || {
-                (1..ids).contains(&lives(keys::outcome(&namespace, claim)).await)
+                (1..ids).contains(&lives(keys::outcome(installation, claim)).await)
             })
             .await;
         }
@@ -82,7 +82,7 @@ async fn stale_ids(space: &TestSpace, batch_max: &str) {
     let mut ids: Vec<Vec<u8>> = taken.chain(random).map(|id| id.0.as_bytes().to_vec()).collect();
     ids.extend([b"garbage".to_vec(), Vec::new(), vec![0; 17]]);
     // In front of what waits there.
-    space.redis().lpush::<_, _, ()>(keys::free_coupons(&space.namespace(), campaign), ids).await.unwrap();
+    space.redis().lpush::<_, _, ()>(keys::free_coupons(space.installation(), campaign), ids).await.unwrap();
 
     let told = api.claim_all(campaign, 11..=50).await;
 
@@ -103,8 +103,11 @@ async fn many_refill_at_once() {
 
         let settled = join_all(batches).await;
 
-        let told: Vec<(u64, Outcome)> =
-            settled.iter().flatten().map(|(claim, outcome)| (claim.account_id.0, *outcome)).collect();
+        let told: Vec<(u64, Outcome)> = settled
+            .iter()
+            .flat_map(|settled| &settled.outcomes)
+            .map(|(claim, outcome)| (claim.account_id.0, *outcome))
+            .collect();
         assert_eq!(told.len(), 400);
         assert_eq!(count_coupons(&told), 150);
         tell(space, campaign, &told).await;
@@ -124,13 +127,13 @@ async fn tell(space: &TestSpace, campaign: CampaignId, told: &[(u64, Outcome)]) 
 async fn a_refill_lock_left_by_the_dead_frees_itself() {
     audited(async |space| {
         let campaign = space.campaign(5).await;
-        let lock = keys::refill_lock(&space.namespace(), campaign);
+        let lock = keys::refill_lock(space.installation(), campaign);
         let set = redis::cmd("SET").arg(&lock).arg("of the dead").arg("PX").arg(700).to_owned();
         set.exec_async(&mut space.redis()).await.unwrap();
 
         let settled = settler(space).settle(&[claim(campaign, 1)], &Timeline::default()).await.unwrap();
 
-        assert!(settled.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
+        assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
         let left: Option<String> = space.redis().get(&lock).await.unwrap();
         assert_eq!(left, None);
     })
@@ -141,7 +144,7 @@ async fn a_refill_lock_left_by_the_dead_frees_itself() {
 async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
     audited(async |space| {
         let campaign = space.campaign(5).await;
-        let lock = keys::refill_lock(&space.namespace(), campaign);
+        let lock = keys::refill_lock(space.installation(), campaign);
         space.redis().set::<_, _, ()>(&lock, "of another").await.unwrap();
         let settler = settler(space);
         let claims = [claim(campaign, 1)];
@@ -154,12 +157,12 @@ async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
                 coupon_core::mysql::coupons::free_coupons(&mut conn, wanted).await.unwrap()
             };
             let ids: Vec<&[u8]> = free.iter().map(|id| id.0.as_bytes().as_slice()).collect();
-            let list = keys::free_coupons(&space.namespace(), campaign);
+            let list = keys::free_coupons(space.installation(), campaign);
             space.redis().rpush::<_, _, ()>(list, ids).await.unwrap();
         });
 
         let settled = settled.unwrap();
-        assert!(settled.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
+        assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
         let left: Option<String> = space.redis().get(&lock).await.unwrap();
         assert_eq!(left.as_deref(), Some("of another"));
     })
@@ -196,7 +199,7 @@ async fn while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql() {
 fn settler(space: &TestSpace) -> Settler {
     let settings: queue_consumer::Settings = space.settings(&[("refill-max", "13")]);
     let mysql = coupon_core::mysql::Mysql::new(&settings.mysql);
-    queue_consumer::settler(&settings, mysql).unwrap()
+    queue_consumer::settler(&settings, space.installation(), mysql).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +213,7 @@ async fn an_id_that_a_repeated_claim_does_not_need_goes_back() {
         let both = settler.settle(&[claim(campaign, 1), claim(campaign, 2)], &timeline).await.unwrap();
 
         let key = claim(campaign, 1).key();
-        assert_eq!(both[&key], first[&key], "the repeated claim has the coupon of the first");
+        assert_eq!(both.outcomes[&key], first.outcomes[&key], "the repeated claim has the coupon of the first");
         assert_eq!(space.ids_in_redis(campaign).await, 3, "one of the two ids was not used");
     })
     .await;
@@ -225,7 +228,7 @@ async fn a_list_full_of_stale_ids_is_filled_anew() {
         settler.settle(&first, &timeline).await.unwrap();
         // Far more ids of no coupon than the rounds of one try come through, in front of those that are free.
         let stale: Vec<Vec<u8>> = (0..5_000).map(|_| uuid::Uuid::new_v4().as_bytes().to_vec()).collect();
-        let list = keys::free_coupons(&space.namespace(), campaign);
+        let list = keys::free_coupons(space.installation(), campaign);
         space.redis().lpush::<_, _, ()>(list, stale).await.unwrap();
 
         // As after a redelivery: most of the batch is settled already, one claim is not.
@@ -234,7 +237,7 @@ async fn a_list_full_of_stale_ids_is_filled_anew() {
         let settled = settler.settle(&batch, &timeline).await.unwrap();
 
         assert!(refused.is_err(), "{refused:?}");
-        assert!(settled.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
+        assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! One claim, one trace. Goal: whoever has a trace id finds the claim's whole story, and tracing never costs a claim.
 //! Method: the services as programs, configured by `OTEL_*` alone, and a real OTLP receiver in this process.
 
+use coupon_core::broker::message;
 use coupon_core::{CampaignId, Outcome};
 use coupon_testkit::{Answer, Api, Collector, Span, TestSpace, eventually};
 use opentelemetry::Context;
@@ -259,10 +260,8 @@ async fn a_message_that_is_no_claim_is_an_error_in_its_trace() {
         let collector = Collector::start().await;
         let _consumer = consumer(&space, &traced(&collector)).await;
 
-        space
-            .queues
-            .publish(coupon_core::broker::properties([&remote(1, TraceFlags::SAMPLED)].into_iter()), b"garbage")
-            .await;
+        let context = remote(1, TraceFlags::SAMPLED);
+        space.queues.publish(message::properties(space.installation().id, [&context].into_iter()), b"garbage").await;
 
         let process = process(&space);
         let trace = collector.trace_with(&trace_id(1), &process).await;

@@ -1,0 +1,130 @@
+//! The message: claims that arrived together, of one installation.
+//!
+//! Invariant: a new form gets a new type and is read before it is written, so that services are replaced one by one.
+
+use lapin::BasicProperties;
+use lapin::protocol::basic::AMQPProperties;
+use lapin::types::{AMQPValue, ShortString};
+use opentelemetry::Context;
+
+use crate::domain::{Claim, InstallationId};
+use crate::error::{Error, Result};
+use crate::telemetry::span;
+
+/// Says what a message is, so that a consumer can tell an older form from a newer one.
+const MESSAGE_TYPE: &str = "claims.v2";
+
+/// The form before: the same body, and no word of the installation.
+const MESSAGE_TYPE_1: &str = "claims.v1";
+
+/// The header of a dead letter that says why nobody could handle it.
+const REASON: &str = "x-reason";
+
+/// Claims in one message, whoever sends it: what a consumer takes is bounded by this times its prefetch.
+pub const CLAIMS_PER_MESSAGE_MAX: usize = 500;
+
+/// AMQP's number for a message that is written to disk.
+const PERSISTENT: u8 = 2;
+
+/// What a message holds.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Message {
+    /// Whose claims these are; an older producer-api does not say.
+    pub installation: Option<InstallationId>,
+    /// The claims.
+    pub claims: Vec<Claim>,
+}
+
+/// The body of a message: claims that arrived together.
+///
+/// # Errors
+/// None in practice: a claim is three numbers.
+pub fn encode(claims: &[Claim]) -> Result<Vec<u8>> {
+    serde_json::to_vec(claims).map_err(|error| Error::Broken(format!("cannot encode claims: {error}")))
+}
+
+/// The properties of a message of an installation, which carries the context of each of its claims on, in their order.
+#[must_use]
+pub fn properties<'a>(installation: InstallationId, contexts: impl Iterator<Item = &'a Context>) -> AMQPProperties {
+    BasicProperties::default()
+        .with_headers(span::message_headers(contexts))
+        .with_content_type("application/json".into())
+        .with_type(MESSAGE_TYPE.into())
+        .with_app_id(installation.to_string().into())
+        .with_delivery_mode(PERSISTENT)
+}
+
+/// The properties of a message for the dead letters, with the reason why its claims are there.
+#[must_use]
+pub fn dead_letter_properties(installation: InstallationId, reason: &str) -> AMQPProperties {
+    let properties = properties(installation, std::iter::empty());
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));
+    properties.with_headers(headers)
+}
+
+/// What is in a message.
+///
+/// # Errors
+/// Why it holds no claims: a poison message, which stays one however often it is delivered.
+pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Message, String> {
+    let installation = match properties.kind().as_ref().map(ShortString::as_str) {
+        Some(MESSAGE_TYPE) => Some(sender(properties)?),
+        Some(MESSAGE_TYPE_1) => None,
+        Some(kind) => return Err(format!("its type is {kind}, not {MESSAGE_TYPE}")),
+        None => return Err(format!("it has no type; {MESSAGE_TYPE} was expected")),
+    };
+    let claims: Vec<Claim> =
+        serde_json::from_slice(body).map_err(|error| format!("its body is no list of claims: {error}"))?;
+    match claims.len() {
+        1..=CLAIMS_PER_MESSAGE_MAX => Ok(Message { installation, claims }),
+        claims => Err(format!("it holds {claims} claims; 1 to {CLAIMS_PER_MESSAGE_MAX} were expected")),
+    }
+}
+
+fn sender(properties: &AMQPProperties) -> Result<InstallationId, String> {
+    let id = properties.app_id().as_ref().map(ShortString::as_str).unwrap_or_default();
+    id.parse().map_err(|_| format!("its app_id '{id}' is no id of an installation"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AccountId, CampaignId};
+
+    const ID: InstallationId = InstallationId(uuid::Uuid::from_u128(7));
+
+    fn sent() -> AMQPProperties {
+        properties(ID, std::iter::empty())
+    }
+
+    #[test]
+    fn claims_survive_their_message() {
+        let claim = |account| Claim {
+            campaign_id: CampaignId(1),
+            account_id: AccountId(account),
+            accepted_at_ms: 1_900_000_000_000,
+        };
+        let claims = vec![claim(u64::MAX), claim(7)];
+        let body = encode(&claims).unwrap();
+
+        let decoded = decode(&sent(), &body).unwrap();
+        assert_eq!(decoded, Message { installation: Some(ID), claims: claims.clone() });
+        let dead = dead_letter_properties(ID, "no such campaign");
+        assert_eq!(decode(&dead, &body).unwrap(), decoded, "a dead letter can be put back into the queue");
+        let older = BasicProperties::default().with_type("claims.v1".into());
+        assert_eq!(decode(&older, &body).unwrap(), Message { installation: None, claims }, "of an older service");
+    }
+
+    #[test]
+    fn a_poison_message_is_told_by_its_reason() {
+        let body = br#"[{"campaign_id":1,"account_id":2,"accepted_at_ms":3}]"#;
+
+        assert!(decode(&BasicProperties::default(), body).unwrap_err().contains("no type"));
+        assert!(decode(&sent().with_type("claims.v9".into()), body).unwrap_err().contains("claims.v9"));
+        assert!(decode(&sent().with_app_id("me".into()), body).unwrap_err().contains("app_id 'me'"));
+        assert!(decode(&sent(), b"[{\"campaign_id\":1}]").unwrap_err().contains("account_id"));
+        assert!(decode(&sent(), b"[]").unwrap_err().contains("0 claims"));
+        assert!(decode(&sent(), b"\xff").is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! Claims of another installation in our queue: two share a broker and a namespace by mistake, or this consumer was given
+//! another database than the producers. It leaves them to a consumer of their own and stands aside.
+//!
+//! Invariant: nothing is taken again before the queue was seen without a message that waits. Each time that a consumer
+//! takes messages and gives them back counts as a delivery of theirs, and those are limited.
+
+use std::time::Duration;
+
+use coupon_core::{Result, broker};
+use tokio_util::sync::CancellationToken;
+
+use crate::consume::Consumer;
+
+/// How often the queue is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// Returns when no message waits in the queue, or at the stop.
+pub async fn stand_aside(consumer: &Consumer, stop: &CancellationToken) {
+    while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+        match waiting(consumer).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "cannot look whether claims of another installation are gone"),
+        }
+    }
+}
+
+async fn waiting(consumer: &Consumer) -> Result<u32> {
+    let connection = broker::connect(&consumer.amqp, "queue-consumer").await?;
+    let count = broker::message_count(&connection, &consumer.queues.claims);
+    let count = broker::within(consumer.amqp.amqp_deadline, "looking at the queue", count).await?;
+    let _ = connection.close(200, "looked".into()).await;
+    // A queue that is not there is made again by whoever consumes.
+    Ok(count.unwrap_or(0))
+}
