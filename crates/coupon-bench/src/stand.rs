@@ -35,7 +35,7 @@ impl Service {
         let began = Instant::now();
         let path = std::env::current_exe()?.with_file_name(program);
         let mut process = Command::new(&path)
-            .envs([("LISTEN", "127.0.0.1:0"), ("LOG", "info"), ("LOG_FORMAT", "text")])
+            .envs([("LISTEN", "127.0.0.1:0"), ("ADMIN_LISTEN", "127.0.0.1:0"), ("LOG", "info"), ("LOG_FORMAT", "text")])
             .envs(environment.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())

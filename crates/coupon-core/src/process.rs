@@ -17,10 +17,17 @@ use crate::{shutdown, telemetry};
 /// A service takes up to two seconds to ask its servers.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
+/// Bytes read of an answer about the health.
+const HEALTH_ANSWER_MAX: u64 = 16 * 1024;
+
 /// A service that has started.
 pub struct Running {
     /// Where it listens; tells the port that the system chose when the setting was port 0.
     pub address: SocketAddr,
+    /// Where it tells its health and metrics.
+    pub admin: SocketAddr,
+    /// After this it must have stopped.
+    pub stops_within: Duration,
     /// Ends when the service has drained, or failed.
     pub task: JoinHandle<anyhow::Result<()>>,
 }
@@ -31,7 +38,7 @@ pub struct Running {
 pub fn main<F>(
     service: &'static str,
     settings: &ProcessSettings,
-    listen: SocketAddr,
+    admin_listen: SocketAddr,
     start: impl FnOnce(CancellationToken) -> F,
 ) -> ExitCode
 where
@@ -39,8 +46,8 @@ where
 {
     telemetry::logs::start(settings);
     let outcome = match settings.command {
-        Some(ProcessCommand::CheckHealth) => check_health(listen),
-        None => serve(service, settings, start),
+        Some(ProcessCommand::CheckHealth) => check_health(admin_listen),
+        None => serve(service, start),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,11 +58,7 @@ where
     }
 }
 
-fn serve<F>(
-    service: &'static str,
-    settings: &ProcessSettings,
-    start: impl FnOnce(CancellationToken) -> F,
-) -> anyhow::Result<()>
+fn serve<F>(service: &'static str, start: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<Running>>,
 {
@@ -64,48 +67,56 @@ where
         let _inside = runtime.enter();
         telemetry::start(service)?
     };
-    let outcome = runtime.block_on(run(settings, start));
+    let outcome = runtime.block_on(run(start));
     telemetry.stop();
     // Whatever still runs after the drain has had its time.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run<F>(settings: &ProcessSettings, start: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<()>
+async fn run<F>(start: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<Running>>,
 {
     let stop = shutdown::on_signal()?;
-    let Running { address, mut task } = tokio::select! {
+    let Running { address, admin, stops_within, mut task } = tokio::select! {
         started = start(stop.clone()) => started?,
         () = stop.cancelled() => return Ok(()),
     };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "listening on http://{address}");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, admin = format_args!("http://{admin}"), "listening on http://{address}");
     tokio::select! {
         ended = &mut task => return ended?,
         () = stop.cancelled() => {}
     }
-    match tokio::time::timeout(settings.drain_deadline, task).await {
+    match tokio::time::timeout(stops_within, task).await {
         Ok(ended) => ended?,
-        Err(_) => anyhow::bail!("work in hand did not finish within {:?}", settings.drain_deadline),
+        Err(_) => anyhow::bail!("work in hand did not finish within {stops_within:?}"),
     }
 }
 
-/// Asks the service that listens here for `/readyz`. To Linux the address 0.0.0.0 is this machine.
-fn check_health(listen: SocketAddr) -> anyhow::Result<()> {
-    let answer = ask_health(listen).with_context(|| format!("no answer from http://{listen}/readyz"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    anyhow::ensure!(head.split(' ').nth(1) == Some("200"), "not ready: {body}");
+/// Asks the service that tells its health here. To Linux the address 0.0.0.0 is this machine.
+fn check_health(admin: SocketAddr) -> anyhow::Result<()> {
+    let answer = ask_health(admin).with_context(|| format!("no answer from http://{admin}/readyz"))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let Some((head, body)) = answer.split_once("\r\n\r\n").filter(|_| answer.starts_with("HTTP/1.")) else {
+        anyhow::bail!("what listens on {admin} speaks no HTTP: it answered \"{:.80}\"", answer.escape_debug());
+    };
+    let status_line = head.lines().next().unwrap_or_default();
+    anyhow::ensure!(status_line.split(' ').nth(1) == Some("200"), "not ready: {status_line}: {body}");
     Ok(())
 }
 
-fn ask_health(listen: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&listen, HEALTH_DEADLINE)?;
+fn ask_health(admin: SocketAddr) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&admin, HEALTH_DEADLINE)?;
     stream.set_read_timeout(Some(HEALTH_DEADLINE))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut answer = Vec::new();
+    match stream.take(HEALTH_ANSWER_MAX).read_to_end(&mut answer) {
+        // A server of another kind may greet and then wait.
+        Err(_) if !answer.is_empty() => Ok(answer),
+        read => read.map(|_| answer),
+    }
 }
 
 #[cfg(test)]
@@ -131,8 +142,15 @@ mod tests {
         assert!(check_health(answering("HTTP/1.1 200 OK\r\n\r\n{}")).is_ok());
 
         let error = check_health(answering("HTTP/1.1 503 Service Unavailable\r\n\r\nmysql is down")).unwrap_err();
-        assert_eq!(error.to_string(), "not ready: mysql is down");
-        assert!(check_health(answering("")).is_err());
+        assert_eq!(error.to_string(), "not ready: HTTP/1.1 503 Service Unavailable: mysql is down");
+    }
+
+    #[test]
+    fn what_is_no_http_is_told_with_what_it_said() {
+        let error = check_health(answering("\0J\0\0\u{1}Host is not allowed\r\n\r\n")).unwrap_err().to_string();
+
+        assert!(error.contains("speaks no HTTP") && error.contains("Host is not allowed"), "{error}");
+        assert!(check_health(answering("")).unwrap_err().to_string().contains("speaks no HTTP"));
     }
 
     #[test]

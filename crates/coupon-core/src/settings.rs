@@ -84,11 +84,20 @@ fn amqp_url(text: &str) -> Result<ServerUrl, String> {
 /// # Errors
 /// A text that is no duration, zero, or more than a day.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    const MAX: Duration = Duration::from_hours(24);
+    duration_within(text, Duration::from_nanos(1), Duration::from_hours(24))
+}
 
+/// A duration from `min` to `max`.
+///
+/// # Errors
+/// A text that is no duration, or one out of these bounds.
+pub fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 250ms or 5s"))?;
-    if duration.is_zero() || duration > MAX {
-        return Err(String::from("must be above 0 and at most 1day"));
+    if duration < min {
+        return Err(String::from("must be above 0"));
+    }
+    if duration > max {
+        return Err(format!("must be at most {}", humantime::format_duration(max)));
     }
     Ok(duration)
 }
@@ -223,7 +232,7 @@ pub struct ProcessSettings {
 /// What a service does when it is not to run.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ProcessCommand {
-    /// Ask the service that listens at --listen whether it is ready; exit with 0 if it is, else with 1.
+    /// Ask the service at --admin-listen whether it is ready; exit with 0 if it is, else with 1.
     CheckHealth,
 }
 

@@ -98,7 +98,7 @@ pub async fn a_missing_schema_is_named<T: CommandFactory>(program: &str, space: 
     fails_in_one_line(&ran, "couponctl migrate");
 }
 
-/// Checks that a service says which setting is wrong when its address is taken.
+/// Checks that a service says which setting is wrong when an address of its own is taken.
 ///
 /// # Panics
 /// It does not.
@@ -106,10 +106,15 @@ pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str,
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
 
-    let ran = run(program, &space.arguments::<T>(&[("listen", &address)]), &[]).await;
+    for argument in T::command().get_arguments() {
+        let Some(flag @ ("listen" | "admin-listen")) = argument.get_long() else { continue };
+        let variable = argument.get_env().expect("a variable").to_string_lossy();
 
-    fails_in_one_line(&ran, "LISTEN");
-    assert!(ran.stderr.contains(&address), "{ran:?}");
+        let ran = run(program, &space.arguments::<T>(&[(flag, &address)]), &[]).await;
+
+        fails_in_one_line(&ran, &format!("--{flag} ({variable})"));
+        assert!(ran.stderr.contains(&address), "{ran:?}");
+    }
 }
 
 fn fails_in_one_line(ran: &Ran, with: &str) {
@@ -125,6 +130,7 @@ fn fails_in_one_line(ran: &Ran, with: &str) {
 pub struct Running {
     process: Child,
     address: SocketAddr,
+    admin: SocketAddr,
     log: Arc<Mutex<String>>,
     reading: JoinHandle<()>,
 }
@@ -146,16 +152,17 @@ impl Running {
                 log.push('\n');
             }
         });
-        let mut running = Self { process, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, reading };
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut running = Self { process, address: nowhere, admin: nowhere, log, reading };
         eventually("the service listens", async || {
             assert!(!running.reading.is_finished(), "it ended: {}", running.log());
             running.log().contains("listening on http://")
         })
         .await;
         let log = running.log();
-        let address = log.split("listening on http://").nth(1).expect("an address");
-        let end = address.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap_or(address.len());
-        running.address = address[..end].parse().expect("an address");
+        let line = log.lines().find(|line| line.contains("listening on http://")).expect("the line");
+        running.address = address_after(line, "listening on http://");
+        running.admin = address_after(line.split_once("admin").expect("the other listener").1, "http://");
         running
     }
 
@@ -163,6 +170,12 @@ impl Running {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it tells its health and metrics.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// What it has logged.
@@ -191,6 +204,27 @@ impl Running {
         self.reading.abort();
         let _ = (&mut self.reading).await;
     }
+}
+
+fn address_after(line: &str, words: &str) -> SocketAddr {
+    let (_, address) = line.split_once(words).expect("an address");
+    let end = address.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap_or(address.len());
+    address[..end].parse().expect("an address")
+}
+
+/// Checks that a service that runs is healthy by its own command, and one that does not is not.
+///
+/// # Panics
+/// It does not.
+pub async fn its_health_is_asked_at_its_own_listener<T: CommandFactory>(program: &str, space: &TestSpace) {
+    let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
+    let admin = format!("--admin-listen={}", service.admin());
+    let ask = async || run(program, &[admin.clone(), String::from("check-health")], &[]).await;
+
+    eventually("it is healthy", async || ask().await.code == Some(0)).await;
+    service.stop("TERM").await;
+
+    fails_in_one_line(&ask().await, "no answer from");
 }
 
 /// Checks that a service tells where it listens, and ends well after SIGTERM and SIGINT, also when nobody takes its log

@@ -14,6 +14,7 @@ use crate::wait::DEADLINE;
 /// A service that a test started.
 pub struct Service {
     address: SocketAddr,
+    admin: SocketAddr,
     stop: CancellationToken,
     alive: Mutex<Option<Alive>>,
 }
@@ -35,20 +36,26 @@ impl Service {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let stop = CancellationToken::new();
         let started = runtime.spawn(start(stop.clone())).await.expect("the service panicked while it started");
-        let Running { address, task } = match started {
+        let Running { address, admin, task, .. } = match started {
             Ok(running) => running,
             Err(error) => {
                 runtime.shutdown_background();
                 panic!("the service did not start: {error:#}");
             }
         };
-        Arc::new(Self { address, stop, alive: Mutex::new(Some(Alive { runtime, task })) })
+        Arc::new(Self { address, admin, stop, alive: Mutex::new(Some(Alive { runtime, task })) })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it tells its health and metrics.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Asks it to stop, and goes on at once.

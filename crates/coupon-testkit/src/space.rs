@@ -127,6 +127,8 @@ impl TestSpace {
     pub fn arguments<T: CommandFactory>(&self, own: &[(&str, &str)]) -> Vec<String> {
         let mut values: BTreeMap<&str, String> = BTreeMap::from([
             ("listen", String::from("127.0.0.1:0")),
+            ("admin-listen", String::from("127.0.0.1:0")),
+            ("drain-delay", String::from("0s")),
             ("http-workers", String::from("1")),
             // A test may claim for one account as often as it likes.
             ("claims-per-account", String::from("0")),

@@ -10,6 +10,7 @@ mod claims;
 mod publish;
 mod settings;
 
+use actix_web::web::ServiceConfig;
 use coupon_core::Installation;
 use coupon_core::broker::Queues;
 use coupon_core::campaigns::Campaigns;
@@ -17,7 +18,7 @@ use coupon_core::claims::Claims;
 use coupon_core::http::claims::ClaimRoutes;
 use coupon_core::http::health::Health;
 use coupon_core::http::rate_limit::RateLimit;
-use coupon_core::http::{docs, metrics, serve};
+use coupon_core::http::{docs, metrics, serve_api};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::outcomes::Outcomes;
 use coupon_core::process::Running;
@@ -32,7 +33,7 @@ pub use crate::settings::Settings;
 /// Starts the service; it runs until `stop` and drains then.
 ///
 /// # Errors
-/// The schema is not the one this build needs, or the address cannot be bound.
+/// The schema is not the one this build needs, or an address cannot be bound.
 pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
@@ -46,7 +47,13 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         .uses("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
         .needs("rabbitmq", &broker, async |broker: Broker| broker.can_publish().await);
     let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
-    serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {
+    let campaigns = routes.campaigns.clone();
+    let admin_routes = move |config: &mut ServiceConfig| {
+        health.routes(config);
+        metrics::routes(config, &mysql, Some(&campaigns));
+    };
+    let (listen, admin, drain) = (settings.listen, settings.admin_listen, settings.process.drain_deadline);
+    serve_api(listen, admin, &settings.http, stop, drain, admin_routes, move |config| {
         // Once for each actix worker: a publisher and its channel never leave their thread.
         config.app_data(actix_web::web::Data::new(Publisher::new(
             broker.clone(),
@@ -54,8 +61,6 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
             usize::from(settings.claims_per_message),
         )));
         routes.configure(config, claims::claim);
-        health.routes(config);
-        metrics::routes(config, &mysql, Some(&routes.campaigns));
         docs::routes(config, claims::Document::openapi());
     })
 }

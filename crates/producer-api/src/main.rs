@@ -10,6 +10,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let settings: producer_api::Settings = settings::parse();
-    let (process, listen) = (settings.process.clone(), settings.listen);
-    process::main(env!("CARGO_PKG_NAME"), &process, listen, |stop| producer_api::start(settings, stop))
+    let (process, admin) = (settings.process.clone(), settings.admin_listen);
+    process::main(env!("CARGO_PKG_NAME"), &process, admin, |stop| producer_api::start(settings, stop))
 }

@@ -21,6 +21,11 @@ pub struct Settings {
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
+    /// Address and port of a second listener for /livez, /readyz and /metrics, which claims cannot fill; port 0 takes a
+    /// free one.
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    pub admin_listen: SocketAddr,
+
     /// HTTP.
     #[command(flatten)]
     pub http: HttpSettings,

@@ -7,12 +7,14 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_producer-api");
 
 const WRONG: &[(&str, &str)] = &[
     ("LISTEN", "nowhere"),
+    ("ADMIN_LISTEN", "127.0.0.1:99999"),
     ("HTTP_WORKERS", "0"),
     ("MYSQL_CONNECTIONS", "many"),
     ("COUPON_AMQP_URL", "http://rabbit"),
     ("QUEUE_MAX", "-1"),
     ("COUPON_NAMESPACE", "a b"),
     ("LOG_FORMAT", "xml"),
+    ("DRAIN_DELAY", "6min"),
     ("DRAIN_DEADLINE", "soon"),
 ];
 
@@ -39,4 +41,9 @@ async fn an_address_that_is_taken_is_named() {
 #[tokio::test]
 async fn signals_stop_it() {
     run(async |space| program::signals_stop_it::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn its_health_is_asked_at_its_own_listener() {
+    run(async |space| program::its_health_is_asked_at_its_own_listener::<Settings>(PROGRAM, &space).await).await;
 }

@@ -18,7 +18,7 @@ mod trouble;
 
 use coupon_core::broker::Queues;
 use coupon_core::http::health::Health;
-use coupon_core::http::{HttpSettings, metrics, serve};
+use coupon_core::http::{metrics, serve_admin};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::outcomes::Outcomes;
 use coupon_core::process::Running;
@@ -51,10 +51,9 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         // Not a server, but what all of them are for.
         .needs("claims", &batch, async |batch: Trouble| batch.check());
 
-    let admin = HttpSettings { http_workers: 1, http_connections: 64 };
-    let drain = settings.process.drain_deadline;
+    let ended = CancellationToken::new();
     let measured = mysql.clone();
-    let admin = serve(settings.listen, &admin, stop.clone(), drain, move |config| {
+    let admin = serve_admin(settings.admin_listen, ended.clone(), move |config| {
         health.routes(config);
         metrics::routes(config, &measured, None);
     })?;
@@ -71,14 +70,14 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         prefetch: settings.prefetch,
     };
     let task = tokio::spawn(async move {
-        // Whichever ends first by an error ends the other.
-        let ended = consumer.run(&stop).await;
-        stop.cancel();
+        let outcome = consumer.run(&stop).await;
+        ended.cancel();
         admin.task.await??;
         mysql.close().await;
-        Ok(ended?)
+        Ok(outcome?)
     });
-    Ok(Running { address: admin.address, task })
+    let (address, stops_within) = (admin.address, settings.process.drain_deadline);
+    Ok(Running { address, admin: address, stops_within, task })
 }
 
 /// What issues the coupons, without the broker that brings the claims.

@@ -10,11 +10,11 @@ use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, Proc
 /// Every setting is a flag or a variable of the environment. The defaults connect to the servers that
 /// `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = "Example:\n  queue-consumer --batch-max 500 --listen 127.0.0.1:0")]
+#[command(version, after_help = "Example:\n  queue-consumer --batch-max 500 --admin-listen 127.0.0.1:0")]
 pub struct Settings {
-    /// Address and port of the health checks; port 0 takes a free one, for several consumers on one machine.
-    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    pub listen: SocketAddr,
+    /// Address and port of /livez, /readyz and /metrics; port 0 takes a free one, for several consumers on one machine.
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub admin_listen: SocketAddr,
 
     /// Messages are taken together until they hold this many claims; 1 = one message at a time. A batch takes what has
     /// arrived and never waits to be full.

@@ -6,7 +6,7 @@ use queue_consumer::Settings;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_queue-consumer");
 
 const WRONG: &[(&str, &str)] = &[
-    ("LISTEN", "8080"),
+    ("ADMIN_LISTEN", "8080"),
     ("BATCH_MAX", "0"),
     ("PREFETCH", "many"),
     ("COUPON_REDIS_URL", "localhost"),
@@ -37,4 +37,9 @@ async fn an_address_that_is_taken_is_named() {
 #[tokio::test]
 async fn signals_stop_it() {
     run(async |space| program::signals_stop_it::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn its_health_is_asked_at_its_own_listener() {
+    run(async |space| program::its_health_is_asked_at_its_own_listener::<Settings>(PROGRAM, &space).await).await;
 }

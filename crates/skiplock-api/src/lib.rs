@@ -16,12 +16,13 @@ mod single_statement;
 mod steps;
 mod strategy;
 
+use actix_web::web::ServiceConfig;
 use coupon_core::campaigns::Campaigns;
 use coupon_core::claims::Claims;
 use coupon_core::http::claims::ClaimRoutes;
 use coupon_core::http::health::Health;
 use coupon_core::http::rate_limit::RateLimit;
-use coupon_core::http::{docs, metrics, serve};
+use coupon_core::http::{docs, metrics, serve_api};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::process::Running;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ pub use crate::strategy::StrategyName;
 /// Starts the service; it runs until `stop` and drains then.
 ///
 /// # Errors
-/// The schema is not the one this build needs, or the address cannot be bound.
+/// The schema is not the one this build needs, or an address cannot be bound.
 pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
@@ -44,11 +45,15 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let health = Health::new(stop.clone()).needs("mysql", &mysql, async |mysql: Mysql| mysql.can_issue().await);
 
     let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
-    serve(settings.listen, &settings.http, stop, settings.process.drain_deadline, move |config| {
+    let campaigns = routes.campaigns.clone();
+    let admin_routes = move |config: &mut ServiceConfig| {
+        health.routes(config);
+        metrics::routes(config, &mysql, Some(&campaigns));
+    };
+    let (listen, admin, drain) = (settings.listen, settings.admin_listen, settings.process.drain_deadline);
+    serve_api(listen, admin, &settings.http, stop, drain, admin_routes, move |config| {
         config.app_data(actix_web::web::Data::new(strategy.clone()));
         routes.configure(config, claims::claim);
-        health.routes(config);
-        metrics::routes(config, &mysql, Some(&routes.campaigns));
         docs::routes(config, claims::Document::openapi());
     })
 }

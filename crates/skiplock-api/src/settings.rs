@@ -20,6 +20,11 @@ pub struct Settings {
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub listen: SocketAddr,
 
+    /// Address and port of a second listener for /livez, /readyz and /metrics, which claims cannot fill; port 0 takes a
+    /// free one.
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8091")]
+    pub admin_listen: SocketAddr,
+
     /// How a claim finds its coupon.
     #[arg(long, env = "STRATEGY", value_name = "NAME", default_value = "coalesced")]
     pub strategy: StrategyName,

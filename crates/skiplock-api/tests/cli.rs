@@ -7,10 +7,12 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_skiplock-api");
 
 const WRONG: &[(&str, &str)] = &[
     ("LISTEN", "127.0.0.1"),
+    ("ADMIN_LISTEN", "localhost"),
     ("STRATEGY", "luck"),
     ("GROUP_MAX", "0"),
     ("COUPON_MYSQL_URL", "mysql://localhost"),
     ("MYSQL_DEADLINE", "5"),
+    ("DRAIN_DELAY", "-1s"),
 ];
 
 #[tokio::test]
@@ -36,4 +38,9 @@ async fn an_address_that_is_taken_is_named() {
 #[tokio::test]
 async fn signals_stop_it() {
     run(async |space| program::signals_stop_it::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn its_health_is_asked_at_its_own_listener() {
+    run(async |space| program::its_health_is_asked_at_its_own_listener::<Settings>(PROGRAM, &space).await).await;
 }

@@ -1,10 +1,17 @@
 //! What a service serves beside claims: health, its `OpenAPI` document and the page to try it.
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::system::{System, start_consumer};
 
-each_way![health_is_told, the_document_describes_every_route, the_page_is_served];
+each_way![
+    health_is_told,
+    health_is_told_when_the_crowd_has_taken_all_connections,
+    the_document_describes_every_route,
+    the_page_is_served
+];
 
 async fn health_is_told(system: &System) {
     let (live, ready) = (system.api.get("/livez").await, system.api.get("/readyz").await);
@@ -16,6 +23,25 @@ async fn health_is_told(system: &System) {
     };
     assert_eq!(live.status, 200);
     assert_eq!((ready.status, ready.json), (200, json!({"ready": true, "servers": servers})));
+}
+
+async fn health_is_told_when_the_crowd_has_taken_all_connections(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    let service = system.another_service(&[("http-connections", "20")]).await;
+    let admin = system.space.api(service.admin());
+    let mut crowd = Vec::new();
+    for _ in 0..40 {
+        let mut person = TcpStream::connect(service.address()).await.unwrap();
+        let path = format!("/v1/campaigns/{campaign}/claims/1?wait=30s");
+        person.write_all(format!("GET {path} HTTP/1.1\r\nhost: coupons\r\n\r\n").as_bytes()).await.unwrap();
+        crowd.push(person);
+    }
+
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(admin.get(path).await.status, 200, "{path}");
+    }
+    assert_eq!(admin.get("/v1/campaigns/1").await.code(), "no_such_route", "claims have a listener of their own");
+    service.kill();
 }
 
 async fn the_document_describes_every_route(system: &System) {

@@ -1,5 +1,5 @@
-//! Stopping a service. Goal: a request in hand is finished, a new one is not taken. Method: the tables are locked, so
-//! that requests are surely in hand while the service is asked to stop.
+//! Stopping a service. Goal: a load balancer has time to notice, a request in hand is finished, a new one is then not
+//! taken. Method: the tables are locked, so that requests are surely in hand while the service is asked to stop.
 
 use std::time::Duration;
 
@@ -9,7 +9,11 @@ use tokio::net::TcpStream;
 
 use crate::system::System;
 
-each_way![requests_in_hand_are_finished, who_waits_is_told_before_the_end];
+each_way![
+    requests_in_hand_are_finished,
+    who_waits_is_told_before_the_end,
+    claims_are_taken_while_load_balancers_notice,
+];
 
 async fn requests_in_hand_are_finished(system: &System) {
     let campaign = system.space.campaign(10).await;
@@ -22,6 +26,7 @@ async fn requests_in_hand_are_finished(system: &System) {
 
     system.service.ask_to_stop();
     no_longer_listening(system).await;
+    assert_eq!(system.admin().get("/livez").await.status, 200, "its health is told to the end");
     locks.disconnect().await.unwrap();
 
     let answer = in_hand.await.unwrap();
@@ -50,6 +55,21 @@ async fn who_waits_is_told_before_the_end(system: &System) {
 
     assert_eq!(waiting.await.unwrap().outcome(), issued);
     system.service.stop().await;
+}
+
+async fn claims_are_taken_while_load_balancers_notice(system: &System) {
+    let campaign = system.space.campaign(10).await;
+    let service = system.another_service(&[("drain-delay", "5min")]).await;
+    let (api, admin) = (system.space.api(service.address()), system.space.api(service.admin()));
+    eventually("it is ready", async || api.get("/readyz").await.status == 200).await;
+
+    service.ask_to_stop();
+
+    assert_eq!(api.get("/readyz").await.status, 503, "a load balancer is told");
+    assert_eq!(admin.get("/readyz").await.status, 503);
+    let told = system.space.api(service.address()).claim(campaign, 1).await;
+    assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
+    service.kill();
 }
 
 async fn no_longer_listening(system: &System) {

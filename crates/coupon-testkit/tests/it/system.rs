@@ -77,6 +77,11 @@ impl System {
         Self { api: space.api(service.address()), space, way, service }
     }
 
+    /// A client of the listener for health and metrics.
+    pub fn admin(&self) -> Api {
+        self.space.api(self.service.admin())
+    }
+
     /// Another instance of the API.
     pub async fn another_api(&self) -> Api {
         self.another_api_with(&[]).await
@@ -84,7 +89,12 @@ impl System {
 
     /// Another instance of the API, with settings of its own.
     pub async fn another_api_with(&self, own: &[(&str, &str)]) -> Api {
-        self.space.api(start_api(&self.space, self.way, own).await.address())
+        self.space.api(self.another_service(own).await.address())
+    }
+
+    /// The same, as the service itself.
+    pub async fn another_service(&self, own: &[(&str, &str)]) -> Arc<Service> {
+        start_api(&self.space, self.way, own).await
     }
 
     pub fn is_queue(&self) -> bool {
