@@ -4,6 +4,8 @@
 //! because fixing a deployment one restart at a time is slow. The defaults connect to the servers of
 //! `scripts/services up` and of `docker compose up -d mysql redis rabbitmq`.
 
+mod address;
+
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -13,71 +15,7 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Subcommand, ValueEnum};
 
-/// An address with the name and password in it, which must not get into logs: `Display` and `Debug` leave them out.
-#[derive(Clone, Eq, PartialEq)]
-pub struct ServerUrl(url::Url);
-
-impl ServerUrl {
-    /// The whole address, secrets included, for the driver that connects.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// The same server with another path, which is the database of a MySQL or Redis address.
-    #[must_use]
-    pub fn with_path(&self, path: &str) -> Self {
-        let mut url = self.0.clone();
-        url.set_path(path);
-        Self(url)
-    }
-}
-
-impl fmt::Display for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.0.scheme(), self.0.host_str().unwrap_or_default())?;
-        if let Some(port) = self.0.port() {
-            write!(f, ":{port}")?;
-        }
-        write!(f, "{}", self.0.path())
-    }
-}
-
-impl fmt::Debug for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-fn server_url(text: &str, scheme: &str) -> Result<ServerUrl, String> {
-    let url = url::Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
-    if url.scheme() != scheme {
-        return Err(format!("must begin with {scheme}://"));
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(String::from("names no host"));
-    }
-    Ok(ServerUrl(url))
-}
-
-fn mysql_url(text: &str) -> Result<ServerUrl, String> {
-    let url = server_url(text, "mysql")?;
-    mysql_async::Opts::from_url(url.reveal()).map_err(|error| format!("cannot be used: {error}"))?;
-    if url.0.path().len() < 2 {
-        return Err(String::from("names no database: end it with /coupon"));
-    }
-    Ok(url)
-}
-
-fn redis_url(text: &str) -> Result<ServerUrl, String> {
-    server_url(text, "redis")
-}
-
-fn amqp_url(text: &str) -> Result<ServerUrl, String> {
-    let url = server_url(text, "amqp")?;
-    lapin::uri::AMQPUri::from_str(url.reveal()).map_err(|error| format!("cannot be used: {error}"))?;
-    Ok(url)
-}
+pub use address::{ManagementUrl, ServerUrl};
 
 /// A positive duration such as `250ms`, `5s` or `1min`.
 ///
@@ -110,7 +48,7 @@ pub struct MysqlSettings {
         long,
         env = "COUPON_MYSQL_URL",
         value_name = "URL",
-        value_parser = mysql_url,
+        value_parser = address::mysql_url,
         default_value = "mysql://coupon:coupon@127.0.0.1:13306/coupon",
         hide_env_values = true
     )]
@@ -137,7 +75,7 @@ pub struct RedisSettings {
         long,
         env = "COUPON_REDIS_URL",
         value_name = "URL",
-        value_parser = redis_url,
+        value_parser = address::redis_url,
         default_value = "redis://127.0.0.1:16379/0",
         hide_env_values = true
     )]
@@ -160,7 +98,7 @@ pub struct AmqpSettings {
         long,
         env = "COUPON_AMQP_URL",
         value_name = "URL",
-        value_parser = amqp_url,
+        value_parser = address::amqp_url,
         default_value = "amqp://guest:guest@127.0.0.1:15673/%2f",
         hide_env_values = true
     )]
@@ -169,12 +107,24 @@ pub struct AmqpSettings {
     /// Longest life of a connection to RabbitMQ, and a fifth. A new one goes to the server that the address names then.
     #[arg(long, env = "AMQP_CONNECTION_AGE", value_name = "TIME", value_parser = duration, default_value = "5min")]
     pub amqp_connection_age: Duration,
+    /// Address of RabbitMQ's HTTP API, which is asked for policies that would lose accepted claims; empty = not asked.
+    /// Without a name and password in it, those of the other address are used.
+    #[arg(
+        long,
+        env = "COUPON_AMQP_MANAGEMENT_URL",
+        value_name = "URL",
+        value_parser = address::management_url,
+        default_value = "http://127.0.0.1:15675",
+        hide_env_values = true
+    )]
+    pub amqp_management_url: ManagementUrl,
 
     /// Longest time the broker may take to answer, a publisher confirm included.
     #[arg(long, env = "AMQP_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub amqp_deadline: Duration,
 
-    /// Messages that may wait in the queue; further claims are refused with 503.
+    /// Messages that may wait in the queue; further claims are refused with 503. The same for all programs of an
+    /// installation, as a queue keeps what it was made with.
     #[arg(long, env = "QUEUE_MAX", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000), default_value_t = 10_000_000)]
     pub queue_max: u32,
 }

@@ -1,0 +1,26 @@
+//! Addresses as they are written and dialled. Goal: a service talks to the server that was named, and to no other.
+
+use coupon_core::broker;
+use coupon_testkit::DEADLINE;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use crate::system::{audited, start_producer};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_brackets_is_dialled() {
+    audited(async |space| {
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let url = format!("amqp://guest:guest@{}/%2f", listener.local_addr().unwrap());
+        let own = [("amqp-url", url.as_str()), ("amqp-deadline", "1s")];
+
+        let settings: queue_consumer::Settings = space.settings(&own);
+        let (dialled, _) =
+            tokio::join!(timeout(DEADLINE, listener.accept()), broker::connect(&settings.amqp, "queue-consumer"));
+        assert!(dialled.is_ok(), "queue-consumer dialled another");
+
+        let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), start_producer(space, &own));
+        assert!(dialled.is_ok(), "producer-api dialled another");
+    })
+    .await;
+}
