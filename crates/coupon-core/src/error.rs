@@ -71,6 +71,12 @@ pub enum Error {
     /// Plain reads are answered by a server that is read-only while others are not: no proof of "sold out" could be had.
     #[error("MySQL: it is read-only, or a proxy sends plain reads to a replica")]
     ReadsElsewhere,
+    /// RabbitMQ's HTTP API refused something or could not be reached.
+    #[error("RabbitMQ's HTTP API: {0}")]
+    Management(reqwest::Error),
+    /// RabbitMQ is set up so that claims it has confirmed may be lost. Says what is wrong and what to do about it.
+    #[error("{0}")]
+    Unsafe(String),
     /// Claims that belong to another database than ours.
     #[error("the queue holds claims of the installation {theirs}, and this database is the installation {ours}")]
     Foreign {
@@ -112,6 +118,7 @@ from!(mysql_async::Error, Mysql);
 from!(redis::RedisError, Redis);
 from!(deadpool_redis::PoolError, RedisPool);
 from!(lapin::Error, Amqp);
+from!(reqwest::Error, Management);
 
 impl Error {
     /// What to do about it.
@@ -124,6 +131,8 @@ impl Error {
             Self::Stuck { class, .. } => *class,
             Self::RedisPool(_)
             | Self::Amqp(_)
+            | Self::Management(_)
+            | Self::Unsafe(_)
             | Self::Deadline { .. }
             | Self::Full { .. }
             | Self::Away { .. }
@@ -166,6 +175,8 @@ impl Error {
                 "give each installation a COUPON_NAMESPACE or a virtual host of its own, or let COUPON_MYSQL_URL lead to the \
                  database of these claims; none are taken until the queue is empty"
             }
+            Self::Management(_) => "see that COUPON_AMQP_MANAGEMENT_URL leads to RabbitMQ's management plugin",
+            Self::Unsafe(_) => "no claims are accepted until then",
             Self::Stuck { remedy, .. } => remedy,
             Self::Away { .. } => "it is tried again by itself",
             Self::Broken(_) => "the message says what to do, or it is a bug to report",
@@ -196,7 +207,8 @@ impl Error {
             _ if !self.is_retryable() => Self::Broken(self.to_string()),
             Self::Mysql(_) => Self::Away { what: "MySQL" },
             Self::Redis(_) | Self::RedisPool(_) => Self::Away { what: "Redis" },
-            Self::Amqp(_) => Self::Away { what: "RabbitMQ" },
+            Self::Amqp(_) | Self::Management(_) => Self::Away { what: "RabbitMQ" },
+            Self::Unsafe(text) => Self::Unsafe(text.clone()),
             Self::Broken(text) => Self::Broken(text.clone()),
         }
     }

@@ -1,13 +1,20 @@
-//! What tests do with the broker beside the services: put messages into the queues, look into them, delete them.
+//! What tests do with the broker beside the services: put messages into the queues, look into them, delete them; make them
+//! as somebody else would, and set policies.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use coupon_core::broker::{self, Queues, message};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Claim, Installation, InstallationId};
 use lapin::Channel;
-use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::protocol::basic::AMQPProperties;
-use lapin::types::ShortString;
+use lapin::types::{FieldTable, ShortString};
 use opentelemetry::Context;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 /// The queues of one test.
@@ -15,13 +22,15 @@ pub struct TestQueues {
     settings: AmqpSettings,
     queues: Queues,
     installation: InstallationId,
+    has_policy: AtomicBool,
     connection: OnceCell<lapin::Connection>,
 }
 
 impl TestQueues {
     pub(crate) fn new(settings: AmqpSettings, installation: &Installation) -> Self {
         let queues = Queues::new(&installation.namespace, &settings);
-        Self { settings, queues, installation: installation.id, connection: OnceCell::new() }
+        let has_policy = AtomicBool::new(false);
+        Self { settings, queues, installation: installation.id, has_policy, connection: OnceCell::new() }
     }
 
     async fn connection(&self) -> &lapin::Connection {
@@ -37,6 +46,53 @@ impl TestQueues {
     /// Makes the queues, with the default settings.
     pub async fn declare(&self) {
         self.queues.declare(self.connection().await).await.expect("the queues");
+    }
+
+    /// Makes the queue of claims as somebody else would.
+    pub async fn declare_claims_as(&self, durable: bool, arguments: FieldTable) {
+        self.declare_as(&self.queues.claims, durable, arguments).await;
+    }
+
+    /// Makes the queue of dead letters as somebody else would.
+    pub async fn declare_dead_as(&self, durable: bool, arguments: FieldTable) {
+        self.declare_as(&self.queues.dead, durable, arguments).await;
+    }
+
+    async fn declare_as(&self, queue: &ShortString, durable: bool, arguments: FieldTable) {
+        let options = QueueDeclareOptions { durable, ..QueueDeclareOptions::default() };
+        self.channel().await.queue_declare(queue.clone(), options, arguments).await.expect("a queue");
+    }
+
+    /// Sets a policy on the queues of this test alone.
+    pub async fn set_policy(&self, definition: &Value) {
+        let name = self.policy();
+        let policy = json!({"pattern": format!("^{name}"), "apply-to": "queues", "definition": definition});
+        self.has_policy.store(true, Ordering::Relaxed);
+        self.send_policy(Method::PUT, &policy).await;
+    }
+
+    /// Takes the policy away.
+    pub async fn clear_policy(&self) {
+        if self.has_policy.swap(false, Ordering::Relaxed) {
+            self.send_policy(Method::DELETE, &Value::Null).await;
+        }
+    }
+
+    /// The name of the policy: the beginning of the queues' names.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        self.queues.claims.as_str().trim_end_matches(".claims")
+    }
+
+    async fn send_policy(&self, method: Method, body: &Value) {
+        let settings = &self.settings;
+        let url = settings.amqp_management_url.below(&["api", "policies", &settings.amqp_url.vhost(), self.policy()]);
+        let (user, password) =
+            settings.amqp_management_url.credentials().unwrap_or_else(|| settings.amqp_url.credentials());
+        let url = url.expect("an address of RabbitMQ's HTTP API");
+        let request = Client::new().request(method, url).basic_auth(user, Some(password)).json(body);
+        let answer = request.send().await.expect("RabbitMQ's HTTP API: its management plugin is needed");
+        assert!(answer.status().is_success(), "{answer:?}");
     }
 
     /// Puts a message into the queue of claims and returns when the broker has it.
@@ -90,6 +146,12 @@ impl TestQueues {
         letters
     }
 
+    /// Deletes the queue of dead letters with all that is in it.
+    pub async fn delete_dead(&self) {
+        let dead = self.queues.dead.clone();
+        self.channel().await.queue_delete(dead, QueueDeleteOptions::default()).await.expect("a queue deleted");
+    }
+
     /// Deletes the queue of claims with all that is in it.
     pub async fn delete_claims(&self) {
         let claims = self.queues.claims.clone();
@@ -103,6 +165,7 @@ impl TestQueues {
     }
 
     pub(crate) async fn delete(&self) {
+        self.clear_policy().await;
         let channel = self.channel().await;
         for queue in [&self.queues.claims, &self.queues.dead] {
             channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await.expect("a queue deleted");

@@ -136,6 +136,7 @@ impl TestSpace {
             ("mysql-url", self.servers.mysql.mysql_url.reveal().to_owned()),
             ("redis-url", self.servers.redis.redis_url.reveal().to_owned()),
             ("amqp-url", self.servers.amqp.amqp_url.reveal().to_owned()),
+            ("amqp-management-url", self.servers.amqp.amqp_management_url.reveal().to_owned()),
             ("namespace", self.name.clone()),
         ]);
         let command = T::command();
@@ -152,6 +153,7 @@ impl TestSpace {
             ("COUPON_MYSQL_URL", self.servers.mysql.mysql_url.reveal().to_owned()),
             ("COUPON_REDIS_URL", self.servers.redis.redis_url.reveal().to_owned()),
             ("COUPON_AMQP_URL", self.servers.amqp.amqp_url.reveal().to_owned()),
+            ("COUPON_AMQP_MANAGEMENT_URL", self.servers.amqp.amqp_management_url.reveal().to_owned()),
             ("COUPON_NAMESPACE", self.name.clone()),
         ]
     }

@@ -53,10 +53,11 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
 async fn empty_queues(couponctl: &Couponctl) -> Result<()> {
     let connection = broker::connect(&couponctl.amqp, "couponctl").await?;
     let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
-    queues.declare(&connection).await?;
-    let channel = connection.create_channel().await?;
     for queue in [queues.claims, queues.dead] {
-        channel.queue_purge(queue, QueuePurgeOptions::default()).await?;
+        if broker::message_count(&connection, &queue).await?.is_some() {
+            let channel = connection.create_channel().await?;
+            channel.queue_purge(queue, QueuePurgeOptions::default()).await?;
+        }
     }
     let _ = connection.close(200, "done".into()).await;
     Ok(())

@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use coupon_core::age::end_of_life;
@@ -56,6 +56,8 @@ pub struct Broker {
     given_up: Arc<AtomicU64>,
     /// The channel for looks, which leave those for claims alone.
     look: Arc<Mutex<Option<Opened>>>,
+    /// Whether the broker keeps what it confirms, as far as it is known.
+    is_safe: Arc<AtomicBool>,
 }
 
 /// A channel in confirm mode, and what its connection is.
@@ -97,12 +99,44 @@ impl Broker {
             runtime: Handle::current(),
             given_up: Arc::default(),
             look: Arc::default(),
+            is_safe: Arc::new(AtomicBool::new(true)),
         })
     }
 
-    /// Whether the broker takes claims: the queue is there, and a message to nowhere is confirmed. On a channel of its
-    /// own, so that it never delays publishing. When that fails, the connection is given up.
+    /// The queues that it leads to.
+    pub fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
+    /// Makes the queues, or checks that they are as they must be.
+    pub async fn declare_queues(&self) -> Result<()> {
+        let this = self.clone();
+        self.on_runtime(async move { this.queues.declare(&*this.connection().await?).await }).await
+    }
+
+    /// As [`Self::declare_queues`], but makes none.
+    pub async fn check_queues(&self) -> Result<()> {
+        let this = self.clone();
+        self.on_runtime(async move { this.queues.check(&*this.connection().await?).await }).await
+    }
+
+    /// Lets claims through, or none.
+    pub fn set_safe(&self, is_safe: bool) {
+        self.is_safe.store(is_safe, Ordering::Relaxed);
+    }
+
+    fn keeps_claims(&self) -> Result<()> {
+        if self.is_safe.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(Error::Away { what: "a queue that keeps claims" })
+        }
+    }
+
+    /// Whether the broker takes claims and keeps them: the queue is there, and a message to nowhere is confirmed. On a
+    /// channel of its own, so that it never delays publishing. When that fails, the connection is given up.
     pub async fn can_publish(&self) -> Result<()> {
+        self.keeps_claims()?;
         let number = self.number();
         let looked = broker::within(LOOK_DEADLINE, "a look at RabbitMQ", self.look()).await;
         if looked.as_ref().is_err_and(Error::blames_the_connection) {
@@ -210,6 +244,7 @@ impl WorkerChannel {
     /// The broker is away, refuses (its queue is full), or does not confirm within the deadline. The message may have
     /// arrived all the same, which does no harm: processing is idempotent.
     pub async fn publish(&self, properties: AMQPProperties, body: &[u8]) -> Result<()> {
+        self.broker.keeps_claims()?;
         let number = self.broker.number();
         let published = broker::within(self.broker.deadline, "a publisher confirm", async {
             let channel = self.channel().await?;

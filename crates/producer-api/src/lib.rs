@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish  with others ─> channel ─> RabbitMQ
+//!                                                                      watch  does it keep them? ──┘
 //! GET  …/claims/{account} ─> coupon_core::claims ─> Redis, MySQL
 //! ```
 
@@ -9,6 +10,7 @@ mod channel;
 mod claims;
 mod publish;
 mod settings;
+mod watch;
 
 use actix_web::web::ServiceConfig;
 use coupon_core::Installation;
@@ -33,13 +35,14 @@ pub use crate::settings::Settings;
 /// Starts the service; it runs until `stop` and drains then.
 ///
 /// # Errors
-/// The schema is not the one this build needs, or an address cannot be bound.
+/// The schema is not the one this build needs, the broker would lose accepted claims, or an address cannot be bound.
 pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
     let recorded = Outcomes::new(Redis::new(&settings.redis)?, installation.clone());
     let broker = Broker::new(&settings.amqp, Queues::new(&settings.namespace.namespace, &settings.amqp))?;
+    watch::start(broker.clone(), &settings.amqp, stop.clone()).await?;
     let campaigns = Campaigns::start(mysql.clone());
     let claims = Claims::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
     let health = Health::new(stop.clone())

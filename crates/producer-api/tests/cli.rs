@@ -6,6 +6,7 @@ use producer_api::Settings;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_producer-api");
 
 const WRONG: &[(&str, &str)] = &[
+    ("COUPON_AMQP_MANAGEMENT_URL", "https://rabbit:15672"),
     ("LISTEN", "nowhere"),
     ("ADMIN_LISTEN", "127.0.0.1:99999"),
     ("HTTP_WORKERS", "0"),

@@ -16,14 +16,15 @@ mod steps;
 mod trace;
 mod trouble;
 
-use coupon_core::broker::Queues;
+use coupon_core::broker::{self, Policies, Queues};
 use coupon_core::http::health::Health;
 use coupon_core::http::{metrics, serve_admin};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::outcomes::Outcomes;
 use coupon_core::process::Running;
 use coupon_core::redis::Redis;
-use coupon_core::{Installation, Result};
+use coupon_core::settings::AmqpSettings;
+use coupon_core::{Error, Installation, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::Consumer;
@@ -36,10 +37,12 @@ use crate::trouble::Trouble;
 /// Starts the service; it consumes until `stop`, finishes the batch in hand and gives the rest back to the broker.
 ///
 /// # Errors
-/// The schema is not the one this build needs, or the address cannot be bound.
+/// The schema is not the one this build needs, the queues are not as they must be, or the address cannot be bound.
 pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
+    let queues = Queues::new(&settings.namespace.namespace, &settings.amqp);
+    check_broker(&settings.amqp, &queues).await?;
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
     let settler = settler(&settings, &installation, mysql.clone())?;
     let recorded = settler.outcomes.clone();
@@ -58,7 +61,6 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         metrics::routes(config, &measured, None);
     })?;
 
-    let queues = Queues::new(&settings.namespace.namespace, &settings.amqp);
     let consumer = Consumer {
         settler,
         installation: installation.id,
@@ -78,6 +80,26 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     });
     let (address, stops_within) = (admin.address, settings.process.drain_deadline);
     Ok(Running { address, admin: address, stops_within, task })
+}
+
+/// Makes the queues, or checks that they are as they must be, and warns of policies that would lose claims: producer-api
+/// accepts none then. A broker that is away is waited for later.
+async fn check_broker(settings: &AmqpSettings, queues: &Queues) -> Result<()> {
+    let declared = async {
+        let connection = broker::connect(settings, "queue-consumer").await?;
+        queues.declare(&connection).await?;
+        Ok(connection.close(200, "checked".into()).await?)
+    };
+    match broker::within(settings.amqp_deadline, "looking at the queues", declared).await {
+        Err(error @ Error::Unsafe(_)) => return Err(error),
+        Err(error) => tracing::warn!(%error, "RabbitMQ is waited for"),
+        Ok(()) => {}
+    }
+    match Policies::new(settings)?.dangers(queues).await {
+        Ok(dangers) => dangers.iter().for_each(|danger| tracing::warn!("{danger}")),
+        Err(error) => tracing::warn!(%error, "RabbitMQ's policies are not checked"),
+    }
+    Ok(())
 }
 
 /// What issues the coupons, without the broker that brings the claims.

@@ -7,6 +7,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_queue-consumer");
 
 const WRONG: &[(&str, &str)] = &[
     ("ADMIN_LISTEN", "8080"),
+    ("COUPON_AMQP_MANAGEMENT_URL", "https://rabbit:15672"),
     ("BATCH_MAX", "0"),
     ("PREFETCH", "many"),
     ("COUPON_REDIS_URL", "localhost"),

@@ -1,13 +1,15 @@
-//! RabbitMQ as both of its users see it: the queues and their limits, the message that carries claims, and a connection
-//! with a deadline on everything.
+//! RabbitMQ as both of its users see it: the queues and their limits, the policies that may undo these, the message that
+//! carries claims, and a connection with a deadline on everything.
 
 pub mod message;
+mod policies;
 mod queues;
 
 use std::time::Duration;
 
 use lapin::Connection;
 
+pub use policies::{Danger, Policies};
 pub use queues::{Queues, message_count};
 
 use crate::error::{Error, Result};

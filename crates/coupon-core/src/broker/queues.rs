@@ -1,18 +1,23 @@
 //! The queues of an installation.
 //!
 //! Invariants: the queue is a quorum queue, so a confirmed claim is on disk; it refuses new claims when full instead of
-//! dropping the oldest; a message that cannot be handled goes to the dead-letter queue, at least once, never away.
+//! dropping the oldest; a message that cannot be handled goes to the dead-letter queue, at least once, never away. All of
+//! this stands in the arguments of the queues, so they are always declared with them: RabbitMQ refuses if a queue is there
+//! with others.
 
-use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Connection, ErrorKind};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::settings::{AmqpSettings, Namespace};
 
 /// A claim is delivered again when a consumer ended with it, in hand or sent ahead. One that finds its servers away holds
 /// its batch and waits instead, so this many deliveries mean that something about the claim ends consumers.
 const DELIVERY_LIMIT: i64 = 100;
+
+/// RabbitMQ's answer to arguments that differ from those that a queue was made with.
+const PRECONDITION_FAILED: u16 = 406;
 
 /// The queues of one installation.
 #[derive(Clone, Debug)]
@@ -35,28 +40,63 @@ impl Queues {
         }
     }
 
-    /// Makes the queues if they aren't there. One that is keeps the limit it was made with.
+    /// Makes the queues, or checks that they are there as they must be.
     ///
     /// # Errors
-    /// The broker's.
+    /// The broker's, or [`Error::Unsafe`] if a queue is there with other arguments, by which it may lose claims.
     pub async fn declare(&self, connection: &Connection) -> Result<()> {
-        let (claims, dead) = (message_count(connection, &self.claims), message_count(connection, &self.dead));
-        if claims.await?.is_some() && dead.await?.is_some() {
-            return Ok(());
+        // Both are looked at, so that one start names all that is to be mended.
+        let dead = declare(connection, &self.dead, self.dead_arguments()).await;
+        let claims = declare(connection, &self.claims, self.claims_arguments()).await;
+        match (dead, claims) {
+            (Err(Error::Unsafe(dead)), Err(Error::Unsafe(claims))) => Err(Error::Unsafe(format!("{claims}; {dead}"))),
+            (dead, claims) => dead.and(claims),
         }
-        let channel = connection.create_channel().await?;
-        // Without one of its own, RabbitMQ 4 drops a message that an operator gave back to the dead letters 20 times.
-        let mut dead = quorum_queue(self.max);
-        dead.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(i32::MAX)));
-        let mut claims = quorum_queue(self.max);
-        claims.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
-        claims.insert("x-dead-letter-exchange".into(), text(""));
-        claims.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
-        claims.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-        channel.queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), dead).await?;
-        channel.queue_declare(self.claims.clone(), QueueDeclareOptions::durable(), claims).await?;
-        Ok(())
     }
+
+    /// As [`Self::declare`], but makes none: who deleted a queue may mean it, for a while.
+    ///
+    /// # Errors
+    /// As those of [`Self::declare`].
+    pub async fn check(&self, connection: &Connection) -> Result<()> {
+        let (claims, dead) = (message_count(connection, &self.claims), message_count(connection, &self.dead));
+        if claims.await?.is_some() && dead.await?.is_some() { self.declare(connection).await } else { Ok(()) }
+    }
+
+    fn claims_arguments(&self) -> FieldTable {
+        let mut arguments = quorum_queue(self.max, DELIVERY_LIMIT);
+        arguments.insert("x-dead-letter-exchange".into(), text(""));
+        arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
+        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        arguments
+    }
+
+    /// Without a limit of its own, RabbitMQ 4 drops a message that an operator gave back to the dead letters 20 times.
+    fn dead_arguments(&self) -> FieldTable {
+        quorum_queue(self.max, i64::from(i32::MAX))
+    }
+}
+
+/// On a channel of its own: the broker closes one on which it refuses.
+async fn declare(connection: &Connection, queue: &ShortString, arguments: FieldTable) -> Result<()> {
+    let channel = connection.create_channel().await?;
+    match channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments).await {
+        Ok(_) => Ok(channel.close(200, "done".into()).await?),
+        Err(error) => Err(differs(&error, queue).unwrap_or_else(|| error.into())),
+    }
+}
+
+/// What RabbitMQ says of a queue that is there with other arguments, and what to do about it.
+fn differs(error: &lapin::Error, queue: &ShortString) -> Option<Error> {
+    let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
+    (refusal.get_id() == PRECONDITION_FAILED).then(|| {
+        Error::Unsafe(format!(
+            "the queue {queue} is there with other arguments, by which it may lose claims ({}): let consumers empty it, \
+             delete it with `rabbitmqctl delete_queue {queue}` and start again; if only x-max-length differs, QUEUE_MAX \
+             may be set to what it has",
+            refusal.get_message()
+        ))
+    })
 }
 
 /// How many messages wait in a queue that no consumer holds, if the queue is there. On a channel of its own: the broker
@@ -77,11 +117,12 @@ pub async fn message_count(connection: &Connection, queue: &ShortString) -> Resu
 }
 
 /// Full queues refuse: the default would drop the oldest claim, which is the first come.
-fn quorum_queue(max: u32) -> FieldTable {
+fn quorum_queue(max: u32, delivery_limit: i64) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(i64::from(max)));
     arguments.insert("x-overflow".into(), text("reject-publish"));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(delivery_limit));
     arguments
 }
 

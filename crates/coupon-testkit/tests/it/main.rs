@@ -14,6 +14,7 @@
 #[macro_use]
 mod system;
 
+mod addresses;
 mod bad_input;
 mod broker;
 mod claims;
@@ -31,5 +32,6 @@ mod redis;
 mod sold_out;
 mod stopping;
 mod traces;
+mod unsafe_broker;
 mod windows;
 mod workspace;

@@ -52,6 +52,13 @@ pub async fn producer(space: &TestSpace, environment: &[(&str, &str)]) -> (Runni
     (running, api)
 }
 
+/// A producer-api and its client, with settings of a test's own.
+pub async fn producer_with(space: &TestSpace, own: &[(&str, &str)]) -> (Running, Api) {
+    let running = start_with::<producer_api::Settings>(space, "producer-api", own, &[]).await;
+    let api = space.api(running.address());
+    (running, api)
+}
+
 /// A queue-consumer.
 pub async fn consumer(space: &TestSpace, environment: &[(&str, &str)]) -> Running {
     start::<queue_consumer::Settings>(space, "queue-consumer", environment).await
