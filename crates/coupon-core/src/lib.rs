@@ -25,6 +25,7 @@ pub mod redis;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
+pub mod terminal;
 
 pub use domain::{AccountId, Campaign, CampaignId, Claim, ClaimKey, CouponId, InstallationId, Outcome};
 pub use error::{Class, Error, Result};

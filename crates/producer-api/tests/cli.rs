@@ -29,6 +29,16 @@ async fn wrong_settings_are_all_named_at_once() {
     program::wrong_settings_are_all_named(PROGRAM, WRONG).await;
 }
 
+#[test]
+fn every_option_is_taken_or_named() {
+    program::every_option_is_taken_or_named::<Settings>(|_| ());
+}
+
+#[tokio::test]
+async fn odd_variables_are_named() {
+    program::odd_variables_are_named::<Settings>(PROGRAM, &[]).await;
+}
+
 #[tokio::test]
 async fn a_missing_schema_is_named() {
     run(async |space| program::a_missing_schema_is_named::<Settings>(PROGRAM, &space).await).await;

@@ -6,6 +6,7 @@
 
 mod address;
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -16,6 +17,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Subcommand, ValueEnum};
 
 pub use address::{ManagementUrl, ServerUrl};
+
+use crate::terminal;
+
+/// Characters of a wrong value that are shown.
+const VALUE_SHOWN: usize = 80;
 
 /// A positive duration such as `250ms`, `5s` or `1min`.
 ///
@@ -206,16 +212,21 @@ fn log_filter(text: &str) -> Result<String, String> {
 pub fn parse<T: CommandFactory + FromArgMatches>() -> T {
     match try_parse_from(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(settings) => settings,
-        Err(Refusal::Help(help)) => help.exit(),
-        Err(Refusal::Wrong(lines)) => {
-            use std::io::Write as _;
-
-            for line in lines {
-                let _ = writeln!(std::io::stderr(), "error: {line}");
+        Err(Refusal::Help(help)) => match terminal::print(&help.to_string().trim_end()) {
+            Ok(()) => std::process::exit(0),
+            Err(error) => {
+                terminal::error(&error);
+                std::process::exit(1)
             }
-            std::process::exit(2)
-        }
+        },
+        Err(Refusal::Wrong(lines)) => refuse(&lines),
     }
+}
+
+/// Ends the program as wrong usage does: with status 2 and a line for each thing that is wrong.
+pub fn refuse(lines: &[String]) -> ! {
+    lines.iter().for_each(terminal::error);
+    std::process::exit(2)
 }
 
 /// Why settings were not taken.
@@ -232,12 +243,13 @@ pub enum Refusal {
 /// # Errors
 /// All that is wrong with the values, or the first thing that is wrong with the command line itself.
 pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<T, Refusal> {
-    let mut command = T::command();
+    let mut command = say_what_is_missing(T::command());
     // An argument can be shown, and so found by name, only once it is built.
     command.build();
     let mut wrong = Vec::new();
-    // clap stops at the first wrong value. Noting it and letting that argument take anything finds the next one; each
-    // round frees one more argument, so the rounds end.
+    let mut freed = HashSet::new();
+    // clap stops at the first wrong value. Noting it and letting that argument take anything finds the next one. Each
+    // round frees an argument that was not free, or is the last: so the rounds end.
     loop {
         let error = match command.clone().try_get_matches_from(arguments) {
             Ok(_) if !wrong.is_empty() => return Err(Refusal::Wrong(wrong)),
@@ -248,12 +260,16 @@ pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]
             Err(error) => error,
         };
         match wrong_value(&command, &error) {
-            Some((name, line)) => {
+            Some((id, line)) if freed.insert(id.clone()) => {
                 wrong.push(line);
-                command = take_anything(command, &name);
+                command = take_anything(command, &id);
             }
-            None if !error.use_stderr() => return Err(Refusal::Help(error)),
-            None => {
+            _ if !error.use_stderr() => return Err(Refusal::Help(error)),
+            _ if error.kind() == ErrorKind::InvalidUtf8 => {
+                wrong.extend(not_utf8(&command, arguments));
+                return Err(Refusal::Wrong(wrong));
+            }
+            _ => {
                 wrong.push(in_one_line(&error));
                 return Err(Refusal::Wrong(wrong));
             }
@@ -261,8 +277,13 @@ pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]
     }
 }
 
+/// A command without its subcommand is told which there are, in a line, not shown its help.
+fn say_what_is_missing(command: clap::Command) -> clap::Command {
+    command.arg_required_else_help(false).mut_subcommands(say_what_is_missing)
+}
+
 /// The argument that a clap error blames, and a line that names it, its variable and what is wrong with its value.
-fn wrong_value(command: &clap::Command, error: &clap::Error) -> Option<(String, String)> {
+fn wrong_value(command: &clap::Command, error: &clap::Error) -> Option<(clap::Id, String)> {
     if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
         return None;
     }
@@ -270,28 +291,48 @@ fn wrong_value(command: &clap::Command, error: &clap::Error) -> Option<(String, 
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    let name = text(ContextKind::InvalidArg)?;
+    let argument = find(command, text(ContextKind::InvalidArg)?)?;
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
-    let argument = find(command, name)?;
 
-    let mut line = format!("--{}", argument.get_long().unwrap_or_else(|| argument.get_id().as_str()));
-    if let Some(variable) = argument.get_env() {
-        let _ = write!(line, " ({})", variable.to_string_lossy());
-    }
+    let mut line = named(argument);
     if value.is_empty() {
         line += " has no value";
     } else if argument.is_hide_env_values_set() {
         // An address holds a password.
         line += " has a value that is refused";
     } else {
-        let _ = write!(line, " = '{value}'");
+        let _ = write!(line, " = '{}'", terminal::shortened(value, VALUE_SHOWN));
     }
-    let _ = match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
-        (Some(reason), _) => write!(line, ": {reason}"),
-        (None, Some(ContextValue::Strings(valid))) => write!(line, ": must be one of {}", valid.join(", ")),
-        _ => Ok(()),
-    };
-    Some((name.to_owned(), line))
+    if let Some(reason) = std::error::Error::source(error) {
+        let _ = write!(line, ": {reason}");
+    }
+    line += &right_value(argument, error);
+    Some((argument.get_id().clone(), line))
+}
+
+/// What an argument would take: one of its values, or its default.
+fn right_value(argument: &clap::Arg, error: &clap::Error) -> String {
+    if let Some(ContextValue::Strings(valid)) = error.get(ContextKind::ValidValue)
+        && !valid.is_empty()
+    {
+        return format!(": must be one of {}", valid.join(", "));
+    }
+    match argument.get_default_values() {
+        [] => String::from("; --help shows an example"),
+        defaults => {
+            let defaults: Vec<_> = defaults.iter().map(|default| default.to_string_lossy()).collect();
+            format!("; the default is {}", defaults.join(" "))
+        }
+    }
+}
+
+/// An argument's flag and variable.
+fn named(argument: &clap::Arg) -> String {
+    let flag = format!("--{}", argument.get_long().unwrap_or_else(|| argument.get_id().as_str()));
+    match argument.get_env() {
+        Some(variable) => format!("{flag} ({})", variable.to_string_lossy()),
+        None => flag,
+    }
 }
 
 /// The argument that clap writes as `name`, in a command or those below it.
@@ -302,12 +343,33 @@ fn find<'a>(command: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
         .or_else(|| command.get_subcommands().find_map(|command| find(command, name)))
 }
 
-fn take_anything(command: clap::Command, name: &str) -> clap::Command {
-    let below: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    let command = command.mut_args(|argument| {
-        if argument.to_string() == name { argument.value_parser(ValueParser::os_string()) } else { argument }
-    });
-    below.into_iter().fold(command, |command, below| command.mut_subcommand(below, |below| take_anything(below, name)))
+fn take_anything(command: clap::Command, id: &clap::Id) -> clap::Command {
+    let free = |argument: clap::Arg| argument.value_parser(ValueParser::os_string()).num_args(0..=1);
+    command
+        .mut_args(|argument| if argument.get_id() == id { free(argument) } else { argument })
+        .mut_subcommands(|below| take_anything(below, id))
+}
+
+/// A line for each argument and variable whose text is no text; clap does not tell which.
+fn not_utf8(command: &clap::Command, arguments: &[OsString]) -> Vec<String> {
+    let is_wrong = |value: &OsString| value.to_str().is_none();
+    let arguments = arguments.iter().filter(|argument| is_wrong(argument));
+    let mut lines: Vec<String> = arguments
+        .map(|argument| {
+            let text = argument.to_string_lossy();
+            // What comes behind the name may be an address, with a password.
+            format!(
+                "'{}' is no UTF-8 text",
+                text.split('=').next().map(|name| terminal::shortened(name, VALUE_SHOWN)).unwrap_or_default()
+            )
+        })
+        .collect();
+    #[expect(clippy::disallowed_methods, reason = "clap has read it for a setting, and cannot say which")]
+    let in_environment = command
+        .get_arguments()
+        .filter(|argument| argument.get_env().and_then(std::env::var_os).is_some_and(|value| is_wrong(&value)));
+    lines.extend(in_environment.map(|argument| format!("{} is no UTF-8 text", named(argument))));
+    lines
 }
 
 /// clap's own words up to its hints on usage.
@@ -367,6 +429,36 @@ mod tests {
         }
         assert!(!refusal.contains("word"), "a password leaked: {refusal}");
         assert!(refusal.contains("must be one of text, json"), "{refusal}");
+    }
+
+    #[test]
+    fn an_option_without_its_value_is_named_beside_the_others() {
+        for arguments in
+            [&["--mysql-connections"][..], &["--mysql-deadline=soon", "--mysql-connections", "--log-format=xml"]]
+        {
+            let Refusal::Wrong(lines) = parse(arguments).unwrap_err() else { panic!("{arguments:?}") };
+
+            assert_eq!(lines.len(), arguments.len(), "{lines:?}");
+            let missing = "--mysql-connections (MYSQL_CONNECTIONS) has no value; the default is 16";
+            assert!(lines.iter().any(|line| line == missing), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_named() {
+        use std::os::unix::ffi::OsStringExt;
+
+        let arguments = [b"test".to_vec(), b"--log=\xff\xfe".to_vec()].map(OsString::from_vec);
+        let Refusal::Wrong(lines) = try_parse_from::<Settings>(&arguments).unwrap_err() else { panic!() };
+
+        assert_eq!(lines, ["'--log' is no UTF-8 text"]);
+    }
+
+    #[test]
+    fn a_command_without_its_subcommand_is_told_which_there_are() {
+        let Refusal::Wrong(lines) = try_parse_from::<Command>(&[OsString::from("test")]).unwrap_err() else { panic!() };
+
+        assert!(matches!(&lines[..], [line] if line.contains("count")), "{lines:?}");
     }
 
     #[test]
