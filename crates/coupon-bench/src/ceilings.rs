@@ -11,7 +11,7 @@ use coupon_core::broker::{self, Queues, message};
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::settings::{AmqpSettings, Namespace, RedisSettings};
-use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, Installation, InstallationId, keys};
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, Installation, InstallationId, keys, terminal};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -27,9 +27,9 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::client::{Client, Target};
+use crate::compare;
 use crate::stand::Service;
 use crate::tracing_cost::median;
-use crate::{compare, report};
 
 /// Claims in a message: as many as 256 clients make wait together.
 const CLAIMS_PER_MESSAGE: usize = 32;
@@ -113,7 +113,7 @@ pub async fn measure(
     let time = Duration::from_secs(arguments.seconds);
     let mut stages = Vec::new();
     let mut add = |stage: &'static str, per_second: f64| {
-        report::note(&format!("{stage}: {per_second:.0} a second"));
+        terminal::note(&format!("{stage}: {per_second:.0} a second"));
         stages.push(Stage { stage, per_second });
     };
     add(HTTP, empty_http(arguments.clients, time).await?);

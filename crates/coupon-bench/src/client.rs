@@ -25,13 +25,22 @@ pub struct Target {
 impl Target {
     /// Of an address like `http://127.0.0.1:8080`.
     pub fn new(url: &Url) -> anyhow::Result<Self> {
-        if url.scheme() != "http" || url.path() != "/" {
-            bail!("{url} must be like http://127.0.0.1:8080");
+        let is_bare =
+            url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        if url.scheme() != "http" || !is_bare {
+            bail!("must be like http://127.0.0.1:8080");
         }
         let host = url.host_str().context("the address has no host")?;
         let authority = format!("{host}:{}", url.port_or_known_default().unwrap_or(80));
         Ok(Self { host: HeaderValue::from_str(&authority)?, authority })
     }
+}
+
+/// An address that clients can be sent to.
+pub fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
+    Target::new(&url).map_err(|error| error.to_string())?;
+    Ok(url)
 }
 
 /// A client with its connection.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use coupon_core::mysql::{Mysql, bulk, campaigns};
+use coupon_core::mysql::loads::{self, Limit};
+use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::settings::RedisSettings;
-use coupon_core::{Campaign, CampaignId};
+use coupon_core::{Campaign, CampaignId, terminal};
 use deadpool_redis::redis::{self, InfoDict};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -14,18 +15,18 @@ use serde::Serialize;
 use url::Url;
 
 use crate::load::{self, Crowd, LoadResult};
-use crate::report;
 use crate::traces::{self, Breakdown, JaegerArguments};
+use crate::{client, report};
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// The producer-api.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", value_parser = client::address, default_value = "http://127.0.0.1:8080")]
     queue_url: Url,
     /// The skiplock-api.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    #[arg(long, value_name = "URL", value_parser = client::address, default_value = "http://127.0.0.1:8081")]
     skiplock_url: Url,
-    /// Coupons of each campaign.
+    /// Coupons of each way, spread over its campaigns.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     coupons: u64,
     #[command(flatten)]
@@ -90,12 +91,22 @@ struct CrowdNote {
     trace_ratio: f64,
 }
 
+impl Arguments {
+    /// What is wrong with values that are right one by one.
+    pub fn check(&self) -> Result<(), String> {
+        if self.crowd.campaigns > self.coupons {
+            return Err(String::from("--campaigns must not be above --coupons: each campaign has one at least"));
+        }
+        self.crowd.check()
+    }
+}
+
 /// Whether every audit was clean.
 pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments, json: bool) -> anyhow::Result<bool> {
     let mut ways = Vec::new();
     for (way, url) in [("queue", &arguments.queue_url), ("skiplock", &arguments.skiplock_url)] {
-        let campaign = make_campaign(mysql, way, arguments.coupons).await?;
-        report::note(&format!("{way}: campaign {campaign} with {} coupons at {url}", arguments.coupons));
+        let campaign = make_campaigns(mysql, way, arguments.crowd.campaigns, arguments.coupons).await?;
+        terminal::note(&format!("{way}: campaign {campaign} with {} coupons at {url}", arguments.coupons));
         let load = load::Arguments { url: url.clone(), campaign, crowd: arguments.crowd.clone() };
         ways.push(load::run(mysql, way, &load).await.with_context(|| format!("{way} at {url}"))?);
     }
@@ -120,7 +131,7 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments, js
     if let Some(path) = &arguments.report {
         report::write(path, &comparison)?;
     }
-    report::comparison(&comparison, &comparison.ways, &comparison.traces, json);
+    report::comparison(&comparison, &comparison.ways, &comparison.traces, json)?;
     Ok(comparison.ways.iter().all(LoadResult::is_clean))
 }
 
@@ -131,18 +142,20 @@ pub async fn make_campaign(mysql: &Mysql, way: &str, coupons: u64) -> anyhow::Re
 
 /// Campaigns with numbers one after the other, which have so many coupons together. The first of them.
 pub async fn make_campaigns(mysql: &Mysql, way: &str, campaigns: u64, coupons: u64) -> anyhow::Result<CampaignId> {
+    let lock = campaigns::lock_for_operator(mysql).await?;
     let mut conn = mysql.connection().await?;
-    campaigns::lock_for_operator(&mut conn).await?;
     let first = campaigns::next_id(&mut conn).await?;
-    let (name, coupons) = (format!("comparison, {way}"), coupons / campaigns);
     for id in (first.0..first.0 + campaigns).map(CampaignId) {
-        let campaign = Campaign { id, name: name.clone(), opens_at: None, closes_at: None, coupons };
-        campaigns::create(&mut conn, &campaign).await?;
+        let name = format!("comparison, {way}");
+        let campaign = Campaign { id, name, opens_at: None, closes_at: None, coupons: 0, paused: false };
+        campaigns::insert(&mut conn, &campaign).await?;
     }
+    drop(conn);
     // The numbers are taken: whoever waits for the lock need not wait for the coupons as well.
-    conn.disconnect().await?;
-    for id in (first.0..first.0 + campaigns).map(CampaignId) {
-        bulk::load_coupons(mysql, id, coupons, |_| {}).await?;
+    lock.release().await;
+    for n in 0..campaigns {
+        let coupons = coupons / campaigns + u64::from(n < coupons % campaigns);
+        loads::add_in_chunks(mysql, CampaignId(first.0 + n), coupons, &Limit::Stock(coupons), |_| {}).await?;
     }
     Ok(first)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 use url::Url;
 
@@ -59,8 +60,14 @@ struct Reference {
 
 #[derive(Debug, Deserialize)]
 struct Answer {
-    #[serde(default)]
     data: Vec<Found>,
+}
+
+/// What Jaeger says of a trace that is not there.
+#[derive(Debug, Deserialize)]
+struct Missing {
+    #[serde(rename = "errors")]
+    _errors: Vec<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,10 +113,12 @@ async fn fetch(target: &Target, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
         // A connection for each: whatever stands in front of Jaeger may close it after an answer.
         let mut client = Client::new(target.clone());
         let (status, body) = client.send(Method::GET, &path, String::new(), None).await.context("Jaeger")?;
+        let no_jaeger = || format!("what answers {status} to GET {path} is no Jaeger");
         if status == StatusCode::NOT_FOUND {
+            let _: Missing = serde_json::from_slice(&body).with_context(no_jaeger)?;
             continue;
         }
-        let answer: Answer = serde_json::from_slice(&body).with_context(|| format!("Jaeger's answer to {path}"))?;
+        let answer: Answer = serde_json::from_slice(&body).with_context(no_jaeger)?;
         traces.extend(answer.data.into_iter().map(|found| in_order(id, found)));
     }
     Ok(traces)

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::client::{Client, Target};
+use crate::client::{self, Client, Target};
 use crate::plan;
 use crate::traceparent::{self, Traceparent};
 
@@ -32,6 +32,9 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// Latencies above an hour are counted as one hour.
 const LATENCY_MAX_US: u64 = 3_600_000_000;
+
+/// Accounts, and repeated claims, of one load at most: all of them are in memory.
+const CLAIMS_MAX: u64 = 20_000_000;
 
 /// Errors shown.
 const EXAMPLES_MAX: usize = 5;
@@ -48,7 +51,7 @@ const WAIT: &str = "10s";
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// The API.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_parser = client::address, default_value = "http://127.0.0.1:8080")]
     pub url: Url,
     /// The campaign to claim from; the first, where there are several.
     #[arg(long, value_name = "ID")]
@@ -61,17 +64,17 @@ pub struct Arguments {
 #[derive(Args, Clone, Debug)]
 pub struct Crowd {
     /// Different accounts that claim.
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=CLAIMS_MAX))]
     pub accounts: u64,
     /// Claims on top, by accounts that claimed before.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=CLAIMS_MAX))]
     pub repeats: u64,
     /// Campaigns that the accounts are spread over; they have numbers one after the other.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub campaigns: u64,
     /// The first account; the others follow it.
-    #[arg(long, value_name = "ID", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub first_account: u64,
+    #[arg(long, value_name = "ID", default_value_t = AccountId(1))]
+    pub first_account: AccountId,
     /// Connections that claim; each has one claim on its way.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub clients: u32,
@@ -90,10 +93,29 @@ pub struct Crowd {
 }
 
 impl Crowd {
+    /// What is wrong with values that are right one by one.
+    pub fn check(&self) -> Result<(), String> {
+        let last = self.first_account.0.saturating_add(self.accounts - 1);
+        if last > AccountId::MAX.0 {
+            return Err(format!("--first-account and --accounts go beyond the last account, {}", AccountId::MAX));
+        }
+        Ok(())
+    }
+
     /// One claim by each of so many accounts, as fast as the clients go.
     pub fn of(accounts: u64, clients: u32, trace_ratio: f64) -> Self {
         let (rate, followers, patience) = (None, clients, PATIENCE_SECONDS);
-        Self { accounts, repeats: 0, campaigns: 1, first_account: 1, clients, rate, trace_ratio, followers, patience }
+        Self {
+            accounts,
+            repeats: 0,
+            campaigns: 1,
+            first_account: AccountId(1),
+            clients,
+            rate,
+            trace_ratio,
+            followers,
+            patience,
+        }
     }
 }
 
@@ -160,7 +182,7 @@ pub async fn run(mysql: &Mysql, way: &str, arguments: &Arguments) -> anyhow::Res
     let Arguments { url, campaign, crowd } = arguments;
     let target = Target::new(url)?;
     probe(&target, *campaign).await?;
-    let plan = Arc::new(plan::claims(crowd.first_account, crowd.accounts, crowd.repeats));
+    let plan = Arc::new(plan::claims(crowd.first_account.0, crowd.accounts, crowd.repeats));
     let shared = SharedTally::new(progress(way, plan.len())?)?;
     let campaigns = Campaigns { first: *campaign, count: crowd.campaigns };
     let (accepted, ended) = claim_and_follow(&target, campaigns, crowd, Arc::clone(&plan), &shared).await?;

@@ -1,12 +1,11 @@
-//! What the command prints and writes. The one place that writes to standard output and standard error.
-#![allow(clippy::print_stderr)]
+//! What the command prints and writes.
 
-use std::fmt::Display;
-use std::io::Write as _;
+use std::io;
 use std::path::Path;
 
 use anyhow::Context;
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use coupon_core::terminal::{print, print_json, printable};
 use serde::Serialize;
 
 use crate::ceilings::Ceilings;
@@ -15,16 +14,7 @@ use crate::suite::Check;
 use crate::traces::Breakdown;
 use crate::tracing_cost::Cost;
 
-/// One line on standard error.
-pub fn error(error: &anyhow::Error) {
-    let line = format!("{error:#}").replace('\n', " ");
-    eprintln!("error: {line}");
-}
-
-/// Something worth knowing while the work goes on.
-pub fn note(text: &str) {
-    eprintln!("{text}");
-}
+type Printed = io::Result<()>;
 
 /// Writes a result to a file, with the folders it needs.
 pub fn write(path: &Path, result: &impl Serialize) -> anyhow::Result<()> {
@@ -37,23 +27,22 @@ pub fn write(path: &Path, result: &impl Serialize) -> anyhow::Result<()> {
 }
 
 /// A whole comparison, as JSON or as the table of its ways and where their time went.
-pub fn comparison(whole: &impl Serialize, results: &[LoadResult], traces: &[Breakdown], json: bool) {
+pub fn comparison(whole: &impl Serialize, results: &[LoadResult], traces: &[Breakdown], json: bool) -> Printed {
     if json {
-        print(&serde_json::to_string_pretty(whole).unwrap_or_default());
+        print_json(whole)
     } else {
-        ways(results, false);
-        breakdowns(traces, false);
+        ways(results, false)?;
+        breakdowns(traces, false)
     }
 }
 
 /// Where the time of each way's claims goes, and one claim of each.
-pub fn breakdowns(traces: &[Breakdown], json: bool) {
+pub fn breakdowns(traces: &[Breakdown], json: bool) -> Printed {
     if json {
-        print(&serde_json::to_string_pretty(traces).unwrap_or_default());
-        return;
+        return print_json(traces);
     }
     for way in traces {
-        print(&format!("\n{}: where the time of {} issued and traced claims went", way.way(), way.traces()));
+        print(&format!("\n{}: where the time of {} issued and traced claims went", way.way(), way.traces()))?;
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(["step", "p50 ms", "p99 ms", "share"]);
@@ -61,21 +50,21 @@ pub fn breakdowns(traces: &[Breakdown], json: bool) {
             let numbers = numbers.map(|number| Cell::new(number).set_alignment(CellAlignment::Right));
             table.add_row([Cell::new(step)].into_iter().chain(numbers));
         }
-        print(&table);
+        print(&table)?;
         if let Some((waterfall, link)) = way.example() {
-            print(&format!("one of them, {link}"));
+            print(&format!("one of them, {link}"))?;
             for line in waterfall {
-                print(line);
+                print(&printable(line))?;
             }
         }
     }
+    Ok(())
 }
 
 /// What each stage does alone, and the limits that follow.
-pub fn ceilings(ceilings: &Ceilings, json: bool) {
+pub fn ceilings(ceilings: &Ceilings, json: bool) -> Printed {
     if json {
-        print(&serde_json::to_string_pretty(ceilings).unwrap_or_default());
-        return;
+        return print_json(ceilings);
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -88,14 +77,13 @@ pub fn ceilings(ceilings: &Ceilings, json: bool) {
     }
     row("limit of the queue way", ceilings.queue_limit);
     row("limit of the skiplock way", ceilings.skiplock_limit);
-    print(&table);
+    print(&table)
 }
 
 /// All checks of a suite.
-pub fn checks(whole: &impl Serialize, checks: &[Check], json: bool) {
+pub fn checks(whole: &impl Serialize, checks: &[Check], json: bool) -> Printed {
     if json {
-        print(&serde_json::to_string_pretty(whole).unwrap_or_default());
-        return;
+        return print_json(whole);
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -105,14 +93,13 @@ pub fn checks(whole: &impl Serialize, checks: &[Check], json: bool) {
         let holds = if check.holds { "yes" } else { "NO" };
         table.add_row([Cell::new(&check.name), measured, Cell::new(&check.wanted), Cell::new(holds)]);
     }
-    print(&table);
+    print(&table)
 }
 
 /// What tracing costs on each way.
-pub fn tracing_costs(costs: &[Cost], json: bool) {
+pub fn tracing_costs(costs: &[Cost], json: bool) -> Printed {
     if json {
-        print(&serde_json::to_string_pretty(costs).unwrap_or_default());
-        return;
+        return print_json(costs);
     }
     for cost in costs {
         let mut table = Table::new();
@@ -122,15 +109,15 @@ pub fn tracing_costs(costs: &[Cost], json: bool) {
             let numbers = numbers.map(|number| Cell::new(number).set_alignment(CellAlignment::Right));
             table.add_row([Cell::new(mode)].into_iter().chain(numbers));
         }
-        print(&table);
+        print(&table)?;
     }
+    Ok(())
 }
 
 /// Ways side by side: a column each.
-pub fn ways(results: &[LoadResult], json: bool) {
+pub fn ways(results: &[LoadResult], json: bool) -> Printed {
     if json {
-        print(&serde_json::to_string_pretty(results).unwrap_or_default());
-        return;
+        return print_json(results);
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -152,24 +139,20 @@ pub fn ways(results: &[LoadResult], json: bool) {
     row("p50 / p99 to outcome, ms", |result| format!("{:.1} / {:.1}", result.outcome_p50_ms, result.outcome_p99_ms));
     row("traced", |result| format!("{} %", result.trace_ratio * 100.0));
     row("audit", |result| result.audit.clone());
-    print(&table);
+    print(&table)?;
     for result in results {
         for example in &result.error_examples {
-            print(&format!("{}: error: {example}", result.way));
+            print(&format!("{}: error: {}", result.way, printable(example)))?;
         }
         for finding in &result.findings {
             print(&format!(
                 "{}: {} is broken {} times: {}",
                 result.way, finding.invariant, finding.broken, finding.says
-            ));
+            ))?;
             for example in &finding.examples {
-                print(&format!("  {example}"));
+                print(&format!("  {example}"))?;
             }
         }
     }
-}
-
-/// A line on standard output. Whoever closed it, as `head` does, has seen enough.
-fn print(line: &impl Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    Ok(())
 }

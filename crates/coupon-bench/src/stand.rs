@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use coupon_core::terminal;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -11,7 +12,6 @@ use tokio::process::{Child, ChildStderr, Command};
 use url::Url;
 
 use crate::client::{Client, Target};
-use crate::report;
 
 /// A service connects to its servers within this.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -88,7 +88,7 @@ impl Service {
 async fn pass_on_errors(program: String, mut log: Lines<BufReader<ChildStderr>>) {
     while let Ok(Some(line)) = log.next_line().await {
         if line.contains(" ERROR ") {
-            report::note(&format!("{program}: {line}"));
+            terminal::note(&format!("{program}: {line}"));
         }
     }
 }

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
 use coupon_core::settings::{AmqpSettings, Namespace, NamespaceSettings, RedisSettings};
+use coupon_core::terminal;
 use hyper::Method;
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
@@ -163,7 +164,7 @@ pub async fn run(
         suite.code(target)?;
         report::write(&arguments.report, &suite.report(&servers))?;
     }
-    report::checks(&suite.report(&servers), &suite.checks, json);
+    report::checks(&suite.report(&servers), &suite.checks, json)?;
     let clean = suite.turns.iter().all(|turn| turn.result.is_clean());
     Ok(clean && suite.checks.iter().all(|check| check.holds))
 }
@@ -199,7 +200,7 @@ impl Suite<'_> {
     }
 
     fn check(&mut self, name: &str, measured: f64, wanted: &str, holds: bool) {
-        report::note(&format!("{}: {name}: {measured:.2}, wanted {wanted}", if holds { "holds" } else { "FAILS" }));
+        terminal::note(&format!("{}: {name}: {measured:.2}, wanted {wanted}", if holds { "holds" } else { "FAILS" }));
         self.checks.push(Check { name: name.to_owned(), measured, wanted: wanted.to_owned(), holds });
     }
 
@@ -526,7 +527,7 @@ impl Suite<'_> {
     /// A consumer that comes late: all claims wait in the queue when it starts.
     async fn backlog(&mut self, namespace: &Namespace) -> anyhow::Result<()> {
         let claims = if self.quick { 100_000 } else { 1_000_000 };
-        report::note(&format!("a queue of {claims} claims"));
+        terminal::note(&format!("a queue of {claims} claims"));
         let environment = [("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))];
         let stand = Stand::start("queue", 0, &environment).await?;
         let campaign = compare::make_campaign(self.mysql, "backlog", claims / 10).await?;
@@ -563,7 +564,7 @@ impl Turn {
 }
 
 async fn load_on(mysql: &Mysql, setup: &Setup, coupons: u64, crowd: Crowd) -> anyhow::Result<Turn> {
-    report::note(&format!("{}: {} claims at {coupons} coupons", setup.name, crowd.accounts));
+    terminal::note(&format!("{}: {} claims at {coupons} coupons", setup.name, crowd.accounts));
     let own = setup.environment.iter().map(|(name, value)| (*name, String::from(*value)));
     let environment: Vec<_> = own.chain([("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))]).collect();
     let stand = Stand::start(setup.way, setup.consumers, &environment).await?;

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::jaeger::{self, Span, Trace};
-use crate::report;
+use crate::{client, report};
 
 /// Traces asked for: Jaeger gives one at a time.
 const TRACES_MAX: usize = 200;
@@ -40,7 +40,7 @@ pub struct Arguments {
 #[derive(Args, Clone, Debug)]
 pub struct JaegerArguments {
     /// Jaeger's query API.
-    #[arg(long, env = "JAEGER_URL", value_name = "URL", default_value = "http://127.0.0.1:16686")]
+    #[arg(long, env = "JAEGER_URL", value_name = "URL", value_parser = client::address, default_value = "http://127.0.0.1:16686")]
     pub jaeger: Url,
     /// Jaeger's page, for links, where a browser reaches it at another address.
     #[arg(long, env = "JAEGER_PAGE_URL", value_name = "URL")]
@@ -101,8 +101,10 @@ pub async fn run(arguments: &Arguments, json: bool) -> anyhow::Result<()> {
     for way in report.ways {
         breakdowns.push(breakdown(&way.way, &way.trace_ids, &arguments.jaeger).await?);
     }
-    report::breakdowns(&breakdowns, json);
-    Ok(())
+    if breakdowns.iter().all(|breakdown| breakdown.traces == 0) {
+        bail!("{} has no trace of an issued claim of {}", arguments.jaeger.jaeger, path.display());
+    }
+    Ok(report::breakdowns(&breakdowns, json)?)
 }
 
 /// Asks Jaeger where the time of these claims went.

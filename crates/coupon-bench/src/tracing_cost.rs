@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::Mysql;
+use coupon_core::terminal;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use serde::Serialize;
@@ -65,7 +66,7 @@ pub async fn run(mysql: &Mysql, arguments: &Arguments, json: bool) -> anyhow::Re
     for way in ["queue", "skiplock"] {
         costs.push(measure(mysql, arguments, way, &sink).await.with_context(|| way.to_owned())?);
     }
-    report::tracing_costs(&costs, json);
+    report::tracing_costs(&costs, json)?;
     Ok(costs.iter().all(|cost| cost.clean))
 }
 
@@ -76,7 +77,7 @@ async fn measure(mysql: &Mysql, arguments: &Arguments, way: &'static str, sink: 
         // Each mode is first in its turn, for whatever warms up or tires.
         turns.rotate_left(1);
         for turns in &mut turns {
-            report::note(&format!("{way}: round {} of {}, tracing {}", round + 1, arguments.rounds, turns.tracing));
+            terminal::note(&format!("{way}: round {} of {}, tracing {}", round + 1, arguments.rounds, turns.tracing));
             let before = sink.taken();
             let environment = environment(turns.is_on, sink);
             let stand = Stand::start(way, usize::from(arguments.consumers), &environment).await?;

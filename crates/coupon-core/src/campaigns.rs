@@ -56,6 +56,8 @@ pub enum Admission {
     NotOpen,
     /// The campaign is over.
     Closed,
+    /// The campaign is open but for an operator, who has paused it.
+    Paused,
     /// No coupon is free and this account has none.
     SoldOut,
     /// No coupon is free, but this account may have one: look it up.
@@ -79,6 +81,7 @@ impl State {
         match (campaign.window(now), &self.winners) {
             (Window::NotOpen, _) => Admission::NotOpen,
             (Window::Closed, _) => Admission::Closed,
+            (Window::Open, _) if campaign.paused => Admission::Paused,
             (Window::Open, None) => Admission::Open,
             (Window::Open, Some(winners)) if winners.may_contain(account) => Admission::MayHaveWon,
             (Window::Open, Some(_)) => Admission::SoldOut,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema,
@@ -31,22 +31,30 @@ macro_rules! id {
         }
 
         impl FromStr for $name {
-            type Err = std::num::ParseIntError;
+            type Err = String;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                text.parse().map(Self)
+                match text.parse().map(Self) {
+                    Ok(id) if (Self(1)..=Self::MAX).contains(&id) => Ok(id),
+                    _ => Err(format!("must be a whole number from 1 to {}", Self::MAX)),
+                }
             }
+        }
+
+        impl $name {
+            /// The largest one; the smallest is 1.
+            pub const MAX: Self = Self($max);
         }
     };
 }
 
 id! {
-    /// A campaign: a kind of coupon, with its stock and its window.
-    CampaignId
+    /// A campaign: a kind of coupon, with its stock and its window. Any reader of JSON keeps its number as it is.
+    CampaignId, (1 << 53) - 1
 }
 id! {
-    /// Whoever claims: an account of the shop, 1 or above.
-    AccountId
+    /// Whoever claims: an account of the shop. Its number fits the signed integers of other languages.
+    AccountId, i64::MAX.unsigned_abs()
 }
 
 /// A coupon's code: a random UUID (version 4), so that nobody can guess one.
@@ -145,6 +153,8 @@ pub struct Campaign {
     pub closes_at: Option<OffsetDateTime>,
     /// How many coupons it has, issued or free.
     pub coupons: u64,
+    /// Claims are refused until it is resumed.
+    pub paused: bool,
 }
 
 /// Where an instant lies in a campaign's window.
@@ -159,13 +169,14 @@ pub enum Window {
 }
 
 impl Campaign {
-    /// Where `now` lies in the window: `opens_at` belongs to it, `closes_at` does not.
+    /// Where `now` lies in the window: `opens_at` belongs to it, `closes_at` does not. One that was closed before it
+    /// opened is closed.
     #[must_use]
     pub fn window(&self, now: OffsetDateTime) -> Window {
-        if self.opens_at.is_some_and(|opens_at| now < opens_at) {
-            Window::NotOpen
-        } else if self.closes_at.is_some_and(|closes_at| now >= closes_at) {
+        if self.closes_at.is_some_and(|closes_at| now >= closes_at) {
             Window::Closed
+        } else if self.opens_at.is_some_and(|opens_at| now < opens_at) {
+            Window::NotOpen
         } else {
             Window::Open
         }
@@ -186,12 +197,37 @@ mod tests {
             opens_at: Some(datetime!(2030-01-01 12:00 UTC)),
             closes_at: Some(datetime!(2030-01-01 13:00 UTC)),
             coupons: 0,
+            paused: false,
         };
 
         assert_eq!(campaign.window(datetime!(2030-01-01 11:59:59.999 UTC)), Window::NotOpen);
         assert_eq!(campaign.window(datetime!(2030-01-01 12:00 UTC)), Window::Open);
         assert_eq!(campaign.window(datetime!(2030-01-01 12:59:59.999 UTC)), Window::Open);
         assert_eq!(campaign.window(datetime!(2030-01-01 13:00 UTC)), Window::Closed);
+    }
+
+    #[test]
+    fn a_window_that_was_closed_before_it_opened_is_closed() {
+        let campaign = Campaign {
+            id: CampaignId(1),
+            name: String::from("noon"),
+            opens_at: Some(datetime!(2030-01-01 12:00 UTC)),
+            closes_at: Some(datetime!(2029-01-01 12:00 UTC)),
+            coupons: 0,
+            paused: false,
+        };
+
+        assert_eq!(campaign.window(datetime!(2029-06-01 12:00 UTC)), Window::Closed);
+    }
+
+    #[test]
+    fn numbers_have_a_range() {
+        assert_eq!("9007199254740991".parse(), Ok(CampaignId::MAX));
+        assert_eq!("9223372036854775807".parse(), Ok(AccountId::MAX));
+        for text in ["", "0", "-1", "1.0", "9007199254740992", "18446744073709551616"] {
+            assert!(text.parse::<CampaignId>().is_err(), "{text} was taken");
+        }
+        assert!("9223372036854775808".parse::<AccountId>().is_err());
     }
 
     #[test]

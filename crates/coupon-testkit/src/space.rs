@@ -13,15 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{CommandFactory, FromArgMatches};
 use coupon_core::audit::{self, Broker, Report};
+use coupon_core::mysql::loads::{self, Limit};
 use coupon_core::mysql::{Mysql, campaigns, schema};
 use coupon_core::process::Running;
 use coupon_core::settings::{MysqlSettings, Namespace, try_parse_from};
-use coupon_core::{Campaign, CampaignId, CouponId, Installation, InstallationId, keys};
+use coupon_core::{Campaign, CampaignId, Installation, InstallationId, keys};
 use deadpool_redis::redis::aio::ConnectionManager;
 use deadpool_redis::redis::{AsyncCommands, ScanOptions};
 use futures_util::{FutureExt, StreamExt};
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, TxOpts};
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -198,18 +199,21 @@ impl TestSpace {
         coupons: usize,
     ) -> CampaignId {
         let id = CampaignId(self.last_campaign.fetch_add(1, Ordering::Relaxed) + 1);
-        let campaign = Campaign { id, name: format!("campaign {id}"), opens_at, closes_at, coupons: 0 };
+        let name = format!("campaign {id}");
+        let campaign = Campaign { id, name, opens_at, closes_at, coupons: 0, paused: false };
         let mut conn = self.mysql.connection().await.expect("a connection");
-        campaigns::create(&mut conn, &campaign).await.expect("a campaign");
+        campaigns::insert(&mut conn, &campaign).await.expect("a campaign");
         self.add_coupons(id, coupons).await;
         id
     }
 
     /// Adds new coupons to a campaign.
     pub async fn add_coupons(&self, campaign: CampaignId, coupons: usize) {
-        let ids: Vec<CouponId> = (0..coupons).map(|_| CouponId::random()).collect();
         let mut conn = self.mysql.connection().await.expect("a connection");
-        campaigns::add_coupons(&mut conn, campaign, &ids).await.expect("coupons");
+        let mut transaction = conn.start_transaction(TxOpts::default()).await.expect("a transaction");
+        let (coupons, limit) = (loads::new_coupons(coupons), Limit::Stock(u64::MAX));
+        loads::add(&mut transaction, campaign, &coupons, &limit).await.expect("coupons");
+        transaction.commit().await.expect("a commit");
     }
 
     /// Audits, lets go of every "sold out" told so far, which was right then, and adds coupons.

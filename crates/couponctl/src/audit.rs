@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use coupon_core::audit::{self, Broker, Told};
+use coupon_core::audit::{self, Broker, Report, Told};
 use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
 use coupon_core::outcomes::Outcomes;
@@ -11,8 +11,12 @@ use coupon_core::redis::Redis;
 use coupon_core::{CampaignId, ClaimKey, Installation, Outcome, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
+use serde::Serialize;
 
-use crate::{Couponctl, output};
+use crate::{Couponctl, campaign, output};
+
+/// Exit code of an audit that could not check everything.
+const NOT_CHECKED: u8 = 3;
 
 /// Outcomes read in one command.
 const OUTCOMES_PER_READ: usize = 1_000;
@@ -22,25 +26,62 @@ pub struct Arguments {
     /// Only this campaign; all unless told.
     #[arg(long, value_name = "ID")]
     campaign: Option<CampaignId>,
+    /// Leave Redis and RabbitMQ alone, for an installation that has none.
+    #[arg(long)]
+    mysql_only: bool,
+}
+
+/// What an audit comes to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything was checked, and holds.
+    Clean,
+    /// An invariant is broken.
+    Broken,
+    /// What was checked holds, but something could not be checked.
+    NotChecked,
+}
+
+impl Verdict {
+    fn of(report: &Report, not_checked: &[String]) -> Self {
+        match (report.clean, not_checked) {
+            (false, _) => Self::Broken,
+            (true, []) => Self::Clean,
+            (true, _) => Self::NotChecked,
+        }
+    }
+
+    fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Clean => ExitCode::SUCCESS,
+            Self::Broken => ExitCode::FAILURE,
+            Self::NotChecked => ExitCode::from(NOT_CHECKED),
+        }
+    }
 }
 
 pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(campaign) = arguments.campaign {
+        campaign::must_exist(mysql, campaign).await?;
+    }
     let mut not_checked = Vec::new();
-    let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
-    let told = told(couponctl, &installation, arguments.campaign).await.unwrap_or_else(|error| {
-        not_checked.push(format!("what clients were told through Redis: {error}"));
-        Told::default()
-    });
-    let broker = match dead_letters(couponctl).await {
-        Ok(dead_letters) => Some(Broker { dead_letters }),
-        Err(error) => {
-            not_checked.push(format!("the dead letters in RabbitMQ: {error}"));
-            None
+    let (mut told, mut broker) = (Told::default(), None);
+    if !arguments.mysql_only {
+        let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
+        match self::told(couponctl, &installation, arguments.campaign).await {
+            Ok(found) => told = found,
+            Err(error) => not_checked.push(format!("what clients were told through Redis: {error}")),
         }
-    };
+        match dead_letters(couponctl).await {
+            Ok(dead_letters) => broker = Some(Broker { dead_letters }),
+            Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error}")),
+        }
+    }
     let report = audit::audit(mysql, arguments.campaign, told, broker).await?;
-    output::audit(&report, &not_checked, couponctl.json);
-    Ok(if report.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let verdict = Verdict::of(&report, &not_checked);
+    output::audit(verdict, &report, &not_checked, couponctl.json)?;
+    Ok(verdict.exit_code())
 }
 
 /// The outcomes recorded in Redis. Campaigns may have been restocked since, so they are no proof of a wrong "sold out".

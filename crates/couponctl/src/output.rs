@@ -1,15 +1,15 @@
-//! What the command prints. The one place that writes to standard output and standard error.
-#![allow(clippy::print_stderr)]
-
-use std::fmt::Display;
-use std::io::Write as _;
+//! What the command prints: tables for people, JSON for programs.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use coupon_core::Campaign;
 use coupon_core::audit::Report;
+use coupon_core::domain::Window;
+use coupon_core::terminal::{print, print_json, printable};
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+
+use crate::audit::Verdict;
+use crate::changes::{self, Change};
 
 /// A campaign with its counts.
 #[derive(Debug, Serialize)]
@@ -23,54 +23,82 @@ pub struct CampaignCounts {
     pub free: u64,
 }
 
-/// One line on standard error.
-pub fn error(error: &anyhow::Error) {
-    let line = format!("{error:#}").replace('\n', " ");
-    eprintln!("error: {line}");
-}
+type Printed = std::io::Result<()>;
 
 /// What the migration did.
-pub fn migrated(applied: &[String], version: u32, json: bool) {
+pub fn migrated(applied: &[String], version: u32, json: bool) -> Printed {
     if json {
-        print_json(&serde_json::json!({ "version": version, "applied": applied }));
+        print_json(&serde_json::json!({ "version": version, "applied": applied }))
     } else if applied.is_empty() {
-        print(&format!("schema is at version {version}, as it was"));
+        print(&format!("schema is at version {version}, as it was"))
     } else {
-        print(&format!("schema is at version {version}; applied {}", applied.join(", ")));
+        print(&format!("schema is at version {version}; applied {}", applied.join(", ")))
     }
 }
 
 /// Campaigns, a line each.
-pub fn campaigns(campaigns: &[CampaignCounts], json: bool) {
+pub fn campaigns(campaigns: &[CampaignCounts], json: bool) -> Printed {
     if json {
         return print_json(&campaigns);
     }
-    let mut table = table(["id", "name", "opens at", "closes at", "coupons", "issued", "free"]);
+    let mut table = table(["id", "name", "opens at", "closes at", "state", "coupons", "issued", "free"]);
     for CampaignCounts { campaign, issued, free } in campaigns {
         table.add_row([
             number(campaign.id.0),
-            Cell::new(&campaign.name),
-            Cell::new(instant(campaign.opens_at)),
-            Cell::new(instant(campaign.closes_at)),
+            Cell::new(printable(&campaign.name)),
+            Cell::new(changes::instant(campaign.opens_at)),
+            Cell::new(changes::instant(campaign.closes_at)),
+            Cell::new(state(campaign)),
             number(campaign.coupons),
             number(*issued),
             number(*free),
         ]);
     }
-    print(&table);
+    print(&table)
+}
+
+/// What a claim would meet at this moment.
+fn state(campaign: &Campaign) -> &'static str {
+    match campaign.window(OffsetDateTime::now_utc()) {
+        Window::NotOpen => "not open",
+        Window::Closed => "closed",
+        Window::Open if campaign.paused => "paused",
+        Window::Open => "open",
+    }
+}
+
+/// Changes of a campaign, a line each.
+pub fn history(changes: &[Change], json: bool) -> Printed {
+    if json {
+        return print_json(&changes);
+    }
+    let mut table = table(["at", "what", "old", "new", "who"]);
+    for Change { at, campaign_id: _, what, old, new, who } in changes {
+        table.add_row([
+            Cell::new(changes::instant(Some(*at))),
+            Cell::new(printable(what)),
+            Cell::new(printable(old.as_deref().unwrap_or("-"))),
+            Cell::new(printable(new)),
+            Cell::new(printable(who)),
+        ]);
+    }
+    print(&table)
 }
 
 /// The findings of an audit.
-pub fn audit(report: &Report, not_checked: &[String], json: bool) {
+pub fn audit(verdict: Verdict, report: &Report, not_checked: &[String], json: bool) -> Printed {
+    /// `clean` only when everything was checked, so that a script need not know of the rest.
     #[derive(Serialize)]
     struct Document<'a> {
+        verdict: Verdict,
         #[serde(flatten)]
         report: &'a Report,
         not_checked: &'a [String],
     }
 
     if json {
-        return print_json(&Document { report, not_checked });
+        let report = &Report { clean: verdict == Verdict::Clean, ..report.clone() };
+        return print_json(&Document { verdict, report, not_checked });
     }
     let mut table = table(["invariant", "checked", "broken", "examples"]);
     for finding in &report.invariants {
@@ -81,27 +109,23 @@ pub fn audit(report: &Report, not_checked: &[String], json: bool) {
             Cell::new(finding.examples.join("\n")),
         ]);
     }
-    print(&table);
+    print(&table)?;
     for reason in not_checked {
-        print(&format!("not checked: {reason}"));
+        print(&format!("not checked: {}", printable(reason)))?;
     }
     let issued: u64 = report.campaigns.iter().map(|stock| stock.issued).sum();
     let free: u64 = report.campaigns.iter().map(|stock| stock.free).sum();
-    let verdict = if report.clean { "clean" } else { "BROKEN" };
-    print(&format!("{verdict}: {} campaigns, {issued} coupons issued, {free} free", report.campaigns.len()));
+    let verdict = match verdict {
+        Verdict::Clean => "clean",
+        Verdict::Broken => "BROKEN",
+        Verdict::NotChecked => "NOT ALL CHECKED, what was holds",
+    };
+    print(&format!("{verdict}: {} campaigns, {issued} coupons issued, {free} free", report.campaigns.len()))
 }
 
 /// A short result.
-pub fn done(text: &str, json: bool) {
-    if json {
-        print_json(&serde_json::json!({ "done": text }));
-    } else {
-        print(&text);
-    }
-}
-
-fn print_json(value: &impl Serialize) {
-    print(&serde_json::to_string_pretty(value).unwrap_or_default());
+pub fn done(text: &str, json: bool) -> Printed {
+    if json { print_json(&serde_json::json!({ "done": text })) } else { print(&text) }
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
@@ -112,18 +136,4 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 
 fn number(value: u64) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
-}
-
-fn instant(value: Option<OffsetDateTime>) -> String {
-    value.and_then(|instant| instant.format(&Rfc3339).ok()).unwrap_or_else(|| String::from("-"))
-}
-
-/// Something worth knowing while the work goes on.
-pub fn note(text: &str) {
-    eprintln!("{text}");
-}
-
-/// A line on standard output. Whoever closed it, as `head` does, has seen enough.
-fn print(line: &impl Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use coupon_core::broker::{self, Queues};
-use coupon_core::mysql::Mysql;
+use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::redis::connect;
 use coupon_core::{Installation, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
@@ -34,18 +34,18 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
     if !arguments.yes {
         bail!("this deletes every campaign and coupon in {}; add --yes to do it", couponctl.mysql.mysql_url);
     }
+    // A load in the middle would go on into what is gone.
+    let lock = campaigns::lock_for_operator(mysql).await?;
     if !arguments.mysql_only {
         empty_queues(couponctl).await.context("nothing was deleted")?;
         let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
         delete_keys(couponctl, &installation).await.context("only the queues were emptied")?;
     }
-    mysql
-        .run(async |mut conn: Conn| {
-            conn.query_drop("TRUNCATE coupon").await?;
-            Ok(conn.query_drop("TRUNCATE campaign").await?)
-        })
-        .await?;
-    output::done("every campaign and coupon is gone", couponctl.json);
+    for table in ["coupon", "campaign", "coupon_load", "campaign_change"] {
+        mysql.run(async move |mut conn: Conn| Ok(conn.query_drop(format!("TRUNCATE {table}")).await?)).await?;
+    }
+    lock.release().await;
+    output::done("every campaign and coupon is gone", couponctl.json)?;
     Ok(ExitCode::SUCCESS)
 }
 

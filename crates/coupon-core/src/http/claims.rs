@@ -98,6 +98,7 @@ impl ClaimRoutes {
             Admission::Unknown => Err(Problem::unknown_campaign()),
             Admission::NotOpen => Err(Problem::not_open()),
             Admission::Closed => Err(Problem::closed()),
+            Admission::Paused => Err(Problem::paused()),
             Admission::SoldOut => Err(Problem::sold_out()),
             // In a box, as whatever is rare on the way of a claim: a request is as large as its largest branch.
             Admission::MayHaveWon => match Box::pin(self.claims.outcome(claim, Duration::ZERO)).await? {

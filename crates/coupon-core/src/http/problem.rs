@@ -98,6 +98,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "campaign_closed", "the campaign is over")
     }
 
+    /// 403: an operator has paused the campaign.
+    #[must_use]
+    pub fn paused() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "campaign_paused", "the campaign is paused; claim again later")
+    }
+
     /// 409: no coupon is left.
     #[must_use]
     pub fn sold_out() -> Self {

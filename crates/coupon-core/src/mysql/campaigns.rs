@@ -1,16 +1,14 @@
-//! Campaigns: made and restocked by the operator, read by everyone.
+//! Campaigns: made and changed by the operator, read by everyone.
 //!
-//! Invariant: `campaign.coupons` equals the number of the campaign's committed coupon rows, because [`add_coupons`]
+//! Invariant: `campaign.coupons` equals the number of the campaign's committed coupon rows, because [`super::loads`]
 //! writes both in one transaction. Whoever reads it therefore sees a restock without counting.
 
-use std::fmt::Write as _;
-
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, TxOpts};
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::sql;
-use crate::domain::{Campaign, CampaignId, CouponId};
+use super::{Mysql, sql};
+use crate::domain::{Campaign, CampaignId};
 use crate::error::{Error, Result};
 
 /// A campaign and whether one of its coupons is free, both of one moment.
@@ -22,37 +20,42 @@ pub struct CampaignWithStock {
     pub free: bool,
 }
 
-type Row = (u64, String, Option<PrimitiveDateTime>, Option<PrimitiveDateTime>, u64, bool);
+type Row = (u64, String, Option<PrimitiveDateTime>, Option<PrimitiveDateTime>, u64, bool, bool);
 
 /// Those of the campaigns that exist.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn with_stock(conn: &mut Conn, campaigns: &[CampaignId]) -> Result<Vec<CampaignWithStock>> {
+pub async fn with_stock(conn: &mut impl Queryable, campaigns: &[CampaignId]) -> Result<Vec<CampaignWithStock>> {
     if campaigns.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<Row> = conn.query(sql::campaigns_with_stock(campaigns)).await?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, name, opens_at, closes_at, coupons, free)| CampaignWithStock {
-            campaign: Campaign {
-                id: CampaignId(id),
-                name,
-                opens_at: opens_at.map(PrimitiveDateTime::assume_utc),
-                closes_at: closes_at.map(PrimitiveDateTime::assume_utc),
-                coupons,
-            },
-            free,
-        })
-        .collect())
+    let rows: Vec<mysql_async::Row> = conn.query(sql::campaigns_with_stock(campaigns)).await?;
+    rows.into_iter().map(campaign_with_stock).collect()
+}
+
+fn campaign_with_stock(row: mysql_async::Row) -> Result<CampaignWithStock> {
+    // A date that is none, such as 0000-00-00, cannot be read.
+    let (id, name, opens_at, closes_at, coupons, paused, free) = mysql_async::from_row_opt::<Row>(row)
+        .map_err(|error| Error::Broken(format!("a row of the table campaign cannot be read: {error}")))?;
+    Ok(CampaignWithStock {
+        campaign: Campaign {
+            id: CampaignId(id),
+            name,
+            opens_at: opens_at.map(PrimitiveDateTime::assume_utc),
+            closes_at: closes_at.map(PrimitiveDateTime::assume_utc),
+            coupons,
+            paused,
+        },
+        free,
+    })
 }
 
 /// One campaign.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn find(conn: &mut Conn, campaign: CampaignId) -> Result<Option<Campaign>> {
+pub async fn find(conn: &mut impl Queryable, campaign: CampaignId) -> Result<Option<Campaign>> {
     Ok(with_stock(conn, &[campaign]).await?.pop().map(|found| found.campaign))
 }
 
@@ -93,61 +96,61 @@ pub async fn winners(conn: &mut Conn, campaign: CampaignId, behind: u64, count: 
 /// A number that no campaign has yet: one above the highest.
 ///
 /// # Errors
-/// MySQL's.
+/// MySQL's, or there is none.
 pub async fn next_id(conn: &mut Conn) -> Result<CampaignId> {
     let highest: Option<u64> = conn.query_first::<Option<u64>, _>("SELECT MAX(id) FROM campaign").await?.flatten();
-    Ok(CampaignId(highest.unwrap_or(0) + 1))
+    match highest.unwrap_or(0) {
+        highest if highest < CampaignId::MAX.0 => Ok(CampaignId(highest + 1)),
+        highest => Err(Error::Broken(format!("campaign {highest} has the last number; choose a free one"))),
+    }
 }
 
-/// Lets one operator at a time make or restock campaigns, for as long as this connection lives: two who make the same one
-/// would both load its coupons.
+/// The right to make and restock campaigns, which one operator has at a time: two who make the same one would both load
+/// its coupons. It ends with its connection.
+#[derive(Debug)]
+pub struct OperatorLock(Conn);
+
+/// Waits for the [`OperatorLock`] for as long as a session waits for a row. Its connection is none of the pool's: work
+/// under the lock needs those.
 ///
 /// # Errors
-/// MySQL's, or another holds it for too long.
-pub async fn lock_for_operator(conn: &mut Conn) -> Result<()> {
-    let locked: Option<Option<u8>> =
-        conn.query_first("SELECT GET_LOCK(CONCAT(LEFT(DATABASE(), 40), '.campaigns'), 5)").await?;
-    if locked.flatten() == Some(1) {
-        return Ok(());
+/// MySQL's, or another has held it for too long.
+pub async fn lock_for_operator(mysql: &Mysql) -> Result<OperatorLock> {
+    const LOCK_WAIT_TIMEOUT: u16 = 1205;
+
+    let mut conn = mysql.connection_of_its_own().await?;
+    conn.query_drop("START TRANSACTION").await?;
+    match conn.query_first::<u8, _>("SELECT id FROM operator_lock WHERE id = 1 FOR UPDATE").await {
+        Ok(Some(_)) => Ok(OperatorLock(conn)),
+        Ok(None) => Err(Error::Broken(String::from("the row of operator_lock is gone: insert it again"))),
+        Err(mysql_async::Error::Server(error)) if error.code == LOCK_WAIT_TIMEOUT => Err(Error::Broken(String::from(
+            "another couponctl is at work on these campaigns; run this again when it is done",
+        ))),
+        Err(error) => Err(error.into()),
     }
-    Err(Error::Broken(String::from("another couponctl is at work on these campaigns; run this again when it is done")))
 }
 
-/// Makes a campaign without coupons. Nothing happens to one that exists.
-///
-/// # Errors
-/// MySQL's.
-pub async fn create(conn: &mut Conn, campaign: &Campaign) -> Result<()> {
-    let utc = |instant: OffsetDateTime| {
-        let instant = instant.to_offset(time::UtcOffset::UTC);
-        PrimitiveDateTime::new(instant.date(), instant.time())
-    };
-    conn.exec_drop(
-        "INSERT INTO campaign (id, name, opens_at, closes_at) VALUES (?, ?, ?, ?) ON DUPLICATE KEY UPDATE id = id",
-        (campaign.id.0, &campaign.name, campaign.opens_at.map(utc), campaign.closes_at.map(utc)),
-    )
-    .await?;
-    Ok(())
+impl OperatorLock {
+    /// Lets the next operator in.
+    pub async fn release(self) {
+        // A connection that is gone holds no lock.
+        let _ = self.0.disconnect().await;
+    }
 }
 
-/// Adds these coupons to a campaign's stock: all of them or, on an error, none.
+/// Makes a campaign without coupons.
 ///
 /// # Errors
-/// MySQL's.
-pub async fn add_coupons(conn: &mut Conn, campaign: CampaignId, coupons: &[CouponId]) -> Result<()> {
-    if coupons.is_empty() {
-        return Ok(());
-    }
-    let mut transaction = conn.start_transaction(TxOpts::default()).await?;
-    let mut insert = String::with_capacity(64 + coupons.len() * 48);
-    insert.push_str("INSERT INTO coupon (id, campaign_id) VALUES ");
-    for (n, coupon) in coupons.iter().enumerate() {
-        let comma = if n == 0 { "" } else { "," };
-        let _ = write!(insert, "{comma}(x'{}',{campaign})", coupon.0.simple());
-    }
-    transaction.query_drop(insert).await?;
-    transaction
-        .exec_drop("UPDATE campaign SET coupons = coupons + ? WHERE id = ?", (coupons.len(), campaign.0))
-        .await?;
-    Ok(transaction.commit().await?)
+/// MySQL's, also when there is one of this number.
+pub async fn insert(conn: &mut impl Queryable, campaign: &Campaign) -> Result<()> {
+    let insert = "INSERT INTO campaign (id, name, opens_at, closes_at) VALUES (?, ?, ?, ?)";
+    let (opens_at, closes_at) = (campaign.opens_at.map(utc), campaign.closes_at.map(utc));
+    Ok(conn.exec_drop(insert, (campaign.id.0, &campaign.name, opens_at, closes_at)).await?)
+}
+
+/// An instant as the database keeps it.
+#[must_use]
+pub fn utc(instant: OffsetDateTime) -> PrimitiveDateTime {
+    let instant = instant.to_offset(time::UtcOffset::UTC);
+    PrimitiveDateTime::new(instant.date(), instant.time())
 }

@@ -3,10 +3,10 @@
 //! Invariant: work in MySQL runs in a task of its own on the service's runtime, so that a client who hangs up never
 //! leaves a transaction half done with its locks held.
 
-pub mod bulk;
 pub mod campaigns;
 mod connections;
 pub mod coupons;
+pub mod loads;
 pub mod schema;
 pub mod sql;
 
@@ -33,6 +33,7 @@ pub struct Mysql {
     work: Arc<Connections>,
     /// One connection apart from those that work may have taken all.
     look: Arc<Connections>,
+    options: Opts,
     runtime: Handle,
     deadline: Duration,
     address: ServerUrl,
@@ -58,6 +59,7 @@ impl Mysql {
         Self {
             work: connections(usize::from(settings.mysql_connections)),
             look: connections(1),
+            options,
             runtime: Handle::current(),
             deadline: settings.mysql_deadline,
             address: settings.mysql_url.clone(),
@@ -71,6 +73,15 @@ impl Mysql {
     pub async fn connection(&self) -> Result<Conn> {
         let connections = self.work.current();
         self.within(async { Ok(connections.pool.get_conn().await?) }).await
+    }
+
+    /// A connection beside those of the pool, for who holds it while others work: with it, one of a small pool would
+    /// wait for itself.
+    ///
+    /// # Errors
+    /// None is to be had within the deadline.
+    pub async fn connection_of_its_own(&self) -> Result<Conn> {
+        self.within(async { Ok(Conn::new(self.options.clone()).await?) }).await
     }
 
     /// Ends `work` at the deadline of this pool.

@@ -37,7 +37,7 @@ pub const ISSUE_NOTHING: &str = "UPDATE coupon SET account_id = 0 WHERE campaign
 pub const READS_ARE_OF_A_REPLICA: &str = "SELECT @@global.read_only NOT IN ('0', 'OFF')";
 
 /// See [`campaigns_with_stock`].
-pub const CAMPAIGNS_WITH_STOCK: &str = "SELECT id, name, opens_at, closes_at, coupons, EXISTS (\
+pub const CAMPAIGNS_WITH_STOCK: &str = "SELECT id, name, opens_at, closes_at, coupons, paused, EXISTS (\
                                             SELECT 1 FROM coupon FORCE INDEX (coupon_campaign_account) \
                                             WHERE campaign_id = campaign.id AND account_id IS NULL\
                                         ) AS free \

@@ -24,6 +24,7 @@ mod installations;
 mod messages;
 mod metrics;
 mod mysql;
+mod operators;
 mod outcomes;
 mod pages;
 mod plans;

@@ -1,22 +1,35 @@
 //! The services as programs of their own, for tests of what only a whole process has: its environment, its metrics, its
 //! last words.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
 
 use clap::CommandFactory;
-use coupon_testkit::program::Running;
+use coupon_testkit::program::{self, Running};
 use coupon_testkit::{Api, Collector, TestSpace};
 
 /// Where cargo has put the programs. It is asked to build them first, for a test must not run those of yesterday.
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let programs = ["producer-api", "queue-consumer", "skiplock-api"].map(|program| ["--package", program]);
+    let programs =
+        ["couponctl", "producer-api", "queue-consumer", "skiplock-api"].map(|program| ["--package", program]);
     let built = Command::new(env!("CARGO")).args(["build", "--locked", "--quiet"]).args(programs.concat()).status();
     assert!(built.unwrap().success(), "the programs were not built");
     // This test is in target/debug/deps.
     std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
 });
+
+fn path(program: &str) -> String {
+    PROGRAMS.join(program).to_str().unwrap().to_owned()
+}
+
+/// Runs a command of an operator, which must succeed.
+pub async fn couponctl(space: &TestSpace, line: &str) {
+    let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    let ran = program::run(&path("couponctl"), &arguments, &space.environment()).await;
+    assert_eq!(ran.code, Some(0), "{line}: {ran:?}");
+}
 
 /// Starts a service of this space, with variables of a test's own.
 pub async fn start<T: CommandFactory>(space: &TestSpace, program: &str, environment: &[(&str, &str)]) -> Running {
@@ -29,10 +42,18 @@ async fn start_with<T: CommandFactory>(
     own: &[(&str, &str)],
     environment: &[(&str, &str)],
 ) -> Running {
-    let path = PROGRAMS.join(program);
     let environment: Vec<(&str, String)> =
         environment.iter().map(|(name, value)| (*name, String::from(*value))).collect();
-    Running::start(path.to_str().unwrap(), &space.arguments::<T>(own), &environment).await
+    Running::start(&path(program), &space.arguments::<T>(own), &environment).await
+}
+
+/// Starts a service that has all its settings from the environment: those of this space, and some of a test's own.
+pub async fn start_by_environment(space: &TestSpace, program: &str, own: &[(&'static str, &str)]) -> Running {
+    let mut environment: BTreeMap<&str, String> = space.environment().into_iter().collect();
+    environment.insert("LISTEN", String::from("127.0.0.1:0"));
+    environment.insert("ADMIN_LISTEN", String::from("127.0.0.1:0"));
+    environment.extend(own.iter().map(|(name, value)| (*name, String::from(*value))));
+    Running::start(&path(program), &[], &environment.into_iter().collect::<Vec<_>>()).await
 }
 
 /// The variables of a service whose spans go to this collector.

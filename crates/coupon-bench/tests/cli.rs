@@ -1,0 +1,71 @@
+//! The program coupon-bench as its user meets it. Goal: whatever it is asked, it does or refuses in a line, before any
+//! load. Method: its own list of options, and the real program.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test ends where it cannot go on"
+)]
+
+use coupon_bench::Bench;
+use coupon_testkit::{program, run};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_coupon-bench");
+
+fn arguments(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_option_is_taken_or_named() {
+    program::every_option_is_taken_or_named::<Bench>(|bench| drop(bench.check()));
+}
+
+#[tokio::test]
+async fn odd_variables_are_named() {
+    program::odd_variables_are_named::<Bench>(PROGRAM, &["ceilings"]).await;
+}
+
+#[tokio::test]
+async fn wrong_usage_is_told_with_exit_code_2() {
+    for (line, word) in [
+        ("load", "--campaign"),
+        ("load --campaign 0", "--campaign"),
+        ("load --campaign 9007199254740992", "9007199254740991"),
+        ("load --campaign 1 --url https://127.0.0.1:8080", "--url"),
+        ("load --campaign 1 --url http://127.0.0.1:8080/v1", "--url"),
+        ("load --campaign 1 --repeats 18446744073709551615", "--repeats"),
+        ("load --campaign 1 --repeats 10000000000", "--repeats"),
+        ("load --campaign 1 --first-account 18446744073709551600 --accounts 100", "--first-account"),
+        ("load --campaign 1 --first-account 9223372036854775807 --accounts 2", "--first-account"),
+        ("load --campaign 1 --accounts", "--accounts"),
+        ("compare --coupons 2 --campaigns 3", "--campaigns"),
+        ("traces --jaeger ftp://127.0.0.1", "--jaeger"),
+        ("", "subcommand"),
+    ] {
+        let ran = program::run(PROGRAM, &arguments(line), &[]).await;
+
+        assert_eq!(ran.code, Some(2), "{line}: {ran:?}");
+        assert!(matches!(ran.stderr.lines().collect::<Vec<_>>()[..], [line] if line.contains(word)), "{line}: {ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_of_no_jaeger_is_an_error() {
+    run(async |space| {
+        let settings: skiplock_api::Settings = space.settings(&[]);
+        let no_jaeger = space.start(|stop| skiplock_api::start(settings, stop)).await;
+        let report = std::env::temp_dir().join(format!("{}.json", space.name()));
+        std::fs::write(&report, r#"{"ways":[{"way":"queue","trace_ids":["0af7651916cd43dd8448eb211c80319c"]}]}"#)
+            .unwrap();
+
+        let line = format!("traces --report {} --jaeger http://{}", report.display(), no_jaeger.address());
+        let ran = program::run(PROGRAM, &arguments(&line), &[]).await;
+
+        std::fs::remove_file(&report).unwrap();
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.contains("no Jaeger"), "{ran:?}");
+    })
+    .await;
+}

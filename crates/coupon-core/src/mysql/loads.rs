@@ -1,0 +1,200 @@
+//! Loading coupons into campaigns, in bulk.
+//!
+//! Invariant: each chunk is one transaction that inserts its rows, and adds to the campaign's stock and to what its load
+//! has reached. So whenever a load is cut off, all of them agree, and it can be finished; and two that run beside each
+//! other never add more than was ordered.
+
+use std::fmt::Write as _;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Transaction, TxOpts};
+
+use super::Mysql;
+use crate::domain::{CampaignId, CouponId};
+use crate::error::{Error, Result};
+
+/// Coupons in one INSERT at most, where the server takes statements of that size.
+const CHUNK_MAX: usize = 5_000;
+
+/// Bytes of one row in the text of an INSERT at most: an id in hexadecimal digits, and the number of a campaign.
+const ROW_BYTES: u64 = 64;
+
+/// Bytes of an INSERT beside its rows, with room to spare.
+const HEAD_BYTES: u64 = 256;
+
+/// Coupons whose ids are made and sorted together: sorted ids fill the pages of the primary key one after the other.
+const BLOCK: u64 = 1_000_000;
+
+/// Chunks on their way at once: one is made into rows while another is written to disk.
+const IN_FLIGHT: usize = 3;
+
+/// How far a load goes. A chunk that would go beyond is refused, whoever else loads at the same time.
+#[derive(Clone, Debug)]
+pub enum Limit {
+    /// As many coupons as the recorded load of this key has ordered.
+    Ordered(String),
+    /// So many coupons in the campaign.
+    Stock(u64),
+}
+
+/// A recorded load of a campaign.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Load {
+    /// Coupons ordered.
+    pub coupons: u64,
+    /// How many of them are there.
+    pub loaded: u64,
+}
+
+impl Load {
+    /// Coupons that are missing.
+    #[must_use]
+    pub fn left(self) -> u64 {
+        self.coupons.saturating_sub(self.loaded)
+    }
+}
+
+/// The recorded load of a key.
+///
+/// # Errors
+/// MySQL's.
+pub async fn find(conn: &mut impl Queryable, campaign: CampaignId, key: &str) -> Result<Option<Load>> {
+    let found: Option<(u64, u64)> = conn
+        .exec_first("SELECT coupons, loaded FROM coupon_load WHERE campaign_id = ? AND load_key = ?", (campaign.0, key))
+        .await?;
+    Ok(found.map(|(coupons, loaded)| Load { coupons, loaded }))
+}
+
+/// Records that so many coupons are ordered under a key; none is loaded yet.
+///
+/// # Errors
+/// MySQL's, also when the key was used for this campaign before.
+pub async fn order(transaction: &mut Transaction<'_>, campaign: CampaignId, key: &str, coupons: u64) -> Result<()> {
+    let insert = "INSERT INTO coupon_load (campaign_id, load_key, coupons) VALUES (?, ?, ?)";
+    Ok(transaction.exec_drop(insert, (campaign.0, key, coupons)).await?)
+}
+
+/// How many coupons this server takes in one statement.
+///
+/// # Errors
+/// MySQL's.
+pub async fn chunk_size(conn: &mut impl Queryable) -> Result<usize> {
+    let bytes: Option<u64> = conn.query_first("SELECT @@max_allowed_packet").await?;
+    Ok(chunk_for(bytes.unwrap_or(0)))
+}
+
+fn chunk_for(max_allowed_packet: u64) -> usize {
+    let rows = max_allowed_packet.saturating_sub(HEAD_BYTES) / ROW_BYTES;
+    usize::try_from(rows).unwrap_or(CHUNK_MAX).clamp(1, CHUNK_MAX)
+}
+
+/// New coupons, in order of their ids.
+#[must_use]
+pub fn new_coupons(count: usize) -> Vec<CouponId> {
+    let mut ids: Vec<CouponId> = (0..count).map(|_| CouponId::random()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Adds these coupons to a campaign's stock, when the transaction commits.
+///
+/// # Errors
+/// MySQL's; or [`Error::Broken`], when they go beyond the limit.
+pub async fn add(
+    transaction: &mut Transaction<'_>,
+    campaign: CampaignId,
+    coupons: &[CouponId],
+    limit: &Limit,
+) -> Result<()> {
+    if coupons.is_empty() {
+        return Ok(());
+    }
+    let count = coupons.len() as u64;
+    transaction.query_drop(insert(campaign, coupons)).await?;
+    if let Limit::Ordered(key) = limit {
+        let update = "UPDATE coupon_load SET loaded = loaded + ? \
+                      WHERE campaign_id = ? AND load_key = ? AND loaded + ? <= coupons";
+        transaction.exec_drop(update, (count, campaign.0, key, count)).await?;
+        within_limit(transaction)?;
+    }
+    let stock_max = if let Limit::Stock(max) = limit { *max } else { u64::MAX };
+    let update = "UPDATE campaign SET coupons = coupons + ? WHERE id = ? AND coupons + ? <= ?";
+    transaction.exec_drop(update, (count, campaign.0, count, stock_max)).await?;
+    within_limit(transaction)
+}
+
+fn insert(campaign: CampaignId, coupons: &[CouponId]) -> String {
+    let mut insert = String::with_capacity(64 + coupons.len() * 56);
+    insert.push_str("INSERT INTO coupon (id, campaign_id) VALUES ");
+    for (n, coupon) in coupons.iter().enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        let _ = write!(insert, "{comma}(x'{}',{campaign})", coupon.0.simple());
+    }
+    insert
+}
+
+/// Whether the last statement has found room for its coupons.
+fn within_limit(transaction: &Transaction<'_>) -> Result<()> {
+    if transaction.affected_rows() == 1 {
+        return Ok(());
+    }
+    Err(Error::Broken(String::from("somebody else loads the same coupons; run this again when that is done")))
+}
+
+/// Adds `count` new coupons to a campaign, telling after each chunk how many it had.
+///
+/// # Errors
+/// MySQL's, or the limit is reached; what was told is loaded.
+pub async fn add_in_chunks(
+    mysql: &Mysql,
+    campaign: CampaignId,
+    count: u64,
+    limit: &Limit,
+    loaded: impl Fn(u64),
+) -> Result<()> {
+    let chunk = mysql.run(async |mut conn: Conn| chunk_size(&mut conn).await).await?;
+    let mut left = count;
+    while left > 0 {
+        let block = left.min(BLOCK);
+        let ids = new_coupons(usize::try_from(block).unwrap_or(usize::MAX));
+        let chunks: Vec<Vec<CouponId>> = ids.chunks(chunk).map(<[CouponId]>::to_vec).collect();
+        stream::iter(chunks)
+            .map(async |chunk| {
+                let count = chunk.len() as u64;
+                let limit = limit.clone();
+                mysql.run(async move |conn: Conn| add_chunk(conn, campaign, &chunk, &limit).await).await?;
+                loaded(count);
+                Ok::<_, Error>(())
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect::<()>()
+            .await?;
+        left -= block;
+    }
+    Ok(())
+}
+
+async fn add_chunk(mut conn: Conn, campaign: CampaignId, chunk: &[CouponId], limit: &Limit) -> Result<()> {
+    let mut transaction = conn.start_transaction(TxOpts::default()).await?;
+    add(&mut transaction, campaign, chunk, limit).await?;
+    Ok(transaction.commit().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::CampaignId;
+
+    #[test]
+    fn a_chunk_fits_into_what_the_server_takes() {
+        for max_allowed_packet in [1_024, 2_048, 16_384, 1 << 20, 1 << 30] {
+            let chunk = chunk_for(max_allowed_packet);
+            let statement = insert(CampaignId(u64::MAX), &new_coupons(chunk));
+
+            assert!(statement.len() as u64 + 16 <= max_allowed_packet, "{chunk} coupons of {max_allowed_packet} bytes");
+        }
+        assert_eq!(chunk_for(1 << 30), CHUNK_MAX);
+        assert_eq!(chunk_for(0), 1);
+    }
+}

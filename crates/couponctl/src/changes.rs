@@ -1,0 +1,100 @@
+//! The history of campaigns: what operators changed, and who.
+//!
+//! Invariant: a line is written in the transaction of its change, so there is no change without one, nor the reverse.
+
+use coupon_core::mysql::Mysql;
+use coupon_core::{Campaign, CampaignId, Result, terminal};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Transaction};
+use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+/// Characters that the table takes for who it was.
+const WHO_MAX: usize = 400;
+
+/// A change of a campaign.
+#[derive(Debug, Serialize)]
+pub struct Change {
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub campaign_id: CampaignId,
+    /// The command: `create`, `add-coupons`, `update`, `pause`, `resume` or `close`.
+    pub what: String,
+    /// What was there before, if there was anything.
+    pub old: Option<String>,
+    pub new: String,
+    /// The user and the host that ran the command.
+    pub who: String,
+}
+
+/// Writes a line of the history, when the transaction commits.
+pub async fn write(
+    transaction: &mut Transaction<'_>,
+    campaign: CampaignId,
+    what: &str,
+    (old, new): (Option<String>, String),
+) -> Result<()> {
+    let insert = "INSERT INTO campaign_change (campaign_id, changed_at, what, old, new, who) \
+                  VALUES (?, UTC_TIMESTAMP(3), ?, ?, ?, ?)";
+    Ok(transaction.exec_drop(insert, (campaign.0, what, old, new, who())).await?)
+}
+
+/// The history of a campaign, oldest first.
+pub async fn of(mysql: &Mysql, campaign: CampaignId) -> Result<Vec<Change>> {
+    type Row = (PrimitiveDateTime, u64, String, Option<String>, String, String);
+
+    let select = "SELECT changed_at, campaign_id, what, old, new, who FROM campaign_change \
+                  WHERE campaign_id = ? ORDER BY id";
+    let rows: Vec<Row> = mysql.run(async move |mut conn: Conn| Ok(conn.exec(select, (campaign.0,)).await?)).await?;
+    let change = |(at, campaign, what, old, new, who): Row| Change {
+        at: at.assume_utc(),
+        campaign_id: CampaignId(campaign),
+        what,
+        old,
+        new,
+        who,
+    };
+    Ok(rows.into_iter().map(change).collect())
+}
+
+/// A campaign in words, but for its number.
+pub fn described(campaign: &Campaign) -> String {
+    [name(campaign), opens_at(campaign), closes_at(campaign), format!("{} coupons", campaign.coupons)].join(", ")
+}
+
+/// What differs between two states of a campaign, in words: before and after.
+pub fn differences(old: &Campaign, new: &Campaign) -> (String, String) {
+    let fields: [fn(&Campaign) -> String; 4] = [name, opens_at, closes_at, paused];
+    let pairs = fields.iter().map(|field| (field(old), field(new))).filter(|(old, new)| old != new);
+    let (old, new): (Vec<String>, Vec<String>) = pairs.unzip();
+    (old.join(", "), new.join(", "))
+}
+
+fn name(campaign: &Campaign) -> String {
+    format!("name '{}'", campaign.name)
+}
+
+fn opens_at(campaign: &Campaign) -> String {
+    format!("opens at {}", instant(campaign.opens_at))
+}
+
+fn closes_at(campaign: &Campaign) -> String {
+    format!("closes at {}", instant(campaign.closes_at))
+}
+
+fn paused(campaign: &Campaign) -> String {
+    String::from(if campaign.paused { "paused" } else { "not paused" })
+}
+
+/// An instant for people; `-` for none.
+pub fn instant(instant: Option<OffsetDateTime>) -> String {
+    instant.and_then(|instant| instant.format(&Rfc3339).ok()).unwrap_or_else(|| String::from("-"))
+}
+
+/// Who runs this, and where.
+fn who() -> String {
+    let unknown = |_| String::from("unknown");
+    let (user, host) = (whoami::username().unwrap_or_else(unknown), whoami::hostname().unwrap_or_else(unknown));
+    format!("{user}@{host}").chars().filter(|c| !terminal::is_control(*c)).take(WHO_MAX).collect()
+}

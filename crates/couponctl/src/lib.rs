@@ -1,0 +1,119 @@
+//! The operator's command: schema, campaigns, audit, reset.
+//!
+//! Results go to standard output, as a table or with `--json` for programs; progress and errors to standard error. Exit
+//! codes: 0 done, 1 failed or an invariant is broken, 2 wrong usage, 3 not everything could be checked.
+
+mod audit;
+mod campaign;
+mod changes;
+mod load;
+mod output;
+mod reset;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use coupon_core::mysql::{Mysql, schema};
+use coupon_core::settings::{self, AmqpSettings, MysqlSettings, NamespaceSettings, RedisSettings};
+use coupon_core::terminal;
+
+/// Looks after the coupon system: schema, campaigns, audit.
+///
+/// The defaults connect to the servers that `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example:\n  couponctl migrate\n  couponctl campaign create --id 1 --name 'Noon rush' --coupons 1000\n  couponctl audit --json"
+)]
+pub struct Couponctl {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(flatten)]
+    mysql: MysqlSettings,
+
+    #[command(flatten)]
+    redis: RedisSettings,
+
+    #[command(flatten)]
+    amqp: AmqpSettings,
+
+    #[command(flatten)]
+    namespace: NamespaceSettings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the database if needed and bring its schema up to date.
+    #[command(after_help = "Example:\n  couponctl migrate")]
+    Migrate,
+    /// Migrate, and make a campaign unless it is there: all that the services need before they start.
+    #[command(
+        mut_arg("id", |id| id.required(true).help("Its number")),
+        after_help = "Example:\n  couponctl setup --id 1 --coupons 1000"
+    )]
+    Setup(campaign::Create),
+    /// Make, restock, change and show campaigns.
+    #[command(subcommand)]
+    Campaign(campaign::Command),
+    /// Check every invariant; exit with 1 when one is broken, with 3 when not all could be checked.
+    #[command(after_help = "Example:\n  couponctl audit --campaign 1 --json")]
+    Audit(audit::Arguments),
+    /// Delete every campaign and coupon, their keys in Redis and their messages in RabbitMQ.
+    #[command(after_help = "Example:\n  couponctl reset --yes")]
+    Reset(reset::Arguments),
+}
+
+/// The whole program.
+pub async fn main() -> ExitCode {
+    let couponctl: Couponctl = settings::parse();
+    if let Err(line) = couponctl.check() {
+        settings::refuse(&[line]);
+    }
+    match run(couponctl).await {
+        Ok(code) => code,
+        Err(error) => {
+            terminal::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Couponctl {
+    /// What is wrong with values that are right one by one.
+    ///
+    /// # Errors
+    /// One line that names it.
+    pub fn check(&self) -> Result<(), String> {
+        match &self.command {
+            Command::Setup(create) => create.check(),
+            Command::Campaign(command) => command.check(),
+            Command::Migrate | Command::Audit(_) | Command::Reset(_) => Ok(()),
+        }
+    }
+}
+
+async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
+    if matches!(couponctl.command, Command::Migrate | Command::Setup(_)) {
+        let applied = schema::migrate(&couponctl.mysql).await?;
+        if matches!(couponctl.command, Command::Migrate) {
+            output::migrated(&applied, schema::wanted(), couponctl.json)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let mysql = Mysql::new(&couponctl.mysql);
+    schema::check(&mysql).await?;
+    let code = match &couponctl.command {
+        Command::Migrate => ExitCode::SUCCESS,
+        Command::Setup(create) => campaign::set_up(&mysql, create, couponctl.json).await?,
+        Command::Campaign(command) => campaign::run(&mysql, command, couponctl.json).await?,
+        Command::Audit(arguments) => audit::run(&mysql, &couponctl, arguments).await?,
+        Command::Reset(arguments) => reset::run(&mysql, &couponctl, arguments).await?,
+    };
+    mysql.close().await;
+    Ok(code)
+}
