@@ -18,7 +18,7 @@ use crate::domain::{AccountId, Campaign, CampaignId, Window};
 use crate::error::{Error, Result};
 use crate::mysql::campaigns::CampaignWithStock;
 use crate::mysql::{self, Mysql};
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::Stock;
 
 /// How often the state of campaigns in use is read again.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
@@ -212,19 +212,26 @@ impl Campaigns {
         self.inner.counts.try_get_with(campaign, count).await.map_err(|error: Arc<Error>| shared(&error))
     }
 
-    /// Tells metrics how the campaigns in use stand, up to `max` of them.
-    pub async fn measure(&self, max: usize) {
+    /// How the campaigns in use stand at this moment, up to `max` of them. What cannot be told by `deadline`, as while MySQL
+    /// is away, is left out.
+    pub async fn stocks(&self, max: usize, deadline: tokio::time::Instant) -> Vec<Stock> {
         let entries: Vec<Arc<Entry>> = self.inner.states.iter().map(|(_, entry)| entry).collect();
         let campaigns = entries.iter().map(|entry| current(entry)).filter_map(|state| {
-            let campaign = state.campaign.clone()?;
-            Some((campaign, state.is_sold_out()))
+            let campaign = state.campaign.as_ref()?;
+            let is_fresh = state.read_at.elapsed() <= SOLD_OUT_MAX_AGE;
+            is_fresh.then(|| (campaign.id, campaign.coupons, state.is_sold_out()))
         });
-        for (campaign, is_sold_out) in campaigns.take(max) {
-            let free = if is_sold_out { Ok(0) } else { self.count_free(campaign.id).await };
-            if let Ok(free) = free {
-                metrics::campaign(campaign.id.0, campaign.coupons, free);
-            }
+        let mut stocks = Vec::new();
+        for (campaign_id, coupons, is_sold_out) in campaigns.take(max) {
+            let free = if is_sold_out { Ok(0) } else { self.count_free_by(campaign_id, deadline).await };
+            stocks.extend(free.map(|free| Stock { campaign_id, coupons, free }));
         }
+        stocks
+    }
+
+    async fn count_free_by(&self, campaign: CampaignId, deadline: tokio::time::Instant) -> Result<u64> {
+        let late = |_| Err(Error::Deadline { what: "counting free coupons", limit: Duration::ZERO });
+        tokio::time::timeout_at(deadline, self.count_free(campaign)).await.unwrap_or_else(late)
     }
 
     /// Says that a campaign's state has changed, as when a claim found no coupon: it is read again at once.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::campaigns::Campaigns;
 use crate::mysql::Mysql;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, Stock};
 
 /// Campaigns whose stock is told: each has a label of its own, and a count in MySQL.
 const CAMPAIGNS_MAX: usize = 20;
@@ -29,13 +30,22 @@ pub fn routes(config: &mut web::ServiceConfig, mysql: &Mysql, campaigns: Option<
             let (mysql, campaigns, counting) = (mysql.clone(), campaigns.clone(), Arc::clone(&counting));
             async move {
                 mysql.measure();
-                // One count at a time: the connections belong to claims, however often somebody scrapes.
-                if let (Some(campaigns), Ok(_counting)) = (campaigns, counting.try_lock()) {
-                    // What was not counted in time keeps its last value.
-                    let _ = tokio::time::timeout(COUNT_DEADLINE, campaigns.measure(CAMPAIGNS_MAX)).await;
-                }
-                HttpResponse::Ok().content_type(TEXT_FORMAT).body(metrics::render())
+                let stocks = match campaigns {
+                    Some(campaigns) => stocks(&campaigns, &counting).await,
+                    None => Vec::new(),
+                };
+                HttpResponse::Ok().content_type(TEXT_FORMAT).body(metrics::render(&stocks))
             }
         }),
     );
+}
+
+/// One count at a time: the connections belong to claims, however often somebody scrapes. Who waits for another's finds
+/// the same, remembered.
+async fn stocks(campaigns: &Campaigns, counting: &Mutex<()>) -> Vec<Stock> {
+    let deadline = Instant::now() + COUNT_DEADLINE;
+    match tokio::time::timeout_at(deadline, counting.lock()).await {
+        Ok(_counting) => campaigns.stocks(CAMPAIGNS_MAX, deadline).await,
+        Err(_) => Vec::new(),
+    }
 }

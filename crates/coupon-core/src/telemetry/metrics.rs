@@ -2,11 +2,14 @@
 //!
 //! Invariant: a label has few values; never an account.
 
+use std::fmt::Write as _;
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::domain::CampaignId;
 
 const REQUEST_DURATION: &str = "http_server_request_duration_seconds";
 const REQUESTS_ACTIVE: &str = "http_server_active_requests";
@@ -53,6 +56,7 @@ pub(super) fn start(service: &'static str) {
         Err(error) => return tracing::warn!(%error, "no metrics"),
     }
     describe();
+    begin_at_zero(service);
     gauge!(BUILD_INFO, "service" => service, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     tokio::spawn(async {
         let mut due = tokio::time::interval(UPKEEP_EVERY);
@@ -65,11 +69,86 @@ pub(super) fn start(service: &'static str) {
     });
 }
 
-/// All metrics in the text format of Prometheus.
+/// How a campaign stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Stock {
+    /// The campaign.
+    pub campaign_id: CampaignId,
+    /// How many coupons it has.
+    pub coupons: u64,
+    /// How many of them have no account.
+    pub free: u64,
+}
+
+/// All metrics in the text format of Prometheus, with the stock of these campaigns. That is not recorded: a recorder would
+/// show the last value of a campaign that nobody uses any more, for as long as the process lives.
 #[must_use]
-pub fn render() -> String {
+pub fn render(stocks: &[Stock]) -> String {
     PROCESS.collect();
-    RECORDER.get().map(PrometheusHandle::render).unwrap_or_default()
+    let mut text = RECORDER.get().map(PrometheusHandle::render).unwrap_or_default();
+    let coupons = |stock: &Stock| stock.coupons;
+    write_gauge(&mut text, CAMPAIGN_COUPONS, "Coupons of a campaign in use", stocks, coupons);
+    let free = |stock: &Stock| stock.free;
+    write_gauge(&mut text, CAMPAIGN_FREE, "Coupons of a campaign in use that have no account", stocks, free);
+    text
+}
+
+fn write_gauge(text: &mut String, name: &str, help: &str, stocks: &[Stock], value: impl Fn(&Stock) -> u64) {
+    if stocks.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for stock in stocks {
+        let _ = writeln!(text, "{name}{{campaign=\"{}\"}} {}", stock.campaign_id, value(stock));
+    }
+    text.push('\n');
+}
+
+/// What becomes of a claim at an API.
+const ANSWERS: [&str; 14] = [
+    "accepted",
+    "issued",
+    "held",
+    "sold_out",
+    "campaign_not_found",
+    "campaign_not_open",
+    "campaign_closed",
+    "campaign_paused",
+    "too_many_claims",
+    "invalid_request",
+    "body_too_large",
+    "unsupported_media_type",
+    "unavailable",
+    "internal",
+];
+
+/// Counters whose labels are known beforehand begin with 0: one that comes out of nothing has no increase.
+fn begin_at_zero(service: &str) {
+    let zero = |name, label, values: &[&'static str]| {
+        for value in values {
+            counter!(name, label => *value).increment(0);
+        }
+    };
+    counter!(SPANS_SENT).increment(0);
+    zero(SPANS_DROPPED, "reason", &["queue_full", "export_failed"]);
+    match service {
+        "producer-api" => {
+            zero(CLAIMS, "outcome", &ANSWERS);
+            zero(CONFIRMS, "result", &["ack", "nack", "failed"]);
+        }
+        "skiplock-api" => {
+            zero(CLAIMS, "outcome", &ANSWERS);
+            zero(RETRIES, "class", &["retryable"]);
+        }
+        "queue-consumer" => {
+            zero(CLAIMS, "outcome", &["issued", "sold_out"]);
+            zero(REFILLS, "result", &["not_empty", "sold_out", "failed"]);
+            zero(RETRIES, "class", &["retryable"]);
+            counter!(DEAD_LETTERS).increment(0);
+            counter!(REDELIVERIES).increment(0);
+        }
+        _ => {}
+    }
 }
 
 fn describe() {
@@ -90,8 +169,6 @@ fn describe() {
     describe_counter!(RETRIES, "Work done again, by the class of its error");
     describe_gauge!(MYSQL_CONNECTIONS, "Connections to MySQL by state");
     describe_gauge!(MYSQL_WAITING, "Pieces of work that wait for a connection to MySQL");
-    describe_gauge!(CAMPAIGN_COUPONS, "Coupons of a campaign in use");
-    describe_gauge!(CAMPAIGN_FREE, "Coupons of a campaign in use that have no account");
     describe_counter!(SPANS_SENT, "Spans that the collector took");
     describe_counter!(SPANS_DROPPED, "Spans that the collector never got, by reason");
     describe_gauge!(BUILD_INFO, "1, with what runs here");
@@ -194,12 +271,6 @@ pub fn mysql_connections(in_use: usize, idle: usize, waiting: usize) {
     gauge!(MYSQL_CONNECTIONS, "state" => "used").set(in_use as f64);
     gauge!(MYSQL_CONNECTIONS, "state" => "idle").set(idle as f64);
     gauge!(MYSQL_WAITING).set(waiting as f64);
-}
-
-/// How a campaign stands.
-pub fn campaign(id: u64, coupons: u64, free: u64) {
-    gauge!(CAMPAIGN_COUPONS, "campaign" => id.to_string()).set(coupons as f64);
-    gauge!(CAMPAIGN_FREE, "campaign" => id.to_string()).set(free as f64);
 }
 
 /// The collector took spans.
