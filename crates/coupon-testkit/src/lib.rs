@@ -6,6 +6,7 @@
 //! space    a database, a Redis prefix and queues for one test ─┬─ service  services in this process, stopped or killed
 //!                                                              ├─ api      an HTTP client that keeps what it was told
 //!                                                              └─ audit    the invariants, at the end of every test
+//! users    each program's own on the servers, with no more rights than it needs
 //! proxy    a server's address that can be cut, frozen and healed
 //! program  a program as its operator meets it: arguments, variables, output, exit code
 //! collector  takes the spans of programs, as Jaeger would
@@ -22,6 +23,7 @@ mod proxy;
 mod servers;
 mod service;
 mod space;
+mod users;
 mod wait;
 
 pub use api::{Answer, Api};

@@ -32,6 +32,7 @@ use crate::api::{Api, Told};
 use crate::broker::TestQueues;
 use crate::servers::Servers;
 use crate::service::Service;
+use crate::users::Users;
 
 /// Every test's database begins with this.
 const PREFIX: &str = "coupon_test_";
@@ -57,6 +58,7 @@ pub async fn run(test: impl AsyncFnOnce(Arc<TestSpace>)) {
 pub struct TestSpace {
     name: String,
     servers: Servers,
+    users: &'static Users,
     mysql: Mysql,
     redis: ConnectionManager,
     installation: Installation,
@@ -77,9 +79,12 @@ impl TestSpace {
         let name = format!("{PREFIX}{:x}_{}", now(), &Uuid::new_v4().simple().to_string()[..12]);
         servers.mysql.mysql_url = servers.mysql.mysql_url.with_path(&name);
         schema::migrate(&servers.mysql).await.expect("a schema");
+        let users = Users::on(&servers).await;
         let mysql = Mysql::new(&servers.mysql);
+        users.grant(&mut mysql.connection().await.expect("a connection"), &name).await;
         let installation = Installation::of(&mysql, &namespace(&name)).await.expect("an installation");
         Self {
+            users,
             mysql,
             redis: coupon_core::redis::connect(&servers.redis).expect("an address of Redis"),
             queues: TestQueues::new(servers.amqp.clone(), &installation),
@@ -111,6 +116,16 @@ impl TestSpace {
         &self.servers
     }
 
+    /// The same servers for the user of a program, which has the rights of that program only.
+    #[must_use]
+    pub fn servers_of(&self, program: &str) -> Servers {
+        let mut servers = self.servers.clone();
+        servers.mysql.mysql_url = self.users.mysql(program, &servers.mysql.mysql_url);
+        servers.redis.redis_url = self.users.redis(program, &servers.redis.redis_url);
+        servers.amqp.amqp_url = self.users.amqp(program, &servers.amqp.amqp_url);
+        servers
+    }
+
     /// Its database.
     #[must_use]
     pub fn mysql(&self) -> &Mysql {
@@ -123,9 +138,12 @@ impl TestSpace {
         self.redis.clone()
     }
 
-    /// The arguments that point a program at this space: flags that it does not have are left out.
+    /// The arguments that point a program at this space, as its own user on each server: flags that it does not have are
+    /// left out.
     #[must_use]
     pub fn arguments<T: CommandFactory>(&self, own: &[(&str, &str)]) -> Vec<String> {
+        let command = T::command();
+        let Servers { mysql, redis, amqp } = self.servers_of(command.get_name());
         let mut values: BTreeMap<&str, String> = BTreeMap::from([
             ("listen", String::from("127.0.0.1:0")),
             ("admin-listen", String::from("127.0.0.1:0")),
@@ -134,27 +152,27 @@ impl TestSpace {
             // A test may claim for one account as often as it likes.
             ("claims-per-account", String::from("0")),
             ("mysql-connections", String::from("8")),
-            ("mysql-url", self.servers.mysql.mysql_url.reveal().to_owned()),
-            ("redis-url", self.servers.redis.redis_url.reveal().to_owned()),
-            ("amqp-url", self.servers.amqp.amqp_url.reveal().to_owned()),
-            ("amqp-management-url", self.servers.amqp.amqp_management_url.reveal().to_owned()),
+            ("mysql-url", mysql.mysql_url.reveal().to_owned()),
+            ("redis-url", redis.redis_url.reveal().to_owned()),
+            ("amqp-url", amqp.amqp_url.reveal().to_owned()),
+            ("amqp-management-url", amqp.amqp_management_url.reveal().to_owned()),
             ("namespace", self.name.clone()),
         ]);
-        let command = T::command();
         let known = |flag: &str| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
         values.retain(|flag, _| known(flag));
         values.extend(own.iter().map(|(flag, value)| (*flag, String::from(*value))));
         values.into_iter().map(|(flag, value)| format!("--{flag}={value}")).collect()
     }
 
-    /// The variables that point a program at this space.
+    /// The variables that point couponctl at this space, as its own user on each server.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let Servers { mysql, redis, amqp } = self.servers_of("couponctl");
         vec![
-            ("COUPON_MYSQL_URL", self.servers.mysql.mysql_url.reveal().to_owned()),
-            ("COUPON_REDIS_URL", self.servers.redis.redis_url.reveal().to_owned()),
-            ("COUPON_AMQP_URL", self.servers.amqp.amqp_url.reveal().to_owned()),
-            ("COUPON_AMQP_MANAGEMENT_URL", self.servers.amqp.amqp_management_url.reveal().to_owned()),
+            ("COUPON_MYSQL_URL", mysql.mysql_url.reveal().to_owned()),
+            ("COUPON_REDIS_URL", redis.redis_url.reveal().to_owned()),
+            ("COUPON_AMQP_URL", amqp.amqp_url.reveal().to_owned()),
+            ("COUPON_AMQP_MANAGEMENT_URL", amqp.amqp_management_url.reveal().to_owned()),
             ("COUPON_NAMESPACE", self.name.clone()),
         ]
     }
@@ -301,6 +319,7 @@ impl TestSpace {
         let stopped = futures_util::future::join_all(stopped).await;
         self.queues.delete().await;
         self.empty_redis().await;
+        self.users.revoke(&mut self.mysql.connection().await.expect("a connection"), &self.name).await;
         self.sql(format!("DROP DATABASE IF EXISTS `{}`", self.name)).await;
         self.mysql.clone().close().await;
         if let Some(Err(panic)) = stopped.into_iter().find(Result::is_err) {
@@ -330,6 +349,7 @@ async fn sweep(servers: &Servers) {
         TestQueues::new(servers.amqp.clone(), &installation).delete().await;
         let mut redis = coupon_core::redis::connect(&servers.redis).expect("an address of Redis");
         delete_keys(&mut redis, name).await;
+        Users::on(servers).await.revoke(&mut conn, name).await;
         conn.query_drop(format!("DROP DATABASE IF EXISTS `{name}`")).await.expect("a database dropped");
     }
     drop(conn);

@@ -48,6 +48,15 @@ impl ServerUrl {
         Self::new(url)
     }
 
+    /// The same server for another user.
+    #[must_use]
+    pub fn with_user(&self, name: &str, password: &str) -> Self {
+        let mut url = self.url.clone();
+        // Both fail for an address without a host only, and this one has a host.
+        let _ = (url.set_username(name), url.set_password(Some(password)));
+        Self::new(url)
+    }
+
     /// The name and the password, those of a new RabbitMQ if there are none.
     #[must_use]
     pub fn credentials(&self) -> (String, String) {

@@ -1,0 +1,169 @@
+//! The users of `deploy/`. Goal: a password that leaks from one program opens nothing but the work of that program.
+//! Method: every other test runs the programs as these users; here they try what they must not.
+
+use coupon_core::settings::AmqpSettings;
+use coupon_core::{Result, broker};
+use coupon_testkit::{Servers, TestSpace, run};
+use deadpool_redis::redis;
+use lapin::BasicProperties;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueuePurgeOptions};
+use lapin::types::FieldTable;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+/// The servers as a program meets them; none where the tests were given servers without these users.
+fn servers_of(space: &TestSpace, program: &str) -> Option<Servers> {
+    let servers = space.servers_of(program);
+    let own = space.servers();
+    let differ = [
+        servers.mysql.mysql_url != own.mysql.mysql_url,
+        servers.redis.redis_url != own.redis.redis_url,
+        servers.amqp.amqp_url != own.amqp.amqp_url,
+    ];
+    differ.iter().all(|differs| *differs).then_some(servers)
+}
+
+#[tokio::test]
+async fn a_service_may_write_accounts_and_nothing_else_in_mysql() {
+    const DENIED: [u16; 2] = [1142, 1143];
+
+    run(async |space| {
+        space.campaign(1).await;
+        for program in ["producer-api", "queue-consumer", "skiplock-api"] {
+            let Some(servers) = servers_of(&space, program) else { return };
+            let mut conn = Conn::from_url(servers.mysql.mysql_url.reveal()).await.unwrap();
+            conn.query_drop("SELECT id FROM coupon").await.unwrap();
+            for statement in [
+                "UPDATE coupon SET id = id",
+                "UPDATE coupon SET campaign_id = 2",
+                "DELETE FROM coupon",
+                "INSERT INTO coupon (id, campaign_id) VALUES (x'00000000000000000000000000000000', 1)",
+                "UPDATE campaign SET coupons = 2",
+                "INSERT INTO campaign (id, name) VALUES (2, '')",
+                "DROP TABLE coupon",
+                "TRUNCATE coupon",
+                "CREATE TABLE more (id INT)",
+                "DELETE FROM refinery_schema_history",
+            ] {
+                let Err(mysql_async::Error::Server(refused)) = conn.query_drop(statement).await else {
+                    panic!("{program} may: {statement}")
+                };
+                assert!(DENIED.contains(&refused.code), "{program}, {statement}: {refused}");
+            }
+            let issue = conn.query_drop("UPDATE coupon SET account_id = NULL WHERE account_id = 1").await;
+            assert_eq!(issue.is_ok(), program != "producer-api", "{program}: {issue:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_touches_the_keys_of_its_namespace_only_in_redis() {
+    run(async |space| {
+        let own = format!("{}:{{1}}:free", space.name());
+        for (program, command, key) in [
+            ("producer-api", "RPUSH {} id", own.as_str()),
+            ("producer-api", "SET {} id", &own),
+            ("queue-consumer", "RPUSH {} id", "other:{1}:free"),
+            ("queue-consumer", "EVAL return(redis.call('GET','other:{1}:free')) 0", ""),
+            ("queue-consumer", "KEYS *", ""),
+            ("queue-consumer", "FLUSHALL", ""),
+            ("queue-consumer", "CONFIG GET *", ""),
+            ("couponctl", "UNLINK {}", "other:{1}:free"),
+            ("couponctl", "FLUSHDB", ""),
+            ("couponctl", "CLIENT KILL TYPE normal", ""),
+        ] {
+            let Some(servers) = servers_of(&space, program) else { return };
+            let mut connection = coupon_core::redis::connect(&servers.redis).unwrap();
+            let mut words = command.split(' ');
+            let mut asked = redis::cmd(words.next().unwrap());
+            words.for_each(|word| drop(asked.arg(if word == "{}" { key } else { word })));
+
+            let refused = asked.query_async::<redis::Value>(&mut connection).await;
+
+            let refused = refused.expect_err(&format!("{program} may: {command}")).to_string();
+            let says = ["NOPERM", "permission", "can't access"];
+            assert!(says.iter().any(|words| refused.contains(words)), "{program}, {command}: {refused}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_makes_and_reads_its_own_queues_only() {
+    run(async |space| {
+        space.queues.declare().await;
+        let (claims, dead) = (format!("{}.claims", space.name()), format!("{}.claims.dead", space.name()));
+        for program in ["producer-api", "queue-consumer", "couponctl"] {
+            let Some(servers) = servers_of(&space, program) else { return };
+            let other = declare(&servers.amqp, "another").await;
+            assert!(is_refused(&other), "{program} makes a queue of another name: {other:?}");
+            let published = publish(&servers.amqp, "amq.topic").await;
+            assert!(is_refused(&published), "{program} publishes to another exchange: {published:?}");
+            assert!(publish(&servers.amqp, "").await.is_ok(), "{program} publishes to the default exchange");
+            assert!(consume(&servers.amqp, &claims).await.is_ok(), "{program}: making the queue asks for this right");
+            let emptied = empty(&servers.amqp, &dead).await;
+            assert_eq!(emptied.is_ok(), program == "couponctl", "{program} empties the dead letters: {emptied:?}");
+        }
+    })
+    .await;
+}
+
+fn is_refused(done: &Result<()>) -> bool {
+    done.as_ref().is_err_and(|error| error.to_string().contains("ACCESS_REFUSED"))
+}
+
+async fn channel(settings: &AmqpSettings) -> Result<(lapin::Connection, lapin::Channel)> {
+    let connection = broker::connect(settings, "rights").await?;
+    let channel = connection.create_channel().await?;
+    Ok((connection, channel))
+}
+
+async fn declare(settings: &AmqpSettings, queue: &str) -> Result<()> {
+    let (_connection, channel) = channel(settings).await?;
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(())
+}
+
+async fn publish(settings: &AmqpSettings, exchange: &str) -> Result<()> {
+    let (_connection, channel) = channel(settings).await?;
+    channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await?;
+    let options = BasicPublishOptions::default();
+    channel.basic_publish(exchange.into(), "nowhere".into(), options, b"", BasicProperties::default()).await?.await?;
+    Ok(())
+}
+
+async fn consume(settings: &AmqpSettings, queue: &str) -> Result<()> {
+    let (_connection, channel) = channel(settings).await?;
+    let (tag, options) = ("rights".into(), BasicConsumeOptions::default());
+    channel.basic_consume(queue.into(), tag, options, FieldTable::default()).await?;
+    Ok(())
+}
+
+async fn empty(settings: &AmqpSettings, queue: &str) -> Result<()> {
+    let (_connection, channel) = channel(settings).await?;
+    channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
+    Ok(())
+}
+
+#[test]
+fn the_document_shows_the_statements_that_are_used() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let read = |file: &str| std::fs::read_to_string(format!("{root}/{file}")).unwrap();
+    let document = read("docs/RIGHTS.md");
+
+    for file in ["deploy/mysql/rights.sql", "deploy/redis/users.acl"] {
+        let text = read(file);
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with("--") && !line.starts_with('#')) {
+            assert!(document.contains(line), "docs/RIGHTS.md lacks what {file} has: {line}");
+        }
+    }
+    let definitions: serde_json::Value = serde_json::from_str(&read("deploy/rabbitmq/users.json")).unwrap();
+    for right in definitions["permissions"].as_array().unwrap() {
+        let [user, configure, write, read] =
+            ["user", "configure", "write", "read"].map(|part| right[part].as_str().unwrap());
+        let line = format!("set_permissions -p / {user} '{configure}' '{write}' '{read}'");
+        assert!(document.contains(&line), "docs/RIGHTS.md lacks: {line}");
+    }
+}
