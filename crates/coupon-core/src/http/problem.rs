@@ -162,7 +162,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error.class() {
             Class::Retryable => {
-                tracing::debug!(%error, "request answered 503");
+                tracing::info!(%error, "request answered 503");
                 Self::unavailable()
             }
             Class::Duplicate | Class::Fatal => {
