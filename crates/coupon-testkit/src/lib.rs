@@ -7,7 +7,8 @@
 //!                                                              ├─ api      an HTTP client that keeps what it was told
 //!                                                              └─ audit    the invariants, at the end of every test
 //! users    each program's own on the servers, with no more rights than it needs
-//! proxy    a server's address that can be cut, frozen and healed
+//! proxy    a server's address that can be cut, frozen, healed and led to another server
+//! spare    servers to put in the place of those that all tests share, and to spoil
 //! program  a program as its operator meets it: arguments, variables, output, exit code
 //! collector  takes the spans of programs, as Jaeger would
 //! ```
@@ -23,6 +24,7 @@ mod proxy;
 mod servers;
 mod service;
 mod space;
+mod spare;
 mod users;
 mod wait;
 
@@ -32,4 +34,5 @@ pub use proxy::Proxy;
 pub use servers::Servers;
 pub use service::Service;
 pub use space::{TestSpace, run};
+pub use spare::{Spare, with_spare};
 pub use wait::{DEADLINE, eventually};

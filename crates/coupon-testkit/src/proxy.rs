@@ -1,5 +1,5 @@
 //! An address in front of a server that can be cut (connections break, new ones are refused at once), frozen (nothing
-//! moves, nothing breaks) and healed.
+//! moves, nothing breaks), healed, and led to another server, as a name whose meaning changes.
 
 use std::net::SocketAddr;
 
@@ -18,11 +18,18 @@ enum Flow {
     Frozen,
 }
 
-/// A cut breaks every connection made before it, however soon it is healed.
-#[derive(Clone, Copy, Debug)]
+/// A cut breaks every connection made before it, however soon it is healed. A connection stays with the server that it was
+/// made to.
+#[derive(Clone, Debug)]
 struct State {
     flow: Flow,
     cuts: u64,
+    /// Where new connections go.
+    server: (String, u16),
+    /// How many times that has changed.
+    moves: u64,
+    /// Connections made before so many moves are frozen.
+    frozen_before: u64,
 }
 
 /// A server's address that a test can break. It ends with the test's runtime.
@@ -38,13 +45,14 @@ impl Proxy {
     /// No port can be had.
     pub async fn start(server: &ServerUrl) -> Self {
         let mut url = Url::parse(server.reveal()).expect("a server's address");
-        let target = (url.host_str().expect("a host").to_owned(), url.port().expect("a port"));
+        let target = target(server);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address: SocketAddr = listener.local_addr().expect("an address");
         url.set_ip_host(address.ip()).expect("a host");
         url.set_port(Some(address.port())).expect("a port");
-        let (state, told) = watch::channel(State { flow: Flow::Open, cuts: 0 });
-        tokio::spawn(accept(listener, target, told));
+        let open = State { flow: Flow::Open, cuts: 0, server: target, moves: 0, frozen_before: 0 };
+        let (state, told) = watch::channel(open);
+        tokio::spawn(accept(listener, told));
         Self { url: url.to_string(), state }
     }
 
@@ -56,12 +64,28 @@ impl Proxy {
 
     /// Breaks all connections, and new ones as soon as they are made.
     pub fn cut(&self) {
-        self.state.send_modify(|state| *state = State { flow: Flow::Cut, cuts: state.cuts + 1 });
+        self.state.send_modify(|state| {
+            state.flow = Flow::Cut;
+            state.cuts += 1;
+        });
     }
 
     /// Lets no byte pass any more, without breaking anything.
     pub fn freeze(&self) {
         self.state.send_modify(|state| state.flow = Flow::Frozen);
+    }
+
+    /// Leads new connections to another server. Those made before stay up.
+    pub fn lead_to(&self, server: &ServerUrl) {
+        self.state.send_modify(|state| {
+            state.server = target(server);
+            state.moves += 1;
+        });
+    }
+
+    /// Lets no byte pass on connections made before the last move.
+    pub fn freeze_those_before(&self) {
+        self.state.send_modify(|state| state.frozen_before = state.moves);
     }
 
     /// Lets everything pass again.
@@ -70,36 +94,44 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: (String, u16), state: watch::Receiver<State>) {
+fn target(server: &ServerUrl) -> (String, u16) {
+    let url = Url::parse(server.reveal()).expect("a server's address");
+    (url.host_str().expect("a host").to_owned(), url.port().expect("a port"))
+}
+
+async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
     while let Ok((client, _)) = listener.accept().await {
-        let State { flow, cuts } = *state.borrow();
-        if flow != Flow::Cut {
-            tokio::spawn(forward(client, target.clone(), state.clone(), cuts));
+        let now = state.borrow().clone();
+        if now.flow != Flow::Cut {
+            tokio::spawn(forward(client, now, state.clone()));
         }
     }
 }
 
-async fn forward(client: TcpStream, target: (String, u16), state: watch::Receiver<State>, cuts: u64) {
-    let Ok(server) = TcpStream::connect(target).await else { return };
+async fn forward(client: TcpStream, made: State, state: watch::Receiver<State>) {
+    let Ok(server) = TcpStream::connect(made.server.clone()).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    tokio::spawn(pump(from_client, to_server, state.clone(), cuts));
-    tokio::spawn(pump(from_server, to_client, state, cuts));
+    tokio::spawn(pump(from_client, to_server, made.clone(), state.clone()));
+    tokio::spawn(pump(from_server, to_client, made, state));
 }
 
-/// Moves bytes one way until an end closes or the connection, made after so many cuts, is cut.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>, cuts: u64) {
+/// Moves bytes one way until an end closes or the connection, made in such a state, is cut.
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, made: State, mut state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let now = *state.borrow_and_update();
-        if now.cuts != cuts {
-            return;
-        }
+        let moves = {
+            let now = state.borrow_and_update();
+            if now.cuts != made.cuts {
+                return;
+            }
+            now.flow == Flow::Open && made.moves >= now.frozen_before
+        };
         tokio::select! {
             biased;
             changed = state.changed() => if changed.is_err() { return },
-            read = from.read(&mut buffer), if now.flow == Flow::Open => {
+            read = from.read(&mut buffer), if moves => {
                 let Ok(count @ 1..) = read else { return };
                 let Some(bytes) = buffer.get(..count) else { return };
                 if to.write_all(bytes).await.is_err() {

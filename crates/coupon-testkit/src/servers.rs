@@ -38,26 +38,38 @@ impl Servers {
     /// # Panics
     /// A server does not answer.
     pub async fn check(&self) {
+        self.must_answer("").await;
+    }
+
+    /// As [`Self::check`], of the spare servers.
+    ///
+    /// # Panics
+    /// A server does not answer.
+    pub async fn check_spare(&self) {
+        self.must_answer("--spare ").await;
+    }
+
+    async fn must_answer(&self, which: &str) {
         let (mysql, redis, amqp) = (&self.mysql.mysql_url, &self.redis.redis_url, &self.amqp.amqp_url);
         // Without the database in it, which a test makes for itself.
         let url = mysql.with_path("");
         let connected = async { mysql_async::Conn::from_url(url.reveal()).await?.disconnect().await };
-        must_answer("mysql", mysql, connected.await);
+        must_answer(which, "mysql", mysql, connected.await);
 
         let connected =
             async { coupon_core::redis::connect(&self.redis)?.ping::<()>().await.map_err(coupon_core::Error::from) };
-        must_answer("redis", redis, connected.await);
+        must_answer(which, "redis", redis, connected.await);
 
         let connected = async {
             let connection = broker::connect(&self.amqp, "coupon-testkit").await?;
             connection.close(200, "checked".into()).await.map_err(coupon_core::Error::from)
         };
-        must_answer("rabbitmq", amqp, connected.await);
+        must_answer(which, "rabbitmq", amqp, connected.await);
     }
 }
 
-fn must_answer<E: std::fmt::Display>(server: &str, url: &ServerUrl, answer: Result<(), E>) {
+fn must_answer<E: std::fmt::Display>(which: &str, server: &str, url: &ServerUrl, answer: Result<(), E>) {
     if let Err(error) = answer {
-        panic!("{server} does not answer at {url} ({error}); start it with: scripts/services up {server}");
+        panic!("{server} does not answer at {url} ({error}); start it with: scripts/services up {which}{server}");
     }
 }

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 /// An idle connection is probed after this, so that one whose peer is gone without a word does not stay.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+/// How often idle connections that are too old are closed.
+const CLOSE_OLD_EVERY: Duration = Duration::from_secs(5);
+
 /// As many connections as asked for, made when they are first used.
 pub struct Connections {
     options: Opts,
@@ -36,6 +39,7 @@ impl Connections {
             .with_constraints(PoolConstraints::new(count, count).unwrap_or_default())
             .with_abs_conn_ttl(Some(max_age))
             .with_abs_conn_ttl_jitter(Some(max_age / 5))
+            .with_ttl_check_interval(CLOSE_OLD_EVERY)
             // A reset costs a round trip at each return and forgets the prepared statements. Nothing here changes a
             // session after `init`.
             .with_reset_connection(false);

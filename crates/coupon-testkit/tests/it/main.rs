@@ -30,6 +30,7 @@ mod pages;
 mod plans;
 mod programs;
 mod redis;
+mod replaced;
 mod rights;
 mod sold_out;
 mod stopping;

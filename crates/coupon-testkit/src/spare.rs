@@ -1,0 +1,165 @@
+//! Servers that a test may demote, freeze and fill with odd settings, which it must never do to those that all share.
+//!
+//! Invariants: one test at a time has them; each ends with the servers as they were, also when it fails.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use coupon_core::mysql::{Mysql, schema};
+use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, try_parse_from};
+use deadpool_redis::redis;
+use futures_util::FutureExt;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row, Value};
+use tokio::sync::Mutex;
+
+use crate::servers::Servers;
+use crate::space::TestSpace;
+
+/// What a test changes, as it is by default.
+const RESET_MYSQL: [&str; 4] = [
+    "SET GLOBAL super_read_only = OFF",
+    "SET GLOBAL read_only = OFF",
+    "SET GLOBAL autocommit = ON",
+    "SET GLOBAL transaction_read_only = OFF",
+];
+
+/// The tables of a campaign, without what only couponctl reads.
+const TABLES: [&str; 3] = ["installation", "campaign", "coupon"];
+
+/// Servers beside those that all tests share.
+pub struct Spare {
+    /// Their addresses, with the database of the test.
+    pub servers: Servers,
+    mysql: Mysql,
+}
+
+/// Runs a test with the spare servers to itself, on which it finds a database like its own.
+///
+/// # Panics
+/// The test does, or a spare server is missing.
+pub async fn with_spare(space: &TestSpace, test: impl AsyncFnOnce(&Spare)) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+    let _mine = ONE_AT_A_TIME.lock().await;
+    let servers = Spare::new(space).await;
+    let outcome = AssertUnwindSafe(Box::pin(test(&servers))).catch_unwind().await;
+    let cleaned = AssertUnwindSafe(servers.clean(space.name())).catch_unwind().await;
+    if let Err(panic) = outcome.and(cleaned) {
+        resume_unwind(panic);
+    }
+}
+
+impl Spare {
+    async fn new(space: &TestSpace) -> Self {
+        let address = |variable: &str, default: &str| {
+            // A variable that only tests read.
+            #[allow(clippy::disallowed_methods)]
+            std::env::var(variable).unwrap_or_else(|_| String::from(default))
+        };
+        let arguments = [
+            String::from("test"),
+            String::from("--mysql-connections=1"),
+            format!(
+                "--mysql-url={}",
+                address("COUPON_SPARE_MYSQL_URL", "mysql://coupon:coupon@127.0.0.1:14306/coupon")
+            ),
+            format!("--redis-url={}", address("COUPON_SPARE_REDIS_URL", "redis://127.0.0.1:17379/0")),
+            format!("--amqp-url={}", address("COUPON_SPARE_AMQP_URL", "amqp://guest:guest@127.0.0.1:16673/%2f")),
+        ];
+        let mut servers: Servers = try_parse_from(&arguments.map(Into::into))
+            .unwrap_or_else(|refusal| panic!("the environment names no spare servers: {refusal:?}"));
+        servers.check_spare().await;
+        servers.mysql.mysql_url = servers.mysql.mysql_url.with_path(space.name());
+        schema::migrate(&servers.mysql).await.expect("a schema on the spare server");
+        let mysql = Mysql::new(&servers.mysql);
+        let new = Self { servers, mysql };
+        new.reset().await;
+        new
+    }
+
+    /// MySQL.
+    #[must_use]
+    pub fn mysql_settings(&self) -> &MysqlSettings {
+        &self.servers.mysql
+    }
+
+    /// Redis.
+    #[must_use]
+    pub fn redis_settings(&self) -> &RedisSettings {
+        &self.servers.redis
+    }
+
+    /// RabbitMQ.
+    #[must_use]
+    pub fn amqp_settings(&self) -> &AmqpSettings {
+        &self.servers.amqp
+    }
+
+    /// Runs a statement there.
+    pub async fn sql(&self, statement: &str) {
+        let mut conn = connect(&self.mysql).await;
+        conn.query_drop(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// Runs a command there.
+    pub async fn redis(&self, command: &str) {
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().unwrap_or_default());
+        command.arg(words.collect::<Vec<_>>());
+        let mut connection = coupon_core::redis::connect(&self.servers.redis).expect("an address of Redis");
+        command.exec_async(&mut connection).await.expect("a command");
+    }
+
+    /// Brings the rows of a test's own database here, as replication would.
+    pub async fn take_over(&self, space: &TestSpace) {
+        copy(space.mysql(), &self.mysql).await;
+    }
+
+    /// Brings the rows from here to the test's own database.
+    pub async fn hand_over(&self, space: &TestSpace) {
+        copy(&self.mysql, space.mysql()).await;
+    }
+
+    /// How many connections of services are open to the database here.
+    pub async fn connections(&self) -> usize {
+        let mut conn = connect(&self.mysql).await;
+        let own: Option<u64> = conn.query_first("SELECT CONNECTION_ID()").await.expect("a number");
+        let rows: Vec<Row> = conn.query("SHOW PROCESSLIST").await.expect("the list of connections");
+        let name = self.servers.mysql.mysql_url.to_string();
+        let is_of_service = |row: &&Row| {
+            let database: Option<String> = row.get::<Option<String>, _>("db").flatten();
+            database.is_some_and(|database| name.ends_with(&format!("/{database}"))) && row.get("Id") != own
+        };
+        rows.iter().filter(is_of_service).count()
+    }
+
+    async fn reset(&self) {
+        for statement in RESET_MYSQL {
+            self.sql(statement).await;
+        }
+        self.redis("REPLICAOF NO ONE").await;
+    }
+
+    async fn clean(&self, database: &str) {
+        self.reset().await;
+        self.sql(&format!("DROP DATABASE IF EXISTS `{database}`")).await;
+        self.mysql.clone().close().await;
+    }
+}
+
+async fn connect(mysql: &Mysql) -> Conn {
+    mysql.connection().await.expect("a connection to the spare server")
+}
+
+async fn copy(from: &Mysql, to: &Mysql) {
+    let (mut from, mut to) = (connect(from).await, connect(to).await);
+    for table in TABLES {
+        let rows: Vec<Row> = from.query(format!("SELECT * FROM {table}")).await.expect("rows");
+        to.query_drop(format!("DELETE FROM {table}")).await.expect("an empty table");
+        for row in rows {
+            let values: Vec<Value> = row.unwrap();
+            let places = vec!["?"; values.len()].join(",");
+            to.exec_drop(format!("INSERT INTO {table} VALUES ({places})"), values).await.expect("a row");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! A server replaced behind its name, as in every planned switch-over, while connections to the one before stay up. Goal:
+//! the services go on at the new one by themselves, and what they promised holds. Method: a proxy that is led from a
+//! spare server to the one that all tests share; the spare one is demoted, or its connections are frozen.
+
+use std::sync::Arc;
+
+use coupon_core::Outcome;
+use coupon_testkit::{Api, Proxy, Service, Spare, TestSpace, eventually, with_spare};
+
+use crate::programs;
+use crate::system::{audited, start_consumer, start_producer, start_skiplock};
+
+/// A way, behind a proxy of MySQL.
+struct Behind {
+    api: Api,
+    services: Vec<Arc<Service>>,
+}
+
+async fn skiplock(space: &TestSpace, mysql: &Proxy) -> Behind {
+    let service = start_skiplock(space, &[("mysql-url", mysql.url())]).await;
+    Behind { api: space.api(service.address()), services: vec![service] }
+}
+
+async fn queue(space: &TestSpace, own: &[(&str, &str)]) -> Behind {
+    let producer = start_producer(space, own).await;
+    // One id at a time, so that each claim needs Redis.
+    let consumer = start_consumer(space, &[own, &[("refill-max", "1")]].concat()).await;
+    Behind { api: space.api(producer.address()), services: vec![producer, consumer] }
+}
+
+impl Behind {
+    async fn is_ready(&self, space: &TestSpace) -> bool {
+        for service in &self.services {
+            if space.api(service.admin()).get("/readyz").await.status != 200 {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// MySQL is demoted to a replica and its data is on the next server, which then takes its place.
+async fn mysql_is_demoted(space: &TestSpace, start: impl AsyncFn(&TestSpace, &Proxy) -> Behind) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(40).await;
+        spare.take_over(space).await;
+        let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
+        let behind = start(space, &proxy).await;
+        for account in 1..=10 {
+            assert!(matches!(behind.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+        }
+
+        spare.sql("SET GLOBAL super_read_only = ON").await;
+        eventually("it is not ready at a server that takes no writes", async || !behind.is_ready(space).await).await;
+        spare.hand_over(space).await;
+        proxy.lead_to(&space.servers().mysql.mysql_url);
+
+        for account in 1..=20 {
+            let told = behind.api.claim_patiently(campaign, account).await;
+            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+        }
+        eventually("it is ready again", async || behind.is_ready(space).await).await;
+        assert_eq!(space.issued(campaign).await, 20);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skiplock_goes_on_when_mysql_was_demoted() {
+    audited(async |space| mysql_is_demoted(space, skiplock).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queue_goes_on_when_mysql_was_demoted() {
+    let start = async |space: &TestSpace, mysql: &Proxy| queue(space, &[("mysql-url", mysql.url())]).await;
+    audited(async |space| mysql_is_demoted(space, start).await).await;
+}
+
+/// The next server takes the place of one that swallows bytes without a word.
+async fn mysql_is_silent(space: &TestSpace, start: impl AsyncFn(&TestSpace, &Proxy) -> Behind) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(40).await;
+        spare.take_over(space).await;
+        let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
+        let behind = start(space, &proxy).await;
+        for account in 1..=10 {
+            assert!(matches!(behind.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+        }
+
+        spare.hand_over(space).await;
+        proxy.lead_to(&space.servers().mysql.mysql_url);
+        proxy.freeze_those_before();
+
+        for account in 1..=20 {
+            let told = behind.api.claim_patiently(campaign, account).await;
+            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+        }
+        eventually("it is ready", async || behind.is_ready(space).await).await;
+        assert_eq!(space.issued(campaign).await, 20);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skiplock_goes_on_when_mysql_has_fallen_silent() {
+    audited(async |space| mysql_is_silent(space, skiplock).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queue_goes_on_when_mysql_has_fallen_silent() {
+    let start = async |space: &TestSpace, mysql: &Proxy| queue(space, &[("mysql-url", mysql.url())]).await;
+    audited(async |space| mysql_is_silent(space, start).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_move_to_the_server_that_a_name_means_now() {
+    audited(async |space| {
+        with_spare(space, async |spare: &Spare| {
+            let campaign = space.campaign(5).await;
+            spare.take_over(space).await;
+            let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
+            let own = [("mysql-url", proxy.url()), ("mysql-connection-age", "1s")];
+            let api = space.api(start_skiplock(space, &own).await.address());
+            assert!(matches!(api.claim(campaign, 1).await, Outcome::Issued { .. }));
+
+            spare.hand_over(space).await;
+            proxy.lead_to(&space.servers().mysql.mysql_url);
+
+            // Nothing fails at the server before: only the age of its connections ends them.
+            eventually("none is left", async || spare.connections().await == 0).await;
+            assert!(matches!(api.claim(campaign, 2).await, Outcome::Issued { .. }));
+            assert_eq!(space.issued(campaign).await, 2);
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Whatever MySQL's own defaults are, a coupon that was told is committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_is_committed_where_autocommit_is_off_by_default() {
+    audited(async |space| {
+        with_spare(space, async |spare: &Spare| {
+            let campaign = space.campaign(40).await;
+            spare.take_over(space).await;
+            spare.sql("SET GLOBAL autocommit = OFF").await;
+            spare.sql("SET GLOBAL transaction_read_only = ON").await;
+            let url = spare.mysql_settings().mysql_url.reveal();
+            let queue = queue(space, &[("mysql-url", url)]).await.api;
+            let mut account = 0;
+            for strategy in ["coalesced", "single-statement", "select-update"] {
+                let own = [("mysql-url", url), ("strategy", strategy)];
+                let skiplock = space.api(start_skiplock(space, &own).await.address());
+                for api in [&queue, &skiplock] {
+                    account += 1;
+                    let told = api.claim(campaign, account).await;
+                    assert!(matches!(told, Outcome::Issued { .. }), "{strategy}: {told:?}");
+                }
+            }
+            // Only what is committed there comes over, and the audit compares it with what was told.
+            spare.sql("SET GLOBAL transaction_read_only = OFF").await;
+            spare.hand_over(space).await;
+            assert_eq!(space.issued(campaign).await, account);
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Redis is demoted to a replica; another, empty one takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_claims_are_settled_when_redis_was_demoted() {
+    audited(async |space| redis_is_replaced(space, true).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_claims_are_settled_when_redis_has_fallen_silent() {
+    audited(async |space| redis_is_replaced(space, false).await).await;
+}
+
+async fn redis_is_replaced(space: &TestSpace, is_demoted: bool) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(40).await;
+        let proxy = Proxy::start(&spare.redis_settings().redis_url).await;
+        let behind = queue(space, &[("redis-url", proxy.url())]).await;
+        for account in 1..=5 {
+            assert!(matches!(behind.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+        }
+
+        if is_demoted {
+            spare.redis("REPLICAOF 127.0.0.1 1").await;
+            eventually("it is not ready at a replica", async || !behind.is_ready(space).await).await;
+            proxy.lead_to(&space.servers().redis.redis_url);
+        } else {
+            proxy.lead_to(&space.servers().redis.redis_url);
+            proxy.freeze_those_before();
+        }
+        for account in 6..=20 {
+            assert_eq!(behind.api.post_claim(campaign, account).await.status, 202, "account {account}");
+        }
+
+        for account in 6..=20 {
+            let told = behind.api.settled(campaign, account).await;
+            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+        }
+        eventually("it is ready again", async || behind.is_ready(space).await).await;
+    })
+    .await;
+}
+
+/// The broker swallows bytes; another one takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_go_to_the_next_broker_when_one_has_fallen_silent() {
+    audited(async |space| {
+        with_spare(space, async |spare: &Spare| {
+            let campaign = space.campaign(40).await;
+            let proxy = Proxy::start(&spare.amqp_settings().amqp_url).await;
+            let behind = queue(space, &[("amqp-url", proxy.url()), ("amqp-management-url", "")]).await;
+            for account in 1..=10 {
+                let told = behind.api.claim_patiently(campaign, account).await;
+                assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            }
+
+            proxy.lead_to(&space.servers().amqp.amqp_url);
+            proxy.freeze_those_before();
+
+            for account in 1..=20 {
+                let told = behind.api.claim_patiently(campaign, account).await;
+                assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            }
+            eventually("it is ready", async || behind.is_ready(space).await).await;
+        })
+        .await;
+    })
+    .await;
+}
+
+/// An operator's trigger refuses each issue, as an error of MySQL that stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once() {
+    audited(async |space| {
+        let campaign = space.campaign(10).await;
+        let (_producer, api) = programs::producer(space, &[]).await;
+        let consumer = programs::consumer(space, &[]).await;
+        let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
+        eventually("the consumer is ready", is_ready).await;
+        space
+            .sql(
+                "CREATE TRIGGER refuse BEFORE UPDATE ON coupon FOR EACH ROW \
+                 SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no coupons today'",
+            )
+            .await;
+
+        for account in 1..=5 {
+            assert_eq!(api.post_claim(campaign, account).await.status, 202);
+        }
+        eventually("it is not ready", async || !is_ready().await).await;
+        space.sql("DROP TRIGGER refuse").await;
+
+        for account in 1..=5 {
+            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+        }
+        eventually("it is ready again", is_ready).await;
+        let log = consumer.log();
+        assert_eq!(log.matches("no coupons today").count(), 1, "{log}");
+    })
+    .await;
+}
