@@ -90,6 +90,11 @@ pub async fn consumer_with(space: &TestSpace, own: &[(&str, &str)]) -> Running {
     start_with::<queue_consumer::Settings>(space, "queue-consumer", own, &[]).await
 }
 
+/// A skiplock-api with settings of a test's own.
+pub async fn skiplock_with(space: &TestSpace, own: &[(&str, &str)]) -> Running {
+    start_with::<skiplock_api::Settings>(space, "skiplock-api", own, &[]).await
+}
+
 /// A skiplock-api and its client.
 pub async fn skiplock(space: &TestSpace, environment: &[(&str, &str)]) -> (Running, Api) {
     let running = start::<skiplock_api::Settings>(space, "skiplock-api", environment).await;

@@ -266,3 +266,95 @@ async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once() {
     })
     .await;
 }
+
+/// What an operator may do to a user of MySQL while a service runs, what undoes it, and what the log then asks for.
+const LOCKED_OUT: [(&str, &str, &str); 3] = [
+    ("ALTER USER limited ACCOUNT LOCK", "ALTER USER limited ACCOUNT UNLOCK", "check the user and the password"),
+    (
+        "REVOKE UPDATE ON `{}`.* FROM limited",
+        "GRANT UPDATE ON `{}`.* TO limited",
+        "grant this user the rights in docs/RIGHTS.md",
+    ),
+    (
+        "ALTER USER limited WITH MAX_CONNECTIONS_PER_HOUR 1",
+        "ALTER USER limited WITH MAX_CONNECTIONS_PER_HOUR 0",
+        "raise its limit of connections",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself() {
+    audited(async |space| {
+        with_spare(space, async |spare: &Spare| {
+            let campaign = space.campaign(20).await;
+            spare.take_over(space).await;
+            spare.sql("CREATE USER IF NOT EXISTS limited IDENTIFIED BY 'limited'").await;
+            spare.sql(&format!("GRANT SELECT, UPDATE ON `{}`.* TO limited", space.name())).await;
+            let url = spare.mysql_settings().mysql_url.with_user("limited", "limited");
+            let own = [("mysql-url", url.reveal()), ("mysql-connection-age", "1s")];
+            for (account, (spoil, mend, remedy)) in (1..).zip(LOCKED_OUT) {
+                let skiplock = programs::skiplock_with(space, &own).await;
+                let api = space.api(skiplock.address());
+                let admin = space.api(skiplock.admin());
+                let is_ready = async || admin.get("/readyz").await.status == 200;
+                eventually("it is ready", is_ready).await;
+
+                spare.sql(&spoil.replace("{}", space.name())).await;
+                eventually("it is not ready", async || !is_ready().await).await;
+                let refused = api.post_claim(campaign, account).await;
+                spare.sql(&mend.replace("{}", space.name())).await;
+
+                assert!(refused.is_unavailable(), "{spoil}: {refused:?}");
+                assert!(matches!(api.claim_patiently(campaign, account).await, Outcome::Issued { .. }), "{spoil}");
+                eventually("it is ready again", is_ready).await;
+                let log = skiplock.log();
+                assert_eq!(log.matches(remedy).count(), 1, "{spoil}: {log}");
+            }
+            spare.sql("DROP USER limited").await;
+            spare.hand_over(space).await;
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself() {
+    audited(async |space| {
+        with_spare(space, async |spare: &Spare| {
+            let campaign = space.campaign(20).await;
+            spare.redis("ACL SETUSER limited on >limited ~* +@all").await;
+            let url = spare.redis_settings().redis_url.with_user("limited", "limited");
+            let consumer = programs::consumer_with(space, &[("redis-url", url.reveal())]).await;
+            let api = space.api(start_producer(space, &[("redis-url", url.reveal())]).await.address());
+            let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
+            for (account, spoil, mend, remedy) in [
+                (1, "ACL SETUSER limited -set -lpop", "ACL SETUSER limited +@all", "grant this user the rights"),
+                (
+                    2,
+                    "ACL SETUSER limited >other <limited",
+                    "ACL SETUSER limited >limited",
+                    "check the user and the password",
+                ),
+                (3, "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "raise maxmemory"),
+            ] {
+                eventually("it is ready", is_ready).await;
+
+                spare.redis(spoil).await;
+                // Who is in already stays in.
+                spare.redis("CLIENT KILL USER limited").await;
+                assert_eq!(api.post_claim(campaign, account).await.status, 202);
+                eventually("it is not ready", async || !is_ready().await).await;
+                spare.redis(mend).await;
+
+                assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "{spoil}");
+                eventually("it is ready again", is_ready).await;
+                let log = consumer.log();
+                assert!(log.contains(remedy), "{spoil}: {log}");
+            }
+            spare.redis("ACL DELUSER limited").await;
+        })
+        .await;
+    })
+    .await;
+}
