@@ -11,12 +11,12 @@ CREATE USER IF NOT EXISTS 'couponctl'@'{host}' IDENTIFIED BY '{password}';
 -- It makes the schema, loads and deletes coupons, and looks for triggers. coupon-bench makes and audits campaigns too.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, TRIGGER ON `{database}`.* TO 'couponctl'@'{host}';
 
--- The version that a service checks before it starts; campaigns and their stock; who holds which coupon; whose database
--- this is.
+-- The version that a service checks before it starts; whose database it is; campaigns and their stock; who holds which
+-- coupon.
 GRANT SELECT ON `{database}`.refinery_schema_history TO 'producer-api'@'{host}', 'queue-consumer'@'{host}', 'skiplock-api'@'{host}';
+GRANT SELECT ON `{database}`.installation TO 'producer-api'@'{host}', 'queue-consumer'@'{host}';
 GRANT SELECT ON `{database}`.campaign TO 'producer-api'@'{host}', 'queue-consumer'@'{host}', 'skiplock-api'@'{host}';
 GRANT SELECT ON `{database}`.coupon TO 'producer-api'@'{host}', 'queue-consumer'@'{host}', 'skiplock-api'@'{host}';
-GRANT SELECT ON `{database}`.installation TO 'producer-api'@'{host}', 'queue-consumer'@'{host}';
 
 -- The one field that is ever updated. SELECT … FOR UPDATE wants this right too.
 GRANT UPDATE (account_id) ON `{database}`.coupon TO 'queue-consumer'@'{host}', 'skiplock-api'@'{host}';

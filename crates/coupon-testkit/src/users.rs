@@ -21,6 +21,7 @@ const PASSWORD: &str = "for-tests-only";
 
 const MYSQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/mysql/rights.sql");
 const REDIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/redis/users.acl");
+const RABBITMQ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/rabbitmq/users.json");
 
 /// Which servers know the users.
 #[derive(Debug)]
@@ -155,6 +156,20 @@ async fn in_redis(settings: &RedisSettings) -> Result<(), coupon_core::Error> {
 async fn in_rabbitmq(settings: &AmqpSettings) -> Result<(), coupon_core::Error> {
     let as_program =
         AmqpSettings { amqp_url: settings.amqp_url.with_user("producer-api", PASSWORD), ..settings.clone() };
-    let connection = broker::connect(&as_program, "coupon-testkit").await?;
-    Ok(connection.close(200, "seen".into()).await?)
+    let connect = async || -> Result<(), coupon_core::Error> {
+        let connection = broker::connect(&as_program, "coupon-testkit").await?;
+        Ok(connection.close(200, "seen".into()).await?)
+    };
+    if connect().await.is_ok() {
+        return Ok(());
+    }
+    if let Some(definitions) = settings.amqp_management_url.below(&["api", "definitions"]) {
+        let vhost = format!("\"{}\"", settings.amqp_url.vhost());
+        let values = [("{namespace}", "coupon_test_[^.]*"), ("\"/\"", vhost.as_str())];
+        let (user, password) = settings.amqp_url.credentials();
+        let request = reqwest::Client::new().post(definitions).basic_auth(user, Some(password));
+        let request = request.header("content-type", "application/json").body(statements(RABBITMQ, &values).concat());
+        request.send().await?.error_for_status()?;
+    }
+    connect().await
 }

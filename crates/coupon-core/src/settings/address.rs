@@ -57,6 +57,14 @@ impl ServerUrl {
         Self::new(url)
     }
 
+    /// Where to connect to, for a look that no driver takes.
+    #[must_use]
+    pub fn host_and_port(&self, default_port: u16) -> (String, u16) {
+        // An IPv6 address stands in brackets here.
+        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        (host.to_owned(), self.url.port().unwrap_or(default_port))
+    }
+
     /// The name and the password, those of a new RabbitMQ if there are none.
     #[must_use]
     pub fn credentials(&self) -> (String, String) {

@@ -36,7 +36,8 @@ pub async fn start<T: CommandFactory>(space: &TestSpace, program: &str, environm
     start_with::<T>(space, program, &[], environment).await
 }
 
-async fn start_with<T: CommandFactory>(
+/// The same, with settings of a test's own.
+pub async fn start_with<T: CommandFactory>(
     space: &TestSpace,
     program: &str,
     own: &[(&str, &str)],

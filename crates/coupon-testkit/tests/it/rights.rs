@@ -1,15 +1,18 @@
 //! The users of `deploy/`. Goal: a password that leaks from one program opens nothing but the work of that program.
-//! Method: every other test runs the programs as these users; here they try what they must not.
+//! Method: every other test runs the programs as these users; here they try what they must not, and lack what they need.
 
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Result, broker};
-use coupon_testkit::{Servers, TestSpace, run};
+use coupon_testkit::program::Running;
+use coupon_testkit::{Servers, TestSpace, eventually, run};
 use deadpool_redis::redis;
 use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+
+use crate::programs;
 
 /// The servers as a program meets them; none where the tests were given servers without these users.
 fn servers_of(space: &TestSpace, program: &str) -> Option<Servers> {
@@ -77,7 +80,9 @@ async fn a_program_touches_the_keys_of_its_namespace_only_in_redis() {
             let mut connection = coupon_core::redis::connect(&servers.redis).unwrap();
             let mut words = command.split(' ');
             let mut asked = redis::cmd(words.next().unwrap());
-            words.for_each(|word| drop(asked.arg(if word == "{}" { key } else { word })));
+            for word in words {
+                asked.arg(if word == "{}" { key } else { word });
+            }
 
             let refused = asked.query_async::<redis::Value>(&mut connection).await;
 
@@ -145,6 +150,36 @@ async fn empty(settings: &AmqpSettings, queue: &str) -> Result<()> {
     let (_connection, channel) = channel(settings).await?;
     channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
     Ok(())
+}
+
+/// Checks that a service says once that it cannot work with a server, in the server's words, and where the right is.
+async fn says_once(service: &Running, server: &str, words: &str) {
+    let lines = || -> Vec<String> {
+        let of_server = format!("server=\"{server}\"");
+        service.log().lines().filter(|line| line.contains(&of_server)).map(str::to_owned).collect()
+    };
+    eventually("it says what it lacks", async || !lines().is_empty()).await;
+    let lines = lines();
+    assert!(matches!(&lines[..], [line] if line.contains(words) && line.contains("docs/RIGHTS.md")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_lacks_a_right_names_it_and_is_not_ready() {
+    run(async |space| {
+        let Some(servers) = servers_of(&space, "producer-api") else { return };
+        let mysql = [("mysql-url", servers.mysql.mysql_url.reveal())];
+        let skiplock = programs::start_with::<skiplock_api::Settings>(&space, "skiplock-api", &mysql, &[]).await;
+        says_once(&skiplock, "mysql", "UPDATE command denied").await;
+
+        // The users may touch nothing of an installation that is called otherwise.
+        let other = [("namespace", "another")];
+        let consumer = programs::start_with::<queue_consumer::Settings>(&space, "queue-consumer", &other, &[]).await;
+        says_once(&consumer, "redis", "permission").await;
+        says_once(&consumer, "rabbitmq", "ACCESS_REFUSED").await;
+        let producer = programs::start_with::<producer_api::Settings>(&space, "producer-api", &other, &[]).await;
+        says_once(&producer, "rabbitmq", "ACCESS_REFUSED").await;
+    })
+    .await;
 }
 
 #[test]
