@@ -6,6 +6,7 @@
 mod audit;
 mod campaign;
 mod changes;
+mod doctor;
 mod load;
 mod output;
 mod reset;
@@ -63,6 +64,9 @@ enum Command {
     /// Check every invariant; exit with 1 when one is broken, with 3 when not all could be checked.
     #[command(after_help = "Example:\n  couponctl audit --campaign 1 --json")]
     Audit(audit::Arguments),
+    /// Check how the servers are set up; exit with 1 when something is wrong, with 3 when a server could not be asked.
+    #[command(after_help = "Example:\n  couponctl doctor\n  couponctl doctor --program queue-consumer --json")]
+    Doctor(doctor::Arguments),
     /// Delete every campaign and coupon, their keys in Redis and their messages in RabbitMQ.
     #[command(after_help = "Example:\n  couponctl reset --yes")]
     Reset(reset::Arguments),
@@ -92,7 +96,7 @@ impl Couponctl {
         match &self.command {
             Command::Setup(create) => create.check(),
             Command::Campaign(command) => command.check(),
-            Command::Migrate | Command::Audit(_) | Command::Reset(_) => Ok(()),
+            Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Reset(_) => Ok(()),
         }
     }
 }
@@ -105,10 +109,13 @@ async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     }
+    if let Command::Doctor(arguments) = &couponctl.command {
+        return doctor::run(&couponctl, arguments).await;
+    }
     let mysql = Mysql::new(&couponctl.mysql);
     schema::check(&mysql).await?;
     let code = match &couponctl.command {
-        Command::Migrate => ExitCode::SUCCESS,
+        Command::Migrate | Command::Doctor(_) => ExitCode::SUCCESS,
         Command::Setup(create) => campaign::set_up(&mysql, create, couponctl.json).await?,
         Command::Campaign(command) => campaign::run(&mysql, command, couponctl.json).await?,
         Command::Audit(arguments) => audit::run(&mysql, &couponctl, arguments).await?,

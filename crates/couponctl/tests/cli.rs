@@ -431,6 +431,7 @@ async fn every_command_shows_an_example() {
         "campaign show --help",
         "campaign list --help",
         "audit --help",
+        "doctor --help",
         "reset --help",
     ] {
         let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();

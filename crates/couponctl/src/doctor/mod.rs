@@ -1,0 +1,81 @@
+//! `couponctl doctor`: are the servers set up as the services need them?
+//!
+//! ```text
+//! mysql ──┐
+//! redis ──┼─> sheet, a finding for each look ─> report
+//! rabbitmq┘
+//! ```
+//!
+//! Invariants: nothing that it finds is changed, and nothing is made that stays; each server is asked over a connection of
+//! this command's own, for the services refuse to work on what is to be looked at here.
+
+mod mysql;
+mod rabbitmq;
+mod redis;
+mod report;
+mod sheet;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use self::sheet::{Sheet, Verdict};
+use crate::Couponctl;
+
+/// One server may take this long in all.
+const LOOK_FOR: Duration = Duration::from_secs(30);
+
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Look at what this program needs, as the users in the addresses; at what all of them need unless told.
+    #[arg(long, value_name = "NAME")]
+    program: Option<Program>,
+}
+
+/// Whose rights are looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Program {
+    ProducerApi,
+    QueueConsumer,
+    SkiplockApi,
+    Couponctl,
+}
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ProducerApi => "producer-api",
+            Self::QueueConsumer => "queue-consumer",
+            Self::SkiplockApi => "skiplock-api",
+            Self::Couponctl => "couponctl",
+        }
+    }
+}
+
+pub async fn run(couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let programs = arguments.program.map_or_else(|| Program::value_variants().to_vec(), |program| vec![program]);
+    let looks = [
+        within(Sheet::of("MySQL"), async |sheet| mysql::look(sheet, couponctl, &programs).await).await,
+        within(Sheet::of("Redis"), async |sheet| redis::look(sheet, couponctl, &programs).await).await,
+        within(Sheet::of("RabbitMQ"), async |sheet| rabbitmq::look(sheet, couponctl, &programs).await).await,
+    ];
+    let findings: Vec<_> = looks.into_iter().flat_map(Sheet::into_findings).collect();
+    let worst = sheet::worst(&findings);
+    report::report(&findings, worst, couponctl.json)?;
+    Ok(match worst {
+        Verdict::Ok | Verdict::Warning => ExitCode::SUCCESS,
+        Verdict::Wrong => ExitCode::FAILURE,
+        Verdict::NotChecked => ExitCode::from(3),
+    })
+}
+
+/// Looks at one server; what it could not be asked is on the sheet with the driver's own words.
+async fn within(mut sheet: Sheet, look: impl AsyncFnOnce(&mut Sheet) -> anyhow::Result<()>) -> Sheet {
+    match tokio::time::timeout(LOOK_FOR, look(&mut sheet)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => sheet.not_checked("the rest", &format!("{error:#}")),
+        Err(_) => sheet.not_checked("the rest", &format!("it took longer than {LOOK_FOR:?}")),
+    }
+    sheet
+}

@@ -1,0 +1,283 @@
+//! RabbitMQ: whether the queues are as the services make them, and whether claims get in and out.
+
+use std::time::Duration;
+
+use coupon_core::Error;
+use coupon_core::broker::{self, Policies, Queues, message_count};
+use coupon_core::settings::{AmqpSettings, ServerUrl};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Confirmation, Connection, ErrorKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Program;
+use super::sheet::Sheet;
+use crate::Couponctl;
+
+/// The broker refuses for want of a right.
+const ACCESS_REFUSED: u16 = 403;
+
+pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
+    let programs: Vec<Program> = programs.iter().copied().filter(|program| *program != Program::SkiplockApi).collect();
+    if programs.is_empty() {
+        return Ok(());
+    }
+    let (settings, namespace) = (&couponctl.amqp, &couponctl.namespace.namespace);
+    let connection = match broker::connect(settings, "couponctl doctor").await {
+        Ok(connection) => connection,
+        Err(error) => {
+            sheet.not_checked("reachable", &error);
+            return Ok(());
+        }
+    };
+    sheet.ok("reachable", &format!("{} as {}", settings.amqp_url, connection.status().username()));
+    version(sheet, &settings.amqp_url, settings.amqp_deadline).await;
+    let queues = Queues::new(namespace, settings);
+    let publishing = publishes(&connection, settings, &queues).await?;
+    let are_there = queues_are_sound(sheet, &connection, &queues).await?;
+    policies(sheet, settings, &queues).await;
+    for program in programs {
+        rights(sheet, &connection, program, &queues, &publishing, are_there).await?;
+    }
+    if connection.status().blocked() {
+        let remedy = "free memory or disk on its machine, or raise vm_memory_high_watermark or lower disk_free_limit: until \
+                      then claims get 503";
+        sheet.wrong("takes messages", "it blocks publishers: an alarm of memory or disk", remedy);
+    } else {
+        sheet.ok("takes messages", "it does not block publishers");
+    }
+    let _ = connection.close(200, "done".into()).await;
+    Ok(())
+}
+
+/// The broker tells it in its first words only, which the driver keeps for itself.
+async fn version(sheet: &mut Sheet, url: &ServerUrl, deadline: Duration) {
+    match tokio::time::timeout(deadline, greeting(url)).await {
+        Ok(Ok(greeting)) => match version_in(&greeting) {
+            Some((version, true)) => sheet.ok("version", &version),
+            Some((version, false)) => {
+                sheet.wrong(
+                    "version",
+                    &version,
+                    "RabbitMQ 3.10 is the first whose dead letters are delivered at least once",
+                );
+            }
+            None => sheet.warning("version", "it does not tell", "RabbitMQ 3.10 or later is needed"),
+        },
+        Ok(Err(error)) => sheet.not_checked("version", &error),
+        Err(_) => sheet.not_checked("version", &format!("no answer in {deadline:?}")),
+    }
+}
+
+/// The frame that answers the protocol's header.
+async fn greeting(url: &ServerUrl) -> std::io::Result<Vec<u8>> {
+    const LONGEST: u64 = 4096;
+
+    let (host, port) = url.host_and_port(5672);
+    let mut stream = TcpStream::connect((host.as_str(), port)).await?;
+    stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
+    let mut head = [0; 7];
+    stream.read_exact(&mut head).await?;
+    let [_, _, _, length @ ..] = head;
+    let mut frame = Vec::new();
+    stream.take(u64::from(u32::from_be_bytes(length)).min(LONGEST)).read_to_end(&mut frame).await?;
+    Ok(frame)
+}
+
+/// The version in the table of the server's properties, and whether it is recent enough.
+fn version_in(greeting: &[u8]) -> Option<(String, bool)> {
+    // The field's name with its length before it, then the type of its value.
+    const FIELD: &[u8] = b"\x07versionS";
+
+    let at = greeting.windows(FIELD.len()).position(|window| window == FIELD)? + FIELD.len();
+    let length = u32::from_be_bytes(greeting.get(at..at + 4)?.try_into().ok()?);
+    let text = greeting.get(at + 4..)?.get(..usize::try_from(length).ok()?)?;
+    let version = std::str::from_utf8(text).ok()?;
+    let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
+    let found = (parts.next()?, parts.next().unwrap_or(0));
+    Some((version.to_owned(), found >= (3, 10)))
+}
+
+/// Whether both queues are there; what they were made with, and how many dead letters wait.
+async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Queues) -> anyhow::Result<bool> {
+    let claims = message_count(connection, &queues.claims).await?;
+    let dead = message_count(connection, &queues.dead).await?;
+    let (Some(waiting), Some(dead)) = (claims, dead) else {
+        let missing: Vec<&str> = [(&queues.claims, claims), (&queues.dead, dead)]
+            .iter()
+            .filter(|(_, count)| count.is_none())
+            .map(|(queue, _)| queue.as_str())
+            .collect();
+        let remedy = "start producer-api or queue-consumer, which make them; then look again";
+        sheet.warning("queues", &format!("{} not there (or not for this user to see)", missing.join(" and ")), remedy);
+        return Ok(false);
+    };
+    // Nothing is made: they are there. What differs the broker refuses.
+    match queues.declare(connection).await {
+        Ok(()) => sheet.ok("queues", &format!("as the services make them; {waiting} messages wait")),
+        Err(Error::Unsafe(words)) => {
+            let (found, remedy) = words.split_once("): ").unwrap_or((&words, ""));
+            sheet.wrong("queues", found, remedy);
+        }
+        // A right that is missing has a line of its own.
+        Err(error) if error.to_string().contains("ACCESS_REFUSED") => {}
+        Err(error) => return Err(error.into()),
+    }
+    if dead == 0 {
+        sheet.ok("dead letters", "none");
+    } else {
+        let remedy = format!(
+            "look into {} why nobody could handle them, and move them back when the cause is gone",
+            queues.dead
+        );
+        sheet.warning("dead letters", &format!("{dead} messages wait in {}", queues.dead), &remedy);
+    }
+    Ok(true)
+}
+
+/// Policies change queues from outside. The broker tells of them through its HTTP API only.
+async fn policies(sheet: &mut Sheet, settings: &AmqpSettings, queues: &Queues) {
+    if settings.amqp_management_url.reveal().is_empty() {
+        let remedy = "name RabbitMQ's HTTP API in COUPON_AMQP_MANAGEMENT_URL, or look yourself with `rabbitmqctl \
+                      list_policies` and `list_operator_policies`: message-ttl, expires and overflow lose claims";
+        return sheet.warning("policies", "not asked for: COUPON_AMQP_MANAGEMENT_URL is empty", remedy);
+    }
+    let dangers = match Policies::new(settings) {
+        Ok(policies) => policies.dangers(queues).await,
+        Err(error) => Err(error),
+    };
+    match dangers {
+        Ok(dangers) if dangers.is_empty() => sheet.ok("policies", "none by which accepted claims are lost"),
+        Ok(dangers) => {
+            let all: Vec<String> = dangers.iter().map(ToString::to_string).collect();
+            let text = all.join("; ");
+            let (found, remedy) = text.split_once(": ").unwrap_or((&text, ""));
+            sheet.wrong("policies", found, remedy);
+        }
+        Err(error) => sheet.not_checked("policies", &error),
+    }
+}
+
+/// Publishes to the default exchange what no queue wants: a right that is missing closes the channel.
+async fn publishes(connection: &Connection, settings: &AmqpSettings, queues: &Queues) -> anyhow::Result<Right> {
+    let channel = connection.create_channel().await?;
+    let publish = async {
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let nowhere: ShortString = format!("{}.nowhere", queues.claims).into();
+        channel.basic_publish("".into(), nowhere, options, b"", BasicProperties::default()).await?.await
+    };
+    match tokio::time::timeout(settings.amqp_deadline, publish).await {
+        Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(_))) => Ok(Right::Had),
+        Ok(Ok(other)) => Ok(Right::Unknown(format!("a message to nowhere was not returned: {other:?}"))),
+        Ok(Err(error)) => right(&error).map_err(Into::into),
+        Err(_) => Ok(Right::Unknown(format!("no confirm in {:?}", settings.amqp_deadline))),
+    }
+}
+
+/// What the broker lets a user do.
+enum Right {
+    Had,
+    /// In the broker's words.
+    Missing(String),
+    /// Why it cannot be told.
+    Unknown(String),
+}
+
+/// What an answer of the broker says of a right.
+fn right(error: &lapin::Error) -> Result<Right, lapin::Error> {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) if refusal.get_id() == ACCESS_REFUSED => {
+            Ok(Right::Missing(refusal.get_message().to_string()))
+        }
+        // It got as far as to look at the rest of what was asked.
+        ErrorKind::ProtocolError(_) => Ok(Right::Had),
+        _ => Err(error.clone()),
+    }
+}
+
+/// Whether a queue may be read. A consumer with a wrong argument is refused after the right was looked at, so nothing is
+/// ever delivered to this one.
+async fn reads(connection: &Connection, queue: &ShortString) -> anyhow::Result<Right> {
+    let channel = connection.create_channel().await?;
+    let mut wrong = FieldTable::default();
+    wrong.insert("x-priority".into(), AMQPValue::LongString("none".into()));
+    match channel.basic_consume(queue.clone(), "doctor".into(), BasicConsumeOptions::default(), wrong).await {
+        // A broker that minds no arguments.
+        Ok(consumer) => {
+            channel.basic_cancel(consumer.tag(), lapin::options::BasicCancelOptions::default()).await?;
+            channel.close(200, "done".into()).await?;
+            Ok(Right::Had)
+        }
+        Err(error) => Ok(right(&error)?),
+    }
+}
+
+async fn rights(
+    sheet: &mut Sheet,
+    connection: &Connection,
+    program: Program,
+    queues: &Queues,
+    publishing: &Right,
+    are_there: bool,
+) -> anyhow::Result<()> {
+    let check = format!("rights of {}", program.name());
+    let mut missing: Vec<String> = Vec::new();
+    let mut unknown: Vec<String> = Vec::new();
+    match publishing {
+        Right::Had => {}
+        Right::Missing(words) => missing.push(words.clone()),
+        Right::Unknown(words) => unknown.push(words.clone()),
+    }
+    if are_there {
+        if let Err(error) = queues.declare(connection).await
+            && error.to_string().contains("ACCESS_REFUSED")
+        {
+            missing.push(error.to_string());
+        }
+        let read =
+            if program == Program::Couponctl { vec![&queues.claims, &queues.dead] } else { vec![&queues.claims] };
+        for queue in read {
+            if let Right::Missing(words) = reads(connection, queue).await? {
+                missing.push(words);
+            }
+        }
+    }
+    if !missing.is_empty() {
+        let remedy = format!(
+            "rabbitmqctl set_permissions as docs/RIGHTS.md has it for {}: '^{}(\\.dead)?$' '^amq\\.default$' '^{1}(\\.dead)?$'",
+            program.name(),
+            queues.claims.as_str().replace('.', "\\.")
+        );
+        sheet.wrong(&check, &missing.join("; "), &remedy);
+    } else if let Some(words) = unknown.pop() {
+        sheet.not_checked(&check, &words);
+    } else if are_there {
+        sheet.ok(&check, "makes the queues, publishes and reads");
+    } else {
+        let remedy = "look again when the queues are there";
+        sheet.warning(&check, "it may publish; the rest can be told only of queues that are there", remedy);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_found_in_the_greeting() {
+        let greeting = |version: &[u8]| {
+            let length = u32::try_from(version.len()).unwrap().to_be_bytes();
+            [b"\x00\x0a\x00\x0a\x07productS\x00\x00\x00\x01R\x07versionS".as_slice(), &length, version, b"\x08platform"]
+                .concat()
+        };
+
+        assert_eq!(version_in(&greeting(b"3.10.8")), Some((String::from("3.10.8"), true)));
+        assert_eq!(version_in(&greeting(b"4.1.0")), Some((String::from("4.1.0"), true)));
+        assert_eq!(version_in(&greeting(b"3.9.29")), Some((String::from("3.9.29"), false)));
+        assert_eq!(version_in(b"HTTP/1.1 400 Bad Request"), None);
+        assert_eq!(version_in(b"\x07versionS\x00\x00"), None, "cut off");
+    }
+}
