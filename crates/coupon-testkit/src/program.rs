@@ -137,8 +137,8 @@ where
         try_options(&command, &[String::from("test")], check);
         let _ = done.send(());
     });
-    let waited = is_done.recv_timeout(Duration::from_mins(2));
-    assert_ne!(waited, Err(mpsc::RecvTimeoutError::Timeout), "a command line is read without an end");
+    let ended = is_done.recv_timeout(Duration::from_mins(2));
+    assert_ne!(ended, Err(mpsc::RecvTimeoutError::Timeout), "a command line is read without an end");
     trying.join().expect("every option taken or named");
 }
 

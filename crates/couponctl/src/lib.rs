@@ -5,11 +5,13 @@
 
 mod audit;
 mod campaign;
-mod changes;
 mod doctor;
+mod history;
 mod load;
 mod output;
 mod reset;
+mod stock;
+mod update;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::audit::Verdict;
-use crate::changes::{self, Change};
+use crate::history::{self, Change};
 
 /// A campaign with its counts.
 #[derive(Debug, Serialize)]
@@ -46,8 +46,8 @@ pub fn campaigns(campaigns: &[CampaignCounts], json: bool) -> Printed {
         table.add_row([
             number(campaign.id.0),
             Cell::new(printable(&campaign.name)),
-            Cell::new(changes::instant(campaign.opens_at)),
-            Cell::new(changes::instant(campaign.closes_at)),
+            Cell::new(history::instant(campaign.opens_at)),
+            Cell::new(history::instant(campaign.closes_at)),
             Cell::new(state(campaign)),
             number(campaign.coupons),
             number(*issued),
@@ -75,7 +75,7 @@ pub fn history(changes: &[Change], json: bool) -> Printed {
     let mut table = table(["at", "what", "old", "new", "who"]);
     for Change { at, campaign_id: _, what, old, new, who } in changes {
         table.add_row([
-            Cell::new(changes::instant(Some(*at))),
+            Cell::new(history::instant(Some(*at))),
             Cell::new(printable(what)),
             Cell::new(printable(old.as_deref().unwrap_or("-"))),
             Cell::new(printable(new)),

@@ -151,7 +151,7 @@ async fn what_is_counted_begins_with_0() {
             ("coupon_publisher_confirms_total{result=\"ack\"}", 0.0),
             ("coupon_publisher_confirms_total{result=\"nack\"}", 0.0),
         ];
-        let consumed = [
+        let of_batches = [
             ("coupon_dead_letters_total", 0.0),
             ("coupon_redeliveries_total", 0.0),
             ("coupon_refills_total{result=\"failed\"}", 0.0),
@@ -163,7 +163,7 @@ async fn what_is_counted_begins_with_0() {
         for (metrics, samples) in [
             (metrics(&producer).await, [&spans[..], &refused, &confirms].concat()),
             (metrics(&skiplock).await, [&spans[..], &refused].concat()),
-            (consumer, [&spans[..], &consumed].concat()),
+            (consumer, [&spans[..], &of_batches].concat()),
         ] {
             has(&metrics, &samples);
             are_described(&metrics);

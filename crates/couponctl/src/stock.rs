@@ -1,0 +1,191 @@
+//! Making campaigns with their coupons, and restocking them.
+//!
+//! Invariant: no coupon is added that nobody asked for. Each load is recorded under a key, and repeating a command finishes
+//! its own load and no other.
+
+use anyhow::{Context, bail};
+use coupon_core::mysql::loads::{self, Limit};
+use coupon_core::mysql::{Mysql, campaigns};
+use coupon_core::{Campaign, CampaignId, terminal};
+use mysql_async::{Conn, TxOpts};
+
+use crate::campaign::{AddCoupons, Create, Goal, must_exist};
+use crate::{history, load};
+
+/// Which command makes a campaign: it finishes what it has begun itself, and nothing else.
+#[derive(Clone, Copy)]
+pub enum Maker {
+    /// Refuses a campaign that is there and is not as wanted.
+    Create,
+    /// Keeps a campaign that is there, whatever became of it since.
+    Setup,
+}
+
+impl Maker {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Setup => "setup",
+        }
+    }
+}
+
+/// Makes a campaign with its coupons, or finishes that.
+pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Result<CampaignId> {
+    let lock = campaigns::lock_for_operator(mysql).await?;
+    let id = match create.id {
+        Some(id) => id,
+        None => mysql.run(async |mut conn: Conn| campaigns::next_id(&mut conn).await).await?,
+    };
+    let wanted = create.campaign(id);
+    let limit = Limit::Ordered(maker.key().to_owned());
+    let found = mysql.run(async move |mut conn: Conn| campaigns::find(&mut conn, id).await).await?;
+    let left = match found {
+        None => {
+            let what = (None, history::described(&wanted));
+            begin(mysql, "create", Some(&wanted), Order { id, coupons: wanted.coupons, limit: &limit, what }).await?
+        }
+        Some(found) => match (left_of(mysql, &found, &wanted, maker).await, maker) {
+            (Ok(left), _) => left,
+            (Err(reason), Maker::Setup) => {
+                terminal::note(&format!("{reason:#}"));
+                0
+            }
+            (Err(reason), Maker::Create) => return Err(reason),
+        },
+    };
+    load::coupons(mysql, id, left, &limit).await?;
+    lock.release().await;
+    Ok(id)
+}
+
+/// How many coupons are left to load into a campaign that is there: those that its maker has ordered and did not get.
+async fn left_of(mysql: &Mysql, found: &Campaign, wanted: &Campaign, maker: Maker) -> anyhow::Result<u64> {
+    let id = found.id;
+    let order = mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, maker.key()).await).await?;
+    let is_as_wanted = as_wanted(found, wanted);
+    match (order, maker) {
+        // Its own load, whatever became of the campaign since.
+        (Some(order), Maker::Setup) if order.left() > 0 => Ok(order.left()),
+        _ => {
+            is_as_wanted?;
+            let ordered = order.map_or(found.coupons, |order| order.coupons);
+            if ordered != wanted.coupons {
+                bail!(
+                    "campaign {id} is there with {ordered} coupons; to add some, use `couponctl campaign add-coupons`"
+                );
+            }
+            Ok(order.map_or(0, loads::Load::left))
+        }
+    }
+}
+
+fn as_wanted(found: &Campaign, wanted: &Campaign) -> anyhow::Result<()> {
+    let differs = [
+        ("--name", found.name != wanted.name),
+        ("--opens-at", found.opens_at != wanted.opens_at),
+        ("--closes-at", found.closes_at != wanted.closes_at),
+    ];
+    let differs: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+    if !differs.is_empty() {
+        bail!("campaign {} is there with another {}; nothing was changed", found.id, differs.join(", "));
+    }
+    Ok(())
+}
+
+/// Restocks a campaign, or finishes that.
+pub async fn add_coupons(mysql: &Mysql, restock: &AddCoupons) -> anyhow::Result<CampaignId> {
+    let id = restock.id;
+    let lock = campaigns::lock_for_operator(mysql).await?;
+    let found = must_exist(mysql, id).await?;
+    let (limit, left) = match &restock.goal {
+        Goal { key: Some(key), .. } => {
+            let coupons = restock.coupons.context("--key needs --coupons")?;
+            // A key of an operator is none of a maker.
+            let limit = Limit::Ordered(format!("key:{key}"));
+            let left = restock_once(mysql, &found, key, coupons, &limit).await?;
+            (limit, left)
+        }
+        Goal { total, .. } => {
+            let total = total.context("--total is missing")?;
+            let limit = Limit::Stock(total);
+            let missing = total.saturating_sub(found.coupons);
+            let what = (Some(format!("{} coupons", found.coupons)), format!("{total} coupons"));
+            let left = match missing {
+                0 => 0,
+                _ => begin(mysql, "add-coupons", None, Order { id, coupons: missing, limit: &limit, what }).await?,
+            };
+            (limit, left)
+        }
+    };
+    load::coupons(mysql, id, left, &limit).await?;
+    lock.release().await;
+    Ok(id)
+}
+
+/// How many coupons are left to load under a key, which is recorded if it is new.
+async fn restock_once(mysql: &Mysql, found: &Campaign, key: &str, coupons: u64, limit: &Limit) -> anyhow::Result<u64> {
+    let (id, load_key) = (found.id, format!("key:{key}"));
+    match mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, &load_key).await).await? {
+        Some(order) if order.coupons == coupons => Ok(order.left()),
+        Some(order) => bail!(
+            "--key {key} has added {} coupons to campaign {id} already, not {coupons}; give another restock another key",
+            order.coupons
+        ),
+        None => {
+            let new = format!("{} coupons, key {key}", found.coupons + coupons);
+            let what = (Some(format!("{} coupons", found.coupons)), new);
+            begin(mysql, "add-coupons", None, Order { id, coupons, limit, what }).await
+        }
+    }
+}
+
+/// A load that begins.
+struct Order<'a> {
+    id: CampaignId,
+    coupons: u64,
+    limit: &'a Limit,
+    /// Before and after, for the history.
+    what: (Option<String>, String),
+}
+
+/// Begins a load: in one transaction a new campaign, the record of the load, its line in the history, and the first
+/// coupons, so that nobody sees a campaign that has none yet. Gives the number of coupons that are left to load.
+async fn begin(mysql: &Mysql, command: &'static str, new: Option<&Campaign>, order: Order<'_>) -> anyhow::Result<u64> {
+    let Order { id, coupons, limit, what } = order;
+    let (new, limit) = (new.cloned(), limit.clone());
+    let work = async move |mut conn: Conn| {
+        let chunk = loads::chunk_size(&mut conn).await?;
+        let first = usize::try_from(coupons).unwrap_or(usize::MAX).min(chunk);
+        let mut transaction = conn.start_transaction(TxOpts::default()).await?;
+        if let Some(campaign) = &new {
+            campaigns::insert(&mut transaction, campaign).await?;
+        }
+        if let Limit::Ordered(key) = &limit {
+            loads::order(&mut transaction, id, key, coupons).await?;
+        }
+        history::write(&mut transaction, id, command, what).await?;
+        loads::add(&mut transaction, id, &loads::new_coupons(first), &limit).await?;
+        transaction.commit().await?;
+        Ok(coupons - first as u64)
+    };
+    Ok(mysql.run(work).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn campaign(name: &str) -> Campaign {
+        let name = String::from(name);
+        Campaign { id: CampaignId(1), name, opens_at: None, closes_at: None, coupons: 10, paused: false }
+    }
+
+    #[test]
+    fn another_campaign_of_the_same_number_is_told_from_the_wanted_one() {
+        let error = as_wanted(&campaign("a"), &campaign("b")).unwrap_err();
+
+        assert!(error.to_string().contains("--name"), "{error}");
+        assert!(as_wanted(&campaign("a"), &Campaign { coupons: 600, paused: true, ..campaign("a") }).is_ok());
+    }
+}
