@@ -58,7 +58,8 @@ impl Claims {
     #[must_use]
     pub fn start(campaigns: Campaigns, mysql: Mysql, recorded: Option<Outcomes>) -> Self {
         let (questions, asked) = mpsc::channel(4096);
-        let looking = Looking { campaigns: campaigns.clone(), mysql, recorded, waiting: Vec::new() };
+        let looking =
+            Looking { campaigns: campaigns.clone(), mysql, recorded, waiting: Vec::new(), mysql_is_away: false };
         tokio::spawn(looking.run(asked));
         Self { campaigns, questions }
     }
@@ -98,6 +99,8 @@ struct Looking {
     mysql: Mysql,
     recorded: Option<Outcomes>,
     waiting: Vec<Waiting>,
+    /// Whether MySQL could not be asked the last time.
+    mysql_is_away: bool,
 }
 
 impl Looking {
@@ -130,9 +133,17 @@ impl Looking {
         self.settle(|claim| issued.get(&claim).map(|&coupon_id| Outcome::Issued { coupon_id }));
 
         let sold_out = self.sold_out_campaigns().await;
-        let due = self
-            .due(|waiting| waiting.look_in_mysql_at <= now || sold_out.contains(&waiting.question.claim.campaign_id));
-        match self.look_in_mysql(&due).await {
+        let due = self.due(|waiting| {
+            // "Pending" is said only to those that MySQL was asked about.
+            let is_last_look = self.mysql_is_away && waiting.question.until <= now;
+            let is_sold_out = sold_out.contains(&waiting.question.claim.campaign_id);
+            waiting.look_in_mysql_at <= now || is_last_look || is_sold_out
+        });
+        let looked = self.look_in_mysql(&due).await;
+        if !due.is_empty() {
+            self.mysql_is_away = looked.is_err();
+        }
+        match looked {
             Ok(issued) => self.settle(|claim| match issued.get(&claim) {
                 Some(&coupon_id) => Some(Outcome::Issued { coupon_id }),
                 None => (due.contains(&claim) && sold_out.contains(&claim.campaign_id)).then_some(Outcome::SoldOut),

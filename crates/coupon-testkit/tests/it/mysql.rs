@@ -85,6 +85,8 @@ async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
         assert!(post.is_unavailable(), "{post:?}");
         let get = api.get_claim(campaign, 1, Duration::ZERO).await;
         assert!(get.is_unavailable(), "neither issued nor pending is known to be true: {get:?}");
+        let get = api.get_claim(campaign, 1, Duration::from_millis(700)).await;
+        assert!(get.is_unavailable(), "nor after a wait: {get:?}");
         let ready = async || api.get("/readyz").await.status == 503;
         eventually("it tells that MySQL is away", ready).await;
         proxy.heal();
