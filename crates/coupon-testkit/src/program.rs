@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 use coupon_core::settings::{Refusal, try_parse_from};
+use lapin::types::FieldTable;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -234,6 +235,18 @@ pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str,
         fails_in_one_line(&ran, &format!("--{flag} ({variable})"));
         assert!(ran.stderr.contains(&address), "{ran:?}");
     }
+}
+
+/// Checks that a service does not start on a queue that somebody made otherwise, and says what to do.
+///
+/// # Panics
+/// It does.
+pub async fn a_queue_made_otherwise_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
+    space.queues.declare_claims_as(true, FieldTable::default()).await;
+
+    let ran = run(program, &space.arguments::<T>(&[]), &[]).await;
+
+    fails_in_one_line(&ran, "rabbitmqctl delete_queue");
 }
 
 fn fails_in_one_line(ran: &Ran, with: &str) {

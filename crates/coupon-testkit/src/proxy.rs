@@ -44,8 +44,16 @@ impl Proxy {
     /// # Panics
     /// No port can be had.
     pub async fn start(server: &ServerUrl) -> Self {
-        let mut url = Url::parse(server.reveal()).expect("a server's address");
-        let target = target(server);
+        Self::before(server.reveal()).await
+    }
+
+    /// As [`Self::start`], in front of what has this address.
+    ///
+    /// # Panics
+    /// No port can be had.
+    pub async fn before(url: &str) -> Self {
+        let mut url = Url::parse(url).expect("a server's address");
+        let target = target(&url);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address: SocketAddr = listener.local_addr().expect("an address");
         url.set_ip_host(address.ip()).expect("a host");
@@ -78,7 +86,7 @@ impl Proxy {
     /// Leads new connections to another server. Those made before stay up.
     pub fn lead_to(&self, server: &ServerUrl) {
         self.state.send_modify(|state| {
-            state.server = target(server);
+            state.server = target(&Url::parse(server.reveal()).expect("a server's address"));
             state.moves += 1;
         });
     }
@@ -94,8 +102,7 @@ impl Proxy {
     }
 }
 
-fn target(server: &ServerUrl) -> (String, u16) {
-    let url = Url::parse(server.reveal()).expect("a server's address");
+fn target(url: &Url) -> (String, u16) {
     (url.host_str().expect("a host").to_owned(), url.port().expect("a port"))
 }
 

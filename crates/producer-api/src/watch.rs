@@ -15,6 +15,9 @@ use crate::channel::Broker;
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// How soon it is looked again while no claims are let through.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Looks, and tells the way to the broker.
 struct Watch {
     broker: Broker,
@@ -23,6 +26,8 @@ struct Watch {
     danger: Option<String>,
     /// Whether policies could not be asked for the last time.
     is_blind: bool,
+    /// Whether the broker was there for a look. One that comes late is looked at before it gets claims.
+    is_checked: bool,
 }
 
 /// Makes the queues if they are not there, looks for the first time, and goes on looking until `stop`.
@@ -35,34 +40,48 @@ pub async fn start(broker: Broker, settings: &AmqpSettings, stop: CancellationTo
         return Err(error);
     }
     let policies = Policies::new(settings)?;
-    let mut watch = Watch { broker, policies, danger: None, is_blind: false };
+    let is_there = !matches!(declared, Err(Error::Amqp(_)));
+    let mut watch = Watch { broker, policies, danger: None, is_blind: false, is_checked: is_there };
     watch.look_at_policies().await;
     if let Some(danger) = watch.danger.take() {
         return Err(Error::Unsafe(danger));
     }
+    watch.broker.set_safe(is_there);
     tokio::spawn(watch.run(stop));
     Ok(())
 }
 
 impl Watch {
     async fn run(mut self, stop: CancellationToken) {
-        let mut was_safe = true;
-        while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
-            let unsafe_queues = match self.broker.check_queues().await {
-                Err(Error::Unsafe(text)) => Some(text),
-                // Whoever publishes finds out that it is away.
-                Ok(()) | Err(_) => None,
-            };
-            self.look_at_policies().await;
-            let found = unsafe_queues.as_ref().or(self.danger.as_ref());
-            self.broker.set_safe(found.is_none());
-            match found {
-                Some(danger) if was_safe => tracing::error!("no claims are accepted: {danger}"),
-                None if !was_safe => tracing::info!("claims are accepted again: RabbitMQ keeps them"),
+        let mut is_told = false;
+        let mut is_safe = self.is_checked;
+        while tokio::time::timeout(if is_safe { LOOK_EVERY } else { LOOK_AGAIN_AFTER }, stop.cancelled()).await.is_err()
+        {
+            let danger = self.look().await;
+            is_safe = self.is_checked && danger.is_none();
+            self.broker.set_safe(is_safe);
+            match &danger {
+                Some(danger) if !is_told => tracing::error!("no claims are accepted: {danger}"),
+                None if is_told => tracing::info!("claims are accepted again: RabbitMQ keeps them"),
                 Some(_) | None => {}
             }
-            was_safe = found.is_none();
+            is_told = danger.is_some();
         }
+    }
+
+    /// By what the broker would lose claims.
+    async fn look(&mut self) -> Option<String> {
+        let queues = match self.broker.check_queues().await {
+            Ok(()) => {
+                self.is_checked = true;
+                None
+            }
+            Err(Error::Unsafe(text)) => Some(text),
+            // Whoever publishes finds out that it is away.
+            Err(_) => None,
+        };
+        self.look_at_policies().await;
+        queues.or_else(|| self.danger.clone())
     }
 
     async fn look_at_policies(&mut self) {

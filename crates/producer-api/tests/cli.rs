@@ -50,6 +50,11 @@ async fn an_address_that_is_taken_is_named() {
 }
 
 #[tokio::test]
+async fn a_queue_made_otherwise_is_named() {
+    run(async |space| program::a_queue_made_otherwise_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
 async fn signals_stop_it() {
     run(async |space| program::signals_stop_it::<Settings>(PROGRAM, &space).await).await;
 }

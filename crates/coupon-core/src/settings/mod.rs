@@ -169,7 +169,8 @@ impl fmt::Display for Namespace {
 #[derive(Args, Clone, Debug)]
 pub struct ProcessSettings {
     /// What to log: a level (error, warn, info, debug, trace), or levels by module as in `info,lapin=warn`.
-    #[arg(long, env = "LOG", value_name = "FILTER", value_parser = log_filter, default_value = "info,actix_server=warn")]
+    // lapin's own errors come back to us and are told in our words.
+    #[arg(long, env = "LOG", value_name = "FILTER", value_parser = log_filter, default_value = "info,actix_server=warn,lapin=off")]
     pub log: String,
 
     /// Form of the log lines.

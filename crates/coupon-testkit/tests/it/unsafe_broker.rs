@@ -2,7 +2,7 @@
 //! them; what would lose them is named in one line, with what to do.
 
 use coupon_core::Outcome;
-use coupon_testkit::{Api, TestSpace, eventually};
+use coupon_testkit::{Api, Proxy, TestSpace, eventually};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -160,6 +160,34 @@ async fn a_policy_set_under_a_producer_stops_it_until_it_is_gone() {
         let log = producer.log();
         let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
         assert!(matches!(&errors[..], [error] if error.contains("message-ttl = 600000")), "it says so once: {log}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_comes_late_is_looked_at_before_it_gets_claims() {
+    audited(async |space| {
+        let campaign = space.campaign(5).await;
+        let broker = Proxy::start(&space.servers().amqp.amqp_url).await;
+        let management = Proxy::before(space.servers().amqp.amqp_management_url.reveal()).await;
+        let through = [("amqp-url", broker.url()), ("amqp-management-url", management.url().trim_end_matches('/'))];
+        broker.cut();
+        management.cut();
+        let (producer, api) = programs::producer_with(space, &through).await;
+        space.queues.set_policy(&json!({"message-ttl": 600_000})).await;
+
+        management.heal();
+        broker.heal();
+
+        eventually("it says why it takes none", async || {
+            let answer = api.post_claim(campaign, 1).await;
+            assert!(answer.is_unavailable(), "{answer:?}");
+            producer.log().contains("no claims are accepted")
+        })
+        .await;
+        space.queues.clear_policy().await;
+        start_consumer(space, &[]).await;
+        assert!(matches!(api.claim_patiently(campaign, 1).await, Outcome::Issued { .. }));
     })
     .await;
 }
