@@ -136,13 +136,14 @@ impl Broker {
     /// Whether the broker takes claims and keeps them: the queue is there, and a message to nowhere is confirmed. On a
     /// channel of its own, so that it never delays publishing. When that fails, the connection is given up.
     pub async fn can_publish(&self) -> Result<()> {
-        self.keeps_claims()?;
         let number = self.number();
         let looked = broker::within(LOOK_DEADLINE, "a look at RabbitMQ", self.look()).await;
         if looked.as_ref().is_err_and(Error::blames_the_connection) {
             self.give_up(number);
         }
-        looked
+        // What the broker refuses is the better reason.
+        looked?;
+        self.keeps_claims()
     }
 
     async fn look(&self) -> Result<()> {

@@ -40,7 +40,7 @@ pub async fn start(broker: Broker, settings: &AmqpSettings, stop: CancellationTo
         return Err(error);
     }
     let policies = Policies::new(settings)?;
-    let is_there = !matches!(declared, Err(Error::Amqp(_)));
+    let is_there = declared.is_ok();
     let mut watch = Watch { broker, policies, danger: None, is_blind: false, is_checked: is_there };
     watch.look_at_policies().await;
     if let Some(danger) = watch.danger.take() {
