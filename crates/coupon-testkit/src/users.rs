@@ -116,16 +116,13 @@ async fn mysql_host(url: &ServerUrl) -> Result<String, mysql_async::Error> {
     if !own.iter().any(|grant| grant.contains(" ON *.* ") && grant.contains("GRANT OPTION")) {
         return Err(mysql_async::Error::Other("its user there may not grant rights".into()));
     }
-    let mut program = match connect(&url.with_user("producer-api", PASSWORD)).await {
-        Ok(program) => program,
-        Err(_) => {
-            for statement in statements(MYSQL, &[("{host}", "%")]).iter().filter(|text| text.starts_with("CREATE USER"))
-            {
-                conn.query_drop(statement).await?;
-            }
-            connect(&url.with_user("producer-api", PASSWORD)).await?
+    let program_url = url.with_user("producer-api", PASSWORD);
+    if connect(&program_url).await.is_err() {
+        for statement in statements(MYSQL, &[("{host}", "%")]).iter().filter(|text| text.starts_with("CREATE USER")) {
+            conn.query_drop(statement).await?;
         }
-    };
+    }
+    let mut program = connect(&program_url).await?;
     let user: Option<String> = program.query_first("SELECT CURRENT_USER()").await?;
     let user = user.unwrap_or_default();
     program.disconnect().await?;
