@@ -69,3 +69,26 @@ async fn a_report_of_no_jaeger_is_an_error() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_comparison_makes_as_many_campaigns_as_its_crowd_claims_from() {
+    run(async |space| {
+        let settings: skiplock_api::Settings = space.settings(&[]);
+        let api = space.start(|stop| skiplock_api::start(settings, stop)).await;
+        let url = format!("http://{}", api.address());
+
+        let line = format!(
+            "--json compare --queue-url {url} --skiplock-url {url} --coupons 10 --campaigns 3 --accounts 60 --clients 4"
+        );
+        let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
+
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        for way in report["ways"].as_array().unwrap() {
+            let counts = ["coupons", "issued", "sold_out", "errors"].map(|name| way[name].as_u64().unwrap());
+            assert_eq!(counts, [10, 10, 50, 0], "{way}");
+        }
+        space.audit().await;
+    })
+    .await;
+}

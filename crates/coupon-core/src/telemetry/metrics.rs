@@ -142,7 +142,7 @@ fn begin_at_zero(service: &str) {
         }
         "queue-consumer" => {
             zero(CLAIMS, "outcome", &["issued", "sold_out"]);
-            zero(REFILLS, "result", &["not_empty", "sold_out", "failed"]);
+            zero(REFILLS, "result", &["not_empty", "sold_out", "unknown", "failed"]);
             zero(RETRIES, "class", &["retryable"]);
             counter!(DEAD_LETTERS).increment(0);
             counter!(REDELIVERIES).increment(0);
