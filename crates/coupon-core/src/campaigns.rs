@@ -1,7 +1,7 @@
 //! Campaign state in the memory of an API: does it exist, is it open, is it sold out, and who has won?
 //!
 //! A claim reads it without waiting for anything; one task re-reads all campaigns in use every half second, in one
-//! statement. Invariants: "sold out" here was true in committed state at most [`SOLD_OUT_MAX_AGE`] ago, and the winners
+//! statement. Invariants: "sold out" here was true in committed state at most `SOLD_OUT_MAX_AGE` ago, and the winners
 //! kept with it hold everyone who had a coupon then, so that a winner who asks again is never told 409. (But for a second
 //! after a restock: an instance that has not seen it takes a winner of another instance for a stranger.)
 
