@@ -65,7 +65,7 @@ where
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         let _inside = runtime.enter();
-        telemetry::start(service)?
+        telemetry::start(service)
     };
     let outcome = runtime.block_on(run(start));
     telemetry.stop();

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::SpanExporter as OtlpExporter;
+use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::resource::EnvResourceDetector;
@@ -20,27 +19,12 @@ use opentelemetry_sdk::trace::{
 use uuid::Uuid;
 
 use super::attribute::{SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
+use super::environment::{Settings, variable};
 use super::metrics;
 use super::span::Tracers;
 
-/// Finished spans that wait for the collector, about a kilobyte each, and half of one even while none do;
-/// `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise. The default of the SDK holds 50 ms of a crowd of which each claim is traced.
-const QUEUE_MAX: usize = 8_192;
-
-/// Spans in one request to the collector, which takes 4 MiB by default; `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
-const BATCH_MAX: usize = 2_048;
-
-/// How often spans are sent, in milliseconds, so that who has just claimed finds the trace; `OTEL_BSP_SCHEDULE_DELAY`.
-const SEND_EVERY_MS: usize = 1_000;
-
 /// How long the last spans may take to be sent when the process stops.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
-
-/// Whether the environment wants no spans. The SDK does not read these two variables itself.
-pub fn is_disabled() -> bool {
-    let is = |name, value| variable(name).is_some_and(|found| found.eq_ignore_ascii_case(value));
-    is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none")
-}
 
 /// The way of spans out of this process.
 #[derive(Debug)]
@@ -50,26 +34,26 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// As the `OTEL_*` variables say. The collector need not be there.
-    ///
-    /// # Errors
-    /// A variable has a value that cannot be used.
-    pub fn start(service: &'static str) -> anyhow::Result<Self> {
+    /// As the settings say. The collector need not be there. None if no way can be built, which is logged.
+    pub fn start(service: &'static str, settings: Settings) -> Option<Self> {
         let exporter = OtlpExporter::builder()
             .with_tonic()
-            .build()
-            .context("OTEL_EXPORTER_OTLP_* names no collector that can be used")?;
+            .with_endpoint(&settings.endpoint)
+            .with_timeout(settings.timeout)
+            .build();
+        let exporter = exporter
+            .inspect_err(|error| tracing::warn!(%error, "OTEL_EXPORTER_OTLP_*: cannot be used. No spans are sent"))
+            .ok()?;
         let resource = resource(service);
-        let processor = Shared::new(exporter, &resource);
+        let processor = Shared::new(exporter, &resource, &settings);
         let provider = || SdkTracerProvider::builder().with_resource(resource.clone());
         let pipeline = Self {
-            // Its sampler is the one of OTEL_TRACES_SAMPLER.
-            claims: provider().with_span_processor(processor.clone()).build(),
+            claims: provider().with_span_processor(processor.clone()).with_sampler(settings.sampler).build(),
             // A batch is recorded if one of its claims is, which its own trace id says nothing about.
             batches: provider().with_span_processor(processor).with_sampler(Sampler::AlwaysOn).build(),
         };
         Tracers { claims: pipeline.claims.tracer(service), batches: pipeline.batches.tracer(service) }.install();
-        Ok(pipeline)
+        Some(pipeline)
     }
 
     /// Sends what is left.
@@ -97,20 +81,6 @@ fn resource(service: &'static str) -> Resource {
     }
 }
 
-/// A number from the environment; as with the SDK's own, what is no number is passed over.
-fn number(name: &str, default: usize) -> usize {
-    variable(name).and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-/// A variable that is set; an empty one counts as not set.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "these are OpenTelemetry's settings, and read where its SDK reads its own"
-)]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 /// One queue for all tracers. It counts what waits, so that what does not fit is dropped here, where it is counted, and
 /// never inside the SDK, which counts in silence.
 #[derive(Clone, Debug)]
@@ -121,19 +91,17 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(exporter: OtlpExporter, resource: &Resource) -> Self {
-        let max = number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_MAX).max(1);
-        let delay = number("OTEL_BSP_SCHEDULE_DELAY", SEND_EVERY_MS);
+    fn new(exporter: OtlpExporter, resource: &Resource, settings: &Settings) -> Self {
         let config = BatchConfigBuilder::default()
-            .with_max_queue_size(max)
-            .with_max_export_batch_size(number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_MAX).clamp(1, max))
-            .with_scheduled_delay(Duration::from_millis(delay as u64))
+            .with_max_queue_size(settings.queue_max)
+            .with_max_export_batch_size(settings.batch_max)
+            .with_scheduled_delay(settings.send_every)
             .build();
         let waiting = Arc::new(AtomicUsize::new(0));
         let exporter = Counted { exporter, waiting: Arc::clone(&waiting), is_away: AtomicBool::new(false) };
         let mut queue = BatchSpanProcessor::new(exporter, config);
         queue.set_resource(resource);
-        Self { queue: Arc::new(queue), waiting, max }
+        Self { queue: Arc::new(queue), waiting, max: settings.queue_max }
     }
 }
 
