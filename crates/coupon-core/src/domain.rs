@@ -5,14 +5,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
 use uuid::Uuid;
+
+/// The largest number that every reader of JSON keeps as it is, 2^53 − 1: many read numbers into floating point.
+pub const JSON_NUMBER_MAX: u64 = (1 << 53) - 1;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema,
+            Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
         )]
         #[serde(transparent)]
         pub struct $name(pub u64);
@@ -49,8 +51,9 @@ macro_rules! id {
 }
 
 id! {
-    /// A campaign: a kind of coupon, with its stock and its window. Any reader of JSON keeps its number as it is.
-    CampaignId, (1 << 53) - 1
+    /// A campaign: a kind of coupon, with its stock and its window. Answers hold its number, so any reader of JSON must
+    /// keep it as it is.
+    CampaignId, JSON_NUMBER_MAX
 }
 id! {
     /// Whoever claims: an account of the shop. Its number fits the signed integers of other languages.
@@ -58,7 +61,7 @@ id! {
 }
 
 /// A coupon's code: a random UUID (version 4), so that nobody can guess one.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct CouponId(pub Uuid);
 
@@ -124,7 +127,7 @@ impl Claim {
 
 /// What became of a claim. `Issued` never changes once it has been said; `SoldOut` is said only while no coupon of
 /// the campaign is free.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Outcome {
     /// The account holds this coupon.

@@ -62,6 +62,10 @@ fn serve<F>(service: &'static str, start: impl FnOnce(CancellationToken) -> F) -
 where
     F: Future<Output = anyhow::Result<Running>>,
 {
+    // A process may have as many files open as the system lets it; what is usual, 1024, is for programs that use select(2).
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         let _inside = runtime.enter();

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use coupon_core::domain::JSON_NUMBER_MAX;
 use coupon_core::{AccountId, CampaignId, ClaimKey, Outcome};
 use futures_util::{StreamExt, stream};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, Url};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -115,6 +116,7 @@ impl Api {
     /// POST of a claim, as it is answered.
     pub async fn post_claim(&self, campaign: CampaignId, account: u64) -> Answer {
         let path = format!("/v1/campaigns/{campaign}/claims");
+        let account = if account > JSON_NUMBER_MAX { json!(account.to_string()) } else { json!(account) };
         let body = json!({"account_id": account}).to_string();
         self.send(self.request(Method::POST, &path).header(CONTENT_TYPE, "application/json").body(body)).await
     }
@@ -139,7 +141,7 @@ impl Api {
         let claim = ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
         let outcome = match answer.status {
             200 | 201 => answer.outcome(),
-            202 => self.follow(answer.header("location"), claim).await,
+            202 => self.follow(&self.resolve(&format!("/v1/campaigns/{campaign}/claims"), &answer), claim).await,
             409 if answer.code() == "sold_out" => Outcome::SoldOut,
             _ => return Err(Box::new(answer)),
         };
@@ -187,6 +189,12 @@ impl Api {
         let outcome = self.follow(&format!("/v1/campaigns/{campaign}/claims/{account}"), claim).await;
         self.told.add(claim, outcome);
         outcome
+    }
+
+    /// The path that an answer's `location` means, which is relative to the path that was asked.
+    fn resolve(&self, asked: &str, answer: &Answer) -> String {
+        let asked = Url::parse(&format!("{}{asked}", self.base)).expect("an address");
+        asked.join(answer.header("location")).expect("a location").path().to_owned()
     }
 
     /// Asks until the outcome is final. One that stays pending is told as such, which the audit refuses.

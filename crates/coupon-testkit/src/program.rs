@@ -338,6 +338,22 @@ impl Running {
     }
 }
 
+/// Checks that a service that may have few files open takes fewer connections, and says so.
+///
+/// # Panics
+/// It does not.
+pub async fn connections_fit_the_open_files<T: CommandFactory>(program: &str, space: &TestSpace) {
+    let arguments = [String::from("-c"), format!("ulimit -n 400; exec {program} \"$@\""), String::from(program)];
+    let arguments = [&arguments[..], &space.arguments::<T>(&[])].concat();
+
+    let mut service = Running::start("/bin/sh", &arguments, &[]).await;
+
+    let log = service.log();
+    let warning = log.lines().find(|line| line.contains("HTTP_CONNECTIONS")).unwrap_or_else(|| panic!("{log}"));
+    assert!(warning.contains("WARN") && warning.contains("25000") && warning.contains("400 open files"), "{warning}");
+    assert_eq!(service.stop("TERM").await, Some(0));
+}
+
 fn address_after(line: &str, words: &str) -> SocketAddr {
     let (_, address) = line.split_once(words).expect("an address");
     let end = address.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap_or(address.len());

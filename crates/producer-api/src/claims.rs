@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use actix_web::{HttpRequest, HttpResponse, web};
 use coupon_core::http::claims::{Admitted, Answer, ClaimRoutes, respond};
 use coupon_core::http::extract::ClaimBody;
-use coupon_core::http::problem::{Problem, ProblemDocument};
-use coupon_core::{Claim, Outcome};
+use coupon_core::http::problem::{ClaimRefusals, Problem, Refusals};
+use coupon_core::http::schemas::{Issued, Pending};
+use coupon_core::{CampaignId, Claim};
 use utoipa::OpenApi;
 
 use crate::publish::Publisher;
@@ -26,38 +27,29 @@ pub struct Document;
 
 /// Claims a coupon for an account. The answer is where to ask for the outcome.
 #[utoipa::path(
-    post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims",
-    params(("campaign_id" = u64, Path, description = "The campaign")),
+    post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims", operation_id = "claimCoupon",
+    params(("campaign_id" = CampaignId, Path, description = "The campaign")),
     request_body = ClaimBody,
     responses(
-        (status = 202, description = "Accepted; Location is where to ask for the outcome", body = Outcome),
-        (status = 200, description = "The campaign is sold out and this account has its coupon", body = Outcome),
-        (status = 400, description = "Bad input, with the field named", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not open yet, or closed", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "No such campaign", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "Sold out", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "Body too long", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "Body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 429, description = "This account claims too often; repeat after Retry-After", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "The broker did not confirm; repeat after Retry-After", body = ProblemDocument, content_type = "application/problem+json"),
+        (
+            status = 202, description = "Accepted; Location is where to ask for the outcome", body = Pending,
+            headers(("Location" = String, description = "Where to ask for the outcome, relative to this address"))
+        ),
+        (status = 200, description = "The campaign is sold out and this account has its coupon", body = Issued),
+        Refusals,
+        ClaimRefusals,
     )
 )]
 pub async fn claim(
     routes: web::Data<ClaimRoutes>,
     publisher: web::Data<Publisher>,
     request: HttpRequest,
-    body: Result<web::Bytes, actix_web::Error>,
 ) -> Result<HttpResponse, Problem> {
-    respond(take(&routes, &publisher, &request, body).await)
+    respond(take(&routes, &publisher, &request).await)
 }
 
-async fn take(
-    routes: &ClaimRoutes,
-    publisher: &Publisher,
-    request: &HttpRequest,
-    body: Result<web::Bytes, actix_web::Error>,
-) -> Result<Answer, Problem> {
-    match routes.admit(request, body).await? {
+async fn take(routes: &ClaimRoutes, publisher: &Publisher, request: &HttpRequest) -> Result<Answer, Problem> {
+    match routes.admit(request).await? {
         Admitted::Claim(key) => {
             let (campaign_id, account_id) = (key.campaign_id, key.account_id);
             publisher.publish(Claim { campaign_id, account_id, accepted_at_ms: now_ms() }).await?;

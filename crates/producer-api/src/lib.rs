@@ -64,6 +64,6 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
             usize::from(settings.claims_per_message),
         )));
         routes.configure(config, claims::claim);
-        docs::routes(config, claims::Document::openapi());
+        docs::routes(config, &claims::Document::openapi());
     })
 }

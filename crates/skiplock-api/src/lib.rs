@@ -54,6 +54,6 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     serve_api(listen, admin, &settings.http, stop, drain, admin_routes, move |config| {
         config.app_data(actix_web::web::Data::new(strategy.clone()));
         routes.configure(config, claims::claim);
-        docs::routes(config, claims::Document::openapi());
+        docs::routes(config, &claims::Document::openapi());
     })
 }

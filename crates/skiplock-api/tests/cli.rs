@@ -54,3 +54,8 @@ async fn signals_stop_it() {
 async fn its_health_is_asked_at_its_own_listener() {
     run(async |space| program::its_health_is_asked_at_its_own_listener::<Settings>(PROGRAM, &space).await).await;
 }
+
+#[tokio::test]
+async fn connections_fit_the_open_files() {
+    run(async |space| program::connections_fit_the_open_files::<Settings>(PROGRAM, &space).await).await;
+}

@@ -9,26 +9,28 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::extract::{self, BODY_MAX};
-use super::problem::{Problem, no_such_method};
+use super::extract;
+use super::problem::{Problem, Refusals};
 use super::rate_limit::RateLimit;
+use super::route::{get, post};
 use crate::campaigns::{Admission, Campaigns};
 use crate::claims::Claims;
-use crate::domain::{CampaignId, ClaimKey, CouponId, Outcome};
+use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
 use crate::telemetry::{attribute, metrics, span};
 
 /// What an API answers about a campaign.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CampaignView {
     /// Its number.
-    #[schema(value_type = u64)]
     pub id: CampaignId,
     /// For people.
     pub name: String,
     /// Claims are refused before this instant.
+    #[schema(required)]
     #[serde(with = "time::serde::rfc3339::option")]
     pub opens_at: Option<OffsetDateTime>,
     /// Claims are refused from this instant on.
+    #[schema(required)]
     #[serde(with = "time::serde::rfc3339::option")]
     pub closes_at: Option<OffsetDateTime>,
     /// How many coupons it has.
@@ -51,45 +53,28 @@ pub struct ClaimRoutes {
 }
 
 impl ClaimRoutes {
-    /// The routes, with `post` for `POST /v1/campaigns/{campaign_id}/claims`.
-    pub fn configure<F, Args>(&self, config: &mut web::ServiceConfig, post: F)
+    /// The routes, with `claims` for `POST /v1/campaigns/{campaign_id}/claims`.
+    pub fn configure<F, Args>(&self, config: &mut web::ServiceConfig, claims: F)
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
         F::Output: Responder + 'static,
     {
         config
-            .app_data(web::PayloadConfig::new(BODY_MAX))
             .app_data(web::Data::new(self.clone()))
-            .service(
-                web::resource("/v1/campaigns/{campaign_id}")
-                    .route(web::get().to(campaign))
-                    .default_service(web::to(no_such_method)),
-            )
-            .service(
-                web::resource("/v1/campaigns/{campaign_id}/claims")
-                    .route(web::post().to(post))
-                    .default_service(web::to(no_such_method)),
-            )
-            .service(
-                web::resource("/v1/campaigns/{campaign_id}/claims/{account_id}")
-                    .route(web::get().to(claim))
-                    .default_service(web::to(no_such_method)),
-            );
+            .service(get("/v1/campaigns/{campaign_id}", campaign))
+            .service(post("/v1/campaigns/{campaign_id}/claims", claims))
+            .service(get("/v1/campaigns/{campaign_id}/claims/{account_id}", claim));
     }
 
     /// Reads a claim from a request and decides from memory what to do with it: `Ok` for one to take on.
     ///
     /// # Errors
     /// Bad input, too many claims, no such campaign, not open, sold out, as problems.
-    pub async fn admit(
-        &self,
-        request: &HttpRequest,
-        body: Result<web::Bytes, actix_web::Error>,
-    ) -> Result<Admitted, Problem> {
+    pub async fn admit(&self, request: &HttpRequest) -> Result<Admitted, Problem> {
         let campaign_id = extract::campaign_id(request)?;
         Context::map_current(|context| span::note(context, attribute::CAMPAIGN_ID, campaign_id));
-        let account_id = extract::claim_body(request, body)?.account_id;
+        let account_id = extract::claim_body(request)?.account_id;
         let claim = ClaimKey { campaign_id, account_id };
         self.rate_limit.count(account_id)?;
         let state = self.campaigns.state(campaign_id).await?;
@@ -141,7 +126,8 @@ impl Answer {
     }
 
     fn response(self) -> HttpResponse {
-        let at = |claim: ClaimKey| format!("/v1/campaigns/{}/claims/{}", claim.campaign_id, claim.account_id);
+        // Relative to …/campaigns/1/claims, so that it leads there through a gateway that strips a prefix as well.
+        let at = |claim: ClaimKey| format!("claims/{}", claim.account_id);
         match self {
             Self::Accepted(claim) => {
                 HttpResponse::Accepted().insert_header((LOCATION, at(claim))).json(Outcome::Pending)
@@ -167,12 +153,11 @@ pub fn respond(answer: Result<Answer, Problem>) -> Result<HttpResponse, Problem>
 
 /// How a campaign stands.
 #[utoipa::path(
-    get, path = "/v1/campaigns/{campaign_id}", tag = "campaigns",
-    params(("campaign_id" = u64, Path, description = "The campaign")),
+    get, path = "/v1/campaigns/{campaign_id}", tag = "campaigns", operation_id = "getCampaign",
+    params(("campaign_id" = CampaignId, Path, description = "The campaign")),
     responses(
         (status = 200, description = "Its window and stock, counted at most a second ago", body = CampaignView),
-        (status = 400, description = "Bad input, with the field named", body = super::problem::ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "No such campaign", body = super::problem::ProblemDocument, content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(super) async fn campaign(
@@ -196,21 +181,23 @@ pub(super) async fn campaign(
 
 /// What became of an account's claim.
 #[utoipa::path(
-    get, path = "/v1/campaigns/{campaign_id}/claims/{account_id}", tag = "claims",
+    get, path = "/v1/campaigns/{campaign_id}/claims/{account_id}", tag = "claims", operation_id = "getClaim",
     params(
-        ("campaign_id" = u64, Path, description = "The campaign"),
-        ("account_id" = u64, Path, description = "The account"),
-        ("wait" = Option<String>, Query, description = "Wait up to this long for an outcome, such as 5s; 30s at most", example = "5s"),
+        ("campaign_id" = CampaignId, Path, description = "The campaign"),
+        ("account_id" = AccountId, Path, description = "The account"),
+        (
+            "wait" = inline(Option<String>), Query,
+            description = "Wait up to this long for an outcome, in seconds or milliseconds; 30s at most",
+            pattern = "^([0-9]|[12][0-9]|30)s$|^([0-9]|[1-9][0-9]{1,3}|[12][0-9]{4}|30000)ms$", example = "5s",
+        ),
     ),
     responses(
         (status = 200, description = "issued with the coupon, sold_out, or pending: not decided yet, or never claimed", body = Outcome),
-        (status = 400, description = "Bad input, with the field named", body = super::problem::ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "No such campaign", body = super::problem::ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Cannot be told right now", body = super::problem::ProblemDocument, content_type = "application/problem+json"),
+        Refusals,
     )
 )]
 pub(super) async fn claim(routes: web::Data<ClaimRoutes>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let claim = ClaimKey { campaign_id: extract::campaign_id(&request)?, account_id: extract::account_id(&request)? };
+    let claim = extract::claim_key(&request)?;
     let wait = extract::wait(&request)?;
     let outcome = routes.claims.outcome(claim, wait).await?.ok_or_else(Problem::unknown_campaign)?;
     Ok(HttpResponse::Ok().json(outcome))

@@ -1,17 +1,73 @@
-//! `/openapi.json` and, at `/docs/`, a page to try it, served from the binary so that it works without the internet.
+//! `/openapi.json` and, at `/docs/`, a page to try it, served from the binary so that it works without the internet, and
+//! asked for by relative addresses so that it works behind a gateway that strips a prefix.
 
-use actix_web::web;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use actix_web::http::header::{CONTENT_ENCODING, LOCATION};
+use actix_web::{HttpResponse, web};
 use utoipa::OpenApi;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::Config;
 
+use super::problem::{Code, Problem, ProblemDocument};
+use super::route::get;
+use crate::domain::{AccountId, CampaignId};
+
+/// What both APIs have.
 #[derive(OpenApi)]
-#[openapi(paths(super::claims::campaign, super::claims::claim))]
+#[openapi(
+    info(license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")),
+    // The folder of the document, whatever prefix it has.
+    servers((url = ".")),
+    tags(
+        (name = "claims", description = "Claiming a coupon, and what became of it"),
+        (name = "campaigns", description = "How campaigns stand"),
+    ),
+    paths(super::claims::campaign, super::claims::claim),
+    components(schemas(CampaignId, AccountId, ProblemDocument<'static>, Code))
+)]
 struct Shared;
 
 /// The routes, for a service's own document and what all services have.
-pub fn routes(config: &mut web::ServiceConfig, own: utoipa::openapi::OpenApi) {
-    let document = own.merge_from(Shared::openapi());
+pub fn routes(config: &mut web::ServiceConfig, own: &utoipa::openapi::OpenApi) {
+    let document = web::Bytes::from(document(own).to_json().unwrap_or_default());
+    // The page asks nobody else about this document.
+    let page = Arc::new(Config::new(["../openapi.json"]).validator_url("none"));
     config
-        .service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", document))
-        .service(web::redirect("/docs", "/docs/"));
+        .service(get("/openapi.json", move || {
+            let document = document.clone();
+            async move { HttpResponse::Ok().content_type("application/json").body(document) }
+        }))
+        .service(get("/docs", async || HttpResponse::TemporaryRedirect().insert_header((LOCATION, "docs/")).finish()))
+        .service(get("/docs/{file:.*}", move |file: web::Path<String>| {
+            let page = Arc::clone(&page);
+            async move { page_file(&file, page) }
+        }));
+}
+
+fn document(own: &utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let mut document = Shared::openapi();
+    document.info.title.clone_from(&own.info.title);
+    document.info.description.clone_from(&own.info.description);
+    document.merge(own.clone());
+    // Whoever reaches it may call it: who may is for a gateway to say.
+    document.security = Some(Vec::new());
+    document
+}
+
+fn page_file(path: &str, page: Arc<Config<'static>>) -> Result<HttpResponse, Problem> {
+    let file = utoipa_swagger_ui::serve(path, page).map_err(|error| {
+        tracing::error!(%error, "the page cannot be made");
+        Problem::internal()
+    })?;
+    let file = file.ok_or_else(Problem::no_such_route)?;
+    let mut answer = HttpResponse::Ok();
+    answer.content_type(file.content_type);
+    if file.gzpipped {
+        answer.insert_header((CONTENT_ENCODING, "gzip"));
+    }
+    Ok(match file.bytes {
+        Cow::Borrowed(bytes) => answer.body(bytes),
+        Cow::Owned(bytes) => answer.body(bytes),
+    })
 }

@@ -1,91 +1,140 @@
 //! Reading a request: what is wrong is named by its field before anything else happens, so bad input costs nothing.
+//!
+//! Invariant: what a request names has one spelling, so that no cache, log or limit takes one claim for two.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use actix_web::http::header::CONTENT_TYPE;
-use actix_web::{HttpRequest, web};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use actix_web::{HttpMessage as _, HttpRequest, web};
 use serde::Deserialize;
-use utoipa::ToSchema;
+use serde_json::{Number, Value};
 
 use super::problem::Problem;
-use crate::domain::{AccountId, CampaignId};
-
-/// A claim is two dozen bytes; this leaves room for a client that likes white space.
-pub const BODY_MAX: usize = 1024;
+use super::receive::Body;
+use crate::domain::{AccountId, CampaignId, ClaimKey, JSON_NUMBER_MAX};
 
 /// The longest that a client may wait for an outcome in one request.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What an account sends to claim a coupon.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub struct ClaimBody {
-    /// The account that claims, 1 or above.
-    #[schema(value_type = u64, minimum = 1, example = 42)]
+    /// The account that claims.
     pub account_id: AccountId,
 }
 
-/// The `campaign_id` in the path.
+/// The campaign in the path.
 ///
 /// # Errors
-/// 400.
+/// 400 or 404.
 pub fn campaign_id(request: &HttpRequest) -> Result<CampaignId, Problem> {
-    number(request.match_info().query("campaign_id"), "campaign_id").map(CampaignId)
+    let campaign_id = number(request, "campaign_id", CampaignId::MAX.0).map(CampaignId)?;
+    refuse_escapes(request)?;
+    Ok(campaign_id)
 }
 
-/// The `account_id` in the path.
+/// The claim in the path.
 ///
 /// # Errors
-/// 400.
-pub fn account_id(request: &HttpRequest) -> Result<AccountId, Problem> {
-    number(request.match_info().query("account_id"), "account_id").map(AccountId)
+/// 400 or 404.
+pub fn claim_key(request: &HttpRequest) -> Result<ClaimKey, Problem> {
+    let campaign_id = number(request, "campaign_id", CampaignId::MAX.0).map(CampaignId)?;
+    let account_id = number(request, "account_id", AccountId::MAX.0).map(AccountId)?;
+    refuse_escapes(request)?;
+    Ok(ClaimKey { campaign_id, account_id })
 }
 
-fn number(text: &str, field: &'static str) -> Result<u64, Problem> {
-    // `parse` takes "+1" too, which would give one claim two addresses.
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(number) if is_plain && number > 0 => Ok(number),
-        _ => Err(Problem::invalid(field, format!("{field} must be a whole number from 1 to {}", u64::MAX))),
-    }
+fn number(request: &HttpRequest, field: &'static str, max: u64) -> Result<u64, Problem> {
+    plain_number(request.match_info().query(field), 1..=max)
+        .ok_or_else(|| Problem::invalid(field, format!("{field} must be a whole number from 1 to {max}, in digits")))
+}
+
+/// Nothing in our paths needs an escape: with one it is another spelling.
+fn refuse_escapes(request: &HttpRequest) -> Result<(), Problem> {
+    if request.path().contains('%') { Err(Problem::no_such_route()) } else { Ok(()) }
+}
+
+/// A number in its one spelling: digits, no sign, no zero in front.
+fn plain_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|number| is_plain && range.contains(number))
 }
 
 /// The account in the body of a claim.
 ///
 /// # Errors
-/// 400, 413 or 415.
-pub fn claim_body(request: &HttpRequest, body: Result<web::Bytes, actix_web::Error>) -> Result<ClaimBody, Problem> {
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+/// 400 or 415.
+pub fn claim_body(request: &HttpRequest) -> Result<ClaimBody, Problem> {
+    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    let media_type = header(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         return Err(Problem::not_json());
     }
-    let body = body.map_err(|error| {
-        if error.as_response_error().status_code() == actix_web::http::StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::too_large(BODY_MAX)
-        } else {
-            Problem::invalid("body", "the body ended early or is not encoded as its headers say")
-        }
-    })?;
-    parse_claim_body(&body)
+    let is_plain = |encoding: &str| encoding.eq_ignore_ascii_case("identity");
+    if !request.headers().get_all(CONTENT_ENCODING).all(|encoding| encoding.to_str().is_ok_and(is_plain)) {
+        return Err(Problem::encoded());
+    }
+    let extensions = request.extensions();
+    parse_claim_body(extensions.get::<Body>().map_or(&[], |body| &body.0))
 }
 
 fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
-    let claim: ClaimBody = serde_json::from_slice(body).map_err(|error| {
-        // Well-formed JSON that is no claim fails at its one field, or at one that has no place here, which serde names.
-        let field = if error.is_data() { "account_id" } else { "body" };
-        Problem::invalid(field, format!("the body must be like {{\"account_id\": 42}}: {error}"))
-    })?;
-    if claim.account_id.0 == 0 {
-        return Err(Problem::invalid("account_id", "account_id must be 1 or above"));
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sent {
+        account_id: Value,
     }
-    Ok(claim)
+    const LIKE: &str = "it must be like {\"account_id\": 42}";
+
+    let alone = || {
+        let detail = format!("the body must be a JSON object with one account_id and nothing else: {LIKE}");
+        Problem::invalid("account_id", detail)
+    };
+    match serde_json::from_slice::<Sent>(body) {
+        // serde would take a list of one for the object.
+        Ok(sent) if body.trim_ascii_start().starts_with(b"{") => {
+            sent_account(&sent.account_id).map(|account_id| ClaimBody { account_id })
+        }
+        Err(error) if !error.is_data() => Err(Problem::invalid("body", format!("the body is no JSON: {LIKE}"))),
+        Ok(_) | Err(_) => Err(alone()),
+    }
+}
+
+fn sent_account(sent: &Value) -> Result<AccountId, Problem> {
+    let account = match sent {
+        Value::Number(number) => match whole(number) {
+            Some(number) if number > JSON_NUMBER_MAX => {
+                let detail = format!(
+                    "account_id is above {JSON_NUMBER_MAX}, which programs may have rounded to another account's: send \
+                     it as a string"
+                );
+                return Err(Problem::invalid("account_id", detail));
+            }
+            number => number.filter(|number| *number > 0),
+        },
+        Value::String(text) => plain_number(text, 1..=AccountId::MAX.0),
+        _ => None,
+    };
+    account.map(AccountId).ok_or_else(|| {
+        let detail = format!(
+            "account_id must be a whole number from 1 to {JSON_NUMBER_MAX}, or a string of the digits of one from 1 to \
+             {}",
+            AccountId::MAX
+        );
+        Problem::invalid("account_id", detail)
+    })
+}
+
+/// A number without a fraction: to JSON 42.0 is 42.
+fn whole(number: &Number) -> Option<u64> {
+    number.as_u64().or_else(|| plain_number(&number.as_f64()?.to_string(), 0..=u64::MAX))
 }
 
 /// The query of a request for a claim's outcome.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WaitQuery {
+struct WaitQuery {
     wait: Option<String>,
 }
 
@@ -95,13 +144,19 @@ pub struct WaitQuery {
 /// 400.
 pub fn wait(request: &HttpRequest) -> Result<Duration, Problem> {
     let query = web::Query::<WaitQuery>::from_query(request.query_string())
-        .map_err(|_| Problem::invalid("wait", "the only parameter is wait, as in ?wait=5s"))?;
-    let Some(text) = &query.wait else { return Ok(Duration::ZERO) };
-    match humantime::parse_duration(text) {
-        Ok(wait) if wait <= WAIT_MAX => Ok(wait),
-        Ok(_) => Err(Problem::invalid("wait", format!("wait may be {}s at most", WAIT_MAX.as_secs()))),
-        Err(error) => Err(Problem::invalid("wait", format!("{error}; write it as 500ms or 5s"))),
-    }
+        .map_err(|_| Problem::invalid("wait", "the only parameter is wait, once, as in ?wait=5s"))?;
+    query.wait.as_deref().map_or(Ok(Duration::ZERO), parse_wait)
+}
+
+fn parse_wait(text: &str) -> Result<Duration, Problem> {
+    let wait = match text.strip_suffix("ms") {
+        Some(number) => plain_number(number, 0..=30_000).map(Duration::from_millis),
+        None => text.strip_suffix('s').and_then(|number| plain_number(number, 0..=30_000)).map(Duration::from_secs),
+    };
+    wait.filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
+        let detail = format!("wait must be a time such as 500ms or 5s, {}s at most", WAIT_MAX.as_secs());
+        Problem::invalid("wait", detail)
+    })
 }
 
 #[cfg(test)]
@@ -110,39 +165,69 @@ mod tests {
 
     #[test]
     fn a_claim_is_read() {
-        assert_eq!(parse_claim_body(br#" {"account_id": 42} "#).unwrap().account_id, AccountId(42));
-        assert_eq!(
-            parse_claim_body(br#"{"account_id":18446744073709551615}"#).unwrap().account_id,
-            AccountId(u64::MAX)
-        );
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        for (body, field) in [
-            (&br#"{"account_id":0}"#[..], "account_id"),
-            (br#"{"account_id":-1}"#, "account_id"),
-            (br#"{"account_id":1.5}"#, "account_id"),
-            (br#"{"account_id":"42"}"#, "account_id"),
-            (br#"{"account_id":18446744073709551616}"#, "account_id"),
-            (br#"{"account_id":1,"coupon_id":2}"#, "coupon_id"),
-            (br"{}", "account_id"),
-            (br"[1]x", "body"),
-            (br"", "body"),
-            (b"\xff\xfe", "body"),
-            (br#"{"account_id":1"#, "body"),
+        for (body, account) in [
+            (&br#" {"account_id": 42} "#[..], 42),
+            (br#"{"account_id":"42"}"#, 42),
+            (br#"{"account_id":42.0}"#, 42),
+            (br#"{"account_id":4.2e1}"#, 42),
+            (br#"{"account_id":9007199254740991}"#, 9_007_199_254_740_991),
+            (br#"{"account_id":"9007199254740993"}"#, 9_007_199_254_740_993),
+            (br#"{"account_id":"9223372036854775807"}"#, 9_223_372_036_854_775_807),
         ] {
-            let problem = parse_claim_body(body).unwrap_err();
-
-            assert!(format!("{problem:?}").contains(field), "{}: {problem:?}", String::from_utf8_lossy(body));
+            assert_eq!(parse_claim_body(body).unwrap().account_id, AccountId(account));
         }
     }
 
     #[test]
-    fn numbers_in_paths_have_one_spelling() {
-        assert_eq!(number("7", "campaign_id").unwrap(), 7);
-        for text in ["", "0", "+7", "-7", "7.0", " 7", "seven", "18446744073709551616"] {
-            assert!(number(text, "campaign_id").is_err(), "{text:?} was taken");
+    fn what_is_wrong_is_named_in_words() {
+        for (body, words) in [
+            (&br#"{"account_id":0}"#[..], "account_id must be a whole number"),
+            (br#"{"account_id":-1}"#, "account_id must be a whole number"),
+            (br#"{"account_id":1.5}"#, "account_id must be a whole number"),
+            (br#"{"account_id":null}"#, "account_id must be a whole number"),
+            (br#"{"account_id":"042"}"#, "account_id must be a whole number"),
+            (br#"{"account_id":" 42"}"#, "account_id must be a whole number"),
+            (br#"{"account_id":"+42"}"#, "account_id must be a whole number"),
+            (br#"{"account_id":""}"#, "account_id must be a whole number"),
+            (br#"{"account_id":"9223372036854775808"}"#, "account_id must be a whole number"),
+            (br#"{"account_id":18446744073709551616}"#, "account_id must be a whole number"),
+            (br#"{"account_id":9007199254740993.0}"#, "send it as a string"),
+            (br#"{"account_id":9007199254740992}"#, "send it as a string"),
+            (br#"{"account_id":18446744073709551615}"#, "send it as a string"),
+            (br#"{"account_id":1,"coupon_id":2}"#, "one account_id and nothing else"),
+            (br#"{"account_id":1,"account_id":1}"#, "one account_id and nothing else"),
+            (br"{}", "one account_id and nothing else"),
+            (br"[77]", "one account_id and nothing else"),
+            (br"null", "one account_id and nothing else"),
+            (br"[1]x", "no JSON"),
+            (br"", "no JSON"),
+            (b"\xff\xfe", "no JSON"),
+            (br#"{"account_id":1"#, "no JSON"),
+        ] {
+            let problem = parse_claim_body(body).unwrap_err().to_string();
+
+            assert!(problem.contains(words), "{}: {problem}", String::from_utf8_lossy(body));
+            for jargon in ["expected", "line 1", "u64", "struct"] {
+                assert!(!problem.contains(jargon), "{problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_have_one_spelling() {
+        assert_eq!(plain_number("7", 1..=9), Some(7));
+        for text in ["", "0", "07", "+7", "-7", "7.0", " 7", "seven", "10", "18446744073709551616"] {
+            assert_eq!(plain_number(text, 1..=9), None, "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_told_in_seconds_or_milliseconds() {
+        for (text, milliseconds) in [("0s", 0), ("5s", 5_000), ("30s", 30_000), ("250ms", 250), ("30000ms", 30_000)] {
+            assert_eq!(parse_wait(text).unwrap(), Duration::from_millis(milliseconds));
+        }
+        for text in ["", "5", "s", "ms", "05s", "31s", "30001ms", "1S", "1min", "soon", "-1s", "1.5s", " 5s"] {
+            assert!(parse_wait(text).is_err(), "{text:?} was taken");
         }
     }
 }

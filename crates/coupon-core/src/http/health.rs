@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::route::get;
 use crate::error::{Error, Result};
 
 /// How often a server that can do its work is looked at.
@@ -102,13 +103,10 @@ impl Health {
     /// The routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
         let health = self.clone();
-        config.route("/livez", web::get().to(async || HttpResponse::Ok().body("alive\n"))).route(
-            "/readyz",
-            web::get().to(move || {
-                let health = health.clone();
-                async move { health.ready().await }
-            }),
-        );
+        config.service(get("/livez", async || HttpResponse::Ok().body("alive\n"))).service(get("/readyz", move || {
+            let health = health.clone();
+            async move { health.ready().await }
+        }));
     }
 
     async fn ready(&self) -> HttpResponse {

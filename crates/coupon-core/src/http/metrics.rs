@@ -7,6 +7,7 @@ use actix_web::{HttpResponse, web};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::route::get;
 use crate::campaigns::Campaigns;
 use crate::mysql::Mysql;
 use crate::telemetry::metrics::{self, Stock};
@@ -24,20 +25,17 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn routes(config: &mut web::ServiceConfig, mysql: &Mysql, campaigns: Option<&Campaigns>) {
     let (mysql, campaigns) = (mysql.clone(), campaigns.cloned());
     let counting = Arc::new(Mutex::new(()));
-    config.route(
-        "/metrics",
-        web::get().to(move || {
-            let (mysql, campaigns, counting) = (mysql.clone(), campaigns.clone(), Arc::clone(&counting));
-            async move {
-                mysql.measure();
-                let stocks = match campaigns {
-                    Some(campaigns) => stocks(&campaigns, &counting).await,
-                    None => Vec::new(),
-                };
-                HttpResponse::Ok().content_type(TEXT_FORMAT).body(metrics::render(&stocks))
-            }
-        }),
-    );
+    config.service(get("/metrics", move || {
+        let (mysql, campaigns, counting) = (mysql.clone(), campaigns.clone(), Arc::clone(&counting));
+        async move {
+            mysql.measure();
+            let stocks = match campaigns {
+                Some(campaigns) => stocks(&campaigns, &counting).await,
+                None => Vec::new(),
+            };
+            HttpResponse::Ok().content_type(TEXT_FORMAT).body(metrics::render(&stocks))
+        }
+    }));
 }
 
 /// One count at a time: the connections belong to claims, however often somebody scrapes. Who waits for another's finds

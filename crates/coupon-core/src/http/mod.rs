@@ -2,24 +2,33 @@
 //! problem documents, health and telemetry. Only what `POST …/claims` does is a service's own.
 
 pub mod claims;
+mod connection;
 pub mod docs;
 pub mod extract;
 pub mod health;
 pub mod metrics;
 pub mod problem;
 pub mod rate_limit;
+mod receive;
+mod route;
+pub mod schemas;
 mod trace;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use actix_http::{Extensions, HttpService};
+use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, map_config};
+use actix_web::App;
+use actix_web::dev::{AppConfig, Server, fn_service};
 use actix_web::middleware::from_fn;
 use actix_web::web::ServiceConfig;
-use actix_web::{App, HttpServer};
 use clap::Args;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::connection::Connection;
 use crate::process::Running;
 use crate::settings;
 
@@ -30,7 +39,8 @@ pub struct HttpSettings {
     #[arg(long, env = "HTTP_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), default_value_t = default_workers())]
     pub http_workers: u16,
 
-    /// Connections open at once; further ones wait in the backlog.
+    /// Connections open at once; further ones wait in the backlog. Fewer where the limit of open files does not allow so
+    /// many.
     #[arg(long, env = "HTTP_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value_t = 25_000)]
     pub http_connections: u32,
 
@@ -54,8 +64,9 @@ const BACKLOG: u32 = 4096;
 /// A connection without a request is closed after this.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// A client has this long to send the head of a request.
-const REQUEST_HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Open files that are not clients of the public listener: connections to servers (512 to MySQL at most), those of the
+/// other listener, logs. Half of a small limit.
+const RESERVED_FILES: u64 = 640;
 
 /// Connections to the listener for health and metrics: a few who look, never the crowd.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -91,7 +102,7 @@ pub fn serve_api(
     let admin = serve_admin(admin_listen, drained.clone(), admin_routes.clone())?;
     let limits = Limits {
         workers: usize::from(settings.http_workers),
-        connections: settings.http_connections as usize,
+        connections: connections_that_fit(settings.http_connections)?,
         // Ends before the process's own deadline, so that a client who waits for an outcome is no failed drain.
         drain: drain.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1)),
     };
@@ -126,6 +137,19 @@ pub fn serve_admin(
     serve(listen, "--admin-listen (ADMIN_LISTEN)", &limits, stop.cancelled_owned(), routes)
 }
 
+/// The connections of the setting, or as many as there are file descriptors for.
+fn connections_that_fit(wanted: u32) -> anyhow::Result<usize> {
+    let files = rlimit::Resource::NOFILE.get_soft()?;
+    let (wanted, fit) = (u64::from(wanted), files - RESERVED_FILES.min(files / 2));
+    if wanted > fit {
+        tracing::warn!(
+            "--http-connections (HTTP_CONNECTIONS) = {wanted} does not fit within {files} open files: {fit} are used; \
+             raise the limit (ulimit -n, LimitNOFILE)"
+        );
+    }
+    Ok(usize::try_from(wanted.min(fit))?)
+}
+
 struct Limits {
     workers: usize,
     connections: usize,
@@ -140,25 +164,44 @@ fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Listening> {
-    let server = HttpServer::new(move || {
-        App::new()
+    let listener = bind(listen)
+        .map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}; {setting} chooses another address"))?;
+    let address = listener.local_addr()?;
+    let server = Server::build()
+        .workers(limits.workers)
+        // Shared out, because actix counts for each worker.
+        .max_concurrent_connections(limits.connections.div_ceil(limits.workers))
+        .shutdown_timeout(limits.drain.as_secs())
+        .disable_signals();
+    let draining = server.graceful_shutdown_signal();
+    // As actix's HttpServer, but over connections that have deadlines.
+    let server = server.listen("http", listener, move || {
+        let app = App::new()
+            .wrap(from_fn(receive::receive))
             .wrap(from_fn(problem::answer_with_problems))
             // Around everything: what goes on further in belongs to the request's trace.
             .wrap(from_fn(trace::trace))
             .configure(routes.clone())
-            .default_service(actix_web::web::to(problem::no_such_route))
-    })
-    .workers(limits.workers)
-    // Shared out, because actix counts for each worker.
-    .max_connections(limits.connections.div_ceil(limits.workers))
-    .backlog(BACKLOG)
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(REQUEST_HEAD_DEADLINE)
-    .shutdown_timeout(limits.drain.as_secs())
-    .disable_signals()
-    .bind(listen)
-    .map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}; {setting} chooses another address"))?;
-    let address = server.addrs().first().copied().unwrap_or(listen);
+            .default_service(actix_web::web::to(problem::no_such_route));
+        let draining = draining.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.notified().await }
+            })
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(connection::RECEIVE_DEADLINE)
+            .client_disconnect_timeout(connection::CLOSE_DEADLINE)
+            .on_connect_ext(|connection: &Connection, extensions: &mut Extensions| {
+                extensions.insert(std::rc::Rc::clone(&connection.state));
+            })
+            .h1(map_config(app.into_factory(), |()| AppConfig::default()));
+        fn_service(async |stream: TcpStream| {
+            let client = stream.peer_addr().ok();
+            Ok((Connection::new(stream), client))
+        })
+        .and_then(http)
+    })?;
     let server = server.run();
     let handle = server.handle();
     tokio::spawn(async move {
@@ -167,4 +210,12 @@ fn serve(
     });
     let task = tokio::spawn(async move { Ok(server.await?) });
     Ok(Listening { address, task })
+}
+
+fn bind(listen: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A service that was just stopped leaves connections behind, which must not keep its successor from the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    socket.listen(BACKLOG)?.into_std()
 }

@@ -6,27 +6,75 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Serialize, Serializer};
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::error::{Class, Error};
 use crate::telemetry::span;
 
 /// What went wrong with a request.
 #[derive(Debug, thiserror::Error)]
-#[error("{code}: {detail}")]
+#[error("{}: {detail}", code.name())]
 pub struct Problem {
     status: StatusCode,
-    code: &'static str,
+    code: Code,
     detail: Cow<'static, str>,
     field: Option<&'static str>,
-    retry_after: Option<Duration>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// The kinds of errors, by names that do not change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names say it, and the constructors of Problem")]
+pub enum Code {
+    InvalidRequest,
+    CampaignNotOpen,
+    CampaignClosed,
+    CampaignPaused,
+    CampaignNotFound,
+    NoSuchRoute,
+    MethodNotAllowed,
+    RequestTimeout,
+    SoldOut,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    TooManyClaims,
+    Internal,
+    Unavailable,
+}
+
+impl Code {
+    fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::CampaignNotOpen => "campaign_not_open",
+            Self::CampaignClosed => "campaign_closed",
+            Self::CampaignPaused => "campaign_paused",
+            Self::CampaignNotFound => "campaign_not_found",
+            Self::NoSuchRoute => "no_such_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::SoldOut => "sold_out",
+            Self::BodyTooLarge => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::TooManyClaims => "too_many_claims",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// The body of every answer that is an error.
@@ -38,33 +86,102 @@ pub struct ProblemDocument<'a> {
     /// The status in words.
     title: &'a str,
     /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// Stable name of this kind of error, for programs.
-    code: &'a str,
+    code: Code,
     /// What went wrong, for people.
     detail: &'a str,
     /// The field, parameter or header that is wrong, where one is.
+    #[schema(nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
     /// Finds this request in traces and logs.
+    #[schema(pattern = "^[0-9a-f]{32}$")]
     trace_id: String,
 }
 
+/// The errors that any request may be answered with, as the `OpenAPI` document tells them.
+#[derive(IntoResponses)]
+pub enum Refusals {
+    /// Bad input; `field` names what is wrong.
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(ProblemDocument<'static>),
+    /// There is no such campaign, or no such address.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(ProblemDocument<'static>),
+    /// The body did not arrive in time; the connection is closed.
+    #[response(status = 408, content_type = "application/problem+json")]
+    RequestTimeout(ProblemDocument<'static>),
+    /// The body is too long; the connection is closed.
+    #[response(status = 413, content_type = "application/problem+json")]
+    PayloadTooLarge(ProblemDocument<'static>),
+    /// A fault of the service; report it with its `trace_id`.
+    #[response(status = 500, content_type = "application/problem+json")]
+    Internal(ProblemDocument<'static>),
+    /// A server behind this one is away, busy or full; repeating the request is safe.
+    #[response(
+        status = 503,
+        content_type = "application/problem+json",
+        headers(("Retry-After" = u32, description = "Seconds after which to repeat the request"))
+    )]
+    Unavailable(ProblemDocument<'static>),
+    /// Any other error. 405 names the methods that the address takes.
+    #[response(
+        status = "default",
+        content_type = "application/problem+json",
+        headers(("Allow" = String, description = "With 405: the methods that the address takes"))
+    )]
+    Other(ProblemDocument<'static>),
+}
+
+/// The errors that a claim may be answered with besides.
+#[derive(IntoResponses)]
+pub enum ClaimRefusals {
+    /// The campaign has not opened yet, is over, or is paused.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(ProblemDocument<'static>),
+    /// Sold out: no coupon is left, and the account holds none.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(ProblemDocument<'static>),
+    /// The body is not said to be JSON, or is encoded.
+    #[response(
+        status = 415,
+        content_type = "application/problem+json",
+        headers(("Accept-Encoding" = String, description = "Where the encoding is wrong: the one that is taken"))
+    )]
+    UnsupportedMediaType(ProblemDocument<'static>),
+    /// This account claims too often.
+    #[response(
+        status = 429,
+        content_type = "application/problem+json",
+        headers(("Retry-After" = u32, description = "Seconds after which to repeat the claim"))
+    )]
+    TooManyRequests(ProblemDocument<'static>),
+}
+
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, detail: detail.into(), field: None, retry_after: None }
+    fn new(status: StatusCode, code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, detail: detail.into(), field: None, header: None }
     }
 
     /// 400: this field, parameter or header is wrong.
     pub fn invalid(field: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail) }
+        Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, detail) }
     }
 
     /// 413: the body is longer than this many bytes.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("the body may have {limit} bytes at most");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BodyTooLarge, detail)
+    }
+
+    /// 408: the body did not arrive within this time.
+    #[must_use]
+    pub fn too_slow(limit: Duration) -> Self {
+        let detail = format!("the body must arrive within {} seconds", limit.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, detail)
     }
 
     /// 415: the body is not said to be JSON.
@@ -73,7 +190,37 @@ impl Problem {
         let detail = "send the body with content-type: application/json";
         Self {
             field: Some("content-type"),
-            ..Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+            ..Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnsupportedMediaType, detail)
+        }
+    }
+
+    /// 415: the body is compressed, or encoded in some other way.
+    #[must_use]
+    pub fn encoded() -> Self {
+        let detail = "send the body as it is, without a content-encoding";
+        Self {
+            field: Some("content-encoding"),
+            header: Some((ACCEPT_ENCODING, HeaderValue::from_static("identity"))),
+            ..Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::UnsupportedMediaType, detail)
+        }
+    }
+
+    /// 404: a path that leads nowhere.
+    #[must_use]
+    pub fn no_such_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, Code::NoSuchRoute, "nothing is served here; see /docs/")
+    }
+
+    /// 405: a path that takes these methods only.
+    #[must_use]
+    pub fn other_method(allowed: &'static str) -> Self {
+        Self {
+            header: Some((ALLOW, HeaderValue::from_static(allowed))),
+            ..Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                Code::MethodNotAllowed,
+                format!("this address takes {allowed} only"),
+            )
         }
     }
 
@@ -82,40 +229,40 @@ impl Problem {
     pub fn unknown_campaign() -> Self {
         Self {
             field: Some("campaign_id"),
-            ..Self::new(StatusCode::NOT_FOUND, "campaign_not_found", "there is no such campaign")
+            ..Self::new(StatusCode::NOT_FOUND, Code::CampaignNotFound, "there is no such campaign")
         }
     }
 
     /// 403: the campaign opens later.
     #[must_use]
     pub fn not_open() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "campaign_not_open", "the campaign has not opened yet")
+        Self::new(StatusCode::FORBIDDEN, Code::CampaignNotOpen, "the campaign has not opened yet")
     }
 
     /// 403: the campaign is over.
     #[must_use]
     pub fn closed() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "campaign_closed", "the campaign is over")
+        Self::new(StatusCode::FORBIDDEN, Code::CampaignClosed, "the campaign is over")
     }
 
     /// 403: an operator has paused the campaign.
     #[must_use]
     pub fn paused() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "campaign_paused", "the campaign is paused; claim again later")
+        Self::new(StatusCode::FORBIDDEN, Code::CampaignPaused, "the campaign is paused; claim again later")
     }
 
     /// 409: no coupon is left.
     #[must_use]
     pub fn sold_out() -> Self {
-        Self::new(StatusCode::CONFLICT, "sold_out", "no coupon is left")
+        Self::new(StatusCode::CONFLICT, Code::SoldOut, "no coupon is left")
     }
 
     /// 429: this account claims too often.
     #[must_use]
     pub fn too_many_claims(retry_after: Duration) -> Self {
         Self {
-            retry_after: Some(retry_after),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_claims", "this account claims too often")
+            header: Some(retry(retry_after)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyClaims, "this account claims too often")
         }
     }
 
@@ -123,10 +270,10 @@ impl Problem {
     #[must_use]
     pub fn unavailable() -> Self {
         Self {
-            retry_after: Some(Duration::from_secs(1)),
+            header: Some(retry(Duration::from_secs(1))),
             ..Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
+                Code::Unavailable,
                 "this cannot be answered right now; repeating the request is safe",
             )
         }
@@ -135,13 +282,13 @@ impl Problem {
     /// Its code, which also names what became of the request in metrics.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        self.code
+        self.code.name()
     }
 
     /// 500: our fault.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong here")
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "something went wrong here")
     }
 
     fn document(&self, trace_id: String) -> ProblemDocument<'_> {
@@ -200,13 +347,21 @@ pub async fn answer_with_problems(
         from_actix = foreign(error);
         &from_actix
     };
+    let (status, header) = (problem.status, problem.header.clone());
     let body = serde_json::to_string(&problem.document(span::current_trace_id())).unwrap_or_default();
-    let mut answer = HttpResponse::with_body(problem.status, body);
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(after) = problem.retry_after {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
-    }
-    Ok(response.into_response(answer).map_into_right_body())
+    // Into the answer that is there, which also says whether the connection ends.
+    Ok(response.map_body(|head, _| {
+        head.status = status;
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some((name, value)) = header {
+            head.headers.insert(name, value);
+        }
+        EitherBody::right(body)
+    }))
+}
+
+fn retry(after: Duration) -> (HeaderName, HeaderValue) {
+    (RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)))
 }
 
 /// An error that actix itself found.
@@ -216,7 +371,7 @@ fn foreign(error: &actix_web::Error) -> Problem {
         tracing::error!(%error, "request answered 500");
         Problem::internal()
     } else {
-        Problem::new(status, "invalid_request", "the request cannot be read")
+        Problem::new(status, Code::InvalidRequest, "the request cannot be read")
     }
 }
 
@@ -225,16 +380,7 @@ fn foreign(error: &actix_web::Error) -> Problem {
 /// # Errors
 /// Always.
 pub async fn no_such_route() -> Result<HttpResponse, Problem> {
-    Err(Problem::new(StatusCode::NOT_FOUND, "no_such_route", "nothing is served here; see /docs"))
-}
-
-/// 405 for a path that takes other methods.
-///
-/// # Errors
-/// Always.
-pub async fn no_such_method() -> Result<HttpResponse, Problem> {
-    let detail = "this path does not take this method; see /docs";
-    Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail))
+    Err(Problem::no_such_route())
 }
 
 #[cfg(test)]
@@ -256,6 +402,6 @@ mod tests {
         let problem = Problem::from(Error::Full { what: "a test" });
 
         assert_eq!(problem.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(problem.retry_after.is_some());
+        assert!(matches!(problem.header, Some((RETRY_AFTER, _))));
     }
 }

@@ -1,9 +1,10 @@
 //! Requests that are wrong. Goal: each is refused with the right status, as a problem document that names the field, and
 //! takes nothing. Method: a table of requests, and a look into the database afterwards.
 
+use coupon_core::CampaignId;
 use coupon_testkit::Answer;
 use reqwest::Method;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use crate::system::System;
 
@@ -24,6 +25,7 @@ const ACCOUNT: Refusal = (400, "invalid_request", Some("account_id"));
 const CAMPAIGN: Refusal = (400, "invalid_request", Some("campaign_id"));
 const WAIT: Refusal = (400, "invalid_request", Some("wait"));
 const MEDIA_TYPE: Refusal = (415, "unsupported_media_type", Some("content-type"));
+const ENCODING: Refusal = (415, "unsupported_media_type", Some("content-encoding"));
 const TOO_LARGE: Refusal = (413, "body_too_large", None);
 const NO_ROUTE: Refusal = (404, "no_such_route", None);
 const NO_METHOD: Refusal = (405, "method_not_allowed", None);
@@ -45,8 +47,15 @@ async fn bodies_are_checked(system: &System) {
         (Some(JSON), "{\"account_id\":0}", ACCOUNT),
         (Some(JSON), "{\"account_id\":-1}", ACCOUNT),
         (Some(JSON), "{\"account_id\":1.5}", ACCOUNT),
-        (Some(JSON), "{\"account_id\":\"1\"}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":\"0\"}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":\"01\"}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":\"1 \"}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":\"9223372036854775808\"}", ACCOUNT),
+        // A program may have made it of …993, which is somebody else's.
+        (Some(JSON), "{\"account_id\":9007199254740992}", ACCOUNT),
         (Some(JSON), "{\"account_id\":18446744073709551616}", ACCOUNT),
+        (Some(JSON), "[1]", ACCOUNT),
+        (Some(JSON), "\"1\"", ACCOUNT),
         (Some(JSON), "{\"account_id\":1,\"account_id\":2}", ACCOUNT),
         (Some(JSON), "{\"account_id\":1,\"coupon_id\":2}", ACCOUNT),
         (Some(JSON), &large, TOO_LARGE),
@@ -61,19 +70,32 @@ async fn bodies_are_checked(system: &System) {
         }
         must_be_refused(&system.api.send(request).await, refusal, &format!("{media_type:?} {body:.60}"));
     }
+    for encoding in ["gzip", "br", "zstd", "identity, gzip", "nonsense", ""] {
+        let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, JSON);
+        let request = request.header(CONTENT_ENCODING, encoding).body("{\"account_id\":1}");
+        let answer = system.api.send(request).await;
+        must_be_refused(&answer, ENCODING, encoding);
+        assert_eq!(answer.header("accept-encoding"), "identity", "{encoding}");
+    }
     nothing_was_taken(system).await;
 
     // What is unusual, but right.
     let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
     let answer = system.api.send(request.body(" {\n\"account_id\" : 1 } ")).await;
     assert!(matches!(answer.status, 201 | 202), "{answer:?}");
-    system.api.settled(campaign, 1).await;
+    let told = system.api.settled(campaign, 1).await;
+    let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, JSON);
+    let request = request.header(CONTENT_ENCODING, "Identity").body("{\"account_id\":\"1\"}");
+    let answer = system.api.send(request).await;
+    assert!(matches!(answer.status, 200 | 202), "the same claim, with its number as a string: {answer:?}");
+    assert_eq!(system.api.settled(campaign, 1).await, told);
 }
 
 async fn paths_and_queries_are_checked(system: &System) {
     let campaign = system.space.campaign(5).await;
 
-    for number in ["0", "-1", "+1", "1.0", "one", "18446744073709551616", "1%00", "%ff"] {
+    let too_large = (CampaignId::MAX.0 + 1).to_string();
+    for number in ["0", "01", "0100", "-1", "+1", "1.0", "one", &too_large, "18446744073709551616", "1%00", "%ff"] {
         for (method, path) in [
             (Method::POST, format!("/v1/campaigns/{number}/claims")),
             (Method::GET, format!("/v1/campaigns/{number}")),
@@ -82,10 +104,19 @@ async fn paths_and_queries_are_checked(system: &System) {
             let request = system.api.request(method, &path).header(CONTENT_TYPE, JSON).body("{\"account_id\":1}");
             must_be_refused(&system.api.send(request).await, CAMPAIGN, &path);
         }
+        let number = if number == too_large { "9223372036854775808" } else { number };
         let path = format!("/v1/campaigns/{campaign}/claims/{number}");
         must_be_refused(&system.api.get(&path).await, ACCOUNT, &path);
     }
-    for query in ["wait=31s", "wait=1day", "wait=5", "wait=soon", "wait=", "wait=-1s", "wait=1s&wait=2s", "wiat=1s"] {
+    // One spelling for each: in digits, and nothing escaped.
+    for path in [format!("/v1/campaigns/%3{campaign}"), format!("/v1/c%61mpaigns/{campaign}")] {
+        must_be_refused(&system.api.get(&path).await, NO_ROUTE, &path);
+        let request = system.api.request(Method::POST, &format!("{path}/claims")).header(CONTENT_TYPE, JSON);
+        must_be_refused(&system.api.send(request.body("{\"account_id\":1}")).await, NO_ROUTE, &path);
+    }
+    for query in
+        ["wait=31s", "wait=1day", "wait=5", "wait=soon", "wait=", "wait=-1s", "wait=1s&wait=1s", "wait=1S", "wiat=1s"]
+    {
         let path = format!("/v1/campaigns/{campaign}/claims/1?{query}");
         must_be_refused(&system.api.get(&path).await, WAIT, &path);
     }
@@ -109,13 +140,27 @@ async fn methods_and_routes_are_checked(system: &System) {
         (Method::POST, format!("{here}/claims/"), NO_ROUTE),
         (Method::POST, format!("{here}/claims/1/2"), NO_ROUTE),
         (Method::GET, String::from("/v2/campaigns/1"), NO_ROUTE),
-        (Method::POST, String::from("/livez"), NO_ROUTE),
+        (Method::GET, format!("{here}/"), NO_ROUTE),
+        (Method::GET, format!("/{here}"), NO_ROUTE),
+        (Method::GET, String::from("/docs/nothing.html"), NO_ROUTE),
+        (Method::POST, String::from("/livez"), NO_METHOD),
+        (Method::PATCH, String::from("/readyz"), NO_METHOD),
+        (Method::DELETE, String::from("/metrics"), NO_METHOD),
+        (Method::POST, String::from("/openapi.json"), NO_METHOD),
+        (Method::PUT, String::from("/docs/"), NO_METHOD),
     ] {
         let what = format!("{method} {path}");
         let request = system.api.request(method, &path).header(CONTENT_TYPE, JSON).body("{\"account_id\":1}");
-        must_be_refused(&system.api.send(request).await, refusal, &what);
+        let answer = system.api.send(request).await;
+        must_be_refused(&answer, refusal, &what);
+        let allowed = if path_is_posted_to(&what) { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+        assert_eq!(answer.header("allow"), if answer.status == 405 { allowed } else { "" }, "{what}");
     }
     nothing_was_taken(system).await;
+}
+
+fn path_is_posted_to(path: &str) -> bool {
+    path.ends_with("/claims")
 }
 
 async fn a_problem_names_the_trace_of_its_request(system: &System) {

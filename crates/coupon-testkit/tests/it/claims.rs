@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use coupon_core::{CampaignId, Outcome};
+use coupon_core::{AccountId, CampaignId, Outcome};
 use serde_json::json;
 
 use crate::system::System;
@@ -28,13 +28,12 @@ async fn a_claim_gets_a_coupon(system: &System) {
 
 async fn the_answer_is_as_documented(system: &System) {
     let campaign = system.space.campaign(3).await;
-    let location = format!("/v1/campaigns/{campaign}/claims/7");
 
     let answer = system.api.post_claim(campaign, 7).await;
     let told = system.api.settled(campaign, 7).await;
     let again = system.api.post_claim(campaign, 7).await;
 
-    assert_eq!(answer.header("location"), location);
+    assert_eq!(answer.header("location"), "claims/7", "relative, for a gateway may strip a prefix");
     assert_eq!(answer.header("content-type"), "application/json");
     if system.is_queue() {
         assert_eq!((answer.status, answer.json), (202, json!({"status": "pending"})));
@@ -78,10 +77,10 @@ async fn campaigns_do_not_mix(system: &System) {
 
 async fn the_largest_numbers_are_taken(system: &System) {
     let campaign = system.space.campaign(1).await;
-    system.space.sql(format!("UPDATE campaign SET id = {}", u64::MAX)).await;
-    system.space.sql(format!("UPDATE coupon SET campaign_id = {}", u64::MAX)).await;
+    system.space.sql(format!("UPDATE campaign SET id = {}", CampaignId::MAX)).await;
+    system.space.sql(format!("UPDATE coupon SET campaign_id = {}", CampaignId::MAX)).await;
 
-    let told = system.api.claim(CampaignId(u64::MAX), u64::MAX).await;
+    let told = system.api.claim(CampaignId::MAX, AccountId::MAX.0).await;
 
     assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
     assert_eq!(system.api.post_claim(campaign, 1).await.status, 404, "the number it had before");

@@ -31,6 +31,7 @@ mod plans;
 mod programs;
 mod redis;
 mod replaced;
+mod requests;
 mod rights;
 mod sold_out;
 mod stopping;

@@ -1,5 +1,6 @@
 //! What a service serves beside claims: health, its `OpenAPI` document and the page to try it.
 
+use coupon_core::{AccountId, CampaignId};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -49,23 +50,40 @@ async fn the_document_describes_every_route(system: &System) {
 
     assert_eq!(answer.status, 200);
     assert!(answer.json["openapi"].as_str().is_some_and(|version| version.starts_with("3.")), "{answer:?}");
-    for (path, method, statuses) in [
-        ("/v1/campaigns/{campaign_id}", "get", &["200", "400", "404"][..]),
-        ("/v1/campaigns/{campaign_id}/claims/{account_id}", "get", &["200", "400", "404", "503"]),
+    for (path, method, id, statuses) in [
+        ("/v1/campaigns/{campaign_id}", "get", "getCampaign", &["200"][..]),
+        ("/v1/campaigns/{campaign_id}/claims/{account_id}", "get", "getClaim", &["200"]),
         (
             "/v1/campaigns/{campaign_id}/claims",
             "post",
-            &["200", "400", "403", "404", "409", "413", "415", "429", "503"],
+            "claimCoupon",
+            &["200", if system.is_queue() { "202" } else { "201" }, "403", "409", "415", "429"],
         ),
     ] {
-        let responses = &answer.json["paths"][path][method]["responses"];
-        for status in statuses {
-            assert!(responses[status].is_object(), "{method} {path} does not tell of {status}: {responses}");
+        let operation = &answer.json["paths"][path][method];
+        assert_eq!(operation["operationId"], id);
+        for status in statuses.iter().chain(&["400", "404", "408", "413", "500", "503", "default"]) {
+            let response = &operation["responses"][status];
+            assert!(response.is_object(), "{method} {path} does not tell of {status}: {operation}");
+            if !status.starts_with('2') {
+                let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(schema, "#/components/schemas/ProblemDocument", "{method} {path} {status}");
+            }
         }
     }
-    let accepted = if system.is_queue() { "202" } else { "201" };
-    let responses = &answer.json["paths"]["/v1/campaigns/{campaign_id}/claims"]["post"]["responses"];
-    assert!(responses[accepted].is_object(), "{responses}");
+    let schemas = &answer.json["components"]["schemas"];
+    let mapping = &schemas["Outcome"]["discriminator"]["mapping"];
+    for (status, name) in [("issued", "Issued"), ("sold_out", "SoldOut"), ("pending", "Pending")] {
+        assert_eq!(mapping[status], format!("#/components/schemas/{name}"));
+        assert_eq!(schemas[name]["properties"]["status"]["enum"], json!([status]));
+    }
+    assert_eq!(schemas["CampaignId"]["maximum"], CampaignId::MAX.0);
+    assert_eq!(schemas["AccountId"]["maximum"], AccountId::MAX.0);
+    assert_eq!((&schemas["CampaignId"]["minimum"], &schemas["AccountId"]["minimum"]), (&json!(1), &json!(1)));
+    let codes = schemas["Code"]["enum"].as_array().unwrap();
+    for code in ["invalid_request", "sold_out", "request_timeout", "unavailable"] {
+        assert!(codes.contains(&json!(code)), "{code}: {codes:?}");
+    }
 }
 
 async fn the_page_is_served(system: &System) {
@@ -76,6 +94,9 @@ async fn the_page_is_served(system: &System) {
         assert!(answer.header("content-type").starts_with("text/html"), "{path}: {answer:?}");
     }
     assert_eq!(system.api.get("/docs/swagger-ui-bundle.js").await.status, 200, "it needs nothing from elsewhere");
+    let settings = system.api.get("/docs/swagger-initializer.js").await.text;
+    assert!(settings.contains("\"../openapi.json\""), "a gateway may strip a prefix: {settings}");
+    assert!(settings.contains("\"validatorUrl\": \"none\""), "it asks nobody else: {settings}");
 }
 
 /// The consumer has no API, but tells its health.

@@ -1,0 +1,136 @@
+//! A connection with the deadlines that actix lacks: actix times the first head of a connection only.
+//!
+//! Invariant: no client holds a connection by doing nothing. The first byte of a request is followed by the rest of its
+//! head in time, its body arrives in time (`receive.rs`), and an answer that is not taken ends the connection.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// A client has this long to send the head of a request, and as long again for its body.
+pub(super) const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A connection whose last answer has been sent has this long for what the client still sends.
+pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A client that takes nothing of an answer for so long is gone.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a connection's requests know of it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// How many requests have come, the one that is served included.
+    requests: Cell<u64>,
+    serving: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+impl State {
+    /// Whether an answer has been given that ends the connection, so that what is behind must not be done.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+    }
+
+    /// A request has been received up to its body; it is served until this is dropped.
+    pub(super) fn serve(self: &Rc<Self>) -> Serving {
+        self.requests.set(self.requests.get() + 1);
+        self.serving.set(true);
+        Serving(Rc::clone(self))
+    }
+}
+
+/// A request that is served.
+pub(super) struct Serving(Rc<State>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.set(false);
+    }
+}
+
+/// A client's TCP connection.
+pub(super) struct Connection {
+    stream: TcpStream,
+    pub(super) state: Rc<State>,
+    /// Behind how many requests a head has begun to arrive; it has until `deadline`.
+    receiving: Option<u64>,
+    /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
+    closing: bool,
+    deadline: Pin<Box<Sleep>>,
+    /// While an answer is not taken.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        let deadline = Box::pin(sleep(RECEIVE_DEADLINE));
+        Self { stream, state: Rc::default(), receiving: None, closing: false, deadline, stalled: None }
+    }
+
+    fn poll_sent<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if sent.is_ready() {
+            self.stalled = None;
+            return sent;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(ANSWER_DEADLINE)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.closing && this.stalled.is_none() && this.deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if this.state.serving.get() || this.closing {
+            return read;
+        }
+        let behind = Some(this.state.requests.get());
+        if buffer.filled().len() > before && this.receiving != behind {
+            this.receiving = behind;
+            this.deadline.as_mut().reset(Instant::now() + RECEIVE_DEADLINE);
+        }
+        if read.is_pending() && this.receiving == behind {
+            ready!(this.deadline.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.stream).poll_write(context, bytes);
+        if sent.is_ready() && this.state.is_ended() {
+            // actix would wait for the rest of a body in chunks for ever.
+            this.closing = true;
+            this.deadline.as_mut().reset(Instant::now() + CLOSE_DEADLINE);
+            let _ = this.deadline.as_mut().poll(context);
+        }
+        this.poll_sent(sent, context)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,183 @@
+//! Requests as bytes on a connection. Goal: each is answered by the book, no client holds a connection by doing nothing,
+//! and nothing is done that its client cannot be told of. Method: sockets that a test writes to by hand.
+
+use coupon_core::Outcome;
+use coupon_testkit::DEADLINE;
+use futures_util::future::join_all;
+use reqwest::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::system::System;
+
+each_way![
+    a_body_that_does_not_arrive_ends_its_connection,
+    a_head_that_does_not_arrive_ends_its_connection,
+    nothing_is_done_behind_the_last_answer_of_a_connection,
+    a_body_that_nobody_asked_for_is_no_request,
+    a_claim_that_asks_for_another_protocol_is_answered_in_this_one,
+    head_is_answered_as_get,
+    options_tells_the_methods,
+];
+
+/// Sends this and reads until the connection is closed.
+async fn exchange(system: &System, request: &str) -> String {
+    let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    read_to_end(&mut connection).await
+}
+
+async fn read_to_end(connection: &mut TcpStream) -> String {
+    let mut answers = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, connection.read_to_end(&mut answers)).await;
+    // A server that closes while more is on its way to it resets the connection.
+    let _ = read.expect("the connection is closed");
+    String::from_utf8(answers).unwrap()
+}
+
+fn claim(path: &str, headers: &str, account: u64) -> String {
+    let body = format!("{{\"account_id\":{account}}}");
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: coupons\r\ncontent-type: application/json\r\n{headers}content-length: \
+         {length}\r\n\r\n{body}"
+    )
+}
+
+async fn a_body_that_does_not_arrive_ends_its_connection(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+
+    let bodies = [(path.as_str(), "content-length: 20"), ("/nowhere", "transfer-encoding: chunked")];
+    let exchanges = bodies.map(async |(path, header)| {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: coupons\r\ncontent-type: application/json\r\n{header}");
+        exchange(system, &format!("{head}\r\n\r\n1")).await
+    });
+    for answer in join_all(exchanges).await {
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        for part in ["\r\nconnection: close\r\n", "application/problem+json", "\"code\":\"request_timeout\""] {
+            assert!(answer.contains(part), "{part} is missing: {answer}");
+        }
+    }
+    assert_eq!(system.space.issued(campaign).await, 0);
+}
+
+async fn a_head_that_does_not_arrive_ends_its_connection(system: &System) {
+    let mut idle = TcpStream::connect(system.service.address()).await.unwrap();
+    ask_whether_it_lives(&mut idle).await;
+    let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
+    ask_whether_it_lives(&mut connection).await;
+
+    // Of the next request, one byte.
+    connection.write_all(b"G").await.unwrap();
+    let (next, first) = tokio::join!(read_to_end(&mut connection), exchange(system, "G"));
+
+    ask_whether_it_lives(&mut idle).await;
+    assert_eq!(next, "");
+    assert!(first.starts_with("HTTP/1.1 408 "), "{first}");
+}
+
+async fn ask_whether_it_lives(connection: &mut TcpStream) {
+    connection.write_all(b"GET /livez HTTP/1.1\r\nhost: coupons\r\n\r\n").await.unwrap();
+    let mut answer = [0; 1024];
+    let length = connection.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("alive\n"), "{answer}");
+}
+
+async fn nothing_is_done_behind_the_last_answer_of_a_connection(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let large = "x".repeat(2_000);
+    let behind = claim(&path, "", 1);
+
+    for (first, status) in [
+        (format!("POST {path} HTTP/1.1\r\nhost: coupons\r\ncontent-length: 2000\r\n\r\n{large}"), "413"),
+        (format!("POST /nowhere HTTP/1.1\r\nhost: coupons\r\ncontent-length: 2000\r\n\r\n{large}"), "413"),
+        (String::from("GET /nowhere HTTP/1.1\r\nhost: coupons\r\nconnection: close\r\n\r\n"), "404"),
+        (String::from("GET /livez HTTP/1.1\r\nhost: coupons\r\nconnection: close\r\n\r\n"), "200"),
+        (String::from("GET /livez HTTP/1.0\r\n\r\n"), "200"),
+    ] {
+        let answers = exchange(system, &format!("{first}{behind}")).await;
+
+        assert_eq!(answers.split(' ').nth(1), Some(status), "{answers}");
+        let (head, _) = answers.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("connection: close") || head.starts_with("HTTP/1.0"), "{answers}");
+    }
+    assert_eq!(system.space.issued(campaign).await, 0);
+    assert_eq!(system.space.queues.waiting().await, 0, "nothing was put into the queue");
+}
+
+async fn a_body_that_nobody_asked_for_is_no_request(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let inside = claim(&path, "", 1);
+    let length = inside.len();
+    let first = format!("POST /nowhere HTTP/1.1\r\nhost: coupons\r\ncontent-length: {length}\r\n\r\n{inside}");
+
+    let answers = exchange(system, &format!("{first}{}", claim(&path, "connection: close\r\n", 2))).await;
+
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "the connection goes on behind it: {answers}");
+    assert!(matches!(system.api.settled(campaign, 2).await, Outcome::Issued { .. }));
+    assert_eq!(system.space.issued(campaign).await, 1);
+}
+
+async fn a_claim_that_asks_for_another_protocol_is_answered_in_this_one(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let expected = if system.is_queue() { "HTTP/1.1 202 " } else { "HTTP/1.1 201 " };
+
+    for (account, headers) in [
+        (1, "connection: upgrade\r\nupgrade: websocket\r\n"),
+        (2, "upgrade: websocket\r\n"),
+        (3, "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: \r\n"),
+    ] {
+        let answer = exchange(system, &claim(&path, headers, account)).await;
+
+        assert!(answer.starts_with(expected), "{headers}: {answer}");
+        assert!(matches!(system.api.settled(campaign, account).await, Outcome::Issued { .. }));
+    }
+}
+
+async fn head_is_answered_as_get(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let claim = format!("/v1/campaigns/{campaign}/claims/1");
+    system.api.claim(campaign, 1).await;
+    let paths = [format!("/v1/campaigns/{campaign}"), claim, String::from("/v1/campaigns/404404404")];
+    let pages = ["/livez", "/readyz", "/openapi.json", "/docs/", "/docs/swagger-ui.css", "/nowhere"].map(String::from);
+
+    for path in paths.into_iter().chain(pages) {
+        // Each with a trace of its own, and maybe in another second.
+        let headers = |answer: &coupon_testkit::Answer| {
+            let mut headers = answer.headers.clone();
+            headers.remove("traceparent");
+            headers.remove("date");
+            headers
+        };
+        let get = system.api.get(&path).await;
+        let head = system.api.send(system.api.request(Method::HEAD, &path)).await;
+
+        assert_eq!((head.status, headers(&head)), (get.status, headers(&get)), "{path}");
+        assert_eq!(head.text, "", "{path}");
+    }
+    assert_eq!(system.api.send(system.api.request(Method::HEAD, "/metrics")).await.status, 200);
+    assert_eq!(system.admin().send(system.admin().request(Method::HEAD, "/readyz")).await.status, 200);
+}
+
+async fn options_tells_the_methods(system: &System) {
+    let reads = "GET, HEAD, OPTIONS";
+    for (path, methods) in [
+        ("/v1/campaigns/1", reads),
+        ("/v1/campaigns/1/claims", "POST, OPTIONS"),
+        ("/v1/campaigns/1/claims/1", reads),
+        ("/livez", reads),
+        ("/readyz", reads),
+        ("/metrics", reads),
+        ("/openapi.json", reads),
+        ("/docs/", reads),
+    ] {
+        let answer = system.api.send(system.api.request(Method::OPTIONS, path)).await;
+
+        assert_eq!((answer.status, answer.header("allow"), &*answer.text), (204, methods, ""), "{path}");
+    }
+}
