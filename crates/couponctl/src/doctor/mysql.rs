@@ -238,7 +238,7 @@ async fn tables(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
             key(sheet, &keys, "coupon_campaign_account", &["campaign_id", "account_id"], remedy);
         }
         Err(Error::Server(error)) => {
-            sheet.wrong("keys", &error.message, "run `couponctl migrate`, or see the rights below")
+            sheet.wrong("keys", &error.message, "run `couponctl migrate`, or see the rights below");
         }
         Err(error) => return Err(error),
     }
@@ -372,7 +372,7 @@ async fn rights(sheet: &mut Sheet, conn: &mut Conn, program: Program, user: &str
 
 /// What `migrate` and `reset` need. It cannot be tried without a change, and may come by a role, which is not looked into.
 async fn changes_of_schema(sheet: &mut Sheet, conn: &mut Conn, check: &str, grantee: &str) -> Result<(), Error> {
-    let granted: Vec<String> = conn
+    let had: Vec<String> = conn
         .exec(
             "SELECT privilege_type FROM information_schema.user_privileges WHERE grantee = ? \
              UNION SELECT privilege_type FROM information_schema.schema_privileges \
@@ -380,10 +380,8 @@ async fn changes_of_schema(sheet: &mut Sheet, conn: &mut Conn, check: &str, gran
             (grantee, grantee),
         )
         .await?;
-    let missing: Vec<&str> = ["CREATE", "ALTER", "DROP", "INDEX"]
-        .into_iter()
-        .filter(|right| !granted.iter().any(|granted| granted == right))
-        .collect();
+    let missing: Vec<&str> =
+        ["CREATE", "ALTER", "DROP", "INDEX"].into_iter().filter(|right| !had.iter().any(|had| had == right)).collect();
     if missing.is_empty() {
         sheet.ok(check, &format!("{grantee} may do all that it does"));
     } else {
@@ -430,7 +428,7 @@ async fn named_locks(sheet: &mut Sheet, conn: &mut Conn) {
             sheet.ok("named locks", "GET_LOCK is allowed");
         }
         Err(error) => {
-            sheet.warning("named locks", &error.to_string(), "nothing to do for the services, which need none")
+            sheet.warning("named locks", &error.to_string(), "nothing to do for the services, which need none");
         }
     }
 }

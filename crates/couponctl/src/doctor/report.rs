@@ -35,7 +35,7 @@ fn table(findings: &[Finding]) -> Table {
 fn summary(findings: &[Finding]) -> String {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     format!(
-        "{} checks: {} ok, {} warnings, {} wrong, {} not checked",
+        "{} checks: ok {}, warnings {}, wrong {}, not checked {}",
         findings.len(),
         count(Verdict::Ok),
         count(Verdict::Warning),
