@@ -129,7 +129,7 @@ async fn restock_once(mysql: &Mysql, found: &Campaign, key: &str, coupons: u64, 
     match mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, &load_key).await).await? {
         Some(order) if order.coupons == coupons => Ok(order.left()),
         Some(order) => bail!(
-            "--key {key} has added {} coupons to campaign {id} already, not {coupons}; give another restock another key",
+            "--key {key} stands for {} coupons of campaign {id} already, not for {coupons}; another restock needs another key",
             order.coupons
         ),
         None => {

@@ -260,7 +260,7 @@ pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]
             },
             Err(error) => error,
         };
-        match wrong_value(&command, &error) {
+        match wrong_value(&command, arguments, &error) {
             Some((id, line)) if freed.insert(id.clone()) => {
                 wrong.push(line);
                 command = take_anything(command, &id);
@@ -284,7 +284,7 @@ fn say_what_is_missing(command: clap::Command) -> clap::Command {
 }
 
 /// The argument that a clap error blames, and a line that names it, its variable and what is wrong with its value.
-fn wrong_value(command: &clap::Command, error: &clap::Error) -> Option<(clap::Id, String)> {
+fn wrong_value(command: &clap::Command, arguments: &[OsString], error: &clap::Error) -> Option<(clap::Id, String)> {
     if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
         return None;
     }
@@ -307,19 +307,32 @@ fn wrong_value(command: &clap::Command, error: &clap::Error) -> Option<(clap::Id
     if let Some(reason) = std::error::Error::source(error) {
         let _ = write!(line, ": {reason}");
     }
-    line += &right_value(argument, error);
+    line += &right_value(argument, asked_for(command, arguments), error);
     Some((argument.get_id().clone(), line))
 }
 
-/// What an argument would take: one of its values, or its default.
-fn right_value(argument: &clap::Arg, error: &clap::Error) -> String {
+/// The command, or the one below it, that these arguments ask for.
+fn asked_for<'a>(command: &'a clap::Command, arguments: &[OsString]) -> &'a clap::Command {
+    let below = |command: &'a clap::Command, argument: &OsString| command.find_subcommand(argument).unwrap_or(command);
+    arguments.iter().skip(1).fold(command, below)
+}
+
+/// What an argument would take: one of its values, its default, or what it has in the example of its command.
+fn right_value(argument: &clap::Arg, command: &clap::Command, error: &clap::Error) -> String {
     if let Some(ContextValue::Strings(valid)) = error.get(ContextKind::ValidValue)
         && !valid.is_empty()
     {
         return format!(": must be one of {}", valid.join(", "));
     }
     match argument.get_default_values() {
-        [] => String::from("; --help shows an example"),
+        [] => {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let flag = format!(" --{} ", argument.get_long().unwrap_or_default());
+            match help.lines().find(|line| line.contains(&flag)) {
+                Some(example) => format!("; an example is: {}", example.trim()),
+                None => String::from("; --help shows an example"),
+            }
+        }
         defaults => {
             let defaults: Vec<_> = defaults.iter().map(|default| default.to_string_lossy()).collect();
             format!("; the default is {}", defaults.join(" "))
@@ -471,6 +484,7 @@ mod tests {
 
     #[derive(Debug, Parser)]
     enum Command {
+        #[command(after_help = "Example:\n  test count --number 3")]
         Count {
             #[arg(long)]
             number: u8,
@@ -485,6 +499,7 @@ mod tests {
         let Refusal::Wrong(lines) = try_parse_from::<Command>(&arguments).unwrap_err() else { panic!() };
 
         assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].ends_with("; an example is: test count --number 3"), "{lines:?}");
     }
 
     #[test]
