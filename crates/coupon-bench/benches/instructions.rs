@@ -7,7 +7,6 @@ mod per_claim;
 use std::hint::black_box;
 
 use actix_web::HttpRequest;
-use actix_web::web::Bytes;
 use coupon_core::{AccountId, Claim, ClaimKey, CouponId};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use lapin::BasicProperties;
@@ -15,7 +14,7 @@ use per_claim::{BATCH, GROUP, MESSAGE};
 
 #[library_benchmark]
 #[bench::one(per_claim::request())]
-fn validate(request: (HttpRequest, Bytes)) -> AccountId {
+fn validate(request: HttpRequest) -> AccountId {
     per_claim::validate(black_box(&request))
 }
 

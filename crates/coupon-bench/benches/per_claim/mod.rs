@@ -1,9 +1,9 @@
 //! What our own code does for each claim, between the libraries: the same functions for both kinds of measurement.
 
-use actix_web::HttpRequest;
 use actix_web::test::TestRequest;
+use actix_web::{HttpMessage, HttpRequest};
 use coupon_core::broker::message;
-use coupon_core::http::extract;
+use coupon_core::http::{Body, extract};
 use coupon_core::mysql::sql;
 use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, InstallationId};
 use lapin::BasicProperties;
@@ -39,13 +39,14 @@ pub fn message(count: u64) -> (BasicProperties, Vec<u8>) {
     (message::properties(installation, std::iter::empty()), encode(&claims(count)))
 }
 
-pub fn request() -> (HttpRequest, actix_web::web::Bytes) {
+pub fn request() -> HttpRequest {
     let request = TestRequest::post().insert_header(("content-type", "application/json")).to_http_request();
-    (request, actix_web::web::Bytes::from_static(b"{\"account_id\":1000042}"))
+    request.extensions_mut().insert(Body(actix_web::web::Bytes::from_static(b"{\"account_id\":1000042}")));
+    request
 }
 
-pub fn validate((request, body): &(HttpRequest, actix_web::web::Bytes)) -> AccountId {
-    let Ok(claim) = extract::claim_body(request, Ok(body.clone())) else { panic!("a good body is refused") };
+pub fn validate(request: &HttpRequest) -> AccountId {
+    let Ok(claim) = extract::claim_body(request) else { panic!("a good body is refused") };
     claim.account_id
 }
 

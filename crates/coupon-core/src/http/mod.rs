@@ -14,6 +14,8 @@ mod route;
 pub mod schemas;
 mod trace;
 
+pub use receive::Body;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use super::problem::Problem;
 pub const BODY_MAX: usize = 1024;
 
 /// The body of a request, in its extensions if there is one.
-pub(super) struct Body(pub(super) web::Bytes);
+pub struct Body(pub web::Bytes);
 
 /// Middleware: hands on a request that has arrived with its body, and ends the connection where it has to end.
 ///
