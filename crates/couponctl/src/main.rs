@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    couponctl::main().await
+    coupon_core::shutdown::unless_stopped(couponctl::main()).await
 }

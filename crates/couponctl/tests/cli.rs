@@ -624,3 +624,42 @@ async fn issue(space: &TestSpace, campaign: CampaignId, count: u64) {
             .await;
     }
 }
+
+/// As in a container: to process 1 the kernel delivers no signal that it has no handler for.
+#[tokio::test]
+async fn a_command_that_is_process_1_ends_when_it_is_asked_to() {
+    run(async |space| {
+        for (id, signal, code) in [(91, "INT", 130), (92, "TERM", 143)] {
+            let locked = space.lock_tables().await;
+            let line = ["campaign".to_owned(), "show".to_owned(), "--id".to_owned(), id.to_string()];
+            let alone = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child", PROGRAM].map(String::from);
+            let arguments = [&alone[..], &line[..]].concat();
+            let environment = space.environment();
+            let ending = async {
+                eventually("it waits for MySQL", async || !space.running("SELECT id, name").await.is_empty()).await;
+                let pid = pid_of(&line);
+                let kill = format!("kill -{signal} {pid}");
+                let killed = std::process::Command::new("sh").args(["-c", &kill]).status().unwrap();
+                assert!(killed.success(), "{kill}");
+            };
+
+            let (ran, ()) = tokio::join!(program::run("unshare", &arguments, &environment), ending);
+
+            locked.disconnect().await.unwrap();
+            fails(&ran, code, &[&format!("stopped by SIG{signal}")]);
+        }
+    })
+    .await;
+}
+
+/// The process of this program with these arguments, as this machine numbers it.
+fn pid_of(arguments: &[String]) -> u32 {
+    let is_it = |pid: &u32| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split('\0');
+        words.next() == Some(PROGRAM) && words.take(arguments.len()).eq(arguments.iter().map(String::as_str))
+    };
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(is_it).max().expect("a process")
+}
