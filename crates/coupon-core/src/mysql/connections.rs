@@ -41,7 +41,7 @@ impl Connections {
             .with_abs_conn_ttl_jitter(Some(max_age / 5))
             .with_ttl_check_interval(CLOSE_OLD_EVERY)
             // A reset costs a round trip at each return and forgets the prepared statements. Nothing here changes a
-            // session after `init`.
+            // session after `setup`.
             .with_reset_connection(false);
         let options: Opts =
             OptsBuilder::from_opts(options.clone()).pool_opts(pool).tcp_keepalive(Some(KEEP_ALIVE)).into();

@@ -46,15 +46,7 @@ impl Mysql {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(settings: &MysqlSettings) -> Self {
-        // The settings parser has tried this address already.
-        let options = Opts::from_url(settings.mysql_url.reveal()).unwrap_or_default();
-        let options: Opts = OptsBuilder::from_opts(options)
-            // Else a connection to localhost may move to a unix socket unasked.
-            .prefer_socket(false)
-            // Rows that an UPDATE has changed are counted here, not those that it has found.
-            .client_found_rows(false)
-            .init(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>())
-            .into();
+        let options = options(settings);
         let connections = |count| Arc::new(Connections::new(&options, count, settings.mysql_connection_age));
         Self {
             work: connections(usize::from(settings.mysql_connections)),
@@ -183,6 +175,19 @@ impl Mysql {
             let _ = tokio::time::timeout(Duration::from_secs(2), connections.current().pool.disconnect()).await;
         }
     }
+}
+
+/// What every connection of ours is like, whatever the server's own defaults are.
+fn options(settings: &MysqlSettings) -> Opts {
+    // The settings parser has tried this address already.
+    let options = Opts::from_url(settings.mysql_url.reveal()).unwrap_or_default();
+    OptsBuilder::from_opts(options)
+        // Else a connection to localhost may move to a unix socket unasked.
+        .prefer_socket(false)
+        // Rows that an UPDATE has changed are counted here, not those that it has found.
+        .client_found_rows(false)
+        .setup(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>())
+        .into()
 }
 
 /// Does work on one of these connections. After an error that is not the work's own fault they are not used again.

@@ -30,16 +30,16 @@ fn runner() -> Runner {
 pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
     create_database(settings).await?;
     // The migration library wants a pool of the driver's own.
-    let mut pool = mysql_async::Pool::from_url(settings.mysql_url.reveal())?;
+    let mut pool = mysql_async::Pool::new(super::options(settings));
     let report = runner().run_async(&mut pool).await.map_err(|error| Error::Broken(format!("migration: {error}")));
     pool.disconnect().await?;
     Ok(report?.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
 async fn create_database(settings: &MysqlSettings) -> Result<()> {
-    let options = mysql_async::Opts::from_url(settings.mysql_url.reveal()).map_err(mysql_async::Error::from)?;
+    let options = super::options(settings);
     let name = options.db_name().unwrap_or_default().replace('`', "``");
-    let options = mysql_async::OptsBuilder::from_opts(options).db_name(None::<String>).prefer_socket(false);
+    let options = mysql_async::OptsBuilder::from_opts(options).db_name(None::<String>);
     let mut conn = match mysql_async::Conn::new(options).await {
         Err(mysql_async::Error::Io(_)) => return Err(unreachable(&settings.mysql_url)),
         connected => connected?,

@@ -10,7 +10,7 @@ use std::fmt::{Display, Write as _};
 
 use crate::domain::{CampaignId, ClaimKey, CouponId};
 
-/// Run once on each new connection: all that the statements rely on, whatever the server's own defaults are.
+/// Run on each new connection, and again after a reset of one: all that the statements rely on, whatever the server's own defaults are.
 pub const SESSION: [&str; 3] = [
     // Gap locks of the default level make claimers wait for each other.
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use coupon_core::Outcome;
+use coupon_core::mysql::schema;
 use coupon_testkit::{Api, Proxy, Service, Spare, TestSpace, eventually, with_spare};
 
 use crate::programs;
@@ -16,7 +17,7 @@ struct Behind {
     services: Vec<Arc<Service>>,
 }
 
-async fn skiplock(space: &TestSpace, mysql: &Proxy) -> Behind {
+async fn skiplock_behind(space: &TestSpace, mysql: &Proxy) -> Behind {
     let service = start_skiplock(space, &[("mysql-url", mysql.url())]).await;
     Behind { api: space.api(service.address()), services: vec![service] }
 }
@@ -39,77 +40,72 @@ impl Behind {
     }
 }
 
-/// MySQL is demoted to a replica and its data is on the next server, which then takes its place.
-async fn mysql_is_demoted(space: &TestSpace, start: impl AsyncFn(&TestSpace, &Proxy) -> Behind) {
-    with_spare(space, async |spare: &Spare| {
-        let campaign = space.campaign(40).await;
-        spare.take_over(space).await;
-        let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
-        let behind = start(space, &proxy).await;
-        for account in 1..=10 {
-            assert!(matches!(behind.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
+/// What has become of a server when the next takes its place. Connections to it stay up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Before {
+    /// A replica that takes no writes.
+    Demoted,
+    /// It swallows bytes without a word.
+    Silent,
+}
 
-        spare.sql("SET GLOBAL super_read_only = ON").await;
-        eventually("it is not ready at a server that takes no writes", async || !behind.is_ready(space).await).await;
-        spare.hand_over(space).await;
-        proxy.lead_to(&space.servers().mysql.mysql_url);
+async fn queue_behind(space: &TestSpace, mysql: &Proxy) -> Behind {
+    queue(space, &[("mysql-url", mysql.url())]).await
+}
 
-        for account in 1..=20 {
-            let told = behind.api.claim_patiently(campaign, account).await;
-            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
-        }
-        eventually("it is ready again", async || behind.is_ready(space).await).await;
-        assert_eq!(space.issued(campaign).await, 20);
+/// The data of MySQL is on the next server, which then takes its place.
+async fn mysql_is_replaced(before: Before, start: impl AsyncFn(&TestSpace, &Proxy) -> Behind) {
+    audited(async |space| {
+        with_spare(space, async |spare: &Spare| {
+            let campaign = space.campaign(40).await;
+            spare.take_over(space).await;
+            let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
+            let behind = start(space, &proxy).await;
+            for account in 1..=10 {
+                let told = behind.api.claim(campaign, account).await;
+                assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            }
+
+            if before == Before::Demoted {
+                spare.sql("SET GLOBAL super_read_only = ON").await;
+                eventually("it is not ready where nothing is written", async || !behind.is_ready(space).await).await;
+            }
+            spare.hand_over(space).await;
+            proxy.lead_to(&space.servers().mysql.mysql_url);
+            if before == Before::Silent {
+                proxy.freeze_those_before();
+            }
+
+            for account in 1..=20 {
+                let told = behind.api.claim_patiently(campaign, account).await;
+                assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            }
+            eventually("it is ready", async || behind.is_ready(space).await).await;
+            assert_eq!(space.issued(campaign).await, 20);
+        })
+        .await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn skiplock_goes_on_when_mysql_was_demoted() {
-    audited(async |space| mysql_is_demoted(space, skiplock).await).await;
+    mysql_is_replaced(Before::Demoted, skiplock_behind).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_goes_on_when_mysql_was_demoted() {
-    let start = async |space: &TestSpace, mysql: &Proxy| queue(space, &[("mysql-url", mysql.url())]).await;
-    audited(async |space| mysql_is_demoted(space, start).await).await;
-}
-
-/// The next server takes the place of one that swallows bytes without a word.
-async fn mysql_is_silent(space: &TestSpace, start: impl AsyncFn(&TestSpace, &Proxy) -> Behind) {
-    with_spare(space, async |spare: &Spare| {
-        let campaign = space.campaign(40).await;
-        spare.take_over(space).await;
-        let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
-        let behind = start(space, &proxy).await;
-        for account in 1..=10 {
-            assert!(matches!(behind.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
-
-        spare.hand_over(space).await;
-        proxy.lead_to(&space.servers().mysql.mysql_url);
-        proxy.freeze_those_before();
-
-        for account in 1..=20 {
-            let told = behind.api.claim_patiently(campaign, account).await;
-            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
-        }
-        eventually("it is ready", async || behind.is_ready(space).await).await;
-        assert_eq!(space.issued(campaign).await, 20);
-    })
-    .await;
+    mysql_is_replaced(Before::Demoted, queue_behind).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn skiplock_goes_on_when_mysql_has_fallen_silent() {
-    audited(async |space| mysql_is_silent(space, skiplock).await).await;
+    mysql_is_replaced(Before::Silent, skiplock_behind).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_goes_on_when_mysql_has_fallen_silent() {
-    let start = async |space: &TestSpace, mysql: &Proxy| queue(space, &[("mysql-url", mysql.url())]).await;
-    audited(async |space| mysql_is_silent(space, start).await).await;
+    mysql_is_replaced(Before::Silent, queue_behind).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,9 +138,13 @@ async fn a_coupon_is_committed_where_autocommit_is_off_by_default() {
     audited(async |space| {
         with_spare(space, async |spare: &Spare| {
             let campaign = space.campaign(40).await;
-            spare.take_over(space).await;
             spare.sql("SET GLOBAL autocommit = OFF").await;
             spare.sql("SET GLOBAL transaction_read_only = ON").await;
+            // The schema is made there too.
+            spare.sql(&format!("DROP DATABASE `{}`", space.name())).await;
+            schema::migrate(spare.mysql_settings()).await.unwrap();
+            spare.sql(&format!("USE `{}`", space.name())).await;
+            spare.take_over(space).await;
             let url = spare.mysql_settings().mysql_url.reveal();
             let queue = queue(space, &[("mysql-url", url)]).await.api;
             let mut account = 0;
@@ -170,15 +170,15 @@ async fn a_coupon_is_committed_where_autocommit_is_off_by_default() {
 /// Redis is demoted to a replica; another, empty one takes its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn accepted_claims_are_settled_when_redis_was_demoted() {
-    audited(async |space| redis_is_replaced(space, true).await).await;
+    audited(async |space| redis_is_replaced(space, Before::Demoted).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accepted_claims_are_settled_when_redis_has_fallen_silent() {
-    audited(async |space| redis_is_replaced(space, false).await).await;
+    audited(async |space| redis_is_replaced(space, Before::Silent).await).await;
 }
 
-async fn redis_is_replaced(space: &TestSpace, is_demoted: bool) {
+async fn redis_is_replaced(space: &TestSpace, before: Before) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
         let proxy = Proxy::start(&spare.redis_settings().redis_url).await;
@@ -187,7 +187,7 @@ async fn redis_is_replaced(space: &TestSpace, is_demoted: bool) {
             assert!(matches!(behind.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
         }
 
-        if is_demoted {
+        if before == Before::Demoted {
             spare.redis("REPLICAOF 127.0.0.1 1").await;
             eventually("it is not ready at a replica", async || !behind.is_ready(space).await).await;
             proxy.lead_to(&space.servers().redis.redis_url);
