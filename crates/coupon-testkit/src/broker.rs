@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use coupon_core::broker::{self, Queues, message};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Claim, Installation, InstallationId};
-use lapin::Channel;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Queue};
 use opentelemetry::Context;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+
+use crate::eventually;
 
 /// The queues of one test.
 pub struct TestQueues {
@@ -53,14 +55,27 @@ impl TestQueues {
         self.declare_as(&self.queues.claims, durable, arguments).await;
     }
 
+    /// Replaces the queue of claims, as somebody else would, under services that make it again as soon as they miss it.
+    pub async fn replace_claims_as(&self, durable: bool, arguments: FieldTable) {
+        eventually("nobody makes the queue of claims first", async || {
+            self.delete_claims().await;
+            self.try_declare(&self.queues.claims, durable, arguments.clone()).await.is_ok()
+        })
+        .await;
+    }
+
     /// Makes the queue of dead letters as somebody else would.
     pub async fn declare_dead_as(&self, durable: bool, arguments: FieldTable) {
         self.declare_as(&self.queues.dead, durable, arguments).await;
     }
 
     async fn declare_as(&self, queue: &ShortString, durable: bool, arguments: FieldTable) {
+        self.try_declare(queue, durable, arguments).await.expect("a queue");
+    }
+
+    async fn try_declare(&self, queue: &ShortString, durable: bool, arguments: FieldTable) -> lapin::Result<Queue> {
         let options = QueueDeclareOptions { durable, ..QueueDeclareOptions::default() };
-        self.channel().await.queue_declare(queue.clone(), options, arguments).await.expect("a queue");
+        self.channel().await.queue_declare(queue.clone(), options, arguments).await
     }
 
     /// Sets a policy on the queues of this test alone.

@@ -110,8 +110,7 @@ async fn a_queue_replaced_under_a_producer_gets_no_claims() {
     audited(async |space| {
         let campaign = space.campaign(5).await;
         let api = start_producer_api(space, &[]).await;
-        space.queues.delete_claims().await;
-        space.queues.declare_claims_as(true, FieldTable::default()).await;
+        space.queues.replace_claims_as(true, FieldTable::default()).await;
 
         refuses_claims(&api, campaign).await;
 
