@@ -14,8 +14,8 @@ use moka::sync::Cache;
 use mysql_async::Conn;
 use rand::RngExt as _;
 
+use crate::group::Group;
 use crate::steps;
-use crate::strategy::Group;
 
 /// Ids read at once: 8 KB of memory, and a read for every fourth group of a crowd.
 const READ_AHEAD: usize = 500;

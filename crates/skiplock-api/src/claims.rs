@@ -10,7 +10,8 @@ use coupon_core::http::problem::{ClaimRefusals, Problem, Refusals};
 use coupon_core::http::schemas::Issued;
 use utoipa::OpenApi;
 
-use crate::strategy::{Claimed, Strategy};
+use crate::group::Claimed;
+use crate::strategy::Strategy;
 
 /// What this service adds to the shared routes.
 #[derive(OpenApi)]

@@ -17,8 +17,8 @@ use mysql_async::Conn;
 use tokio::sync::oneshot;
 
 use crate::ahead::Ahead;
+use crate::group::{CONFLICTS_FOR, Claimed, Group, pauses_after_conflicts, without_rows};
 use crate::steps;
-use crate::strategy::{CONFLICTS_FOR, Claimed, Group, pauses_after_conflicts, without_rows};
 
 /// Claims that may wait for a worker; further ones are refused.
 const WAITING_MAX: usize = 16_384;

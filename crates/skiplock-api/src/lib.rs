@@ -4,12 +4,14 @@
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> strategy::Strategy ─> MySQL
 //!                                                                 ├ select_update     a transaction for each claim
 //!                                                                 ├ single_statement  a statement for each
-//!                                                                 └ coalesced, ahead  a statement for all that wait
+//!                                                                 ├ coalesced, ahead  a statement for all that wait
+//!                                                                 └ group             what these three share
 //! ```
 
 mod ahead;
 mod claims;
 mod coalesced;
+mod group;
 mod select_update;
 mod settings;
 mod single_statement;
@@ -28,9 +30,8 @@ use coupon_core::process::Running;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
-pub use crate::settings::Settings;
+pub use crate::settings::{Settings, StrategyName};
 use crate::strategy::Strategy;
-pub use crate::strategy::StrategyName;
 
 /// Starts the service; it runs until `stop` and drains then.
 ///

@@ -13,20 +13,31 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Transaction, TxOpts};
 use uuid::Uuid;
 
+use crate::group::{Claimed, Group, without_row};
 use crate::steps;
-use crate::strategy::{Claimed, Group, Look, without_row};
+
+/// Which free row a claim locks.
+#[derive(Clone, Copy, Debug)]
+pub enum RowSearch {
+    /// The first that nobody else holds.
+    First,
+    /// The first that nobody else holds from a random id on; if there is none, the first of all.
+    RandomStart,
+    /// The first, waiting for the transaction that holds it.
+    Blocking,
+}
 
 /// Takes a coupon for an account.
-pub async fn claim(mysql: &Mysql, claim: ClaimKey, look: Look, group: &Arc<Group>) -> Result<Claimed> {
-    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim, look).await };
+pub async fn claim(mysql: &Mysql, claim: ClaimKey, search: RowSearch, group: &Arc<Group>) -> Result<Claimed> {
+    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim, search).await };
     group.run_patiently(mysql, work).await
 }
 
-async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<Claimed> {
+async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, search: RowSearch) -> Result<Claimed> {
     let mut transaction = group.step(&steps::BEGIN, conn.start_transaction(TxOpts::default())).await?;
-    let mut locked = lock_one(&mut transaction, group, claim, look).await?;
-    if matches!((locked, look), (None, Look::FromAnyPlace)) {
-        locked = lock_one(&mut transaction, group, claim, Look::FromTheBeginning).await?;
+    let mut locked = lock_one(&mut transaction, group, claim, search).await?;
+    if matches!((locked, search), (None, RowSearch::RandomStart)) {
+        locked = lock_one(&mut transaction, group, claim, RowSearch::First).await?;
     }
     let Some(coupon) = locked else {
         group.step(&steps::ROLLBACK, transaction.rollback()).await?;
@@ -51,13 +62,13 @@ async fn lock_one(
     transaction: &mut Transaction<'_>,
     group: &Group,
     claim: ClaimKey,
-    look: Look,
+    search: RowSearch,
 ) -> Result<Option<CouponId>> {
     let wanted = |behind| sql::lock_free_coupons(Wanted { campaign_id: claim.campaign_id, count: 1, behind });
-    let (step, statement) = match look {
-        Look::FromTheBeginning => (&steps::LOCK, wanted(None)),
-        Look::FromAnyPlace => (&steps::LOCK_BEHIND, wanted(Some(CouponId::random()))),
-        Look::Waiting => (&steps::LOCK_FIRST, sql::lock_first_coupon(claim.campaign_id)),
+    let (step, statement) = match search {
+        RowSearch::First => (&steps::LOCK, wanted(None)),
+        RowSearch::RandomStart => (&steps::LOCK_BEHIND, wanted(Some(CouponId::random()))),
+        RowSearch::Blocking => (&steps::LOCK_FIRST, sql::lock_first_coupon(claim.campaign_id)),
     };
     let id: Option<Uuid> = group.step(step, transaction.query_first(statement)).await?;
     Ok(id.map(CouponId))

@@ -2,12 +2,10 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use coupon_core::http::HttpSettings;
 use coupon_core::http::rate_limit::RateSettings;
 use coupon_core::settings::{MysqlSettings, ProcessSettings};
-
-use crate::strategy::StrategyName;
 
 /// Takes claims for coupons over HTTP and issues them in MySQL with SKIP LOCKED, with nothing in between.
 ///
@@ -52,4 +50,21 @@ pub struct Settings {
     /// Logs and stopping.
     #[command(flatten)]
     pub process: ProcessSettings,
+}
+
+/// How a claim finds its coupon.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum StrategyName {
+    /// A transaction for each claim: SELECT … LIMIT 1 FOR UPDATE SKIP LOCKED, UPDATE, COMMIT.
+    SelectUpdate,
+    /// A statement for each claim: UPDATE … JOIN (SELECT … LIMIT 1 FOR UPDATE SKIP LOCKED).
+    SingleStatement,
+    /// Like select-update, but from a random id on.
+    Scattered,
+    /// Claims that wait at the same moment share one statement.
+    Coalesced,
+    /// Like select-update, but without SKIP LOCKED: for comparison only.
+    ForUpdate,
+    /// A statement for each claim, without SKIP LOCKED: for comparison only.
+    BlindUpdate,
 }

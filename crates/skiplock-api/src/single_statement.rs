@@ -1,4 +1,4 @@
-//! `single-statement`: an UPDATE that skips locked rows by itself, and a look at what it got. Two round trips. And
+//! `single-statement`: an UPDATE that skips locked rows by itself, and a read of what it got. Two round trips. And
 //! `blind-update`, which does not skip them, to compare with.
 //!
 //! It is often said that an UPDATE in MySQL cannot skip locked rows. Joined to a derived table that does, it can: the
@@ -13,18 +13,27 @@ use coupon_core::{ClaimKey, Class, Error, Result};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use crate::group::{Claimed, Group, without_row};
 use crate::steps;
-use crate::strategy::{Claimed, Group, Look, without_row};
+
+/// What the statement does about rows that others hold.
+#[derive(Clone, Copy, Debug)]
+pub enum Locking {
+    /// Skips them.
+    Skip,
+    /// Waits for the first.
+    Wait,
+}
 
 /// Takes a coupon for an account.
-pub async fn claim(mysql: &Mysql, claim: ClaimKey, look: Look, group: &Arc<Group>) -> Result<Claimed> {
-    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim, look).await };
+pub async fn claim(mysql: &Mysql, claim: ClaimKey, locking: Locking, group: &Arc<Group>) -> Result<Claimed> {
+    let work = move |mut conn: Conn, group: Arc<Group>| async move { attempt(&mut conn, &group, claim, locking).await };
     group.run_patiently(mysql, work).await
 }
 
 /// One try. [`Error::Held`] means that others hold the free rows.
-async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<Claimed> {
-    match update(conn, group, claim, look).await {
+async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, locking: Locking) -> Result<Claimed> {
+    match update(conn, group, claim, locking).await {
         Ok(true) => {
             let coupon = group.step(&steps::HELD, coupons::coupon_of(conn, claim)).await?;
             coupon.map(Claimed::Issued).ok_or_else(|| Error::Broken(String::from("an issued coupon is not there")))
@@ -35,12 +44,11 @@ async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) ->
 }
 
 /// Whether a row was there.
-async fn update(conn: &mut Conn, group: &Group, claim: ClaimKey, look: Look) -> Result<bool> {
+async fn update(conn: &mut Conn, group: &Group, claim: ClaimKey, locking: Locking) -> Result<bool> {
     let (campaign, account) = (claim.campaign_id.0, claim.account_id.0);
-    if matches!(look, Look::Waiting) {
-        group.step(&steps::CLAIM_FIRST, conn.exec_drop(sql::CLAIM_FIRST, (account, campaign))).await?;
-    } else {
-        group.step(&steps::CLAIM_ONE, conn.exec_drop(sql::CLAIM_ONE, (campaign, account))).await?;
+    match locking {
+        Locking::Skip => group.step(&steps::CLAIM_ONE, conn.exec_drop(sql::CLAIM_ONE, (campaign, account))).await?,
+        Locking::Wait => group.step(&steps::CLAIM_FIRST, conn.exec_drop(sql::CLAIM_FIRST, (account, campaign))).await?,
     }
     Ok(conn.affected_rows() == 1)
 }
