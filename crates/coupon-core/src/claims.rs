@@ -78,7 +78,7 @@ impl Claims {
         }
         let (answer, answered) = oneshot::channel();
         let question = Question { claim, until: Instant::now() + wait, answer };
-        self.questions.try_send(question).map_err(|_| Error::Full { what: "the list of those who wait" })?;
+        self.questions.try_send(question).map_err(|_| Error::Full { what: "the list of waiting requests" })?;
         // No answer: MySQL was away until the wait was over.
         let limit = wait + LOOK_DEADLINE;
         match tokio::time::timeout(limit, answered).await {

@@ -62,6 +62,14 @@ pub enum Error {
         /// What is full.
         what: &'static str,
     },
+    /// Others were quicker each time: the work was done again as often as it may be.
+    #[error("{what} failed {tries} times")]
+    Exhausted {
+        /// What was tried.
+        what: &'static str,
+        /// How often.
+        tries: usize,
+    },
     /// Something that should be there is not, for now.
     #[error("{what} is away")]
     Away {
@@ -135,6 +143,7 @@ impl Error {
             | Self::Unsafe(_)
             | Self::Deadline { .. }
             | Self::Full { .. }
+            | Self::Exhausted { .. }
             | Self::Away { .. }
             | Self::ReadsElsewhere
             | Self::Held => Class::Retryable,
@@ -170,7 +179,7 @@ impl Error {
             Self::ReadsElsewhere => {
                 "let COUPON_MYSQL_URL lead to the primary, and let no proxy send reads to a replica"
             }
-            Self::Full { .. } | Self::Held => "it passes when there is less to do",
+            Self::Full { .. } | Self::Exhausted { .. } | Self::Held => "it passes when there is less to do",
             Self::Foreign { .. } => {
                 "give each installation a COUPON_NAMESPACE or a virtual host of its own, or let COUPON_MYSQL_URL lead to the \
                  database of these claims; none are taken until the queue is empty"
@@ -199,6 +208,7 @@ impl Error {
         match self {
             Self::Deadline { what, limit } => Self::Deadline { what, limit: *limit },
             Self::Full { what } => Self::Full { what },
+            Self::Exhausted { what, tries } => Self::Exhausted { what, tries: *tries },
             Self::Away { what } => Self::Away { what },
             Self::Held => Self::Held,
             Self::ReadsElsewhere => Self::ReadsElsewhere,

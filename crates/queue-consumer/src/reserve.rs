@@ -153,7 +153,11 @@ impl Reservations {
                 Refilled::Unknown => return Ok(Refilled::Unknown),
             }
         }
-        if ids.is_empty() { Err(Error::Full { what: "the crowd at the refill" }) } else { Ok(Refilled::NotEmpty) }
+        if ids.is_empty() {
+            Err(Error::Exhausted { what: "popping ids after a refill", tries: REFILLS_MAX })
+        } else {
+            Ok(Refilled::NotEmpty)
+        }
     }
 
     /// All pops in one round trip.

@@ -1,8 +1,9 @@
-//! A batch of claims becomes outcomes: reserve, issue, and look up whatever is left; again until nothing is.
+//! A batch of claims becomes outcomes: reserve, issue, look up what is left, give back what was not needed; again until no
+//! claim is open; then record.
 //!
 //! Most claims are first claims of their account, so the conditional UPDATE comes first and says whether all went
 //! through. Invariants: an account's coupon is decided by that UPDATE and the unique key in MySQL, by nothing before
-//! it; "sold out" is said of a claim only when the proof of it is older than a look that found no coupon of its account.
+//! it; "sold out" is said of a claim only when the proof of it is older than a lookup that found no coupon of its account.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -52,40 +53,90 @@ impl Settler {
     /// # Errors
     /// A server's; some of the claims may have been settled by then.
     pub async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<Settled> {
-        let mut open = in_order_of_arrival(claims);
-        let mut settled = Settled { outcomes: HashMap::with_capacity(open.len()), ..Settled::default() };
-        let mut proven = Proven::default();
+        let mut batch = Batch::new(self, claims, timeline);
         for _ in 0..ROUNDS_MAX {
-            proven.sold_out.extend(self.reservations.sold_out(claims));
-            let unused = self.issue(&mut open, &mut settled, &mut proven, timeline).await?;
-            self.settle_known(&mut open, &mut settled, &proven, timeline).await?;
-            self.give_back(unused, &settled.outcomes).await;
-            if open.is_empty() {
-                self.record(&settled.outcomes, timeline).await;
-                return Ok(settled);
+            batch.proven.sold_out.extend(self.reservations.sold_out(claims));
+            let reserved = batch.reserve().await?;
+            let left = batch.issue(reserved).await?;
+            batch.look_up().await?;
+            batch.give_back(left).await;
+            if batch.open.is_empty() {
+                batch.record().await;
+                return Ok(batch.settled);
             }
         }
         // The next try begins with ids that are free then.
-        self.reservations.drop_lists(open.iter().map(|claim| claim.campaign_id).collect()).await?;
-        Err(Error::Full { what: "the list of ids with ids of coupons that are taken: it" })
+        self.reservations.drop_lists(batch.open.iter().map(|claim| claim.campaign_id).collect()).await?;
+        Err(Error::Exhausted { what: "finding ids of free coupons", tries: ROUNDS_MAX })
+    }
+}
+
+/// A batch on its way to its outcomes.
+struct Batch<'a> {
+    settler: &'a Settler,
+    timeline: &'a Timeline,
+    /// Claims without an outcome, first come first.
+    open: Vec<ClaimKey>,
+    settled: Settled,
+    proven: Proven,
+}
+
+impl<'a> Batch<'a> {
+    fn new(settler: &'a Settler, claims: &[Claim], timeline: &'a Timeline) -> Self {
+        let open = in_order_of_arrival(claims);
+        let settled = Settled { outcomes: HashMap::with_capacity(open.len()), ..Settled::default() };
+        Self { settler, timeline, open, settled, proven: Proven::default() }
+    }
+
+    /// Reserves an id for each open claim, first come first, as far as there are any; adds what that proves of campaigns.
+    /// In order of the ids: two consumers who were offered the same ones then meet at them in one order, not crosswise.
+    async fn reserve(&mut self) -> Result<Vec<(ClaimKey, CouponId)>> {
+        let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
+        for claim in self.open.iter().filter(|claim| self.proven.leaves_open(claim.campaign_id)) {
+            *wanted.entry(claim.campaign_id).or_default() += 1;
+        }
+        let wanted: Vec<(CampaignId, usize)> = wanted.into_iter().collect();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Reserved { mut ids, sold_out, unknown } = self.settler.reservations.reserve(&wanted, self.timeline).await?;
+        self.proven.sold_out.extend(sold_out);
+        self.proven.unknown.extend(unknown);
+        let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
+        let mut reserved: Vec<(ClaimKey, CouponId)> = self.open.iter().filter_map(next).collect();
+        reserved.sort_unstable_by_key(|(claim, coupon)| (claim.campaign_id, *coupon));
+        Ok(reserved)
+    }
+
+    /// Writes the accounts into the reserved rows. Unless all went through, all claims stay open and the reservations are
+    /// returned: the lookup that follows finds those that did.
+    async fn issue(&mut self, reserved: Vec<(ClaimKey, CouponId)>) -> Result<Vec<(ClaimKey, CouponId)>> {
+        if reserved.is_empty() {
+            return Ok(reserved);
+        }
+        let rows = reserved.clone();
+        let persist = self.settler.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await);
+        if !self.timeline.step(&steps::PERSIST, reserved.len(), persist).await? {
+            // Some ids were stale, some accounts had a coupon, or the server does not say.
+            return Ok(reserved);
+        }
+        let outcomes = &mut self.settled.outcomes;
+        outcomes.extend(reserved.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
+        self.open.retain(|claim| !outcomes.contains_key(claim));
+        Ok(Vec::new())
     }
 
     /// Settles the claims of accounts that hold a coupon, and those of campaigns that were proven to be sold out, or not to
-    /// be there, before this look: in this order, a coupon issued between the two is found.
-    async fn settle_known(
-        &self,
-        open: &mut Vec<ClaimKey>,
-        settled: &mut Settled,
-        proven: &Proven,
-        timeline: &Timeline,
-    ) -> Result<()> {
-        if open.is_empty() {
+    /// be there, before this lookup: in this order, a coupon issued between the two is found.
+    async fn look_up(&mut self) -> Result<()> {
+        if self.open.is_empty() {
             return Ok(());
         }
-        let asked = open.clone();
-        let lookup = self.mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await);
-        let issued = timeline.step(&steps::LOOKUP, open.len(), lookup).await?;
-        open.retain(|claim| {
+        let asked = self.open.clone();
+        let lookup = self.settler.mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await);
+        let issued = self.timeline.step(&steps::LOOKUP, self.open.len(), lookup).await?;
+        let (settled, proven) = (&mut self.settled, &self.proven);
+        self.open.retain(|claim| {
             let outcome = match issued.get(claim) {
                 Some(&coupon_id) => Outcome::Issued { coupon_id },
                 None if proven.sold_out.contains(&claim.campaign_id) => Outcome::SoldOut,
@@ -101,79 +152,31 @@ impl Settler {
         Ok(())
     }
 
-    /// Reserves an id for each open claim of a campaign that has some, and writes the accounts into MySQL. Unless
-    /// all went through, all stay open and their reservations are returned: the look that follows tells which did.
-    async fn issue(
-        &self,
-        open: &mut Vec<ClaimKey>,
-        settled: &mut Settled,
-        proven: &mut Proven,
-        timeline: &Timeline,
-    ) -> Result<Vec<(ClaimKey, CouponId)>> {
-        let reserved = self.reserve(open, proven, timeline).await?;
-        if reserved.is_empty() {
-            return Ok(reserved);
-        }
-        let rows = reserved.clone();
-        let persist = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await);
-        if !timeline.step(&steps::PERSIST, reserved.len(), persist).await? {
-            // Some ids were stale, some accounts had a coupon, or the server does not say.
-            return Ok(reserved);
-        }
-        let outcomes = &mut settled.outcomes;
-        outcomes.extend(reserved.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
-        open.retain(|claim| !outcomes.contains_key(claim));
-        Ok(Vec::new())
-    }
-
     /// Puts back the ids that were reserved for accounts that hold another coupon. Not if some ids of the round were
     /// stale: which of the others are is not known, and a stale id that went round and round would hold claims up.
-    async fn give_back(&self, reserved: Vec<(ClaimKey, CouponId)>, settled: &HashMap<ClaimKey, Outcome>) {
-        let is_stale = |(claim, _): &(ClaimKey, CouponId)| !settled.contains_key(claim);
-        if reserved.iter().any(is_stale) {
+    async fn give_back(&self, reserved: Vec<(ClaimKey, CouponId)>) {
+        let outcomes = &self.settled.outcomes;
+        if reserved.iter().any(|(claim, _)| !outcomes.contains_key(claim)) {
             return;
         }
-        let is_unused = |(claim, coupon): &(ClaimKey, CouponId)| matches!(settled.get(claim), Some(Outcome::Issued { coupon_id }) if coupon_id != coupon);
-        let unused: Vec<(CampaignId, CouponId)> = reserved
-            .iter()
-            .filter(|reserved| is_unused(reserved))
-            .map(|(claim, id)| (claim.campaign_id, *id))
-            .collect();
-        if let Err(error) = self.reservations.give_back(&unused).await {
+        let is_used = |(claim, reserved): &(ClaimKey, CouponId)| match outcomes.get(claim) {
+            Some(Outcome::Issued { coupon_id }) => coupon_id == reserved,
+            _ => true,
+        };
+        let unused = reserved.iter().filter(|reserved| !is_used(reserved));
+        let unused: Vec<(CampaignId, CouponId)> = unused.map(|(claim, id)| (claim.campaign_id, *id)).collect();
+        if let Err(error) = self.settler.reservations.give_back(&unused).await {
             tracing::debug!(%error, ids = unused.len(), "ids are left to the next refill");
         }
     }
 
-    /// An id for each of these claims, first come first, as far as there are any; adds what it proves of campaigns. In
-    /// order of the ids: two consumers who were offered the same ones then meet at them in one order, not crosswise.
-    async fn reserve(
-        &self,
-        open: &[ClaimKey],
-        proven: &mut Proven,
-        timeline: &Timeline,
-    ) -> Result<Vec<(ClaimKey, CouponId)>> {
-        let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
-        for claim in open.iter().filter(|claim| proven.leaves_open(claim.campaign_id)) {
-            *wanted.entry(claim.campaign_id).or_default() += 1;
-        }
-        let wanted: Vec<(CampaignId, usize)> = wanted.into_iter().collect();
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        let Reserved { mut ids, sold_out, unknown } = self.reservations.reserve(&wanted, timeline).await?;
-        proven.sold_out.extend(sold_out);
-        proven.unknown.extend(unknown);
-        let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
-        let mut reserved: Vec<(ClaimKey, CouponId)> = open.iter().filter_map(next).collect();
-        reserved.sort_unstable_by_key(|(claim, coupon)| (claim.campaign_id, *coupon));
-        Ok(reserved)
-    }
-
-    /// The records spare MySQL the questions of those who wait, no more: without them MySQL is asked.
-    async fn record(&self, settled: &HashMap<ClaimKey, Outcome>, timeline: &Timeline) {
-        let outcomes: Vec<(ClaimKey, Outcome)> = settled.iter().map(|(claim, outcome)| (*claim, *outcome)).collect();
-        let record = self.outcomes.write(&outcomes);
-        if let Err(error) = timeline.step(&steps::RECORD, outcomes.len(), record).await {
+    /// Records the outcomes in Redis. The records spare MySQL the questions of those who wait, no more: without them MySQL
+    /// is asked.
+    async fn record(&self) {
+        let outcomes = &self.settled.outcomes;
+        let outcomes: Vec<(ClaimKey, Outcome)> = outcomes.iter().map(|(claim, outcome)| (*claim, *outcome)).collect();
+        let record = self.settler.outcomes.write(&outcomes);
+        if let Err(error) = self.timeline.step(&steps::RECORD, outcomes.len(), record).await {
             tracing::debug!(%error, "cannot record outcomes in Redis");
         }
     }
