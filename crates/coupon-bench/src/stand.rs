@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use coupon_core::process::Listening;
 use coupon_core::terminal;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
@@ -47,9 +48,8 @@ impl Service {
         let listening = tokio::time::timeout(START_DEADLINE, async {
             let mut last = String::new();
             while let Some(line) = log.next_line().await? {
-                if let Some((_, url)) = line.split_once("listening on ") {
-                    let url = url.split(' ').next().unwrap_or_default();
-                    return Ok(Url::parse(url)?);
+                if let Some(Listening { address, .. }) = Listening::in_line(&line) {
+                    return Ok(Url::parse(&format!("http://{address}"))?);
                 }
                 last = line;
             }

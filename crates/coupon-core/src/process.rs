@@ -20,6 +20,32 @@ const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 /// Bytes read of an answer about the health.
 const HEALTH_ANSWER_MAX: u64 = 16 * 1024;
 
+/// The words before its address in the line that a service logs once it listens.
+///
+/// A contract with whoever starts a service on port 0, as only this line shows the port that the system chose. Three
+/// readers rely on it: `coupon-bench` and the tests by [`Listening::in_line`], and `scripts/demo` by these very words.
+pub const LISTENING: &str = "listening on http://";
+
+/// Where a service listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Listening {
+    /// For clients.
+    pub address: SocketAddr,
+    /// For health and metrics.
+    pub admin: SocketAddr,
+}
+
+impl Listening {
+    /// Reads the line of a log that says so, be it text or JSON; none if the line says anything else.
+    #[must_use]
+    pub fn in_line(line: &str) -> Option<Self> {
+        let (_, address) = line.split_once(LISTENING)?;
+        let (_, admin) = line.split_once("admin")?.1.split_once("http://")?;
+        let address_at = |text: &str| text.split([' ', '"']).next()?.parse().ok();
+        Some(Self { address: address_at(address)?, admin: address_at(admin)? })
+    }
+}
+
 /// A service that has started.
 pub struct Running {
     /// Where it listens; tells the port that the system chose when the setting was port 0.
@@ -88,7 +114,7 @@ where
         () = stop.cancelled() => return Ok(()),
     };
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, admin = format_args!("http://{admin}"), "listening on http://{address}");
+    tracing::info!(version, admin = format_args!("http://{admin}"), "{LISTENING}{address}");
     tokio::select! {
         ended = &mut task => return ended?,
         () = stop.cancelled() => {}
@@ -128,6 +154,25 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn where_a_service_listens_is_read_from_text_and_json() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let admin = SocketAddr::from(([0; 16], 9000));
+        let text = format!(r#"2026-11-28T12:00:00Z  INFO {LISTENING}{address} version="0.1.0" admin=http://{admin}"#);
+        let json = format!(r#"{{"level":"INFO","message":"{LISTENING}{address}","admin":"http://{admin}"}}"#);
+
+        assert_eq!(Listening::in_line(&text), Some(Listening { address, admin }));
+        assert_eq!(Listening::in_line(&json), Some(Listening { address, admin }));
+        assert_eq!(Listening::in_line("2026-11-28T12:00:00Z  INFO connected"), None);
+    }
+
+    #[test]
+    fn the_demo_reads_the_line_that_a_service_logs() {
+        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/demo");
+
+        assert!(std::fs::read_to_string(demo).unwrap().contains(LISTENING));
+    }
 
     /// Answers one question for the health with these words.
     fn answering(words: &'static str) -> SocketAddr {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
+use coupon_core::process::Listening;
 use coupon_core::settings::{Refusal, try_parse_from};
 use lapin::types::FieldTable;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -261,10 +262,25 @@ fn fails_in_one_line(ran: &Ran, with: &str) {
 /// A service that runs as a program of its own.
 pub struct Running {
     process: Child,
-    address: SocketAddr,
-    admin: SocketAddr,
-    log: Arc<Mutex<String>>,
+    listening: Listening,
+    log: Log,
     reading: JoinHandle<()>,
+}
+
+/// What a program has written so far, while it goes on writing.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn add(&self, line: &str) {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        text.push_str(line);
+        text.push('\n');
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Running {
@@ -275,45 +291,39 @@ impl Running {
     pub async fn start(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Self {
         let mut process = command(program, arguments, environment).spawn().expect("a program");
         let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
-        let log = Arc::new(Mutex::new(String::new()));
-        let written = Arc::clone(&log);
+        let log = Log::default();
+        let written = log.clone();
         let reading = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                let mut log = written.lock().unwrap_or_else(PoisonError::into_inner);
-                log.push_str(&line);
-                log.push('\n');
+                written.add(&line);
             }
         });
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut running = Self { process, address: nowhere, admin: nowhere, log, reading };
+        let listening = || log.text().lines().find_map(Listening::in_line);
         eventually("the service listens", async || {
-            assert!(!running.reading.is_finished(), "it ended: {}", running.log());
-            running.log().contains("listening on http://")
+            assert!(!reading.is_finished(), "it ended: {}", log.text());
+            listening().is_some()
         })
         .await;
-        let log = running.log();
-        let line = log.lines().find(|line| line.contains("listening on http://")).expect("the line");
-        running.address = address_after(line, "listening on http://");
-        running.admin = address_after(line.split_once("admin").expect("the other listener").1, "http://");
-        running
+        let listening = listening().expect("the line");
+        Self { process, listening, log, reading }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listening.address
     }
 
-    /// Where it tells its health and metrics.
+    /// Where it reports its health and metrics.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
-        self.admin
+        self.listening.admin
     }
 
     /// What it has logged.
     #[must_use]
     pub fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.text()
     }
 
     /// Stops it by a signal, such as `TERM`, and gives its exit code.
@@ -352,12 +362,6 @@ pub async fn connections_fit_the_open_files<T: CommandFactory>(program: &str, sp
     let warning = log.lines().find(|line| line.contains("HTTP_CONNECTIONS")).unwrap_or_else(|| panic!("{log}"));
     assert!(warning.contains("WARN") && warning.contains("25000") && warning.contains("400 open files"), "{warning}");
     assert_eq!(service.stop("TERM").await, Some(0));
-}
-
-fn address_after(line: &str, words: &str) -> SocketAddr {
-    let (_, address) = line.split_once(words).expect("an address");
-    let end = address.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap_or(address.len());
-    address[..end].parse().expect("an address")
 }
 
 /// Checks that a service that runs is healthy by its own command, and one that does not is not.
