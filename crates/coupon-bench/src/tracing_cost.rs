@@ -10,13 +10,8 @@ use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::Mysql;
 use coupon_core::terminal;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use coupon_otlp::Receiver;
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
 
 use crate::load::{self, Crowd};
 use crate::stand::Stand;
@@ -78,7 +73,7 @@ async fn measure(mysql: &Mysql, arguments: &Arguments, way: &'static str, sink: 
         turns.rotate_left(1);
         for turns in &mut turns {
             terminal::note(&format!("{way}: round {} of {}, tracing {}", round + 1, arguments.rounds, turns.tracing));
-            let before = sink.taken();
+            let before = sink.received();
             let environment = environment(turns.is_on, sink);
             let stand = Stand::start(way, usize::from(arguments.consumers), &environment).await?;
             let campaign = compare::make_campaign(mysql, way, arguments.coupons).await?;
@@ -88,7 +83,7 @@ async fn measure(mysql: &Mysql, arguments: &Arguments, way: &'static str, sink: 
             clean &= result.is_clean();
             turns.rates.push(result.claims as f64 / result.outcome_seconds);
             turns.p99s_ms.push(result.outcome_p99_ms);
-            turns.spans += sink.taken() - before;
+            turns.spans += sink.received() - before;
         }
     }
     turns.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
@@ -133,7 +128,7 @@ pub fn median(values: &[f64]) -> f64 {
 fn environment(is_on: bool, sink: &Sink) -> Vec<(&'static str, String)> {
     vec![
         ("OTEL_SDK_DISABLED", (!is_on).to_string()),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url.clone()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", sink.receiver.url().to_owned()),
         ("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off")),
     ]
 }
@@ -158,39 +153,25 @@ impl Cost {
     }
 }
 
-/// A collector that counts.
+/// A collector that counts spans and forgets them.
 struct Sink {
-    url: String,
-    taken: Counter,
+    receiver: Receiver,
+    received: Arc<AtomicU64>,
 }
-
-#[derive(Clone, Default)]
-struct Counter(Arc<AtomicU64>);
 
 impl Sink {
     async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let taken = Counter::default();
-        let service = TraceServiceServer::new(taken.clone());
-        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
-        Ok(Self { url, taken })
+        let received: Arc<AtomicU64> = Arc::default();
+        let count = Arc::clone(&received);
+        let receiver = Receiver::start(move |senders| {
+            let scopes = senders.iter().flat_map(|sender| &sender.scope_spans);
+            let spans: usize = scopes.map(|scope| scope.spans.len()).sum();
+            count.fetch_add(spans as u64, Ordering::Relaxed);
+        });
+        Ok(Self { receiver: receiver.await?, received })
     }
 
-    fn taken(&self) -> u64 {
-        self.taken.0.load(Ordering::Relaxed)
-    }
-}
-
-#[tonic::async_trait]
-impl TraceService for Counter {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let scopes = request.get_ref().resource_spans.iter().flat_map(|resource| &resource.scope_spans);
-        let spans: usize = scopes.map(|scope| scope.spans.len()).sum();
-        self.0.fetch_add(spans as u64, Ordering::Relaxed);
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 }

@@ -1,17 +1,12 @@
-//! A collector of spans: a real OTLP receiver over gRPC, in the test's process.
+//! A collector of spans: what the programs of a test export over OTLP, to be read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use tokio::net::TcpListener;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use coupon_otlp::Receiver;
+use coupon_otlp::common::v1::{KeyValue, any_value::Value};
+use coupon_otlp::trace::span::SpanKind;
+use coupon_otlp::trace::status::StatusCode;
 
 use crate::wait::eventually;
 
@@ -50,37 +45,34 @@ impl Span {
 
 /// A collector that is up for as long as the test's runtime.
 pub struct Collector {
-    url: String,
-    spans: Received,
+    receiver: Receiver,
+    spans: Arc<Mutex<Vec<Span>>>,
 }
 
-#[derive(Clone, Default)]
-struct Received(Arc<Mutex<Vec<Span>>>);
-
 impl Collector {
-    /// On a free port.
+    /// Starts one on a free port.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let spans = Received::default();
-        let service = TraceServiceServer::new(spans.clone());
-        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
-        Self { url, spans }
+        let spans: Arc<Mutex<Vec<Span>>> = Arc::default();
+        let received = Arc::clone(&spans);
+        let receiver = Receiver::start(move |senders| {
+            received.lock().unwrap_or_else(PoisonError::into_inner).extend(senders.into_iter().flat_map(read_all));
+        });
+        Self { receiver: receiver.await.expect("a port"), spans }
     }
 
     /// For `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.url
+        self.receiver.url()
     }
 
     /// Every span that has arrived.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
-        self.spans.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The spans of a trace, in order of their beginning.
@@ -104,24 +96,13 @@ impl Collector {
     }
 }
 
-#[tonic::async_trait]
-impl TraceService for Received {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut received = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for resource in request.into_inner().resource_spans {
-            let sender = attributes(resource.resource.map(|resource| resource.attributes).unwrap_or_default());
-            let service = sender.get("service.name").cloned().unwrap_or_default();
-            let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            received.extend(spans.map(|span| read(&service, span)));
-        }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
+fn read_all(sender: coupon_otlp::trace::ResourceSpans) -> impl Iterator<Item = Span> {
+    let resource = attributes(sender.resource.map(|resource| resource.attributes).unwrap_or_default());
+    let service = resource.get("service.name").cloned().unwrap_or_default();
+    sender.scope_spans.into_iter().flat_map(|scope| scope.spans).map(move |span| read(&service, span))
 }
 
-fn read(service: &str, span: opentelemetry_proto::tonic::trace::v1::Span) -> Span {
+fn read(service: &str, span: coupon_otlp::trace::Span) -> Span {
     let is_error = span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error);
     Span {
         service: service.to_owned(),

@@ -3,10 +3,10 @@
 
 use coupon_core::broker::message;
 use coupon_core::{CampaignId, Outcome};
+use coupon_otlp::trace::span::SpanKind;
 use coupon_testkit::{Answer, Api, Collector, Span, TestSpace, eventually};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use reqwest::Method;
 
 use crate::programs::{consumer, producer, skiplock, traced};

@@ -1,5 +1,6 @@
-//! The shape of the workspace. Goal: services stay apart and share only `coupon-core`; of what must be one thing in a
-//! process (runtime, drivers, tracing) there is one version. Method: cargo's metadata and `Cargo.lock`.
+//! The shape of the workspace. Goal: services stay apart and share only `coupon-core`; only the bench and the tests
+//! receive spans, by `coupon-otlp`; of what must be one thing in a process (runtime, drivers, tracing) there is one
+//! version. Method: cargo's metadata and `Cargo.lock`.
 
 use std::collections::BTreeSet;
 
@@ -46,8 +47,11 @@ fn dependencies_point_to_the_core_only() {
     for package in metadata.workspace_packages() {
         let found = dependencies(package, &members);
         match package.name.as_str() {
-            "coupon-core" => assert!(found.is_empty(), "coupon-core depends on {found:?}"),
-            // The load tool is a client: whether it shares the core's types is its own affair.
+            name @ ("coupon-core" | "coupon-otlp") => assert!(found.is_empty(), "{name} depends on {found:?}"),
+            name @ ("coupon-bench" | "coupon-testkit") => {
+                let is_allowed = |found: &String| ["coupon-core", "coupon-otlp"].contains(&found.as_str());
+                assert!(found.iter().all(is_allowed), "{name} depends on {found:?}");
+            }
             name => assert!(found.iter().all(|found| found == "coupon-core"), "{name} depends on {found:?}"),
         }
     }
