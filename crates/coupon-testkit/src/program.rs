@@ -331,14 +331,22 @@ impl Running {
     /// # Panics
     /// It does not end.
     pub async fn stop(&mut self, signal: &str) -> Option<i32> {
-        let pid = self.process.id().expect("a running program");
-        let killed = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
-        assert!(killed.expect("a shell").success());
+        self.send(signal).await;
         let ended = tokio::time::timeout(DEADLINE, self.process.wait()).await.expect("it does not end");
         if !self.reading.is_finished() {
             let _ = (&mut self.reading).await;
         }
         ended.expect("its end").code()
+    }
+
+    /// Sends it a signal that does not end it, such as `STOP`.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub async fn send(&self, signal: &str) {
+        let pid = self.process.id().expect("a running program");
+        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
+        assert!(sent.expect("a shell").success());
     }
 
     /// Lets go of its log, as a collector of logs that dies.

@@ -21,8 +21,9 @@ pub struct Settings {
     #[arg(long, env = "BATCH_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = 500)]
     pub batch_max: u16,
 
-    /// Messages the broker sends ahead of being handled.
-    #[arg(long, env = "PREFETCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000), default_value_t = 200)]
+    /// Messages the broker sends ahead. While a consumer stands still, the claims in them are overtaken by later ones that
+    /// other consumers take.
+    #[arg(long, env = "PREFETCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000), default_value_t = 20)]
     pub prefetch: u16,
 
     /// Ids of free coupons put into Redis in one refill.

@@ -25,6 +25,7 @@ mod messages;
 mod metrics;
 mod mysql;
 mod operators;
+mod order;
 mod outcomes;
 mod pages;
 mod plans;
