@@ -245,7 +245,7 @@ async fn update(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
     let coupons = 200_000;
     let campaign = compare::make_campaign(mysql, "ceiling of the UPDATE", coupons).await?;
     let mut conn = mysql.connection().await?;
-    let all = Wanted { campaign_id: campaign, count: usize::try_from(coupons)?, behind: None };
+    let all = Wanted { campaign_id: campaign, count: usize::try_from(coupons)?, after: None };
     let ids = coupons::free_coupons(&mut conn, all).await?;
     let began = Instant::now();
     let mut issued = 0;
@@ -283,12 +283,12 @@ async fn skip_locked(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
 
 async fn issue_ahead(mysql: &Mysql, campaign_id: CampaignId, began: Instant, time: Duration) -> anyhow::Result<u64> {
     let mut conn = mysql.connection().await?;
-    let mut wanted = Wanted { campaign_id, count: READ_AHEAD, behind: None };
+    let mut wanted = Wanted { campaign_id, count: READ_AHEAD, after: None };
     let mut account = 0;
     let mut issued = 0;
     while began.elapsed() < time {
         let ids = coupons::free_coupons_of_nobody(&mut conn, wanted).await?;
-        wanted.behind = ids.last().copied();
+        wanted.after = ids.last().copied();
         if ids.is_empty() {
             break;
         }

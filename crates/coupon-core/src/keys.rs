@@ -10,7 +10,7 @@ pub fn free_coupons(installation: &Installation, campaign: CampaignId) -> String
     format!("{installation}:{{{campaign}}}:free")
 }
 
-/// The last id that was put into that list: the next refill goes on behind it, so that ids in flight are not offered again.
+/// The last id that was put into that list: the next refill goes on after it, so that ids in flight are not offered again.
 #[must_use]
 pub fn refilled_to(installation: &Installation, campaign: CampaignId) -> String {
     format!("{installation}:{{{campaign}}}:refilled-to")

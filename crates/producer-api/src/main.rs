@@ -1,4 +1,4 @@
-//! Runs producer-api; `--help` tells its settings.
+//! Runs producer-api; `--help` lists its settings.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! Claims that can have no outcome are kept for an operator, with the reason.
+//! Claims that cannot have an outcome are kept for an operator, with the reason.
 //!
 //! Invariant: returns only when the broker has them on disk, so that their messages may then be acknowledged. A consumer
-//! that dies in between does it again: such a claim may be among the dead letters twice, never nowhere.
+//! that dies in between does so again: such a claim may be among the dead letters twice, but is never lost.
 
 use coupon_core::broker::Queues;
 use coupon_core::broker::message::{self, CLAIMS_PER_MESSAGE_MAX};
@@ -10,7 +10,7 @@ use coupon_core::{Claim, Error, InstallationId, Result};
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
 
-/// Publishes claims to the dead letters, over a channel in confirm mode that nobody else publishes on.
+/// Publishes claims to the dead-letter queue on a channel in confirm mode that nothing else publishes on.
 pub async fn keep(
     channel: &Channel,
     queues: &Queues,

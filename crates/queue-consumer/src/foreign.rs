@@ -1,8 +1,8 @@
 //! Claims of another installation in our queue: two share a broker and a namespace by mistake, or this consumer was given
 //! another database than the producers. It leaves them to a consumer of their own and stands aside.
 //!
-//! Invariant: nothing is taken again before the queue was seen without a message that waits. Each time that a consumer
-//! takes messages and gives them back counts as a delivery of theirs, and those are limited.
+//! Invariant: it consumes again only once the queue has been seen empty. Each time a consumer takes messages and gives them
+//! back counts as a delivery, and deliveries are limited.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consume::Consumer;
 
-/// How often the queue is looked at meanwhile.
+/// How often it checks the queue until then.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
-/// Returns when no message waits in the queue, or at the stop.
+/// Returns when no message waits in the queue, or when the process is told to stop.
 pub async fn stand_aside(consumer: &Consumer, stop: &CancellationToken) {
     while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
         match waiting(consumer).await {
@@ -30,6 +30,6 @@ async fn waiting(consumer: &Consumer) -> Result<u32> {
     let count = broker::message_count(&connection, &consumer.queues.claims);
     let count = broker::within(consumer.amqp.amqp_deadline, "looking at the queue", count).await?;
     let _ = connection.close(200, "looked".into()).await;
-    // A queue that is not there is made again by whoever consumes.
+    // A queue that is not there is made again when consuming starts.
     Ok(count.unwrap_or(0))
 }

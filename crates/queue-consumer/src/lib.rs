@@ -1,4 +1,4 @@
-//! The queue way's other side: claims from RabbitMQ become coupons in MySQL.
+//! The other end of the queue: claims from RabbitMQ become coupons in MySQL.
 //!
 //! ```text
 //! consume  take what has arrived ─> settle  reserve  pop ids ─> issue in MySQL ─> who is left? ─> outcomes ─> ack
@@ -51,7 +51,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         .needs("mysql", &mysql, async |mysql: Mysql| mysql.can_issue().await)
         .needs("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
         .needs("rabbitmq", &connection, async |connection: Trouble| connection.check())
-        // Not a server, but what all of them are for.
+        // Not a server, but what the servers are needed for.
         .needs("claims", &batch, async |batch: Trouble| batch.check());
 
     let ended = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! Runs queue-consumer; `--help` tells its settings.
+//! Runs queue-consumer; `--help` lists its settings.
 
 use std::process::ExitCode;
 

@@ -1,9 +1,9 @@
 //! Refilling the list of a campaign's free ids from MySQL when it is empty, one consumer at a time.
 //!
-//! Invariants: a refill that finds no free row, looking from the beginning, is the only proof of sold out; the lock only
-//! keeps consumers from doing the same work side by side, and nothing goes wrong when two hold it at once, since a refill
-//! may offer ids that others hold in flight anyway and the UPDATE refuses the second. That it goes on behind the one before
-//! only makes this rare.
+//! Invariants: a refill that reads from the beginning and finds no free row is the only proof of sold out; the lock only
+//! keeps consumers from doing the same work twice. Nothing goes wrong when two hold it at once: a refill may offer ids that
+//! others hold in flight anyway, and the UPDATE refuses the second writer. Each refill resumes after the one before, which
+//! makes that rare.
 
 use std::time::{Duration, Instant};
 
@@ -23,19 +23,19 @@ use crate::steps;
 /// The lock frees itself after this when its holder dies; a refill takes milliseconds.
 const LOCK_FOR: Duration = Duration::from_secs(5);
 
-/// How often those who wait look whether the list was filled.
+/// How often consumers that wait check whether the list has been filled.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 
-/// A list that nobody uses goes away.
+/// A list that nobody uses expires after this.
 const LIST_FOR_SECONDS: i64 = 60 * 60;
 
 /// Ids in one RPUSH, so that no single command holds Redis up.
 const IDS_PER_PUSH: usize = 1_000;
 
-/// Connections for refills of different campaigns side by side.
+/// Connections, so that this many campaigns can be refilled at the same time.
 const CONNECTIONS: usize = 4;
 
-/// Deletes the lock if it is still ours: after a long pause it may be another's.
+/// Deletes the lock if it is still ours: after a long pause it may belong to another consumer.
 const UNLOCK: &str = include_str!("unlock.lua");
 
 /// What a refill found.
@@ -45,12 +45,12 @@ pub enum Refilled {
     NotEmpty,
     /// No coupon is free.
     SoldOut,
-    /// There is no such campaign. A producer-api admits claims of campaigns that it has seen, so this one was deleted, or
-    /// somebody else put its claims into the queue.
+    /// There is no such campaign. A producer-api admits only claims of campaigns that it has seen, so this one was deleted,
+    /// or something else put its claims into the queue.
     Unknown,
 }
 
-/// Refills lists.
+/// Refills the lists of free ids.
 pub struct Refill {
     redis: Pool,
     deadline: Duration,
@@ -61,8 +61,8 @@ pub struct Refill {
 }
 
 impl Refill {
-    /// Moves up to `max` ids at once. A pool is right here: a push of thousands of ids on the connection that all
-    /// share would hold up everyone's pops.
+    /// Creates a refill that moves up to `max` ids at once. It has a pool of its own: a push of thousands of ids on the
+    /// connection that all share would hold up everyone's pops.
     ///
     /// # Errors
     /// An address that cannot be used.
@@ -86,10 +86,10 @@ impl Refill {
         Ok(Self { redis, deadline: settings.redis_deadline, installation, mysql, max, unlock: Script::new(UNLOCK) })
     }
 
-    /// Sees to it that the campaign's list has ids, by filling it or waiting for another who does.
+    /// Makes sure that the campaign's list has ids, by filling it or by waiting for a consumer that does.
     ///
     /// # Errors
-    /// Redis's and MySQL's, or the lock stays held beyond its life.
+    /// Redis's and MySQL's, or the lock stays held past its expiry.
     pub async fn refill(&self, campaign: CampaignId, timeline: &Timeline) -> Result<Refilled> {
         let refilled = self.lock_and_fill(campaign, timeline).await;
         metrics::refill(match &refilled {
@@ -124,7 +124,7 @@ impl Refill {
             return Ok(Refilled::NotEmpty);
         }
         let refilled = timeline.step(&steps::REFILL, 1, self.fill(&mut redis, campaign)).await;
-        // A lock that stays frees itself.
+        // A lock that stays behind expires by itself.
         let mut unlock = self.unlock.key(&lock);
         unlock.arg(token.as_bytes());
         if let Err(error) = self.within::<()>(unlock.invoke_async(&mut redis)).await {
@@ -133,7 +133,7 @@ impl Refill {
         refilled
     }
 
-    /// Whether the lock was had; if not, another has filled the list meanwhile.
+    /// Whether this consumer got the lock; if not, another has filled the list in the meantime.
     async fn wait_for_lock(
         &self,
         redis: &mut Connection,
@@ -186,17 +186,17 @@ impl Refill {
         Ok(Refilled::NotEmpty)
     }
 
-    /// Free coupons behind those of the refill before; from the beginning again when there are no more. Only a look from
-    /// the beginning that finds none is the proof of sold out, and only of a campaign that is there: else there is nothing.
+    /// Free coupons after those of the previous refill, or from the beginning when there are no more. Only a read from the
+    /// beginning that finds none proves "sold out", and only if the campaign exists: otherwise there is nothing to sell.
     async fn free_coupons(&self, redis: &mut Connection, campaign: CampaignId) -> Result<Option<Vec<CouponId>>> {
         let mark: Option<Vec<u8>> = self.within(redis.get(keys::refilled_to(&self.installation, campaign))).await?;
-        let behind = mark.and_then(|mark| Uuid::from_slice(&mark).ok()).map(CouponId);
-        let wanted = Wanted { campaign_id: campaign, count: self.max, behind };
+        let after = mark.and_then(|mark| Uuid::from_slice(&mark).ok()).map(CouponId);
+        let wanted = Wanted { campaign_id: campaign, count: self.max, after };
         self.mysql
             .run(async move |mut conn: Conn| {
                 let mut free = coupons::free_coupons(&mut conn, wanted).await?;
-                if free.is_empty() && behind.is_some() {
-                    free = coupons::free_coupons(&mut conn, Wanted { behind: None, ..wanted }).await?;
+                if free.is_empty() && after.is_some() {
+                    free = coupons::free_coupons(&mut conn, Wanted { after: None, ..wanted }).await?;
                 }
                 let is_there = !free.is_empty() || campaigns::find(&mut conn, campaign).await?.is_some();
                 Ok(is_there.then_some(free))

@@ -1,7 +1,7 @@
 //! A batch in traces: one trace of its own, and a place in the trace of each sampled claim in it.
 //!
-//! Invariant: a batch without a sampled claim builds no span. The spans of the others begin when the batch was taken and
-//! end when it was acknowledged, for that is how long their claims took, whoever else was in it.
+//! Invariant: a batch without a sampled claim builds no span. The span of a sampled claim begins when its batch was taken
+//! and ends when the batch was acknowledged, because that is how long the claim took.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ use opentelemetry::{Context, KeyValue};
 
 use crate::settle::Settled;
 
-/// A batch under way.
+/// A batch in progress.
 pub struct BatchTrace {
     queue: String,
     taken_at: SystemTime,
@@ -27,7 +27,7 @@ pub struct BatchTrace {
 }
 
 impl BatchTrace {
-    /// Of a batch that is taken from the queue just now.
+    /// Starts the traces of a batch that was taken from the queue now.
     pub fn new(queue: &str) -> Self {
         Self { queue: queue.to_owned(), taken_at: SystemTime::now(), claims: Vec::new(), batch: None }
     }
@@ -50,7 +50,7 @@ impl BatchTrace {
         }
     }
 
-    /// Tells the trace of a message, if it is sampled, that it holds no claim.
+    /// Records in the trace of a message, if it is sampled, that it holds no claim.
     pub fn add_poison(&self, delivery: &Delivery) {
         let Some(parent) = span::extract_sampled(delivery.properties.headers().as_ref(), 0) else { return };
         let context = span::start(self.span(delivery), &parent);
@@ -71,8 +71,7 @@ impl BatchTrace {
         ])
     }
 
-    /// Begins the own trace of a batch of this many claims, if one of them is sampled, linked both ways, and gives the
-    /// timeline of its steps.
+    /// Begins the batch's own trace if any of its claims is sampled, linked both ways, and returns the timeline of its steps.
     pub fn begin(&mut self, size: usize) -> Timeline {
         if self.claims.is_empty() {
             return Timeline::default();
@@ -98,7 +97,7 @@ impl BatchTrace {
         Timeline::recorded()
     }
 
-    /// The context of the batch: what is logged meanwhile belongs to it.
+    /// The context of the batch: what is logged while it runs belongs to it.
     pub fn context(&self) -> Context {
         self.batch.clone().unwrap_or_default()
     }
@@ -122,7 +121,7 @@ impl BatchTrace {
     }
 }
 
-/// How long a claim has waited to be taken.
+/// How long a claim waited in the queue.
 pub fn time_in_queue(claim: &Claim, taken_at: SystemTime) -> Duration {
     taken_at.duration_since(UNIX_EPOCH + Duration::from_millis(claim.accepted_at_ms)).unwrap_or_default()
 }

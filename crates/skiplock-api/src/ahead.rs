@@ -1,7 +1,7 @@
 //! Coupons that were free a moment ago, read ahead for each campaign: a group that knows the ids needs one statement.
 //!
-//! Invariant: they are suggestions. Another instance may have taken or locked one; the statement passes over it, and the
-//! claim gets another id. What is left when none are found here is for MySQL to say.
+//! Invariant: they are suggestions. Another instance may have taken or locked one; the statement skips it, and the claim
+//! gets another id. Whether any are left when none are found here is for MySQL to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,19 +17,19 @@ use rand::RngExt as _;
 use crate::group::Group;
 use crate::steps;
 
-/// Ids read at once: 8 KB of memory, and a read for every fourth group of a crowd.
+/// Ids read at once: 8 KB of memory, and about one read for four groups under load.
 const READ_AHEAD: usize = 500;
 
-/// How many free coupons an instance passes over at most when it moves away from others: some 10 ms of reading an index.
-const PASS_MAX: usize = 200_000;
+/// How many free coupons an instance skips at most when it moves away from others: some 10 ms of reading an index.
+const SKIP_MAX: usize = 200_000;
 
-/// A read that took longer has passed many issued coupons, or entries of them that a snapshot keeps.
+/// A read that took longer has stepped over many issued coupons, or over index entries of theirs that a snapshot keeps.
 const SLOW: Duration = Duration::from_millis(20);
 
-/// Campaigns that ids are kept of; of more, some are read again for each group.
+/// Campaigns whose ids are kept; with more of them, some are read again for each group.
 const CAMPAIGNS_MAX: u64 = 2_000;
 
-/// Ids of a campaign that nobody claims from are dropped.
+/// Ids of a campaign are dropped after this time without a claim.
 const KEEP_FOR: Duration = Duration::from_secs(10);
 
 /// The ids of all campaigns. Cheap to clone.
@@ -39,7 +39,7 @@ pub struct Ahead(Cache<CampaignId, Arc<Campaign>>);
 #[derive(Default)]
 struct Campaign {
     ids: Mutex<Ids>,
-    /// Held by the one who reads; whoever waits for it finds what was read.
+    /// Held by the task that reads; those that wait for it find what it read.
     reading: tokio::sync::Mutex<()>,
 }
 
@@ -48,9 +48,9 @@ struct Campaign {
 struct Ids {
     /// In descending order: the next is the last.
     free: Vec<CouponId>,
-    /// The next read goes on behind this one; without it, from the beginning.
-    behind: Option<CouponId>,
-    /// Others sell from the same place: the next read is from another.
+    /// The next read goes on after this one; without it, from the beginning.
+    after: Option<CouponId>,
+    /// Others sell from the same place: the next read starts elsewhere.
     is_crowded: bool,
 }
 
@@ -83,7 +83,7 @@ impl Ahead {
         Ok(taken)
     }
 
-    /// These were not needed and are still free, as far as one knows.
+    /// Takes back ids that were not needed and are, as far as we know, still free.
     pub fn give_back(&self, unused: &[(ClaimKey, CouponId)]) {
         for (claim, coupon) in unused {
             if let Some(campaign) = self.0.get(&claim.campaign_id) {
@@ -92,7 +92,7 @@ impl Ahead {
         }
     }
 
-    /// Coupons of these campaigns were not to be had: others sell from the same place.
+    /// Drops the ids of these campaigns and moves on: others sell from the same place.
     pub fn move_away(&self, campaigns: &BTreeSet<CampaignId>) {
         for campaign in campaigns.iter().filter_map(|campaign| self.0.get(campaign)) {
             let mut ids = campaign.ids();
@@ -121,23 +121,23 @@ impl Campaign {
         Ok(free.split_off(rest))
     }
 
-    /// Reads on and, if that is not enough, from the beginning.
+    /// Reads on and, if that is not enough, starts from the beginning.
     async fn read(&self, conn: &mut Conn, group: &Group, campaign_id: CampaignId, count: usize) -> Result<()> {
         // Taken out, so that a read that fails is not tried again from the same place.
-        let (mut behind, is_crowded) = {
+        let (mut after, is_crowded) = {
             let mut ids = self.ids();
-            (ids.behind.take(), std::mem::take(&mut ids.is_crowded))
+            (ids.after.take(), std::mem::take(&mut ids.is_crowded))
         };
-        let mut wanted = Wanted { campaign_id, count: READ_AHEAD.max(count), behind };
+        let mut wanted = Wanted { campaign_id, count: READ_AHEAD.max(count), after };
         if is_crowded {
-            behind = group.step(&steps::PASS, any_free_coupon(conn, campaign_id)).await?;
+            after = group.step(&steps::AWAY, any_free_coupon(conn, campaign_id)).await?;
         }
         loop {
-            wanted.behind = behind.take();
-            let step = if wanted.behind.is_some() { &steps::LOCK_BEHIND } else { &steps::LOCK };
+            wanted.after = after.take();
+            let step = if wanted.after.is_some() { &steps::LOCK_AFTER } else { &steps::LOCK };
             let began = Instant::now();
             let found = group.step(step, coupons::free_coupons_of_nobody(conn, wanted)).await?;
-            if self.ids().add(wanted, found, began.elapsed()) >= count || wanted.behind.is_none() {
+            if self.ids().add(wanted, found, began.elapsed()) >= count || wanted.after.is_none() {
                 return Ok(());
             }
         }
@@ -148,13 +148,13 @@ impl Campaign {
     }
 }
 
-/// One of the free coupons, of the first [`PASS_MAX`].
+/// One of the first [`SKIP_MAX`] free coupons, at random.
 async fn any_free_coupon(conn: &mut Conn, campaign_id: CampaignId) -> Result<Option<CouponId>> {
-    let mut pass = PASS_MAX;
-    while pass > 0 {
-        pass = rand::rng().random_range(0..pass);
-        // None: there are not so many.
-        let found = coupons::free_coupon_at(conn, campaign_id, pass).await?;
+    let mut offset = SKIP_MAX;
+    while offset > 0 {
+        offset = rand::rng().random_range(0..offset);
+        // None: there are fewer.
+        let found = coupons::free_coupon_at(conn, campaign_id, offset).await?;
         if found.is_some() {
             return Ok(found);
         }
@@ -163,14 +163,14 @@ async fn any_free_coupon(conn: &mut Conn, campaign_id: CampaignId) -> Result<Opt
 }
 
 impl Ids {
-    /// Adds what a read has found, and tells how many there are now.
+    /// Adds what a read has found, and returns how many there are now.
     fn add(&mut self, wanted: Wanted, mut found: Vec<CouponId>, took: Duration) -> usize {
         let is_full = found.len() == wanted.count;
-        // From the beginning nothing is passed but what a snapshot keeps, which the next read need not pass again.
-        let goes_on = is_full && (wanted.behind.is_none() || took < SLOW);
-        self.behind = found.last().copied().filter(|_| goes_on);
+        // A read from the beginning steps over nothing but what a snapshot keeps, which the next read need not do again.
+        let goes_on = is_full && (wanted.after.is_none() || took < SLOW);
+        self.after = found.last().copied().filter(|_| goes_on);
         found.reverse();
-        if wanted.behind.is_some() {
+        if wanted.after.is_some() {
             // What was left of the read before is the next.
             found.append(&mut self.free);
         }
@@ -183,7 +183,7 @@ impl Ids {
 mod tests {
     use super::*;
 
-    const WANTED: Wanted = Wanted { campaign_id: CampaignId(1), count: 3, behind: None };
+    const WANTED: Wanted = Wanted { campaign_id: CampaignId(1), count: 3, after: None };
     const QUICK: Duration = Duration::ZERO;
 
     fn coupons(ids: &[u128]) -> Vec<CouponId> {
@@ -195,32 +195,32 @@ mod tests {
         let mut ids = Ids::default();
 
         ids.add(WANTED, coupons(&[1, 2, 3]), QUICK);
-        let behind = ids.behind;
+        let after = ids.after;
         ids.free.truncate(1);
-        ids.add(Wanted { behind, ..WANTED }, coupons(&[4, 5, 6]), QUICK);
+        ids.add(Wanted { after, ..WANTED }, coupons(&[4, 5, 6]), QUICK);
 
-        assert_eq!(behind, Some(coupons(&[3])[0]));
+        assert_eq!(after, Some(coupons(&[3])[0]));
         assert_eq!(ids.free, coupons(&[6, 5, 4, 3]), "what was left is the next");
-        assert_eq!(ids.behind, Some(coupons(&[6])[0]));
+        assert_eq!(ids.after, Some(coupons(&[6])[0]));
     }
 
     #[test]
     fn a_read_from_the_beginning_holds_what_was_left_and_a_short_one_is_the_end() {
-        let mut ids = Ids { free: coupons(&[2, 1]), behind: None, is_crowded: false };
+        let mut ids = Ids { free: coupons(&[2, 1]), after: None, is_crowded: false };
 
         let count = ids.add(WANTED, coupons(&[1, 2]), QUICK);
 
-        assert_eq!((count, ids.free, ids.behind), (2, coupons(&[2, 1]), None));
+        assert_eq!((count, ids.free, ids.after), (2, coupons(&[2, 1]), None));
     }
 
     #[test]
     fn after_a_slow_read_behind_a_coupon_the_next_is_from_the_beginning() {
-        let behind = Some(CouponId(uuid::Uuid::from_u128(1)));
+        let after = Some(CouponId(uuid::Uuid::from_u128(1)));
         let mut ids = Ids::default();
 
-        ids.add(Wanted { behind, ..WANTED }, coupons(&[7, 8, 9]), SLOW);
-        assert_eq!(ids.behind, None);
+        ids.add(Wanted { after, ..WANTED }, coupons(&[7, 8, 9]), SLOW);
+        assert_eq!(ids.after, None);
         ids.add(WANTED, coupons(&[2, 3, 4]), SLOW);
-        assert_eq!(ids.behind, Some(coupons(&[4])[0]), "and the one after that is not");
+        assert_eq!(ids.after, Some(coupons(&[4])[0]), "and the one after that is not");
     }
 }

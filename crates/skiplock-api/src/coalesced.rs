@@ -1,8 +1,8 @@
 //! `coalesced`: claims that wait in this process at the same moment share one statement, and its commit.
 //!
-//! Invariants: a free worker takes what waits and never waits for more, so a lone claim is as quick as any; claims of many
-//! campaigns share a group, so a thousand small campaigns cost about what a large one does; instances pass over each
-//! other's rows, so any number of them work side by side; every claim of a group is answered, whatever befalls the group.
+//! Invariants: a free worker takes what waits and never waits for more, so a single claim is as quick as any; claims of many
+//! campaigns share a group, so a thousand small campaigns cost about as much as a large one; instances skip each other's
+//! rows, so any number of them can run; every claim of a group is answered, whatever happens to the group.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Groups {
         Self { waiting }
     }
 
-    /// Takes a coupon for an account, together with whoever claims at the same moment: the group, if it came to one.
+    /// Takes a coupon for an account, together with the claims of the same moment. Returns their group too, if it got into one.
     pub async fn claim(&self, claim: ClaimKey, is_sampled: bool) -> (Result<Claimed>, Option<Arc<Group>>) {
         let (answer, answered) = oneshot::channel();
         let (since, pauses) = (Instant::now(), pauses_after_conflicts().build());
@@ -70,7 +70,7 @@ impl Groups {
 struct Worker {
     mysql: Mysql,
     ahead: Ahead,
-    /// Where claims wait that must try again.
+    /// Where claims go back to that must try again.
     again: WeakSender<Waiting>,
 }
 
@@ -80,7 +80,7 @@ impl Worker {
         while let Ok(first) = claims.recv_async().await {
             let mut taken = vec![first];
             taken.extend(claims.try_iter().take(group_max - 1));
-            // Whoever stopped waiting claims again if they still want a coupon.
+            // A client that stopped waiting claims again if it still wants a coupon.
             taken.retain(|waiting| !waiting.answer.is_closed());
             if !taken.is_empty() {
                 self.serve(taken).await;
@@ -88,7 +88,7 @@ impl Worker {
         }
     }
 
-    /// One try for a group. Whoever has an answer then does not wait for the others.
+    /// Tries once for a group. Claims that have an answer then do not wait for the others.
     async fn serve(&self, taken: Vec<Waiting>) {
         let group = Group::new(taken.len(), taken.iter().any(|waiting| waiting.is_sampled));
         let (claims, ahead) = (distinct(&taken), self.ahead.clone());
@@ -98,7 +98,7 @@ impl Worker {
             Err(error) if error.is_conflict() => self.answer(taken, &group, HashMap::new()),
             Err(error) => {
                 tracing::debug!(%error, claims = taken.len(), "a group of claims failed");
-                // No answer is an answer for most: they share one failure.
+                // They all share one failure.
                 for waiting in taken {
                     let _ = waiting.answer.send((Err(error.shared()), Arc::clone(&group)));
                 }
@@ -106,8 +106,8 @@ impl Worker {
         }
     }
 
-    /// Of several claims of one account the first is the one that was issued the coupon. Who has gone meanwhile needs no
-    /// answer; a repeated claim gets the same coupon.
+    /// Of several claims of one account, the first counts as the one that was issued the coupon. A client that has gone needs
+    /// no answer: if it claims again, it gets the same coupon.
     fn answer(&self, taken: Vec<Waiting>, group: &Arc<Group>, mut claimed: HashMap<ClaimKey, Claimed>) {
         for waiting in taken {
             let Some(claimed) = claimed.get_mut(&waiting.claim) else {
@@ -133,7 +133,7 @@ impl Worker {
         };
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            // A line that is full by now drops it, which its client is told.
+            // A line that is full by now drops it, and its client gets an error.
             let _ = again.try_send(waiting);
         });
     }
@@ -145,8 +145,8 @@ fn distinct(taken: &[Waiting]) -> Vec<ClaimKey> {
     taken.iter().map(|waiting| waiting.claim).filter(|claim| seen.insert(*claim)).collect()
 }
 
-/// Those missing in the answer must try again. After an error some may have been issued a coupon, which they are told when
-/// they claim again.
+/// Those missing in the result must try again. After an error some may have been issued a coupon, which they get when they
+/// claim again.
 async fn claim_group(
     conn: &mut Conn,
     group: &Group,
@@ -163,7 +163,7 @@ async fn claim_group(
     Ok(claimed)
 }
 
-/// Writes the accounts into these rows, as far as nobody else holds them, all in one statement.
+/// Writes the accounts into those of these rows that nobody else holds, all in one statement.
 async fn issue(
     conn: &mut Conn,
     group: &Group,
@@ -176,7 +176,7 @@ async fn issue(
     if group.step(&steps::ISSUE, coupons::issue_skip_locked(conn, rows)).await? {
         return Ok(rows.iter().map(|&(claim, coupon)| (claim, Claimed::Issued(coupon))).collect());
     }
-    // Some accounts held a coupon already, or some rows were others'.
+    // Some accounts held a coupon already, or others held some of the rows.
     let claims: Vec<ClaimKey> = rows.iter().map(|(claim, _)| *claim).collect();
     let held = group.step(&steps::HELD, coupons::coupons_of(conn, &claims)).await?;
     tidy(ahead, rows, &held);

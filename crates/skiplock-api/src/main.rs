@@ -1,4 +1,4 @@
-//! Runs skiplock-api; `--help` tells its settings.
+//! Runs skiplock-api; `--help` lists its settings.
 
 use std::process::ExitCode;
 

@@ -64,10 +64,10 @@ async fn lock_one(
     claim: ClaimKey,
     search: RowSearch,
 ) -> Result<Option<CouponId>> {
-    let wanted = |behind| sql::lock_free_coupons(Wanted { campaign_id: claim.campaign_id, count: 1, behind });
+    let wanted = |after| sql::lock_free_coupons(Wanted { campaign_id: claim.campaign_id, count: 1, after });
     let (step, statement) = match search {
         RowSearch::First => (&steps::LOCK, wanted(None)),
-        RowSearch::RandomStart => (&steps::LOCK_BEHIND, wanted(Some(CouponId::random()))),
+        RowSearch::RandomStart => (&steps::LOCK_AFTER, wanted(Some(CouponId::random()))),
         RowSearch::Blocking => (&steps::LOCK_FIRST, sql::lock_first_coupon(claim.campaign_id)),
     };
     let id: Option<Uuid> = group.step(step, transaction.query_first(statement)).await?;

@@ -85,12 +85,12 @@ pub async fn count_free(conn: &mut Conn, campaign: CampaignId) -> Result<u64> {
     Ok(count.unwrap_or(0))
 }
 
-/// Accounts that hold a coupon of a campaign, in order: the first ones above `behind`, up to `count`.
+/// Accounts that hold a coupon of a campaign, in order: the first ones above `after`, up to `count`.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn winners(conn: &mut Conn, campaign: CampaignId, behind: u64, count: usize) -> Result<Vec<u64>> {
-    Ok(conn.exec(sql::WINNERS, (campaign.0, behind, count)).await?)
+pub async fn winners(conn: &mut Conn, campaign: CampaignId, after: u64, count: usize) -> Result<Vec<u64>> {
+    Ok(conn.exec(sql::WINNERS, (campaign.0, after, count)).await?)
 }
 
 /// A number that no campaign has yet: one above the highest.

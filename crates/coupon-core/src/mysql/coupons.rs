@@ -69,7 +69,7 @@ async fn write_accounts(
     Ok(all)
 }
 
-/// Coupons that are free in committed state, in order of their ids. None, without an id to look behind, is the proof of
+/// Coupons that are free in committed state, in order of their ids. None, without an id to start after, is the proof of
 /// sold out.
 ///
 /// # Errors

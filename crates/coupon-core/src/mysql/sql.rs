@@ -60,7 +60,7 @@ pub fn coupons_of(claims: &[ClaimKey]) -> String {
     fill(COUPONS_OF, &[&list(claims.iter().map(|claim| format!("({},{})", claim.campaign_id, claim.account_id)))])
 }
 
-/// The accounts of a campaign that hold a coupon of it, in order, behind one of them. Index: `coupon_campaign_account`,
+/// The accounts of a campaign that hold a coupon of it, in order, after one of them. Index: `coupon_campaign_account`,
 /// covering.
 pub const WINNERS: &str = "SELECT account_id FROM coupon FORCE INDEX (coupon_campaign_account) \
                            WHERE campaign_id = ? AND account_id > ? ORDER BY account_id LIMIT ?";
@@ -135,16 +135,16 @@ pub struct Wanted {
     pub campaign_id: CampaignId,
     /// How many at most.
     pub count: usize,
-    /// Only those behind this one.
-    pub behind: Option<CouponId>,
+    /// Only those after this one.
+    pub after: Option<CouponId>,
 }
 
 impl Wanted {
-    fn fill(&self, from_the_beginning: &str, behind: &str) -> String {
+    fn fill(&self, from_the_beginning: &str, after: &str) -> String {
         let (campaign, count) = (self.campaign_id.to_string(), self.count.to_string());
-        match self.behind {
+        match self.after {
             None => fill(from_the_beginning, &[&campaign, &count]),
-            Some(coupon) => fill(behind, &[&campaign, &format!("x'{}'", coupon.0.simple()), &count]),
+            Some(coupon) => fill(after, &[&campaign, &format!("x'{}'", coupon.0.simple()), &count]),
         }
     }
 }
@@ -154,18 +154,18 @@ pub const FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campai
                                 WHERE campaign_id = ? AND account_id IS NULL LIMIT ?";
 
 /// See [`free_coupons`].
-pub const FREE_COUPONS_BEHIND: &str = "SELECT id FROM coupon FORCE INDEX (PRIMARY) \
+pub const FREE_COUPONS_AFTER: &str = "SELECT id FROM coupon FORCE INDEX (PRIMARY) \
                                        WHERE campaign_id = ? AND id > ? AND account_id IS NULL LIMIT ?";
 
 /// Coupons that are free in committed state, locked by someone or not, in order of their ids. None, without an id to look
-/// behind, is the proof of sold out.
+/// after, is the proof of sold out.
 ///
 /// Index: from the beginning `coupon_campaign_account`, covering, whose entries without an account are in order of ids;
 /// those of issued coupons are gone, unless a snapshot held open keeps them. Behind an id PRIMARY, where those who take
 /// coupons in order find the free ones side by side.
 #[must_use]
 pub fn free_coupons(wanted: Wanted) -> String {
-    wanted.fill(FREE_COUPONS, FREE_COUPONS_BEHIND)
+    wanted.fill(FREE_COUPONS, FREE_COUPONS_AFTER)
 }
 
 /// See [`free_coupon_at`].
@@ -184,7 +184,7 @@ pub const LOCK_FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_c
                                      WHERE campaign_id = ? AND account_id IS NULL LIMIT ? FOR UPDATE SKIP LOCKED";
 
 /// See [`lock_free_coupons`].
-pub const LOCK_FREE_COUPONS_BEHIND: &str = "SELECT id FROM coupon FORCE INDEX (PRIMARY) \
+pub const LOCK_FREE_COUPONS_AFTER: &str = "SELECT id FROM coupon FORCE INDEX (PRIMARY) \
                                             WHERE campaign_id = ? AND id > ? AND account_id IS NULL LIMIT ? \
                                             FOR UPDATE SKIP LOCKED";
 
@@ -192,7 +192,7 @@ pub const LOCK_FREE_COUPONS_BEHIND: &str = "SELECT id FROM coupon FORCE INDEX (P
 /// Index: as of [`free_coupons`]; an ORDER BY here would lock every free row for the sort.
 #[must_use]
 pub fn lock_free_coupons(wanted: Wanted) -> String {
-    wanted.fill(LOCK_FREE_COUPONS, LOCK_FREE_COUPONS_BEHIND)
+    wanted.fill(LOCK_FREE_COUPONS, LOCK_FREE_COUPONS_AFTER)
 }
 
 /// See [`lock_first_coupon`].
@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn values_take_the_place_of_question_marks() {
-        let behind = Some(CouponId(uuid::Uuid::from_u128(0xc0)));
-        let wanted = Wanted { campaign_id: CampaignId(71), count: 73, behind };
+        let after = Some(CouponId(uuid::Uuid::from_u128(0xc0)));
+        let wanted = Wanted { campaign_id: CampaignId(71), count: 73, after };
 
         assert_eq!(
             free_coupons(wanted),

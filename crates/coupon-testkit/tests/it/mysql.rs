@@ -123,7 +123,7 @@ async fn skiplock_finds_the_rows_that_others_let_go() {
             let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
             let mut others = space.mysql().connection().await.unwrap();
             others.query_drop("START TRANSACTION").await.unwrap();
-            let first_three = Wanted { campaign_id: campaign, count: 3, behind: None };
+            let first_three = Wanted { campaign_id: campaign, count: 3, after: None };
             others.query_drop(sql::lock_free_coupons(first_three)).await.unwrap();
 
             let meanwhile = api.claim_all(campaign, 1..=7).await;

@@ -30,7 +30,7 @@ async fn every_statement_uses_its_index() {
             let issued: Vec<(ClaimKey, CouponId)> =
                 coupons.iter().take(size).zip(&claims).map(|(id, claim)| (*claim, CouponId(*id))).collect();
             let wanted = wanted(campaign, size);
-            let behind = Wanted { behind: Some(CouponId(Uuid::from_u128(1 << 127))), ..wanted };
+            let after = Wanted { after: Some(CouponId(Uuid::from_u128(1 << 127))), ..wanted };
             for (statement, keys) in [
                 (sql::campaigns_with_stock(&all[..size]), &["PRIMARY", INDEX][..]),
                 (sql::coupons_of(&claims), &[INDEX]),
@@ -38,10 +38,10 @@ async fn every_statement_uses_its_index() {
                 (sql::issue(&issued), &["PRIMARY"]),
                 (sql::issue_skip_locked(&issued), &["PRIMARY", "PRIMARY"]),
                 (sql::free_coupons(wanted), &[INDEX]),
-                (sql::free_coupons(behind), &["PRIMARY"]),
+                (sql::free_coupons(after), &["PRIMARY"]),
                 (sql::free_coupon_at(campaign, size), &[INDEX]),
                 (sql::lock_free_coupons(wanted), &[INDEX]),
-                (sql::lock_free_coupons(behind), &["PRIMARY"]),
+                (sql::lock_free_coupons(after), &["PRIMARY"]),
                 (sql::lock_first_coupon(campaign), &[INDEX]),
                 (sql::ISSUE_ONE.replace('?', "1"), &["PRIMARY"]),
                 (sql::CLAIM_ONE.replace('?', "1"), &["PRIMARY", INDEX]),
@@ -160,7 +160,7 @@ async fn a_restock_waits_for_no_claim() {
 }
 
 fn wanted(campaign_id: CampaignId, count: usize) -> Wanted {
-    Wanted { campaign_id, count, behind: None }
+    Wanted { campaign_id, count, after: None }
 }
 
 async fn lock(conn: &mut Conn, wanted: Wanted) -> HashSet<Uuid> {

@@ -153,7 +153,7 @@ async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
         let (settled, ()) = tokio::join!(settler.settle(&claims, &timeline), async {
             let free: Vec<CouponId> = {
                 let mut conn = space.mysql().connection().await.unwrap();
-                let wanted = Wanted { campaign_id: campaign, count: 5, behind: None };
+                let wanted = Wanted { campaign_id: campaign, count: 5, after: None };
                 coupon_core::mysql::coupons::free_coupons(&mut conn, wanted).await.unwrap()
             };
             let ids: Vec<&[u8]> = free.iter().map(|id| id.0.as_bytes().as_slice()).collect();
