@@ -1,5 +1,6 @@
 // A client as TypeScript users have one: types generated from the documents of both APIs, and nothing else known.
-// Claims a coupon on both ways and reads the outcome. Compiling it checks the documents' shapes, running it their truth.
+// Claims a coupon from both APIs and reads the outcome. Compiling it checks the shapes in the documents, running it their
+// truth.
 //
 //   node client.js QUEUE_URL SKIPLOCK_URL CAMPAIGN
 
