@@ -20,6 +20,7 @@ mod broker;
 mod claims;
 mod consumers;
 mod crowd;
+mod docs;
 mod installations;
 mod messages;
 mod metrics;
