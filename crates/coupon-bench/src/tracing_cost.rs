@@ -156,22 +156,22 @@ impl Cost {
 /// A collector that counts spans and forgets them.
 struct Sink {
     receiver: Receiver,
-    received: Arc<AtomicU64>,
+    count: Arc<AtomicU64>,
 }
 
 impl Sink {
     async fn start() -> anyhow::Result<Self> {
-        let received: Arc<AtomicU64> = Arc::default();
-        let count = Arc::clone(&received);
+        let count: Arc<AtomicU64> = Arc::default();
+        let counted = Arc::clone(&count);
         let receiver = Receiver::start(move |senders| {
             let scopes = senders.iter().flat_map(|sender| &sender.scope_spans);
             let spans: usize = scopes.map(|scope| scope.spans.len()).sum();
-            count.fetch_add(spans as u64, Ordering::Relaxed);
+            counted.fetch_add(spans as u64, Ordering::Relaxed);
         });
-        Ok(Self { receiver: receiver.await?, received })
+        Ok(Self { receiver: receiver.await?, count })
     }
 
     fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }

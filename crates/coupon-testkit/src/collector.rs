@@ -56,9 +56,9 @@ impl Collector {
     /// No port is free.
     pub async fn start() -> Self {
         let spans: Arc<Mutex<Vec<Span>>> = Arc::default();
-        let received = Arc::clone(&spans);
+        let kept = Arc::clone(&spans);
         let receiver = Receiver::start(move |senders| {
-            received.lock().unwrap_or_else(PoisonError::into_inner).extend(senders.into_iter().flat_map(read_all));
+            kept.lock().unwrap_or_else(PoisonError::into_inner).extend(senders.into_iter().flat_map(read_all));
         });
         Self { receiver: receiver.await.expect("a port"), spans }
     }
