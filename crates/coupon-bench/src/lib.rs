@@ -1,26 +1,20 @@
-//! Load on the APIs, and what came of it: claims by many accounts over HTTP, latencies, outcomes, audit.
+//! Puts load on the APIs and measures what came of it.
 //!
 //! ```text
-//! plan  who claims when ─> load  clients POST, followers wait for outcomes ─> audit ─> report
-//!                                                                  traces  where their time went, from Jaeger ─┘
+//! this ─> experiments ─┬─> lab     services that it starts, campaigns, memory ─┬─> crowd  who claims, and how ─> output
+//!    └─────────────────┴─> traces  where the time of claims went, from Jaeger ─┘
 //! ```
 //! Results go to standard output, progress to standard error. Exit codes: 0 done and clean, 1 failed or an invariant is
 //! broken, 2 wrong usage.
+//!
+//! Invariant: no arrow points back.
 
-mod ceilings;
-mod client;
-mod code;
-mod compare;
-mod jaeger;
-mod load;
-mod memory;
-mod plan;
-mod report;
-mod stand;
-mod suite;
-mod traceparent;
+mod crowd;
+mod experiments;
+mod lab;
+mod output;
+mod statistics;
 mod traces;
-mod tracing_cost;
 
 use std::process::ExitCode;
 
@@ -28,6 +22,9 @@ use clap::{Parser, Subcommand};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{self, AmqpSettings, MysqlSettings, RedisSettings};
 use coupon_core::terminal;
+
+use experiments::{ceilings, compare, load, suite, tracing_cost};
+use output::show;
 
 /// Puts load on the APIs and audits what came of it.
 #[derive(Debug, Parser)]
@@ -55,15 +52,15 @@ pub struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Claim from one campaign at one API by many accounts, wait for every outcome, audit.
+    /// Claim from one campaign at one API with many accounts, wait for every outcome, audit.
     #[command(
         after_help = "Example:\n  coupon-bench load --url http://127.0.0.1:8080 --campaign 1 --accounts 10000 --rate 2000"
     )]
     Load(load::Arguments),
-    /// Make a campaign for each way, let the same crowd at both, and print them side by side.
+    /// Make a campaign for each way, put the same load on both, and print the results side by side.
     #[command(after_help = "Example:\n  coupon-bench compare --coupons 1000 --accounts 10000 --repeats 1000")]
     Compare(Box<compare::Arguments>),
-    /// Print where the time of a run's traced claims went, and one claim of each way as a waterfall, from Jaeger.
+    /// Ask Jaeger where the time of a run's traced claims went; print that, and one claim of each way as a waterfall.
     #[command(
         after_help = "Example:\n  coupon-bench traces --report target/demo/report.json --jaeger http://127.0.0.1:16686"
     )]
@@ -75,8 +72,8 @@ enum Command {
     /// Measure what each stage does alone, and print the limit that follows for each way.
     #[command(after_help = "Example:\n  coupon-bench ceilings --seconds 10")]
     Ceilings(ceilings::Arguments),
-    /// Measure every figure of docs/PERFORMANCE.md, write them as checks, and fail if one does not hold. Starts the services
-    /// itself, from the folder of this program; nothing else should use the servers meanwhile.
+    /// Measure every figure of docs/PERFORMANCE.md, write them as checks, and fail if one does not hold. Starts the
+    /// services itself, from the folder of this program; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench suite --quick --report target/bench/report.json")]
     Suite(suite::Arguments),
 }
@@ -98,10 +95,10 @@ pub async fn main() -> ExitCode {
 }
 
 impl Bench {
-    /// What is wrong with values that are right one by one.
+    /// Checks values that are right one by one against each other.
     ///
     /// # Errors
-    /// One line that names it.
+    /// A line that says what is wrong.
     pub fn check(&self) -> Result<(), String> {
         match &self.command {
             Command::Load(arguments) => arguments.crowd.check(),
@@ -111,30 +108,22 @@ impl Bench {
     }
 }
 
-/// Whether every audit was clean.
-async fn run(bench: &Bench) -> anyhow::Result<bool> {
-    if let Command::Traces(arguments) = &bench.command {
-        traces::run(arguments, bench.json).await?;
-        return Ok(true);
+/// Whether every audit was clean, and every check holds.
+async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Result<bool> {
+    if let Command::Traces(arguments) = command {
+        return show(&traces::run(arguments).await?, *json);
     }
-    let mysql = Mysql::new(&bench.mysql);
+    let mysql = Mysql::new(mysql);
     schema::check(&mysql).await?;
-    let clean = match &bench.command {
-        Command::Load(arguments) => {
-            let result = load::run(&mysql, "load", arguments).await?;
-            report::ways(std::slice::from_ref(&result), bench.json)?;
-            result.is_clean()
-        }
-        Command::Compare(arguments) => compare::run(&mysql, &bench.redis, arguments, bench.json).await?,
+    let is_clean = match command {
+        Command::Load(arguments) => show(&vec![load::run(&mysql, "load", arguments).await?], *json)?,
+        Command::Compare(arguments) => show(&compare::run(&mysql, redis, arguments).await?, *json)?,
         Command::Traces(_) => true,
-        Command::TracingCost(arguments) => tracing_cost::run(&mysql, arguments, bench.json).await?,
-        Command::Ceilings(arguments) => {
-            let ceilings = ceilings::measure(&mysql, &bench.redis, &bench.amqp, arguments).await?;
-            report::ceilings(&ceilings, bench.json)?;
-            true
-        }
-        Command::Suite(arguments) => suite::run(&mysql, &bench.redis, &bench.amqp, arguments, bench.json).await?,
+        Command::TracingCost(arguments) => show(&tracing_cost::run(&mysql, arguments).await?, *json)?,
+        Command::Ceilings(arguments) => show(&ceilings::run(&mysql, redis, amqp, arguments).await?, *json)?,
+        // Boxed, as its future is larger than the others together.
+        Command::Suite(arguments) => show(&Box::pin(suite::run(&mysql, redis, amqp, arguments)).await?, *json)?,
     };
     mysql.close().await;
-    Ok(clean)
+    Ok(is_clean)
 }

@@ -1,4 +1,4 @@
-//! Load on the APIs, and what came of it; see the library.
+//! Puts load on the APIs; see the library.
 
 use std::process::ExitCode;
 

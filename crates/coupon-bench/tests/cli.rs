@@ -28,7 +28,7 @@ async fn odd_variables_are_named() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_told_with_exit_code_2() {
+async fn wrong_usage_is_reported_with_exit_code_2() {
     for (line, word) in [
         ("load", "--campaign"),
         ("load --campaign 0", "--campaign"),

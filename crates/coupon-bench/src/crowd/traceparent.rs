@@ -4,10 +4,10 @@
 use hyper::header::HeaderValue;
 use rand::RngExt;
 
-/// A share of claims, from 0 to 1.
+/// Reads a share of claims, from 0 to 1.
 ///
 /// # Errors
-/// Anything else.
+/// It is anything else.
 pub fn ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
@@ -25,7 +25,7 @@ pub struct Traceparent {
 }
 
 impl Traceparent {
-    /// A new one, sampled with this probability.
+    /// Creates one that is sampled with this probability.
     pub fn random(ratio: f64) -> Self {
         let mut rng = rand::rng();
         // No id may be zero.
@@ -36,12 +36,12 @@ impl Traceparent {
         }
     }
 
-    /// As Jaeger finds it.
+    /// The id by which Jaeger finds the trace.
     pub fn trace_id(&self) -> String {
         format!("{:032x}", self.trace)
     }
 
-    /// As the services read it: w3.org/TR/trace-context.
+    /// The header that the services read: w3.org/TR/trace-context.
     pub fn header(&self) -> anyhow::Result<HeaderValue> {
         let flags = u8::from(self.is_sampled);
         Ok(HeaderValue::from_str(&format!("00-{:032x}-{:016x}-{flags:02x}", self.trace, self.span))?)

@@ -7,21 +7,30 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::Value;
 
-/// A step of a claim in our own code.
-pub struct Step {
-    pub name: String,
-    /// Of one claim, where the step was measured for many together.
-    pub nanoseconds: f64,
-    pub instructions: f64,
+use super::record::Suite;
+
+/// A step of a claim in our own code, and what it takes for one claim, even if many share the work.
+struct Step {
+    name: String,
+    nanoseconds: f64,
+    instructions: f64,
+}
+
+pub fn measure(suite: &mut Suite<'_>, target: &Path) -> anyhow::Result<()> {
+    for Step { name, nanoseconds, instructions } in read(target)? {
+        suite.report(&format!("9: {name}, ns a claim"), nanoseconds);
+        suite.report(&format!("9: {name}, instructions a claim"), instructions);
+    }
+    Ok(())
 }
 
 /// All steps that were measured, by name.
-pub fn read(target: &Path) -> anyhow::Result<Vec<Step>> {
+fn read(target: &Path) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for folder in folders(&target.join("criterion"))? {
         let name = name_of(&folder);
         for measured in folders(&folder)? {
-            // Named for how many claims share the work; the other folder is criterion's own report.
+            // The name says how many claims share the work; the other folder is criterion's own report.
             let Ok(claims) = name_of(&measured).parse::<f64>() else { continue };
             let nanoseconds = number(&measured.join("new/estimates.json"), "/median/point_estimate")?;
             let instructions = instructions(target, &name)?;

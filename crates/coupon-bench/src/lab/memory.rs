@@ -1,4 +1,4 @@
-//! What services hold in memory while a load is on them: their resident sets, looked at twice a second.
+//! What services hold in memory while they are under load: their resident sets, sampled twice a second.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,17 +7,17 @@ use serde::Serialize;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::task::AbortHandle;
 
-use crate::stand::Service;
-use crate::tracing_cost::median;
+use super::service::Service;
+use crate::statistics::median;
 
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 
 /// What a service held, in MiB.
 #[derive(Clone, Debug, Serialize)]
 pub struct Memory {
     pub program: String,
     pub peak_mib: f64,
-    /// The median of each fifth of the time: a single look may meet a moment in which pages come or go.
+    /// The median of each fifth of the time: a single sample may meet a moment in which pages come or go.
     pub fifths_mib: Vec<f64>,
     /// From the start of the service to its first answer that it is ready.
     pub ready_in_seconds: f64,
@@ -30,17 +30,17 @@ struct Watched {
     mib: Vec<f64>,
 }
 
-/// Looks for as long as it is held.
+/// Samples for as long as it is held.
 pub struct Watch {
     watched: Arc<Mutex<Vec<Watched>>>,
     task: AbortHandle,
 }
 
 impl Watch {
-    /// Of these services.
+    /// Starts to sample these services.
     pub fn start<'a>(services: impl IntoIterator<Item = &'a Service>) -> Self {
         let watched: Arc<Mutex<Vec<Watched>>> = Arc::default();
-        let task = tokio::spawn(look(Arc::clone(&watched))).abort_handle();
+        let task = tokio::spawn(sample(Arc::clone(&watched))).abort_handle();
         let watch = Self { watched, task };
         for service in services {
             watch.add(service);
@@ -48,7 +48,7 @@ impl Watch {
         watch
     }
 
-    /// And of this one.
+    /// Samples this service as well.
     pub fn add(&self, service: &Service) {
         if let Some(pid) = service.pid() {
             let (program, ready_in) = (service.program.clone(), service.ready_in);
@@ -56,7 +56,7 @@ impl Watch {
         }
     }
 
-    /// What was seen.
+    /// Ends sampling and returns what each service held.
     pub fn end(self) -> Vec<Memory> {
         lock(&self.watched).iter().map(Watched::memory).collect()
     }
@@ -79,9 +79,9 @@ impl Watched {
     }
 }
 
-async fn look(watched: Arc<Mutex<Vec<Watched>>>) {
+async fn sample(watched: Arc<Mutex<Vec<Watched>>>) {
     let mut system = System::new();
-    let mut interval = tokio::time::interval(LOOK_EVERY);
+    let mut interval = tokio::time::interval(SAMPLE_EVERY);
     loop {
         interval.tick().await;
         for watched in lock(&watched).iter_mut() {

@@ -15,7 +15,7 @@ use url::Url;
 /// Longer than any API takes, long-polls included.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Where an API is.
+/// The address of an API.
 #[derive(Clone, Debug)]
 pub struct Target {
     authority: String,
@@ -23,7 +23,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Of an address like `http://127.0.0.1:8080`.
+    /// Reads an address like `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// It is anything but a scheme, a host and a port.
     pub fn new(url: &Url) -> anyhow::Result<Self> {
         let is_bare =
             url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
@@ -36,7 +39,10 @@ impl Target {
     }
 }
 
-/// An address that clients can be sent to.
+/// Checks the address of an API, for an option.
+///
+/// # Errors
+/// A line that says how to write it.
 pub fn address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
     Target::new(&url).map_err(|error| error.to_string())?;
@@ -50,12 +56,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects when it is first used.
+    /// Creates one that connects when it is first used.
     pub fn new(target: Target) -> Self {
         Self { target, connection: None }
     }
 
-    /// Sends a request and reads the whole answer. A connection that broke is made anew by the next request.
+    /// Sends a request and reads the whole answer. After a failure the next request connects anew.
     pub async fn send(
         &mut self,
         method: Method,

@@ -1,11 +1,30 @@
-//! Who claims in which order: every account once, and some of them a second time later on.
+//! Who claims from which campaign, and in which order: every account once, and some of them again later on.
 
+use coupon_core::CampaignId;
 use rand::rngs::StdRng;
 use rand::seq::{SliceRandom, index};
 use rand::{RngExt, SeedableRng};
 
-/// The same order in every run, so that both ways meet the same crowd.
+/// Makes the order the same in every run, so that both ways meet the same crowd.
 const SEED: u64 = 0x00C0_FFEE;
+
+/// The campaigns that a crowd claims from; their ids are consecutive.
+#[derive(Clone, Copy, Debug)]
+pub struct Campaigns {
+    pub first: CampaignId,
+    pub count: u64,
+}
+
+impl Campaigns {
+    /// The one that an account claims from.
+    pub fn of(self, account: u64) -> CampaignId {
+        CampaignId(self.first.0 + account % self.count)
+    }
+
+    pub fn ids(self) -> impl Iterator<Item = CampaignId> {
+        (0..self.count).map(move |n| self.of(n))
+    }
+}
 
 /// The accounts `first..first + accounts` in random order, with `repeats` claims of accounts that claimed before put in
 /// between at random.
@@ -14,7 +33,7 @@ pub fn claims(first: u64, accounts: u64, repeats: u64) -> Vec<u64> {
     let mut fresh: Vec<u64> = (first..first + accounts).collect();
     fresh.shuffle(&mut rng);
     let total = fresh.len() + if fresh.is_empty() { 0 } else { usize::try_from(repeats).unwrap_or(usize::MAX) };
-    // The first claim has nobody to repeat.
+    // The first claim has none before it to repeat.
     let mut is_repeat = vec![false; total];
     for slot in index::sample(&mut rng, total.saturating_sub(1), total - fresh.len()) {
         if let Some(slot) = is_repeat.get_mut(slot + 1) {

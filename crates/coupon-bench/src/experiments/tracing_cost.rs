@@ -1,8 +1,9 @@
 //! What tracing costs: the same load with tracing off, at 1 % and at 100 %, in turns within one run.
 //!
-//! Off is `OTEL_SDK_DISABLED`. The collector is one in this process that takes spans and forgets them: what is measured
+//! Off is `OTEL_SDK_DISABLED`. The collector is one in this process that counts spans and forgets them: what is measured
 //! is what the services pay, not what a store of traces does on the same machine.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,9 +14,12 @@ use coupon_core::terminal;
 use coupon_otlp::Receiver;
 use serde::Serialize;
 
-use crate::load::{self, Crowd};
-use crate::stand::Stand;
-use crate::{compare, report};
+use super::load::{self, LoadResult};
+use crate::crowd::Crowd;
+use crate::lab::campaigns::make_campaign;
+use crate::lab::stand::{Stand, Way};
+use crate::output::{Results, row, table};
+use crate::statistics::median;
 
 /// What is compared: name, share of the claims that is traced, and whether the services trace at all.
 const MODES: [(&str, f64, bool); 3] = [("off", 0.0, false), ("1 %", 0.01, true), ("100 %", 1.0, true)];
@@ -36,10 +40,10 @@ pub struct Arguments {
     consumers: u16,
 }
 
-/// What tracing costs on one way.
+/// What tracing costs one way.
 #[derive(Debug, Serialize)]
 pub struct Cost {
-    way: &'static str,
+    way: Way,
     modes: Vec<Mode>,
     clean: bool,
 }
@@ -48,24 +52,23 @@ pub struct Cost {
 struct Mode {
     tracing: &'static str,
     claims_per_second: f64,
-    /// Of the claims a second without tracing.
+    /// Claims a second / those without tracing.
     ratio: f64,
     p99_ms: f64,
     spans: u64,
 }
 
-/// Whether every audit was clean.
-pub async fn run(mysql: &Mysql, arguments: &Arguments, json: bool) -> anyhow::Result<bool> {
+/// Measures both ways.
+pub async fn run(mysql: &Mysql, arguments: &Arguments) -> anyhow::Result<Vec<Cost>> {
     let sink = Sink::start().await?;
     let mut costs = Vec::new();
-    for way in ["queue", "skiplock"] {
-        costs.push(measure(mysql, arguments, way, &sink).await.with_context(|| way.to_owned())?);
+    for way in Way::ALL {
+        costs.push(measure(mysql, arguments, way, &sink).await.with_context(|| way.to_string())?);
     }
-    report::tracing_costs(&costs, json)?;
-    Ok(costs.iter().all(|cost| cost.clean))
+    Ok(costs)
 }
 
-async fn measure(mysql: &Mysql, arguments: &Arguments, way: &'static str, sink: &Sink) -> anyhow::Result<Cost> {
+async fn measure(mysql: &Mysql, arguments: &Arguments, way: Way, sink: &Sink) -> anyhow::Result<Cost> {
     let mut turns = MODES.map(Turns::of);
     let mut clean = true;
     for round in 0..arguments.rounds {
@@ -74,14 +77,9 @@ async fn measure(mysql: &Mysql, arguments: &Arguments, way: &'static str, sink: 
         for turns in &mut turns {
             terminal::note(&format!("{way}: round {} of {}, tracing {}", round + 1, arguments.rounds, turns.tracing));
             let before = sink.received();
-            let environment = environment(turns.is_on, sink);
-            let stand = Stand::start(way, usize::from(arguments.consumers), &environment).await?;
-            let campaign = compare::make_campaign(mysql, way, arguments.coupons).await?;
-            let crowd = Crowd::of(arguments.coupons, arguments.clients, turns.ratio);
-            let load = load::Arguments { url: stand.api()?.clone(), campaign, crowd };
-            let result = load::run(mysql, way, &load).await?;
+            let result = load_once(mysql, arguments, way, turns, sink).await?;
             clean &= result.is_clean();
-            turns.rates.push(result.claims as f64 / result.outcome_seconds);
+            turns.rates.push(result.claims_per_second());
             turns.p99s_ms.push(result.outcome_p99_ms);
             turns.spans += sink.received() - before;
         }
@@ -89,6 +87,26 @@ async fn measure(mysql: &Mysql, arguments: &Arguments, way: &'static str, sink: 
     turns.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
     let without = turns.iter().find(|turns| !turns.is_on).map_or(f64::NAN, |turns| median(&turns.rates));
     Ok(Cost { way, modes: turns.iter().map(|turns| turns.mode(without)).collect(), clean })
+}
+
+/// One load on a way that is started for it and ended with it.
+async fn load_once(
+    mysql: &Mysql,
+    arguments: &Arguments,
+    way: Way,
+    turns: &Turns,
+    sink: &Sink,
+) -> anyhow::Result<LoadResult> {
+    let environment = [
+        ("OTEL_SDK_DISABLED", (!turns.is_on).to_string()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", sink.receiver.url().to_owned()),
+        ("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off")),
+    ];
+    let stand = Stand::start(way, usize::from(arguments.consumers), &environment).await?;
+    let campaign = make_campaign(mysql, &format!("tracing {}, {way}", turns.tracing), arguments.coupons).await?;
+    let crowd = Crowd::of(arguments.coupons, arguments.clients, turns.ratio);
+    let load = load::Arguments { url: stand.api().url.clone(), campaign, crowd };
+    load::run(mysql, &way.to_string(), &load).await
 }
 
 /// The turns of one mode.
@@ -118,38 +136,26 @@ impl Turns {
     }
 }
 
-/// The middle one.
-pub fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
+impl Results for Vec<Cost> {
+    fn print(&self) -> io::Result<()> {
+        self.iter().try_for_each(Cost::print)
+    }
 
-fn environment(is_on: bool, sink: &Sink) -> Vec<(&'static str, String)> {
-    vec![
-        ("OTEL_SDK_DISABLED", (!is_on).to_string()),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", sink.receiver.url().to_owned()),
-        ("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off")),
-    ]
+    fn is_clean(&self) -> bool {
+        self.iter().all(|cost| cost.clean)
+    }
 }
 
 impl Cost {
-    /// Of which way.
-    pub fn way(&self) -> &'static str {
-        self.way
-    }
-
-    /// Rows of the table: tracing, claims a second, of those without, p99, spans.
-    pub fn rows(&self) -> impl Iterator<Item = [String; 5]> {
-        self.modes.iter().map(|mode| {
-            [
-                mode.tracing.to_owned(),
-                format!("{:.0}", mode.claims_per_second),
-                format!("{:.3}", mode.ratio),
-                format!("{:.1}", mode.p99_ms),
-                mode.spans.to_string(),
-            ]
-        })
+    fn print(&self) -> io::Result<()> {
+        let way = self.way.to_string();
+        let mut table = table([way.as_str(), "claims a second", "of those without", "p99 to outcome, ms", "spans"]);
+        for Mode { tracing, claims_per_second, ratio, p99_ms, spans } in &self.modes {
+            let figures =
+                [format!("{claims_per_second:.0}"), format!("{ratio:.3}"), format!("{p99_ms:.1}"), spans.to_string()];
+            table.add_row(row(tracing, figures));
+        }
+        terminal::print(&table)
     }
 }
 

@@ -1,0 +1,157 @@
+//! Claims by many accounts over HTTP: who claims, how, and what the API answered.
+//!
+//! ```text
+//! plan ─> claimer  POSTs the next claim ─┬─────────────── decided ─┬─> tally
+//!                                        └─ accepted ─> follower ──┘
+//! ```
+//! Invariant: latency counts from the moment a claim was *meant* to be sent, so a slow server cannot hide its delay by
+//! slowing the clients down (coordinated omission). In a closed loop that is when its client was free; in an open loop the
+//! rate says.
+
+mod claimer;
+pub mod client;
+mod follower;
+mod plan;
+mod tally;
+mod traceparent;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use clap::Args;
+use coupon_core::AccountId;
+use coupon_core::audit::Told;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use claimer::Claimer;
+use client::{Client, Target};
+use follower::Follower;
+pub use plan::Campaigns;
+use tally::{Figures, SharedTally};
+
+/// Accounts, and repeated claims, of one load at most: all of them are in memory.
+const CLAIMS_MAX: u64 = 20_000_000;
+
+/// How long to wait for outcomes after the last claim, unless an option says otherwise.
+const PATIENCE_SECONDS: u64 = 120;
+
+/// Who claims, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Crowd {
+    /// Different accounts that claim.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=CLAIMS_MAX))]
+    pub accounts: u64,
+    /// Further claims, by accounts that have claimed before.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=CLAIMS_MAX))]
+    pub repeats: u64,
+    /// Campaigns that the accounts are spread over; their ids are consecutive.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub campaigns: u64,
+    /// The first account; the others follow it.
+    #[arg(long, value_name = "ID", default_value_t = AccountId(1))]
+    pub first_account: AccountId,
+    /// Connections that claim; each has one claim in flight.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub clients: u32,
+    /// Claims a second (open loop). Without it each client claims again as soon as it is answered (closed loop).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub rate: Option<u32>,
+    /// Share of the claims that are traced, from 0 to 1: the bench asks the services to record these and no others.
+    #[arg(long, value_name = "RATIO", value_parser = traceparent::ratio, default_value = "0.01")]
+    pub trace_ratio: f64,
+    /// Connections that wait for outcomes.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub followers: u32,
+    /// Longest time to wait for outcomes after the last claim, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE_SECONDS, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub patience: u64,
+}
+
+/// What a crowd saw.
+pub struct Seen {
+    /// Claims sent.
+    pub claims: usize,
+    /// From the first claim to the answer of the last.
+    pub answered_in: Duration,
+    /// From the first claim to the last outcome.
+    pub decided_in: Duration,
+    /// Every outcome, for the audit.
+    pub reported: Told,
+    pub figures: Figures,
+}
+
+impl Crowd {
+    /// One claim by each of this many accounts, as fast as the clients go.
+    pub fn of(accounts: u64, clients: u32, trace_ratio: f64) -> Self {
+        Self {
+            accounts,
+            repeats: 0,
+            campaigns: 1,
+            first_account: AccountId(1),
+            clients,
+            rate: None,
+            trace_ratio,
+            followers: clients,
+            patience: PATIENCE_SECONDS,
+        }
+    }
+
+    /// Checks values that are right one by one against each other.
+    ///
+    /// # Errors
+    /// A line that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        let last = self.first_account.0.saturating_add(self.accounts - 1);
+        if last > AccountId::MAX.0 {
+            return Err(format!("--first-account and --accounts go beyond the last account, {}", AccountId::MAX));
+        }
+        Ok(())
+    }
+
+    /// Sends all claims and waits for all outcomes, with a progress bar of this name.
+    pub async fn claim(&self, target: &Target, campaigns: Campaigns, name: &str) -> anyhow::Result<Seen> {
+        let plan = Arc::new(plan::claims(self.first_account.0, self.accounts, self.repeats));
+        let claims = plan.len();
+        let tally = SharedTally::new(name, claims)?;
+        let (accepted, to_follow) = flume::unbounded();
+        let started = Instant::now();
+        let mut claimers = JoinSet::new();
+        let next = Arc::new(AtomicUsize::new(0));
+        for _ in 0..self.clients.min(u32::try_from(claims).unwrap_or(u32::MAX)) {
+            let claimer = Claimer {
+                client: Client::new(target.clone()),
+                campaigns,
+                plan: Arc::clone(&plan),
+                next: Arc::clone(&next),
+                schedule: self.rate.map(|rate| (started, rate)),
+                trace_ratio: self.trace_ratio,
+                accepted: accepted.clone(),
+                tally: tally.clone(),
+            };
+            claimers.spawn(claimer.run());
+        }
+        // The followers end when the last claimer has dropped its sender.
+        drop(accepted);
+        let mut followers = JoinSet::new();
+        let patience = Duration::from_secs(self.patience);
+        for _ in 0..self.followers {
+            let follower = Follower { client: Client::new(target.clone()), campaigns, patience, tally: tally.clone() };
+            followers.spawn(follower.run(to_follow.clone()));
+        }
+        join(&mut claimers).await?;
+        let answered_in = started.elapsed();
+        join(&mut followers).await?;
+        let decided_in = started.elapsed();
+        let (reported, figures) = tally.lock().finish(campaigns);
+        Ok(Seen { claims, answered_in, decided_in, reported, figures })
+    }
+}
+
+async fn join(tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    Ok(())
+}

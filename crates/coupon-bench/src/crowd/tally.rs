@@ -1,0 +1,144 @@
+//! What all clients of a crowd saw, as it happens, and the figures of it at the end.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coupon_core::audit::Told;
+use coupon_core::{AccountId, ClaimKey, Outcome};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::Instant;
+
+use super::plan::Campaigns;
+use super::traceparent::Traceparent;
+use crate::statistics::Latencies;
+
+/// Errors shown.
+const EXAMPLES_MAX: usize = 5;
+
+/// Traces noted: the first, of which some got a coupon before the campaign sold out.
+const TRACES_MAX: usize = 1_000;
+
+/// The figures of a tally.
+pub struct Figures {
+    /// From when a claim was meant to be sent to its answer.
+    pub to_answer_ms: Quantiles,
+    /// From when a claim was meant to be sent to its outcome.
+    pub to_outcome_ms: Quantiles,
+    /// Outcomes a second among the last tenth of the claims / among the first.
+    pub last_tenth_to_first: f64,
+    pub errors: u64,
+    pub error_examples: Vec<String>,
+    pub trace_ids: Vec<String>,
+}
+
+pub struct Quantiles {
+    pub p50: f64,
+    pub p99: f64,
+    pub p999: f64,
+}
+
+pub struct Tally {
+    to_answer: Latencies,
+    to_outcome: Latencies,
+    outcomes: Vec<(u64, Outcome)>,
+    errors: u64,
+    error_examples: Vec<String>,
+    trace_ids: Vec<String>,
+    decided_at: Vec<Instant>,
+    bar: ProgressBar,
+}
+
+/// One tally for all tasks: a lock for each claim costs less than a histogram for each of thousands of clients.
+#[derive(Clone)]
+pub struct SharedTally(Arc<Mutex<Tally>>);
+
+impl SharedTally {
+    /// Starts a tally of this many claims, with a progress bar of this name.
+    pub fn new(name: &str, claims: usize) -> anyhow::Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(Tally {
+            to_answer: Latencies::new()?,
+            to_outcome: Latencies::new()?,
+            outcomes: Vec::new(),
+            errors: 0,
+            error_examples: Vec::new(),
+            trace_ids: Vec::new(),
+            decided_at: Vec::new(),
+            bar: progress_bar(name, claims)?,
+        }))))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn progress_bar(name: &str, claims: usize) -> anyhow::Result<ProgressBar> {
+    let style =
+        ProgressStyle::with_template("{prefix:9} {bar:40} {human_pos} of {human_len} outcomes, {per_sec}, {eta} left")?;
+    let bar = ProgressBar::new(claims as u64).with_style(style).with_prefix(name.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    Ok(bar)
+}
+
+impl Tally {
+    /// A claim was answered, whatever the answer.
+    pub fn answered(&mut self, meant_at: Instant, traceparent: Traceparent) {
+        self.to_answer.record(meant_at.elapsed());
+        if traceparent.is_sampled && self.trace_ids.len() < TRACES_MAX {
+            self.trace_ids.push(traceparent.trace_id());
+        }
+    }
+
+    /// A claim has its outcome, or never will.
+    pub fn decided(&mut self, account: u64, decided: anyhow::Result<Outcome>, meant_at: Instant) {
+        match decided {
+            Ok(outcome) => {
+                self.to_outcome.record(meant_at.elapsed());
+                self.outcomes.push((account, outcome));
+            }
+            Err(error) => {
+                self.errors += 1;
+                if self.error_examples.len() < EXAMPLES_MAX {
+                    self.error_examples.push(format!("account {account}: {error:#}"));
+                }
+            }
+        }
+        self.decided_at.push(Instant::now());
+        self.bar.inc(1);
+    }
+
+    /// All outcomes, for the audit, and the figures.
+    pub fn finish(&self, campaigns: Campaigns) -> (Told, Figures) {
+        self.bar.finish_and_clear();
+        let claim = |account| ClaimKey { campaign_id: campaigns.of(account), account_id: AccountId(account) };
+        let outcomes = self.outcomes.iter().map(|&(account, outcome)| (claim(account), outcome)).collect();
+        let figures = Figures {
+            to_answer_ms: Quantiles::of(&self.to_answer),
+            to_outcome_ms: Quantiles::of(&self.to_outcome),
+            last_tenth_to_first: self.last_tenth_to_first(),
+            errors: self.errors,
+            error_examples: self.error_examples.clone(),
+            trace_ids: self.trace_ids.clone(),
+        };
+        (Told { outcomes, no_restock: true }, figures)
+    }
+
+    /// How long the first tenth of the outcomes took / how long the last did: 1 means as fast at the end.
+    fn last_tenth_to_first(&self) -> f64 {
+        let tenth = self.decided_at.len() / 10;
+        let took = |decided: &[Instant]| match decided {
+            [first, .., last] => last.duration_since(*first).as_secs_f64(),
+            _ => f64::NAN,
+        };
+        let (first, rest) = self.decided_at.split_at(tenth);
+        let (_, last) = rest.split_at(rest.len() - tenth);
+        took(first) / took(last)
+    }
+}
+
+impl Quantiles {
+    fn of(latencies: &Latencies) -> Self {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| latencies.quantile_ms(share));
+        Self { p50, p99, p999 }
+    }
+}

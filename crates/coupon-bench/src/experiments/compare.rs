@@ -1,0 +1,121 @@
+//! Both ways, one after the other, under the same load: a campaign for each, a table with both, one report.
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use coupon_core::mysql::Mysql;
+use coupon_core::settings::RedisSettings;
+use coupon_core::terminal;
+use serde::Serialize;
+use url::Url;
+
+use super::load::{self, LoadResult};
+use crate::crowd::{Crowd, client};
+use crate::lab::campaigns::make_campaigns;
+use crate::lab::machine::{Machine, Servers};
+use crate::lab::stand::Way;
+use crate::output::{self, Results};
+use crate::traces::{self, Breakdown, JaegerArguments};
+
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// The producer-api.
+    #[arg(long, value_name = "URL", value_parser = client::address, default_value = "http://127.0.0.1:8080")]
+    queue_url: Url,
+    /// The skiplock-api.
+    #[arg(long, value_name = "URL", value_parser = client::address, default_value = "http://127.0.0.1:8081")]
+    skiplock_url: Url,
+    /// Coupons of each way, spread over its campaigns.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    coupons: u64,
+    #[command(flatten)]
+    crowd: Crowd,
+    /// Also write the result to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Ask Jaeger where the time of the traced claims went, and print and write that too.
+    #[arg(long)]
+    traces: bool,
+    #[command(flatten)]
+    jaeger: JaegerArguments,
+    /// Version of RabbitMQ to note in the report; the broker does not tell its clients.
+    #[arg(long, value_name = "VERSION", default_value = "unknown")]
+    rabbitmq_version: String,
+}
+
+/// Both ways side by side.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    ways: Vec<LoadResult>,
+    servers: Servers,
+    machine: Machine,
+    crowd: CrowdNote,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    traces: Vec<Breakdown>,
+}
+
+/// The crowd that both met.
+#[derive(Debug, Serialize)]
+struct CrowdNote {
+    accounts: u64,
+    repeats: u64,
+    clients: u32,
+    rate: Option<u32>,
+    trace_ratio: f64,
+}
+
+impl Arguments {
+    /// Checks values that are right one by one against each other.
+    ///
+    /// # Errors
+    /// A line that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        if self.crowd.campaigns > self.coupons {
+            return Err(String::from("--campaigns must not be above --coupons: each campaign has one at least"));
+        }
+        self.crowd.check()
+    }
+}
+
+/// Makes campaigns for each way, and puts the same load on both, one after the other.
+pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Comparison> {
+    let Arguments { queue_url, skiplock_url, coupons, crowd, .. } = arguments;
+    let mut ways = Vec::new();
+    for (way, url) in [(Way::Queue, queue_url), (Way::Skiplock, skiplock_url)] {
+        let campaign = make_campaigns(mysql, &format!("comparison, {way}"), crowd.campaigns, *coupons).await?.first;
+        terminal::note(&format!("{way}: campaign {campaign} with {coupons} coupons at {url}"));
+        let load = load::Arguments { url: url.clone(), campaign, crowd: crowd.clone() };
+        let result = load::run(mysql, &way.to_string(), &load).await;
+        ways.push(result.with_context(|| format!("{way} at {url}"))?);
+    }
+    let mut traces = Vec::new();
+    for way in ways.iter().filter(|_| arguments.traces) {
+        traces.push(traces::breakdown(&way.name, &way.trace_ids, &arguments.jaeger).await?);
+    }
+    let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
+    let comparison = Comparison { ways, servers, machine: Machine::this(), crowd: CrowdNote::of(crowd), traces };
+    if let Some(path) = &arguments.report {
+        output::write(path, &comparison)?;
+    }
+    Ok(comparison)
+}
+
+impl CrowdNote {
+    fn of(crowd: &Crowd) -> Self {
+        let &Crowd { accounts, repeats, clients, rate, trace_ratio, .. } = crowd;
+        Self { accounts, repeats, clients, rate, trace_ratio }
+    }
+}
+
+impl Results for Comparison {
+    fn print(&self) -> io::Result<()> {
+        self.ways.print()?;
+        self.traces.print()
+    }
+
+    fn is_clean(&self) -> bool {
+        self.ways.is_clean()
+    }
+}

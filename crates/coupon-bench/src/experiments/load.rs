@@ -1,0 +1,230 @@
+//! Puts the load of a crowd on one API, waits for every outcome and audits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+
+use clap::Args;
+use coupon_core::audit::{self, Told};
+use coupon_core::mysql::Mysql;
+use coupon_core::terminal::{print, printable};
+use coupon_core::{CampaignId, ClaimKey, Outcome};
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+use url::Url;
+
+use crate::crowd::client::{self, Client, Target};
+use crate::crowd::{Campaigns, Crowd, Seen};
+use crate::output::{Results, row, table};
+
+/// What the audit of a load says when no invariant is broken.
+const CLEAN: &str = "clean";
+
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// The API.
+    #[arg(long, value_parser = client::address, default_value = "http://127.0.0.1:8080")]
+    pub url: Url,
+    /// The campaign to claim from; the first, where there are several.
+    #[arg(long, value_name = "ID")]
+    pub campaign: CampaignId,
+    #[command(flatten)]
+    pub crowd: Crowd,
+}
+
+/// What came of a load.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadResult {
+    /// What the load is called: a way, or one with settings of its own.
+    #[serde(rename = "way")]
+    pub name: String,
+    /// The first campaign.
+    pub campaign_id: CampaignId,
+    /// How many campaigns there were.
+    pub campaigns: u64,
+    /// Their stock.
+    pub coupons: u64,
+    /// Claims sent.
+    pub claims: u64,
+    /// Accounts that got a coupon.
+    pub issued: u64,
+    /// Accounts that were answered "sold out".
+    pub sold_out: u64,
+    /// Claims beyond an account's first, with the same answer as the first.
+    pub repeated: u64,
+    /// Claims with an error for an answer, or with none.
+    pub errors: u64,
+    /// From the first claim to the answer of the last.
+    pub accept_seconds: f64,
+    /// From the first claim to the last outcome.
+    pub outcome_seconds: f64,
+    /// Half of the claims were answered within this.
+    pub p50_ms: f64,
+    /// 99 % of the claims were answered within this.
+    pub p99_ms: f64,
+    /// Half of the claims had their outcome within this.
+    pub outcome_p50_ms: f64,
+    /// 99 % had their outcome within this.
+    pub outcome_p99_ms: f64,
+    /// `clean`, or the names of the invariants that are broken.
+    pub audit: String,
+    /// 99.9 % of the claims were answered within this.
+    pub p999_ms: f64,
+    /// 99.9 % had their outcome within this.
+    pub outcome_p999_ms: f64,
+    /// Outcomes a second among the last tenth of the claims / among the first.
+    pub last_tenth_to_first: f64,
+    /// Share of the claims that were traced.
+    pub trace_ratio: f64,
+    /// Some of the traces.
+    pub trace_ids: Vec<String>,
+    /// Some of the errors.
+    pub error_examples: Vec<String>,
+    /// What the audit found to be broken, with examples.
+    pub findings: Vec<audit::Finding>,
+}
+
+impl LoadResult {
+    fn new(name: &str, campaigns: Campaigns, trace_ratio: f64, seen: Seen, audits: &[audit::Report]) -> Self {
+        let Seen { claims, answered_in, decided_in, reported, figures } = seen;
+        let (issued, sold_out) = by_account(&reported);
+        let found = audits.iter().flat_map(|audit| &audit.invariants);
+        let findings: Vec<audit::Finding> = found.filter(|finding| finding.broken > 0).cloned().collect();
+        Self {
+            name: name.to_owned(),
+            campaign_id: campaigns.first,
+            campaigns: campaigns.count,
+            coupons: audits.iter().flat_map(|audit| &audit.campaigns).map(|stock| stock.coupons).sum(),
+            claims: claims as u64,
+            issued,
+            sold_out,
+            repeated: reported.outcomes.len() as u64 - issued - sold_out,
+            errors: figures.errors,
+            accept_seconds: answered_in.as_secs_f64(),
+            outcome_seconds: decided_in.as_secs_f64(),
+            p50_ms: figures.to_answer_ms.p50,
+            p99_ms: figures.to_answer_ms.p99,
+            outcome_p50_ms: figures.to_outcome_ms.p50,
+            outcome_p99_ms: figures.to_outcome_ms.p99,
+            audit: verdict(&findings),
+            p999_ms: figures.to_answer_ms.p999,
+            outcome_p999_ms: figures.to_outcome_ms.p999,
+            last_tenth_to_first: figures.last_tenth_to_first,
+            trace_ratio,
+            trace_ids: figures.trace_ids,
+            error_examples: figures.error_examples,
+            findings,
+        }
+    }
+
+    /// Whether the audit found nothing and every claim was answered.
+    pub fn is_clean(&self) -> bool {
+        self.audit == CLEAN && self.errors == 0
+    }
+
+    /// To the last outcome.
+    pub fn claims_per_second(&self) -> f64 {
+        self.claims as f64 / self.outcome_seconds
+    }
+}
+
+/// Puts the load on an API and audits what came of it.
+pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Result<LoadResult> {
+    let Arguments { url, campaign, crowd } = arguments;
+    let target = Target::new(url)?;
+    probe(&target, *campaign).await?;
+    let campaigns = Campaigns { first: *campaign, count: crowd.campaigns };
+    let seen = crowd.claim(&target, campaigns, name).await?;
+    let audits = audit_each(mysql, campaigns, &seen.reported).await?;
+    Ok(LoadResult::new(name, campaigns, crowd.trace_ratio, seen, &audits))
+}
+
+/// Fails early, with a reason, when there is nothing to claim from.
+async fn probe(target: &Target, campaign: CampaignId) -> anyhow::Result<()> {
+    let path = format!("/v1/campaigns/{campaign}");
+    let (status, body) = Client::new(target.clone()).send(Method::GET, &path, String::new(), None).await?;
+    anyhow::ensure!(status == StatusCode::OK, "GET {path} answered {status}: {}", String::from_utf8_lossy(&body));
+    Ok(())
+}
+
+async fn audit_each(mysql: &Mysql, campaigns: Campaigns, reported: &Told) -> anyhow::Result<Vec<audit::Report>> {
+    let mut by_campaign: BTreeMap<CampaignId, Told> = BTreeMap::new();
+    for campaign in campaigns.ids() {
+        by_campaign.insert(campaign, Told { outcomes: Vec::new(), no_restock: reported.no_restock });
+    }
+    for &(claim, outcome) in &reported.outcomes {
+        by_campaign.entry(claim.campaign_id).or_default().outcomes.push((claim, outcome));
+    }
+    let mut reports = Vec::with_capacity(by_campaign.len());
+    for (campaign, reported) in by_campaign {
+        reports.push(audit::audit(mysql, Some(campaign), reported, None).await?);
+    }
+    Ok(reports)
+}
+
+/// How many accounts were issued a coupon, and how many were answered "sold out".
+fn by_account(reported: &Told) -> (u64, u64) {
+    let mut accounts: HashMap<ClaimKey, Outcome> = HashMap::new();
+    for &(claim, outcome) in &reported.outcomes {
+        accounts.entry(claim).or_insert(outcome);
+    }
+    let count = |wanted: fn(&Outcome) -> bool| accounts.values().filter(|outcome| wanted(outcome)).count() as u64;
+    (count(|outcome| matches!(outcome, Outcome::Issued { .. })), count(|outcome| *outcome == Outcome::SoldOut))
+}
+
+fn verdict(findings: &[audit::Finding]) -> String {
+    let broken: BTreeSet<&str> = findings.iter().map(|finding| finding.invariant).collect();
+    if broken.is_empty() {
+        return String::from(CLEAN);
+    }
+    format!("broken: {}", broken.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+/// Loads side by side, a column each.
+impl Results for Vec<LoadResult> {
+    fn print(&self) -> io::Result<()> {
+        let mut table = table([String::new()].into_iter().chain(self.iter().map(|load| load.name.clone())));
+        for (name, figure) in ROWS {
+            table.add_row(row(name, self.iter().map(figure)));
+        }
+        print(&table)?;
+        self.iter().try_for_each(LoadResult::print_troubles)
+    }
+
+    fn is_clean(&self) -> bool {
+        self.iter().all(LoadResult::is_clean)
+    }
+}
+
+type Figure = fn(&LoadResult) -> String;
+
+const ROWS: [(&str, Figure); 13] = [
+    ("coupons", |load| load.coupons.to_string()),
+    ("claims", |load| load.claims.to_string()),
+    ("issued", |load| load.issued.to_string()),
+    ("sold out", |load| load.sold_out.to_string()),
+    ("repeated, same answer", |load| load.repeated.to_string()),
+    ("errors", |load| load.errors.to_string()),
+    ("seconds to accept", |load| format!("{:.2}", load.accept_seconds)),
+    ("seconds to the last outcome", |load| format!("{:.2}", load.outcome_seconds)),
+    ("claims a second", |load| format!("{:.0}", load.claims_per_second())),
+    ("p50 / p99 to answer, ms", |load| format!("{:.1} / {:.1}", load.p50_ms, load.p99_ms)),
+    ("p50 / p99 to outcome, ms", |load| format!("{:.1} / {:.1}", load.outcome_p50_ms, load.outcome_p99_ms)),
+    ("traced", |load| format!("{} %", load.trace_ratio * 100.0)),
+    ("audit", |load| load.audit.clone()),
+];
+
+impl LoadResult {
+    fn print_troubles(&self) -> io::Result<()> {
+        let name = &self.name;
+        for example in &self.error_examples {
+            print(&format!("{name}: error: {}", printable(example)))?;
+        }
+        for finding in &self.findings {
+            print(&format!("{name}: {} is broken {} times: {}", finding.invariant, finding.broken, finding.says))?;
+            for example in &finding.examples {
+                print(&format!("  {example}"))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! What can be measured: each experiment with its arguments, its run, and a result that is its table or JSON.
+
+pub mod ceilings;
+pub mod compare;
+pub mod load;
+pub mod suite;
+pub mod tracing_cost;

@@ -1,0 +1,109 @@
+//! Every figure that the documents name, measured in one run: pairs of settings in turns, medians, an audit after each
+//! load. The result is a list of checks, each with what was measured, what was wanted and whether it holds.
+
+mod code;
+mod growth;
+mod latency;
+mod memory;
+mod record;
+mod settings;
+mod sold_out;
+mod turn;
+mod ways;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use coupon_core::mysql::Mysql;
+use coupon_core::settings::{AmqpSettings, NamespaceSettings, RedisSettings};
+
+use crate::lab::machine::Servers;
+use crate::output;
+pub use record::Record;
+use record::Suite;
+
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// Under ten minutes: fewer turns and smaller campaigns.
+    #[arg(long)]
+    quick: bool,
+    /// Measure this part alone.
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
+    /// The target folder in which `cargo bench` has left what our own code takes: its figures go into the report.
+    #[arg(long, value_name = "FOLDER")]
+    code: Option<PathBuf>,
+    /// Where to write the checks and all figures, as JSON.
+    #[arg(long, value_name = "FILE", default_value = "target/bench/report.json")]
+    report: PathBuf,
+    /// Version of RabbitMQ to note in the report; the broker does not tell its clients.
+    #[arg(long, value_name = "VERSION", default_value = "unknown")]
+    rabbitmq_version: String,
+    #[command(flatten)]
+    namespace: NamespaceSettings,
+}
+
+/// What is measured, in this order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Part {
+    Ways,
+    Growth,
+    Replicas,
+    Campaigns,
+    SoldOut,
+    HalfRate,
+    Settings,
+    Backlog,
+    Endurance,
+}
+
+impl Part {
+    /// What a quick run can do without.
+    fn takes_long(self) -> bool {
+        self == Self::Settings
+    }
+}
+
+impl Part {
+    async fn measure(self, suite: &mut Suite<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Ways => ways::measure(suite).await.context("both ways"),
+            Self::Growth => growth::large_campaign(suite).await.context("growth"),
+            Self::Replicas => growth::replicas(suite).await.context("replicas"),
+            Self::Campaigns => growth::many_campaigns(suite).await.context("many campaigns"),
+            Self::SoldOut => sold_out::measure(suite).await.context("sold out"),
+            Self::HalfRate => latency::half_rate(suite).await.context("half of the rate"),
+            Self::Settings => settings::measure(suite).await.context("other settings"),
+            Self::Backlog => memory::backlog(suite).await.context("a long queue"),
+            Self::Endurance => memory::endurance(suite).await.context("a long run"),
+        }
+    }
+}
+
+/// Measures the parts that are asked for.
+pub async fn run(
+    mysql: &Mysql,
+    redis: &RedisSettings,
+    amqp: &AmqpSettings,
+    arguments: &Arguments,
+) -> anyhow::Result<Record> {
+    let Arguments { quick, only, code, report, rabbitmq_version, namespace } = arguments;
+    let servers = Servers::ask(mysql, redis, rabbitmq_version).await?;
+    let record = Record::new(servers, *quick);
+    let mut suite = Suite { mysql, redis, amqp, namespace: &namespace.namespace, quick: *quick, record };
+    let is_wanted = |part: &Part| match only {
+        Some(only) => only == part,
+        None => !(*quick && part.takes_long()),
+    };
+    for part in Part::value_variants().iter().copied().filter(is_wanted) {
+        part.measure(&mut suite).await?;
+        // After each part: what was measured is not lost to a later one.
+        output::write(report, &suite.record)?;
+    }
+    if let Some(target) = code {
+        code::measure(&mut suite, target)?;
+        output::write(report, &suite.record)?;
+    }
+    Ok(suite.record)
+}

@@ -1,0 +1,67 @@
+//! All services of one way, started for a load and ended with it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::service::Service;
+
+/// The two ways to hand out coupons.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    Queue,
+    Skiplock,
+}
+
+impl Way {
+    pub const ALL: [Self; 2] = [Self::Queue, Self::Skiplock];
+
+    fn api(self) -> &'static str {
+        match self {
+            Self::Queue => "producer-api",
+            Self::Skiplock => "skiplock-api",
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Queue => "queue",
+            Self::Skiplock => "skiplock",
+        })
+    }
+}
+
+/// The services of a way, for as long as this is held.
+pub struct Stand {
+    api: Service,
+    consumers: Vec<Service>,
+}
+
+impl Stand {
+    /// Starts the API, then the consumers: none where the API issues coupons itself.
+    pub async fn start(way: Way, consumers: usize, environment: &[(&str, String)]) -> anyhow::Result<Self> {
+        let api = Service::start(way.api(), environment).await?;
+        let mut stand = Self { api, consumers: Vec::new() };
+        let consumers = if way == Way::Queue { consumers } else { 0 };
+        for _ in 0..consumers {
+            stand.consumers.push(Service::start("queue-consumer", environment).await?);
+        }
+        Ok(stand)
+    }
+
+    pub fn api(&self) -> &Service {
+        &self.api
+    }
+
+    pub fn consumers(&self) -> &[Service] {
+        &self.consumers
+    }
+
+    /// The API, then the consumers.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        [&self.api].into_iter().chain(&self.consumers)
+    }
+}

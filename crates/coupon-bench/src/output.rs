@@ -1,0 +1,56 @@
+//! How results leave the program: to standard output as tables or JSON, and to files. Knows no experiment.
+
+use std::io;
+use std::path::Path;
+
+use anyhow::Context;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use coupon_core::terminal;
+use serde::Serialize;
+
+/// What a command ends with.
+pub trait Results: Serialize {
+    /// Prints them for people.
+    fn print(&self) -> io::Result<()>;
+
+    /// Whether every audit was clean and every check holds, which decides the exit code.
+    fn is_clean(&self) -> bool;
+}
+
+/// Prints results to standard output, and says whether they are clean.
+pub fn show(results: &impl Results, json: bool) -> anyhow::Result<bool> {
+    if json {
+        terminal::print_json(results)?;
+    } else {
+        results.print()?;
+    }
+    Ok(results.is_clean())
+}
+
+/// Writes results to a file, and makes the folders it needs.
+pub fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut text = serde_json::to_string_pretty(results)?;
+    text.push('\n');
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A table without lines.
+pub fn table<H: Into<Cell>>(header: impl IntoIterator<Item = H>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.into_iter().map(Into::into).collect::<Vec<Cell>>());
+    table
+}
+
+/// A row of a table: what it is about, then its figures.
+pub fn row(name: &str, figures: impl IntoIterator<Item = String>) -> Vec<Cell> {
+    [Cell::new(name)].into_iter().chain(figures.into_iter().map(figure)).collect()
+}
+
+/// A cell with a figure, aligned to the right.
+pub fn figure(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}

@@ -1,0 +1,50 @@
+//! Where the time of traced claims went, as Jaeger has it: asked for the claims of an earlier run, or by a comparison.
+
+mod breakdown;
+mod jaeger;
+mod waterfall;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Deserialize;
+
+pub use breakdown::{Breakdown, breakdown};
+pub use jaeger::JaegerArguments;
+
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// A report of `compare`, which names the traces.
+    #[arg(long, value_name = "FILE", default_value = "target/demo/report.json")]
+    report: PathBuf,
+    #[command(flatten)]
+    jaeger: JaegerArguments,
+}
+
+/// The part of a report that names the traces of its ways.
+#[derive(Debug, Deserialize)]
+struct Report {
+    ways: Vec<WayTraces>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WayTraces {
+    way: String,
+    trace_ids: Vec<String>,
+}
+
+/// Breaks down the claims that an earlier run traced.
+pub async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Breakdown>> {
+    let path = &arguments.report;
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let report: Report = serde_json::from_slice(&text).with_context(|| format!("{} is no report", path.display()))?;
+    let mut breakdowns = Vec::new();
+    for way in report.ways {
+        breakdowns.push(breakdown(&way.way, &way.trace_ids, &arguments.jaeger).await?);
+    }
+    if breakdowns.iter().all(|breakdown| breakdown.traces == 0) {
+        bail!("{} has no trace of an issued claim of {}", arguments.jaeger.jaeger, path.display());
+    }
+    Ok(breakdowns)
+}

@@ -1,0 +1,41 @@
+//! One claim drawn as a waterfall.
+
+use super::jaeger::{Span, Trace};
+
+/// Characters of the longest bar.
+const BAR_WIDTH: usize = 48;
+
+/// A line for each span: its name, indented under its parent, and a bar where it lies in the whole.
+pub fn draw(trace: &Trace) -> Vec<String> {
+    let (begin, length) = (trace.begin(), trace.length().max(1));
+    let column = |micros: u64| usize::try_from((micros - begin) * BAR_WIDTH as u64 / length).unwrap_or_default();
+    let line = |span: &Span| {
+        let from = column(span.start_time);
+        // What is too short to be seen is drawn all the same.
+        let to = column(span.end()).max(from + 1);
+        let name = format!("{}{}", "  ".repeat(depth(trace, span)), span.name);
+        let bar = format!("{}{}", " ".repeat(from), "#".repeat(to - from));
+        let took = span.duration as f64 / 1_000.0;
+        format!("{name:<46} {took:>8.2} ms |{bar:<width$}| {}", span.service, width = BAR_WIDTH + 1)
+    };
+    trace.spans.iter().map(line).collect()
+}
+
+fn depth(trace: &Trace, span: &Span) -> usize {
+    trace.parent(span).map_or(0, |parent| 1 + depth(trace, parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traces::jaeger::fixtures::queue_trace;
+
+    #[test]
+    fn a_waterfall_shows_each_span_under_its_parent() {
+        let lines = draw(&queue_trace());
+
+        assert_eq!(lines.len(), 4);
+        assert!(lines[0].starts_with("request") && lines[3].starts_with("      persist"), "{lines:#?}");
+        assert!(lines.iter().all(|line| line.contains('#')), "{lines:#?}");
+    }
+}
