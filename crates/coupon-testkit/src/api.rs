@@ -126,7 +126,7 @@ impl Api {
         self.get(&format!("/v1/campaigns/{campaign}/claims/{account}?wait={}ms", wait.as_millis())).await
     }
 
-    /// Claims a coupon and stays with it until the outcome is final. The audit will check what was told.
+    /// Claims a coupon and stays with it until the outcome is final, which the audit will check.
     ///
     /// # Panics
     /// The claim is refused.
@@ -135,7 +135,7 @@ impl Api {
         told.unwrap_or_else(|refusal| panic!("the claim of account {account} was refused: {refusal:?}"))
     }
 
-    /// As [`Self::claim`], but gives back an answer that is no outcome.
+    /// Like [`Self::claim`], but returns an answer that is no outcome.
     pub async fn try_claim(&self, campaign: CampaignId, account: u64) -> Result<Outcome, Box<Answer>> {
         let answer = self.post_claim(campaign, account).await;
         let claim = ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
@@ -149,7 +149,7 @@ impl Api {
         Ok(outcome)
     }
 
-    /// As [`Self::claim`], but repeats the claim while it is refused with "come back later", as a good client does.
+    /// Like [`Self::claim`], but repeats the claim while it is refused with "come back later", as a good client does.
     pub async fn claim_patiently(&self, campaign: CampaignId, account: u64) -> Outcome {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -183,7 +183,7 @@ impl Api {
         stream::iter(claims).buffer_unordered(CROWD).collect().await
     }
 
-    /// Waits for the outcome of a claim that was accepted earlier. The audit will check what was told.
+    /// Waits for the outcome of a claim that was accepted earlier, which the audit will check.
     pub async fn settled(&self, campaign: CampaignId, account: u64) -> Outcome {
         let claim = ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
         let outcome = self.follow(&format!("/v1/campaigns/{campaign}/claims/{account}"), claim).await;
@@ -197,7 +197,7 @@ impl Api {
         asked.join(answer.header("location")).expect("a location").path().to_owned()
     }
 
-    /// Asks until the outcome is final. One that stays pending is told as such, which the audit refuses.
+    /// Asks until the outcome is final. One that stays pending is reported as such, which the audit refuses.
     async fn follow(&self, location: &str, claim: ClaimKey) -> Outcome {
         let here = format!("/v1/campaigns/{}/claims/{}", claim.campaign_id, claim.account_id);
         assert_eq!(location, here, "the address of the claim");

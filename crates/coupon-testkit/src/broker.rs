@@ -134,7 +134,7 @@ impl TestQueues {
         self.publish_claim_of(&Context::new(), claim).await;
     }
 
-    /// As [`Self::publish_claim`], of a trace.
+    /// Like [`Self::publish_claim`], but as part of a trace.
     pub async fn publish_claim_of(&self, trace: &Context, claim: &Claim) {
         let body = message::encode(std::slice::from_ref(claim)).expect("a body");
         self.publish(message::properties(self.installation, std::iter::once(trace)), &body).await;

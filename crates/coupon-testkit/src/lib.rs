@@ -10,7 +10,8 @@
 //! proxy    a server's address that can be cut, frozen, healed and led to another server
 //! spare    servers to put in the place of those that all tests share, and to spoil
 //! program  a program as its operator meets it: arguments, variables, output, exit code
-//! collector  takes the spans of programs, as Jaeger would
+//! running  a service as a program of its own, stopped by signals
+//! collector  receives the spans of programs, as Jaeger would
 //! ```
 //!
 //! The tests of the whole system are in `tests/it`; the programs' own are in the `tests` folders of their crates.
@@ -21,6 +22,7 @@ mod broker;
 mod collector;
 pub mod program;
 mod proxy;
+mod running;
 mod servers;
 mod service;
 mod space;

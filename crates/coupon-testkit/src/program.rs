@@ -2,20 +2,16 @@
 //! Method: the real binary, with nothing in its environment but what the test gives it.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
-use coupon_core::process::Listening;
 use coupon_core::settings::{Refusal, try_parse_from};
 use lapin::types::FieldTable;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
-use tokio::task::JoinHandle;
 
+pub use crate::running::Running;
+pub(crate) use crate::running::command;
 use crate::space::TestSpace;
 use crate::wait::{DEADLINE, eventually};
 
@@ -28,13 +24,6 @@ pub struct Ran {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
-}
-
-fn command(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Command {
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (*name, value)));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
 }
 
 /// Runs a program to its end.
@@ -256,103 +245,6 @@ fn fails_in_one_line(ran: &Ran, with: &str) {
     assert!(matches!(&errors[..], [error] if error.contains(with)), "one line with {with}: {ran:?}");
     for noise in ["panicked", "backtrace", "Stack"] {
         assert!(!ran.stderr.contains(noise), "{ran:?}");
-    }
-}
-
-/// A service that runs as a program of its own.
-pub struct Running {
-    process: Child,
-    listening: Listening,
-    log: Log,
-    reading: JoinHandle<()>,
-}
-
-/// What a program has written so far, while it goes on writing.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl Log {
-    fn add(&self, line: &str) {
-        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        text.push_str(line);
-        text.push('\n');
-    }
-
-    fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Running {
-    /// Starts a service and waits until it listens. It is killed when this is dropped.
-    ///
-    /// # Panics
-    /// It does not start.
-    pub async fn start(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Self {
-        let mut process = command(program, arguments, environment).spawn().expect("a program");
-        let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
-        let log = Log::default();
-        let written = log.clone();
-        let reading = tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                written.add(&line);
-            }
-        });
-        let listening = || log.text().lines().find_map(Listening::in_line);
-        eventually("the service listens", async || {
-            assert!(!reading.is_finished(), "it ended: {}", log.text());
-            listening().is_some()
-        })
-        .await;
-        let listening = listening().expect("the line");
-        Self { process, listening, log, reading }
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.listening.address
-    }
-
-    /// Where it reports its health and metrics.
-    #[must_use]
-    pub fn admin(&self) -> SocketAddr {
-        self.listening.admin
-    }
-
-    /// What it has logged.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.log.text()
-    }
-
-    /// Stops it by a signal, such as `TERM`, and gives its exit code.
-    ///
-    /// # Panics
-    /// It does not end.
-    pub async fn stop(&mut self, signal: &str) -> Option<i32> {
-        self.send(signal).await;
-        let ended = tokio::time::timeout(DEADLINE, self.process.wait()).await.expect("it does not end");
-        if !self.reading.is_finished() {
-            let _ = (&mut self.reading).await;
-        }
-        ended.expect("its end").code()
-    }
-
-    /// Sends it a signal that does not end it, such as `STOP`.
-    ///
-    /// # Panics
-    /// It has ended.
-    pub async fn send(&self, signal: &str) {
-        let pid = self.process.id().expect("a running program");
-        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
-        assert!(sent.expect("a shell").success());
-    }
-
-    /// Lets go of its log, as a collector of logs that dies.
-    pub async fn close_log(&mut self) {
-        self.reading.abort();
-        let _ = (&mut self.reading).await;
     }
 }
 

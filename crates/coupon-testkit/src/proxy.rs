@@ -28,7 +28,7 @@ struct State {
     server: (String, u16),
     /// How many times that has changed.
     moves: u64,
-    /// Connections made before so many moves are frozen.
+    /// Connections made before this many moves are frozen.
     frozen_before: u64,
 }
 
@@ -39,7 +39,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of a server.
+    /// Starts one in front of a server.
     ///
     /// # Panics
     /// No port can be had.
@@ -47,7 +47,7 @@ impl Proxy {
         Self::before(server.reveal()).await
     }
 
-    /// As [`Self::start`], in front of what has this address.
+    /// Like [`Self::start`], but in front of whatever has this address.
     ///
     /// # Panics
     /// No port can be had.
@@ -59,8 +59,8 @@ impl Proxy {
         url.set_ip_host(address.ip()).expect("a host");
         url.set_port(Some(address.port())).expect("a port");
         let open = State { flow: Flow::Open, cuts: 0, server: target, moves: 0, frozen_before: 0 };
-        let (state, told) = watch::channel(open);
-        tokio::spawn(accept(listener, told));
+        let (state, changes) = watch::channel(open);
+        tokio::spawn(accept(listener, changes));
         Self { url: url.to_string(), state }
     }
 

@@ -23,7 +23,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// As the environment says.
+    /// Reads where the servers are from the environment.
     ///
     /// # Panics
     /// The environment names no servers.
@@ -33,7 +33,7 @@ impl Servers {
             .unwrap_or_else(|refusal| panic!("the environment names no servers: {refusal:?}"))
     }
 
-    /// Fails with a message that tells what to do when a server is missing.
+    /// Fails with a message that says what to do when a server is missing.
     ///
     /// # Panics
     /// A server does not answer.
@@ -41,7 +41,7 @@ impl Servers {
         self.must_answer("").await;
     }
 
-    /// As [`Self::check`], of the spare servers.
+    /// Like [`Self::check`], but for the spare servers.
     ///
     /// # Panics
     /// A server does not answer.

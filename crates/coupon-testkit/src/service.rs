@@ -52,7 +52,7 @@ impl Service {
         self.address
     }
 
-    /// Where it tells its health and metrics.
+    /// Where it reports its health and metrics.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin

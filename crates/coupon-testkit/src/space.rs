@@ -2,7 +2,7 @@
 //! all under one name, gone when the test ends.
 //!
 //! Invariants: nothing of a test is visible to another; a test that fails or panics cleans up too; what a killed run
-//! left is found by its name, which tells when it was made, and swept an hour later.
+//! left is found by its name, which says when it was made, and swept an hour later.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -198,7 +198,7 @@ impl TestSpace {
         service
     }
 
-    /// A client of a service; the audit checks what it was told.
+    /// A client of a service; the audit checks every outcome that it was given.
     #[must_use]
     pub fn api(&self, address: SocketAddr) -> Api {
         Api::new(address, self.told.clone())
@@ -234,7 +234,7 @@ impl TestSpace {
         transaction.commit().await.expect("a commit");
     }
 
-    /// Audits, lets go of every "sold out" told so far, which was right then, and adds coupons.
+    /// Audits, forgets every "sold out" answered so far, which was right then, and adds coupons.
     pub async fn restock(&self, campaign: CampaignId, coupons: usize) {
         self.audit().await;
         self.told.forget_sold_out();
@@ -305,7 +305,7 @@ impl TestSpace {
         report
     }
 
-    /// As [`Self::audit`], whatever it finds.
+    /// Like [`Self::audit`], but returns broken invariants instead of panicking.
     pub async fn report(&self) -> Report {
         let no_restock = !*self.restocked.lock().unwrap_or_else(PoisonError::into_inner);
         let told = audit::Told { outcomes: self.told.all(), no_restock };
@@ -336,8 +336,8 @@ fn now() -> u64 {
     OffsetDateTime::now_utc().unix_timestamp().unsigned_abs()
 }
 
-/// Checks that the servers are there, and removes what killed runs left. The database goes last: it is what tells of the
-/// rest.
+/// Checks that the servers are there, and removes what killed runs left: the database last, as it is what
+/// shows that there is more.
 async fn sweep(servers: &Servers) {
     servers.check().await;
     let settings = MysqlSettings { mysql_url: servers.mysql.mysql_url.with_path(""), ..servers.mysql.clone() };
@@ -356,7 +356,7 @@ async fn sweep(servers: &Servers) {
     mysql.close().await;
 }
 
-/// Whether a database's name is one of ours and tells that it was made long ago.
+/// Whether a database's name is one of ours and says that it was made long ago.
 fn is_leftover(name: &str, now: u64) -> bool {
     let made = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_'));
     let made = made.and_then(|(made, _)| u64::from_str_radix(made, 16).ok());
@@ -381,8 +381,8 @@ mod tests {
         let now = 0x6000_0000;
 
         assert!(is_leftover("coupon_test_5fff0000_abc", now));
-        assert!(!is_leftover("coupon_test_5fffffff_abc", now), "it may be of a run beside this one");
-        assert!(!is_leftover("coupon_test_shop_abc", now), "its name tells no time");
+        assert!(!is_leftover("coupon_test_5fffffff_abc", now), "it may belong to another run");
+        assert!(!is_leftover("coupon_test_shop_abc", now), "its name has no time in it");
         assert!(!is_leftover("coupon", now));
     }
 }

@@ -26,10 +26,10 @@ const RESET_MYSQL: [&str; 4] = [
 /// The tables of a campaign, without what only couponctl reads.
 const TABLES: [&str; 3] = ["installation", "campaign", "coupon"];
 
-/// Servers beside those that all tests share.
+/// Servers other than those that all tests share.
 pub struct Spare {
     /// Their addresses, with the database of the test.
-    pub servers: Servers,
+    servers: Servers,
     mysql: Mysql,
 }
 

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 /// No event of a test takes longer than this, on a slow machine either.
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
-/// How often a condition is looked at that nothing tells of by itself.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often a condition is checked that nothing reports by itself.
+const CHECK_EVERY: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` holds.
 ///
@@ -18,6 +18,6 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !condition().await {
         assert!(Instant::now() < end, "still waiting after {DEADLINE:?} until {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     }
 }

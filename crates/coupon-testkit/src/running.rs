@@ -1,0 +1,117 @@
+//! A service that runs as a program of its own, until a test stops it by a signal.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coupon_core::process::Listening;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use crate::wait::{DEADLINE, eventually};
+
+/// A program with nothing in its environment but what a test gives it.
+pub(crate) fn command(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (*name, value)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// A service in a process of its own, which is killed when this is dropped.
+pub struct Running {
+    process: Child,
+    listening: Listening,
+    log: Log,
+    reading: JoinHandle<()>,
+}
+
+/// What a program has written so far, while it goes on writing.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn add(&self, line: &str) {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        text.push_str(line);
+        text.push('\n');
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Running {
+    /// Starts a service and waits until it listens.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn start(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Self {
+        let mut process = command(program, arguments, environment).spawn().expect("a program");
+        let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
+        let log = Log::default();
+        let written = log.clone();
+        let reading = tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                written.add(&line);
+            }
+        });
+        let listening = || log.text().lines().find_map(Listening::in_line);
+        eventually("the service listens", async || {
+            assert!(!reading.is_finished(), "it ended: {}", log.text());
+            listening().is_some()
+        })
+        .await;
+        let listening = listening().expect("the line");
+        Self { process, listening, log, reading }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+
+    /// Where it reports its health and metrics.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.listening.admin
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Stops it by a signal, such as `TERM`, and gives its exit code.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub async fn stop(&mut self, signal: &str) -> Option<i32> {
+        self.send(signal).await;
+        let ended = tokio::time::timeout(DEADLINE, self.process.wait()).await.expect("it does not end");
+        if !self.reading.is_finished() {
+            let _ = (&mut self.reading).await;
+        }
+        ended.expect("its end").code()
+    }
+
+    /// Sends it a signal that does not end it, such as `STOP`.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub async fn send(&self, signal: &str) {
+        let pid = self.process.id().expect("a running program");
+        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
+        assert!(sent.expect("a shell").success());
+    }
+
+    /// Closes its log, like a log collector that dies.
+    pub async fn close_log(&mut self) {
+        self.reading.abort();
+        let _ = (&mut self.reading).await;
+    }
+}
