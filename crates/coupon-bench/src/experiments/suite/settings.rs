@@ -13,7 +13,7 @@ static QUEUE: [Setup; 9] = [
     Setup::queue("queue, BATCH_MAX=100", 1, &[("BATCH_MAX", "100")]),
     Setup::queue("queue, BATCH_MAX=2000", 1, &[("BATCH_MAX", "2000")]),
     Setup::queue("queue, PREFETCH=10", 1, &[("PREFETCH", "10")]),
-    Setup::queue("queue, PREFETCH=1000", 1, &[("PREFETCH", "1000")]),
+    Setup::queue("queue, PREFETCH=200", 1, &[("PREFETCH", "200")]),
     Setup::queue("queue, REFILL_MAX=1000", 1, &[("REFILL_MAX", "1000")]),
     Setup::queue("queue, HTTP_WORKERS=1", 1, &[("HTTP_WORKERS", "1")]),
 ];
