@@ -9,10 +9,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::extract;
 use super::problem::{Problem, Refusals};
 use super::rate_limit::RateLimit;
 use super::route::{get, post};
+use super::{connection, extract};
 use crate::campaigns::{Admission, Campaigns};
 use crate::claims::Claims;
 use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
@@ -152,6 +152,9 @@ pub fn respond(answer: Result<Answer, Problem>) -> Result<HttpResponse, Problem>
 }
 
 /// How a campaign stands.
+///
+/// Its window, and how many of its coupons have an account. Answered from memory, but for the count of free coupons, which
+/// is at most a second old.
 #[utoipa::path(
     get, path = "/v1/campaigns/{campaign_id}", tag = "campaigns", operation_id = "getCampaign",
     params(("campaign_id" = CampaignId, Path, description = "The campaign")),
@@ -180,6 +183,9 @@ pub(super) async fn campaign(
 }
 
 /// What became of an account's claim.
+///
+/// Answers when there is an outcome, or with `pending` when the wait is over. A client that closes its half of the connection
+/// meanwhile is answered at once.
 #[utoipa::path(
     get, path = "/v1/campaigns/{campaign_id}/claims/{account_id}", tag = "claims", operation_id = "getClaim",
     params(
@@ -199,6 +205,10 @@ pub(super) async fn campaign(
 pub(super) async fn claim(routes: web::Data<ClaimRoutes>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let claim = extract::claim_key(&request)?;
     let wait = extract::wait(&request)?;
-    let outcome = routes.claims.outcome(claim, wait).await?.ok_or_else(Problem::unknown_campaign)?;
-    Ok(HttpResponse::Ok().json(outcome))
+    let outcome = tokio::select! {
+        biased;
+        outcome = routes.claims.outcome(claim, wait) => outcome,
+        () = connection::client_gone(&request) => routes.claims.outcome(claim, Duration::ZERO).await,
+    };
+    Ok(HttpResponse::Ok().json(outcome?.ok_or_else(Problem::unknown_campaign)?))
 }

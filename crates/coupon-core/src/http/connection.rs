@@ -1,7 +1,8 @@
 //! A connection with the deadlines that actix lacks: actix times the first head of a connection only.
 //!
 //! Invariant: no client holds a connection by doing nothing. The first byte of a request is followed by the rest of its
-//! head in time, its body arrives in time (`receive.rs`), and an answer that is not taken ends the connection.
+//! head in time, its body arrives in time (`receive.rs`), and an answer that is not taken ends the connection. A client
+//! who has gone is waited for no longer.
 
 use std::cell::Cell;
 use std::io;
@@ -10,9 +11,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::CancellationToken;
 
 /// A client has this long to send the head of a request, and as long again for its body.
 pub(super) const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -30,6 +33,16 @@ pub(super) struct State {
     requests: Cell<u64>,
     serving: Cell<bool>,
     ended: Cell<bool>,
+    /// The client sends nothing more: it has closed the connection, or its half of it.
+    gone: CancellationToken,
+}
+
+/// Waits until the client has closed the connection, or its half of it: who reads can still be answered, but will not wait.
+pub(super) async fn client_gone(request: &HttpRequest) {
+    match request.conn_data::<Rc<State>>() {
+        Some(connection) => connection.gone.cancelled().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl State {
@@ -95,8 +108,11 @@ impl AsyncRead for Connection {
         if this.closing && this.stalled.is_none() && this.deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let before = buffer.filled().len();
+        let (before, has_room) = (buffer.filled().len(), buffer.remaining() > 0);
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if has_room && buffer.filled().len() == before && read.is_ready() {
+            this.state.gone.cancel();
+        }
         if this.state.serving.get() || this.closing {
             return read;
         }

@@ -16,6 +16,7 @@ each_way![
     nothing_is_done_behind_the_last_answer_of_a_connection,
     a_body_that_nobody_asked_for_is_no_request,
     a_claim_that_asks_for_another_protocol_is_answered_in_this_one,
+    who_closes_the_connection_in_a_wait_is_waited_for_no_longer,
     head_is_answered_as_get,
     options_tells_the_methods,
 ];
@@ -137,6 +138,26 @@ async fn a_claim_that_asks_for_another_protocol_is_answered_in_this_one(system: 
         assert!(answer.starts_with(expected), "{headers}: {answer}");
         assert!(matches!(system.api.settled(campaign, account).await, Outcome::Issued { .. }));
     }
+}
+
+async fn who_closes_the_connection_in_a_wait_is_waited_for_no_longer(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    let wait = async |time: &str| {
+        let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
+        let path = format!("/v1/campaigns/{campaign}/claims/1?wait={time}");
+        connection.write_all(format!("GET {path} HTTP/1.1\r\nhost: coupons\r\n\r\n").as_bytes()).await.unwrap();
+        connection
+    };
+    let (mut stays, mut goes) = (wait("10s").await, wait("30s").await);
+
+    // Its half of it, so that what is sent back can be seen.
+    goes.shutdown().await.unwrap();
+
+    let answer = tokio::select! {
+        answer = read_to_end(&mut goes) => answer,
+        _ = stays.read_u8() => panic!("who stays is answered first"),
+    };
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"status\":\"pending\"}"), "{answer}");
 }
 
 async fn head_is_answered_as_get(system: &System) {
