@@ -5,10 +5,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpMessage as _, HttpRequest, web};
 use serde::Deserialize;
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
 use super::problem::Problem;
 use super::receive::Body;
@@ -66,9 +66,12 @@ fn plain_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
 /// # Errors
 /// 400 or 415.
 pub fn claim_body(request: &HttpRequest) -> Result<ClaimBody, Problem> {
-    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    let media_type = header(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
+    let is_json = |media_type: &HeaderValue| {
+        let media_type = media_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case("application/json")
+    };
+    let mut media_types = request.headers().get_all(CONTENT_TYPE).peekable();
+    if media_types.peek().is_none() || !media_types.all(is_json) {
         return Err(Problem::not_json());
     }
     let is_plain = |encoding: &str| encoding.eq_ignore_ascii_case("identity");
@@ -88,8 +91,10 @@ fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
     const LIKE: &str = "it must be like {\"account_id\": 42}";
 
     let alone = || {
+        let is_account = |members: Map<String, Value>| members.keys().all(|name| name == "account_id");
+        let field = if serde_json::from_slice(body).is_ok_and(is_account) { "account_id" } else { "body" };
         let detail = format!("the body must be a JSON object with one account_id and nothing else: {LIKE}");
-        Problem::invalid("account_id", detail)
+        Problem::invalid(field, detail)
     };
     match serde_json::from_slice::<Sent>(body) {
         // serde would take a list of one for the object.
@@ -131,21 +136,21 @@ fn whole(number: &Number) -> Option<u64> {
     number.as_u64().or_else(|| plain_number(&number.as_f64()?.to_string(), 0..=u64::MAX))
 }
 
-/// The query of a request for a claim's outcome.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WaitQuery {
-    wait: Option<String>,
-}
-
 /// How long the client wants to wait; not at all unless told.
 ///
 /// # Errors
 /// 400.
 pub fn wait(request: &HttpRequest) -> Result<Duration, Problem> {
-    let query = web::Query::<WaitQuery>::from_query(request.query_string())
-        .map_err(|_| Problem::invalid("wait", "the only parameter is wait, once, as in ?wait=5s"))?;
-    query.wait.as_deref().map_or(Ok(Duration::ZERO), parse_wait)
+    const LIKE: &str = "the only parameter is wait, once, as in ?wait=5s";
+
+    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+        .map_err(|_| Problem::invalid("query", LIKE))?;
+    match query.as_slice() {
+        [] => Ok(Duration::ZERO),
+        [(name, wait)] if name == "wait" => parse_wait(wait),
+        parameters if parameters.iter().all(|(name, _)| name == "wait") => Err(Problem::invalid("wait", LIKE)),
+        _ => Err(Problem::invalid("query", LIKE)),
+    }
 }
 
 fn parse_wait(text: &str) -> Result<Duration, Problem> {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use actix_http::ConnectionType;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, RequestHead, ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_LENGTH, UPGRADE};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, web};
@@ -56,7 +57,12 @@ pub async fn receive(
 
 /// Whether the client means to send further requests. One that asks for another protocol is answered in this one.
 fn is_kept_alive(head: &RequestHead) -> bool {
-    head.connection_type() == ConnectionType::KeepAlive && !head.headers().contains_key(UPGRADE)
+    head.connection_type() == ConnectionType::KeepAlive && !asks_for_another_protocol(head)
+}
+
+/// To WebSocket for instance, or to a tunnel. actix takes all that follows such a request for its body.
+fn asks_for_another_protocol(head: &RequestHead) -> bool {
+    head.headers().contains_key(UPGRADE) || head.method == Method::CONNECT
 }
 
 async fn body(request: &mut ServiceRequest) -> Result<Option<web::Bytes>, Problem> {
@@ -69,8 +75,7 @@ async fn body(request: &mut ServiceRequest) -> Result<Option<web::Bytes>, Proble
     if length.is_some_and(|length| length > BODY_MAX as u64) {
         return Err(Problem::too_large(BODY_MAX));
     }
-    // actix takes all that follows a request to switch to WebSocket for its body.
-    let whole = head.headers().contains_key(UPGRADE).then(|| length.unwrap_or(0));
+    let whole = asks_for_another_protocol(head).then(|| length.unwrap_or(0));
     tokio::time::timeout(RECEIVE_DEADLINE, read(payload, whole))
         .await
         .unwrap_or_else(|_| Err(Problem::too_slow(RECEIVE_DEADLINE)))

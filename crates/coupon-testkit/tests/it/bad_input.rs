@@ -24,6 +24,7 @@ const BODY: Refusal = (400, "invalid_request", Some("body"));
 const ACCOUNT: Refusal = (400, "invalid_request", Some("account_id"));
 const CAMPAIGN: Refusal = (400, "invalid_request", Some("campaign_id"));
 const WAIT: Refusal = (400, "invalid_request", Some("wait"));
+const QUERY: Refusal = (400, "invalid_request", Some("query"));
 const MEDIA_TYPE: Refusal = (415, "unsupported_media_type", Some("content-type"));
 const ENCODING: Refusal = (415, "unsupported_media_type", Some("content-encoding"));
 const TOO_LARGE: Refusal = (413, "body_too_large", None);
@@ -41,7 +42,7 @@ async fn bodies_are_checked(system: &System) {
         (Some(JSON), "nonsense", BODY),
         (Some(JSON), "{\"account_id\":1", BODY),
         (Some(JSON), "{\"account_id\":1}{}", BODY),
-        (Some(JSON), "null", ACCOUNT),
+        (Some(JSON), "null", BODY),
         (Some(JSON), "{}", ACCOUNT),
         (Some(JSON), "{\"account_id\":null}", ACCOUNT),
         (Some(JSON), "{\"account_id\":0}", ACCOUNT),
@@ -54,10 +55,11 @@ async fn bodies_are_checked(system: &System) {
         // A program may have made it of …993, which is somebody else's.
         (Some(JSON), "{\"account_id\":9007199254740992}", ACCOUNT),
         (Some(JSON), "{\"account_id\":18446744073709551616}", ACCOUNT),
-        (Some(JSON), "[1]", ACCOUNT),
-        (Some(JSON), "\"1\"", ACCOUNT),
+        (Some(JSON), "[1]", BODY),
+        (Some(JSON), "\"1\"", BODY),
         (Some(JSON), "{\"account_id\":1,\"account_id\":2}", ACCOUNT),
-        (Some(JSON), "{\"account_id\":1,\"coupon_id\":2}", ACCOUNT),
+        (Some(JSON), "{\"account_id\":1,\"coupon_id\":2}", BODY),
+        (Some(JSON), "{\"accountId\":1}", BODY),
         (Some(JSON), &large, TOO_LARGE),
         (Some(JSON), &huge, TOO_LARGE),
         (None, "{\"account_id\":1}", MEDIA_TYPE),
@@ -114,11 +116,11 @@ async fn paths_and_queries_are_checked(system: &System) {
         let request = system.api.request(Method::POST, &format!("{path}/claims")).header(CONTENT_TYPE, JSON);
         must_be_refused(&system.api.send(request.body("{\"account_id\":1}")).await, NO_ROUTE, &path);
     }
-    for query in
-        ["wait=31s", "wait=1day", "wait=5", "wait=soon", "wait=", "wait=-1s", "wait=1s&wait=1s", "wait=1S", "wiat=1s"]
-    {
+    let waits = ["wait=31s", "wait=1day", "wait=5", "wait=soon", "wait=", "wait=-1s", "wait=1s&wait=1s", "wait=1S"];
+    let others = ["wiat=1s", "wait=1s&x=1", "Wait=1s", "wait[]=1s"];
+    for (query, refusal) in waits.map(|query| (query, WAIT)).into_iter().chain(others.map(|query| (query, QUERY))) {
         let path = format!("/v1/campaigns/{campaign}/claims/1?{query}");
-        must_be_refused(&system.api.get(&path).await, WAIT, &path);
+        must_be_refused(&system.api.get(&path).await, refusal, &path);
     }
     nothing_was_taken(system).await;
 }

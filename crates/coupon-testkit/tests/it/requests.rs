@@ -16,6 +16,8 @@ each_way![
     nothing_is_done_behind_the_last_answer_of_a_connection,
     a_body_that_nobody_asked_for_is_no_request,
     a_claim_that_asks_for_another_protocol_is_answered_in_this_one,
+    a_tunnel_is_refused_at_once,
+    two_media_types_are_refused,
     who_closes_the_connection_in_a_wait_is_waited_for_no_longer,
     head_is_answered_as_get,
     options_tells_the_methods,
@@ -138,6 +140,28 @@ async fn a_claim_that_asks_for_another_protocol_is_answered_in_this_one(system: 
         assert!(answer.starts_with(expected), "{headers}: {answer}");
         assert!(matches!(system.api.settled(campaign, account).await, Outcome::Issued { .. }));
     }
+}
+
+async fn a_tunnel_is_refused_at_once(system: &System) {
+    let host = "coupons:443";
+    for target in [host, "/livez"] {
+        let request = format!("CONNECT {target} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let answer = exchange(system, &format!("{request}{}", claim("/v1/campaigns/1/claims", "", 1))).await;
+
+        assert!(answer.starts_with("HTTP/1.1 40") && answer.contains("\"code\":"), "{target}: {answer}");
+        assert!(!answer.starts_with("HTTP/1.1 408 "), "{target} is waited for: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "nothing is done behind it: {answer}");
+    }
+}
+
+async fn two_media_types_are_refused(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+
+    let answer = exchange(system, &claim(&path, "content-type: text/plain\r\nconnection: close\r\n", 1)).await;
+
+    assert!(answer.starts_with("HTTP/1.1 415 ") && answer.contains("\"field\":\"content-type\""), "{answer}");
+    assert_eq!(system.space.issued(campaign).await, 0);
 }
 
 async fn who_closes_the_connection_in_a_wait_is_waited_for_no_longer(system: &System) {
