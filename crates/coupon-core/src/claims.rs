@@ -58,8 +58,7 @@ impl Claims {
     #[must_use]
     pub fn start(campaigns: Campaigns, mysql: Mysql, recorded: Option<Outcomes>) -> Self {
         let (questions, asked) = mpsc::channel(4096);
-        let looking =
-            Looking { campaigns: campaigns.clone(), mysql, recorded, waiting: Vec::new(), mysql_is_away: false };
+        let looking = Looking { campaigns: campaigns.clone(), mysql, recorded, waiting: Vec::new() };
         tokio::spawn(looking.run(asked));
         Self { campaigns, questions }
     }
@@ -99,8 +98,6 @@ struct Looking {
     mysql: Mysql,
     recorded: Option<Outcomes>,
     waiting: Vec<Waiting>,
-    /// Whether MySQL could not be asked the last time.
-    mysql_is_away: bool,
 }
 
 impl Looking {
@@ -134,15 +131,12 @@ impl Looking {
 
         let sold_out = self.sold_out_campaigns().await;
         let due = self.due(|waiting| {
-            // "Pending" is said only to those that MySQL was asked about.
-            let is_last_look = self.mysql_is_away && waiting.question.until <= now;
+            // "Pending" is said only to those that MySQL was asked about when their time was over.
+            let is_last_look = waiting.question.until <= now;
             let is_sold_out = sold_out.contains(&waiting.question.claim.campaign_id);
             waiting.look_in_mysql_at <= now || is_last_look || is_sold_out
         });
         let looked = self.look_in_mysql(&due).await;
-        if !due.is_empty() {
-            self.mysql_is_away = looked.is_err();
-        }
         match looked {
             Ok(issued) => self.settle(|claim| match issued.get(&claim) {
                 Some(&coupon_id) => Some(Outcome::Issued { coupon_id }),
