@@ -25,7 +25,10 @@ use crate::publish::Publisher;
 )]
 pub struct Document;
 
-/// Claims a coupon for an account. The answer is where to ask for the outcome.
+/// Claims a coupon for an account.
+///
+/// The answer comes when the broker has the claim on disk, and says where to ask for the outcome. Repeating a claim is safe:
+/// the account gets one coupon of a campaign at most, and the same one each time.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims", operation_id = "claimCoupon",
     params(("campaign_id" = CampaignId, Path, description = "The campaign")),

@@ -21,7 +21,10 @@ use crate::strategy::Strategy;
 )]
 pub struct Document;
 
-/// Claims a coupon for an account and answers with it.
+/// Claims a coupon for an account.
+///
+/// The answer has the coupon, which is committed by then. Repeating a claim is safe: the account gets one coupon of a campaign
+/// at most, and the same one each time.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims", operation_id = "claimCoupon",
     params(("campaign_id" = CampaignId, Path, description = "The campaign")),

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use actix_web::http::header::{CONTENT_ENCODING, LOCATION};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, LOCATION};
 use actix_web::{HttpResponse, web};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
@@ -13,10 +13,18 @@ use super::problem::{Code, Problem, ProblemDocument};
 use super::route::get;
 use crate::domain::{AccountId, CampaignId};
 
+/// The page may load and ask nothing but what this service serves, whatever the code of others in it would like.
+const CALLS_NOBODY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+                            img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                            frame-ancestors 'none'";
+
 /// What both APIs have.
 #[derive(OpenApi)]
 #[openapi(
-    info(license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")),
+    info(
+        contact(name = "The operators of this installation"),
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
     // The folder of the document, whatever prefix it has.
     servers((url = ".")),
     tags(
@@ -62,7 +70,7 @@ fn page_file(path: &str, page: Arc<Config<'static>>) -> Result<HttpResponse, Pro
     })?;
     let file = file.ok_or_else(Problem::no_such_route)?;
     let mut answer = HttpResponse::Ok();
-    answer.content_type(file.content_type);
+    answer.content_type(file.content_type).insert_header((CONTENT_SECURITY_POLICY, CALLS_NOBODY));
     if file.gzpipped {
         answer.insert_header((CONTENT_ENCODING, "gzip"));
     }

@@ -92,6 +92,13 @@ async fn the_page_is_served(system: &System) {
         let answer = system.api.get(path).await;
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.header("content-type").starts_with("text/html"), "{path}: {answer:?}");
+        let policy = answer.header("content-security-policy");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self';"),
+            "it may ask its own service only: {policy}"
+        );
+        let strangers = policy.split([' ', ';']).filter(|word| word.contains("//") || word.contains('*'));
+        assert_eq!(strangers.count(), 0, "{policy}");
     }
     assert_eq!(system.api.get("/docs/swagger-ui-bundle.js").await.status, 200, "it needs nothing from elsewhere");
     let settings = system.api.get("/docs/swagger-initializer.js").await.text;
