@@ -259,6 +259,13 @@ async fn counts(mysql: &Mysql, id: CampaignId) -> anyhow::Result<CampaignCounts>
     Ok(CampaignCounts { issued: campaign.coupons.saturating_sub(free), campaign, free })
 }
 
+/// A campaign for tests.
+#[cfg(test)]
+pub fn named(name: &str) -> Campaign {
+    let name = String::from(name);
+    Campaign { id: CampaignId(1), name, opens_at: None, closes_at: None, coupons: 10, paused: false }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -175,17 +175,13 @@ async fn begin(mysql: &Mysql, command: &'static str, new: Option<&Campaign>, ord
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn campaign(name: &str) -> Campaign {
-        let name = String::from(name);
-        Campaign { id: CampaignId(1), name, opens_at: None, closes_at: None, coupons: 10, paused: false }
-    }
+    use crate::campaign::named;
 
     #[test]
     fn another_campaign_of_the_same_number_is_told_from_the_wanted_one() {
-        let error = as_wanted(&campaign("a"), &campaign("b")).unwrap_err();
+        let error = as_wanted(&named("a"), &named("b")).unwrap_err();
 
         assert!(error.to_string().contains("--name"), "{error}");
-        assert!(as_wanted(&campaign("a"), &Campaign { coupons: 600, paused: true, ..campaign("a") }).is_ok());
+        assert!(as_wanted(&named("a"), &Campaign { coupons: 600, paused: true, ..named("a") }).is_ok());
     }
 }

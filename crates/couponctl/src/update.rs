@@ -89,16 +89,12 @@ pub async fn change(mysql: &Mysql, id: CampaignId, wish: Wish<'_>) -> Result<Cam
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn campaign(name: &str) -> Campaign {
-        let name = String::from(name);
-        Campaign { id: CampaignId(1), name, opens_at: None, closes_at: None, coupons: 10, paused: false }
-    }
+    use crate::campaign::named;
 
     #[test]
     fn a_campaign_that_is_over_stays_as_it_is_when_closed_again() {
         let now = OffsetDateTime::now_utc();
-        let closed = Wish::Close.applied_to(&campaign("a"), now).unwrap();
+        let closed = Wish::Close.applied_to(&named("a"), now).unwrap();
 
         assert_eq!(closed.closes_at, Some(now));
         let later = now + time::Duration::SECOND;
