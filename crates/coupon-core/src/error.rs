@@ -277,6 +277,12 @@ fn redis_class(error: &redis::RedisError) -> Class {
     if is_ours { Class::Fatal } else { Class::Retryable }
 }
 
+/// Whether Redis does not have the database that is named at the end of its address.
+pub fn names_no_database(error: &redis::RedisError) -> bool {
+    let said = error.to_string();
+    said.contains("DB index is out of range") || said.contains("SELECT is not allowed")
+}
+
 /// What an operator does about an error of MySQL that does not pass by itself.
 fn mysql_remedy(error: &mysql_async::Error) -> &'static str {
     let mysql_async::Error::Server(server) = error else {
@@ -299,6 +305,9 @@ fn redis_remedy(error: &redis::RedisError) -> &'static str {
     use redis::{ErrorKind, ServerErrorKind};
 
     match (error.kind(), error.code()) {
+        _ if names_no_database(error) => {
+            "end COUPON_REDIS_URL with the number of a database that the server has (`databases` in redis.conf)"
+        }
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
             "check the user and the password in COUPON_REDIS_URL"
         }

@@ -13,8 +13,8 @@ use deadpool_redis::redis::{self, Client, Cmd, Pipeline, RedisFuture, RedisResul
 use futures_util::FutureExt;
 
 use crate::age::end_of_life;
-use crate::error::{Error, Result};
-use crate::settings::RedisSettings;
+use crate::error::{Error, Result, names_no_database};
+use crate::settings::{RedisSettings, ServerUrl};
 
 /// What was sent and is not acknowledged after this ends the connection, whatever the kernel's own patience.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
@@ -69,6 +69,21 @@ impl Redis {
         let (client, config) = (client(settings)?, config(settings));
         let current = Arc::new(RwLock::new(Shared::open(&client, &config, settings.redis_connection_age)?));
         Ok(Self { client, config, max_age: settings.redis_connection_age, current })
+    }
+
+    /// Looks whether the server has the database that the address names. Whatever else is wrong may pass.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn check_database(&self, address: &ServerUrl) -> Result<()> {
+        let asked: RedisResult<()> = redis::cmd("PING").exec_async(&mut self.clone()).await;
+        match asked.map_err(Error::from) {
+            Err(Error::Redis(error)) if names_no_database(&error) => {
+                let error = Error::Redis(error);
+                Err(Error::Broken(format!("{address}: {error}; {}", error.remedy())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the server takes writes: sets a key that lives for a moment.

@@ -239,6 +239,20 @@ pub async fn a_queue_made_otherwise_is_named<T: CommandFactory>(program: &str, s
     fails_in_one_line(&ran, "rabbitmqctl delete_queue");
 }
 
+/// Checks that a service does not start with a database of Redis that the server does not have.
+///
+/// # Panics
+/// It does.
+pub async fn a_database_that_redis_lacks_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
+    let redis = space.servers().redis.redis_url.with_path("9999");
+    let own = [("redis-url", redis.reveal())];
+
+    let ran = run(program, &space.arguments::<T>(&own), &[]).await;
+
+    fails_in_one_line(&ran, "end COUPON_REDIS_URL with the number of a database");
+    assert!(ran.stderr.contains("/9999: "), "{ran:?}");
+}
+
 fn fails_in_one_line(ran: &Ran, with: &str) {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("ERROR")).collect();

@@ -346,6 +346,31 @@ async fn a_result_that_cannot_be_written_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let waiting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    run(async |space| {
+        let right = &space.servers().mysql.mysql_url;
+        let stranger = right.with_user("nobody-of-this-name", "wrong");
+        for (url, words) in [
+            (format!("mysql://me:wrong@{silent}/coupon"), &["Connection refused", "; start it with"][..]),
+            (format!("mysql://me:wrong@{}/coupon", waiting.local_addr().unwrap()), &["took longer than 1s"]),
+            (String::from("mysql://me:wrong@nowhere.invalid/coupon"), &["lookup"]),
+            (stranger.reveal().to_owned(), &["MySQL: "]),
+        ] {
+            for line in ["campaign list", "migrate"] {
+                let ran = ctl(&space, &format!("--mysql-deadline=1s --mysql-url={url} {line}")).await;
+
+                fails(&ran, 1, words);
+                assert_eq!(ran.stderr.contains("services up"), url.contains(&silent.to_string()), "{ran:?}");
+                assert!(!ran.stderr.contains("wrong@"), "{ran:?}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_campaign_that_differs_is_left_as_it_is() {
     run(async |space| {
         let before = ctl_json(&space, "campaign create --id 7 --name Noon --coupons 10").await;

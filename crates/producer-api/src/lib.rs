@@ -40,7 +40,9 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
-    let recorded = Outcomes::new(Redis::new(&settings.redis)?, installation.clone());
+    let redis = Redis::new(&settings.redis)?;
+    redis.check_database(&settings.redis.redis_url).await?;
+    let recorded = Outcomes::new(redis, installation.clone());
     let broker = Broker::new(&settings.amqp, Queues::new(&settings.namespace.namespace, &settings.amqp))?;
     watch::start(broker.clone(), &settings.amqp, stop.clone()).await?;
     let campaigns = Campaigns::start(mysql.clone());

@@ -45,6 +45,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     check_broker(&settings.amqp, &queues).await?;
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
     let settler = settler(&settings, &installation, mysql.clone())?;
+    Redis::new(&settings.redis)?.check_database(&settings.redis.redis_url).await?;
     let recorded = settler.outcomes.clone();
     let (connection, batch) = (Trouble::not_yet("the connection to RabbitMQ"), Trouble::none());
     let health = Health::new(stop.clone())

@@ -51,6 +51,11 @@ async fn a_queue_made_otherwise_is_named() {
 }
 
 #[tokio::test]
+async fn a_database_that_redis_lacks_is_named() {
+    run(async |space| program::a_database_that_redis_lacks_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
 async fn signals_stop_it() {
     run(async |space| program::signals_stop_it::<Settings>(PROGRAM, &space).await).await;
 }

@@ -40,10 +40,12 @@ async fn create_database(settings: &MysqlSettings) -> Result<()> {
     let options = super::options(settings);
     let name = options.db_name().unwrap_or_default().replace('`', "``");
     let options = mysql_async::OptsBuilder::from_opts(options).db_name(None::<String>);
-    let mut conn = match mysql_async::Conn::new(options).await {
-        Err(mysql_async::Error::Io(_)) => return Err(unreachable(&settings.mysql_url)),
-        connected => connected?,
+    let limit = settings.mysql_deadline;
+    let connected = match tokio::time::timeout(limit, mysql_async::Conn::new(options)).await {
+        Ok(connected) => connected.map_err(Error::from),
+        Err(_) => Err(Error::Deadline { what: "connecting to MySQL", limit }),
     };
+    let mut conn = connected.map_err(|error| not_reached(&settings.mysql_url, &error))?;
     let created = conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await;
     // An account that may not create databases can still migrate one that is there; the migration's own error tells.
     if let Err(error) = created {
@@ -52,8 +54,22 @@ async fn create_database(settings: &MysqlSettings) -> Result<()> {
     Ok(conn.disconnect().await?)
 }
 
-fn unreachable(address: &ServerUrl) -> Error {
-    Error::Broken(format!("{address} does not answer: start it with `scripts/services up`"))
+/// A server that could not be asked, with its own words or the driver's, and what to do where these leave no doubt.
+fn not_reached(address: &ServerUrl, error: &Error) -> Error {
+    const UNKNOWN_DATABASE: u16 = 1049;
+
+    let hint = match error {
+        Error::Mysql(mysql_async::Error::Io(mysql_async::IoError::Io(error)))
+            if error.kind() == std::io::ErrorKind::ConnectionRefused =>
+        {
+            "; start it with `scripts/services up`"
+        }
+        Error::Mysql(mysql_async::Error::Server(error)) if error.code == UNKNOWN_DATABASE => {
+            "; `couponctl migrate` makes it"
+        }
+        _ => "",
+    };
+    Error::Broken(format!("{address}: {error}{hint}"))
 }
 
 /// Checks that the schema is the one this build was made for.
@@ -62,7 +78,6 @@ fn unreachable(address: &ServerUrl) -> Error {
 /// MySQL's, or [`Error::Broken`] with the command that brings the schema up.
 pub async fn check(mysql: &Mysql) -> Result<()> {
     const NO_SUCH_TABLE: u16 = 1146;
-    const UNKNOWN_DATABASE: u16 = 1049;
 
     let version = mysql
         .run(async |mut conn: mysql_async::Conn| {
@@ -71,13 +86,8 @@ pub async fn check(mysql: &Mysql) -> Result<()> {
         .await;
     let found = match version {
         Ok(version) => version.unwrap_or(0),
-        Err(Error::Mysql(mysql_async::Error::Server(error)))
-            if error.code == NO_SUCH_TABLE || error.code == UNKNOWN_DATABASE =>
-        {
-            0
-        }
-        Err(error @ Error::Mysql(mysql_async::Error::Server(_))) => return Err(error),
-        Err(_) => return Err(unreachable(mysql.address())),
+        Err(Error::Mysql(mysql_async::Error::Server(error))) if error.code == NO_SUCH_TABLE => 0,
+        Err(error) => return Err(not_reached(mysql.address(), &error)),
     };
     let wanted = wanted();
     match found {
