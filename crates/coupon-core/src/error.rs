@@ -103,6 +103,8 @@ pub enum Error {
         reason: String,
         /// Its class.
         class: Class,
+        /// Whether it stays until somebody mends it.
+        stays: bool,
         /// Its remedy.
         remedy: &'static str,
     },
@@ -192,6 +194,19 @@ impl Error {
         }
     }
 
+    /// Whether it stays until somebody mends it: the server has answered, and refuses. All else may pass by itself.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        match self {
+            Self::Mysql(mysql_async::Error::Server(server)) if MENDED_BY_HAND.contains(&server.code) => true,
+            Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_refuses(error),
+            Self::Amqp(error) => amqp_refuses_access(error) || amqp_refuses_vhost(error),
+            Self::Unsafe(_) | Self::Foreign { .. } | Self::ReadsElsewhere => true,
+            Self::Stuck { stays, .. } => *stays,
+            _ => self.class() == Class::Fatal,
+        }
+    }
+
     /// Whether the work lost against others at the same rows, and may win at once if done again.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
@@ -226,7 +241,7 @@ impl Error {
     /// Its words, to tell of it elsewhere.
     #[must_use]
     pub fn as_stuck(&self) -> Self {
-        Self::Stuck { reason: self.to_string(), class: self.class(), remedy: self.remedy() }
+        Self::Stuck { reason: self.to_string(), class: self.class(), stays: self.stays(), remedy: self.remedy() }
     }
 
     /// Whether the same work may succeed if done again.
@@ -244,6 +259,11 @@ const DEADLOCK: u16 = 1213;
 /// What MySQL says of a statement that is wrong: a column, table, function or syntax that is not there, a value that does
 /// not fit. The list is short on purpose. Whatever else a server says is its own trouble and may pass.
 const OUR_MISTAKES: [u16; 14] = [1048, 1054, 1064, 1109, 1136, 1146, 1210, 1264, 1292, 1305, 1364, 1366, 1406, 1690];
+
+/// What MySQL says when a right, an account, a mode or room is missing: each has its remedy in [`mysql_remedy`].
+const MENDED_BY_HAND: [u16; 20] = [
+    3, 1021, 1044, 1045, 1049, 1114, 1130, 1142, 1143, 1227, 1251, 1290, 1370, 1644, 1665, 1698, 1792, 1836, 1862, 3118,
+];
 
 fn mysql_class(error: &mysql_async::Error) -> Class {
     match error {
@@ -301,6 +321,18 @@ fn mysql_remedy(error: &mysql_async::Error) -> &'static str {
     }
 }
 
+fn redis_refuses(error: &redis::RedisError) -> bool {
+    use redis::{ErrorKind, ServerErrorKind};
+
+    let refuses_this_user = matches!(
+        error.kind(),
+        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::NoPerm)
+    );
+    refuses_this_user
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "OOM" | "MISCONF"))
+        || redis_class(error) == Class::Fatal
+}
+
 fn redis_remedy(error: &redis::RedisError) -> &'static str {
     use redis::{ErrorKind, ServerErrorKind};
 
@@ -322,11 +354,22 @@ fn redis_remedy(error: &redis::RedisError) -> &'static str {
     }
 }
 
-fn amqp_remedy(error: &lapin::Error) -> &'static str {
+/// The user, the password or a right of theirs.
+fn amqp_refuses_access(error: &lapin::Error) -> bool {
     let said = error.to_string();
-    if said.contains("ACCESS_REFUSED") || said.contains("ACCESS-REFUSED") {
+    said.contains("ACCESS_REFUSED") || said.contains("ACCESS-REFUSED")
+}
+
+/// The virtual host.
+fn amqp_refuses_vhost(error: &lapin::Error) -> bool {
+    let said = error.to_string();
+    said.contains("NOT_ALLOWED") || said.contains("NOT-ALLOWED")
+}
+
+fn amqp_remedy(error: &lapin::Error) -> &'static str {
+    if amqp_refuses_access(error) {
         "check the user and the password in COUPON_AMQP_URL, and grant this user the rights in docs/RIGHTS.md"
-    } else if said.contains("NOT_ALLOWED") || said.contains("NOT-ALLOWED") {
+    } else if amqp_refuses_vhost(error) {
         "make the virtual host that COUPON_AMQP_URL names, and let this user into it"
     } else {
         "see that RabbitMQ runs and that COUPON_AMQP_URL leads to it; it is tried again by itself"
@@ -387,6 +430,19 @@ mod tests {
         {
             assert_eq!(error(line).class(), Class::Fatal, "{line}");
         }
+    }
+
+    #[test]
+    fn what_somebody_must_mend_is_told_from_what_passes() {
+        for code in [1044, 1045, 1142, 1146, 1290, 1665, 1792] {
+            assert!(server(code).stays(), "{code}");
+        }
+        for code in [1040, 1053, 1205, 1213, 1317] {
+            assert!(!server(code).stays(), "{code}");
+        }
+        let broker = Error::Unsafe(String::from("a policy"));
+        assert!(broker.stays() && broker.as_stuck().stays());
+        assert!(!Error::Away { what: "RabbitMQ" }.as_stuck().stays());
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! `/livez`: the process answers. `/readyz`: the service can do its work, as far as the servers it needs can tell.
 //!
 //! One task for each server looks at it again and again. Invariants: whoever asks for the health waits for no server,
-//! once each has been looked at; a trouble that passes between two looks changes nothing; what is wrong and what mends
-//! it is logged once, and that it is over, too.
+//! once each has been looked at; a server that refuses until somebody mends it counts at once ([`Error::stays`]), any
+//! other trouble when two looks in a row meet it; what is wrong and what mends it is logged once, and that it is over,
+//! too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -38,14 +39,36 @@ struct Server {
     name: &'static str,
     is_needed: bool,
     /// Nothing before the first look.
-    is_up: watch::Receiver<Option<bool>>,
+    found: watch::Receiver<Option<Found>>,
+}
+
+/// Whether a server can do its work, or why not.
+type Found = Result<(), Reason>;
+
+/// Why a server cannot do its work.
+#[derive(Clone, Debug)]
+struct Reason {
+    text: String,
+    stays: bool,
+}
+
+impl From<&Error> for Reason {
+    fn from(error: &Error) -> Self {
+        Self { text: format!("{error}; {}", error.remedy()), stays: error.stays() }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Report {
     ready: bool,
     servers: BTreeMap<&'static str, &'static str>,
+    /// Of those that are down. For operators only: the crowd is told no internals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<BTreeMap<&'static str, String>>,
 }
+
+/// In the data of a listener whose `/readyz` gives reasons.
+pub(super) struct GivesReasons;
 
 impl Health {
     /// Of a service that is not ready any more once it was told to stop.
@@ -92,70 +115,122 @@ impl Health {
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let (found, is_up) = watch::channel(None);
+        let (told, found) = watch::channel(None);
         let (client, stop) = (client.clone(), self.stop.clone());
-        let watching = watch_server(name, found, move || look(client.clone()));
+        let watching = watch_server(name, told, move || look(client.clone()));
         tokio::spawn(async move { stop.run_until_cancelled(watching).await });
-        self.servers.push(Server { name, is_needed, is_up });
+        self.servers.push(Server { name, is_needed, found });
         self
     }
 
     /// The routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
         let health = self.clone();
-        config.service(get("/livez", async || HttpResponse::Ok().body("alive\n"))).service(get("/readyz", move || {
-            let health = health.clone();
-            async move { health.ready().await }
-        }));
+        config.service(get("/livez", async || HttpResponse::Ok().body("alive\n"))).service(get(
+            "/readyz",
+            move |request: HttpRequest| {
+                let health = health.clone();
+                async move { health.ready(request.app_data::<GivesReasons>().is_some()).await }
+            },
+        ));
     }
 
-    async fn ready(&self) -> HttpResponse {
-        let mut report = Report { ready: !self.stop.is_cancelled(), servers: BTreeMap::new() };
+    async fn ready(&self, gives_reasons: bool) -> HttpResponse {
+        let mut report = Report { ready: !self.stop.is_cancelled(), servers: BTreeMap::new(), reasons: None };
         for server in &self.servers {
-            let is_up = server.is_up().await;
-            report.ready &= is_up || !server.is_needed;
-            report.servers.insert(server.name, if is_up { "up" } else { "down" });
+            let found = server.found().await;
+            report.ready &= found.is_ok() || !server.is_needed;
+            report.servers.insert(server.name, if found.is_ok() { "up" } else { "down" });
+            if let Err(reason) = found
+                && gives_reasons
+            {
+                report.reasons.get_or_insert_default().insert(server.name, reason.text);
+            }
         }
         if report.ready { HttpResponse::Ok().json(report) } else { HttpResponse::ServiceUnavailable().json(report) }
     }
 }
 
 impl Server {
-    async fn is_up(&self) -> bool {
+    async fn found(&self) -> Found {
         // Only the first looks are waited for, and each has its deadline. None comes any more after a stop.
-        let mut is_up = self.is_up.clone();
-        let looked = tokio::time::timeout(LOOK_DEADLINE * 2, is_up.wait_for(Option::is_some)).await;
-        looked.is_ok_and(|looked| looked.is_ok_and(|is_up| *is_up == Some(true)))
+        let mut found = self.found.clone();
+        let looked = tokio::time::timeout(LOOK_DEADLINE * 2, found.wait_for(Option::is_some)).await;
+        let looked = looked.ok().and_then(|looked| looked.ok()?.clone());
+        looked.unwrap_or_else(|| Err(Reason { text: String::from("not looked at yet"), stays: false }))
     }
 }
 
 /// Looks at a server for ever, and says how it is and, in the log, when that changes.
-async fn watch_server<F>(name: &'static str, found: watch::Sender<Option<bool>>, look: impl Fn() -> F)
+async fn watch_server<F>(name: &'static str, found: watch::Sender<Option<Found>>, look: impl Fn() -> F)
 where
     F: Future<Output = Result<()>>,
 {
     let look = async || {
         let deadline = Error::Deadline { what: "a look at it", limit: LOOK_DEADLINE };
-        tokio::time::timeout(LOOK_DEADLINE, look()).await.unwrap_or(Err(deadline))
+        let looked = tokio::time::timeout(LOOK_DEADLINE, look()).await.unwrap_or(Err(deadline));
+        looked.map_err(|error| Reason::from(&error))
     };
     loop {
         let mut looked = look().await;
-        if looked.is_err() && *found.borrow() != Some(false) {
+        let is_down = matches!(*found.borrow(), Some(Err(_)));
+        if !is_down && looked.as_ref().is_err_and(|reason| !reason.stays) {
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
             looked = look().await;
         }
-        let before = found.send_replace(Some(looked.is_ok()));
-        match &looked {
-            Err(error) if before != Some(false) && error.is_retryable() => {
-                tracing::warn!(server = name, "cannot do its work: {error}; {}", error.remedy());
+        let is_up = looked.is_ok();
+        let before = found.send_replace(Some(looked.clone()));
+        log_change(name, before.as_ref(), &looked);
+        tokio::time::sleep(if is_up { LOOK_EVERY } else { LOOK_AGAIN_AFTER }).await;
+    }
+}
+
+/// A trouble that passes and turns into one that stays is another: it is logged, too.
+fn log_change(server: &str, before: Option<&Found>, now: &Found) {
+    match (before, now) {
+        (Some(Err(before)), Err(now)) if before.stays || !now.stays => {}
+        (_, Err(Reason { text, stays: true })) => tracing::error!(server, "cannot do its work: {text}"),
+        (_, Err(Reason { text, stays: false })) => tracing::warn!(server, "cannot do its work: {text}"),
+        (Some(Err(_)), Ok(())) => tracing::info!(server, "can do its work again"),
+        (_, Ok(())) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_passes_counts_when_it_is_met_twice_and_what_stays_at_once() {
+        let away = || Err(Error::Away { what: "a server" });
+        let refused = || Err(Error::Unsafe(String::from("a server refuses")));
+        let looks = vec![Ok(()), away(), Ok(()), away(), away(), Ok(()), refused(), Ok(())];
+        let (told, found) = watch::channel(None);
+        let (looks, seen) = (RefCell::new(looks.into_iter()), RefCell::new(Vec::new()));
+        // Each look finds how the server stands after those before.
+        let look = async || {
+            seen.borrow_mut().push(found.borrow().as_ref().map(Result::is_ok));
+            let looked = looks.borrow_mut().next();
+            match looked {
+                Some(looked) => looked,
+                None => std::future::pending().await,
             }
-            // It does not pass by itself.
-            Err(error) if before != Some(false) => {
-                tracing::error!(server = name, "cannot do its work: {error}; {}", error.remedy());
+        };
+
+        let watching = watch_server("a server", told, &look);
+        let all_looked = async {
+            while seen.borrow().len() <= 8 {
+                tokio::task::yield_now().await;
             }
-            Ok(()) if before == Some(false) => tracing::info!(server = name, "can do its work again"),
-            Ok(()) | Err(_) => {}
+        };
+        tokio::select! {
+            () = watching => {}
+            () = all_looked => {}
         }
-        tokio::time::sleep(if looked.is_ok() { LOOK_EVERY } else { LOOK_AGAIN_AFTER }).await;
+
+        let (up, down) = (Some(true), Some(false));
+        assert_eq!(*seen.borrow(), [None, up, up, up, up, down, up, down, up]);
     }
 }

@@ -136,7 +136,10 @@ pub fn serve_admin(
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Listening> {
     let limits = Limits { workers: 1, connections: ADMIN_CONNECTIONS, drain: ADMIN_DRAIN };
-    serve(listen, "--admin-listen (ADMIN_LISTEN)", &limits, stop.cancelled_owned(), routes)
+    serve(listen, "--admin-listen (ADMIN_LISTEN)", &limits, stop.cancelled_owned(), move |config| {
+        config.app_data(health::GivesReasons);
+        routes(config);
+    })
 }
 
 /// The connections of the setting, or as many as there are file descriptors for.

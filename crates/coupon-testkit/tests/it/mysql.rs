@@ -100,6 +100,26 @@ async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn operators_are_told_why_a_service_is_not_ready_and_the_crowd_is_not() {
+    audited(async |space| {
+        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+        let service = start_skiplock(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
+        let (api, admin) = (space.api(service.address()), space.api(service.admin()));
+        assert_eq!(admin.get("/readyz").await.json, serde_json::json!({"ready": true, "servers": {"mysql": "up"}}));
+
+        proxy.cut();
+
+        eventually("it is not ready", async || admin.get("/readyz").await.status == 503).await;
+        let (told, crowd) = (admin.get("/readyz").await, api.get("/readyz").await);
+        let reason = told.json["reasons"]["mysql"].as_str().unwrap_or_default();
+        assert!(reason.contains("MySQL") && reason.contains("COUPON_MYSQL_URL"), "{told:?}");
+        assert!(!told.text.contains("skiplock-api@"), "no address with a password: {told:?}");
+        assert_eq!(crowd.json, serde_json::json!({"ready": false, "servers": {"mysql": "down"}}));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn skiplock_says_busy_not_sold_out_while_others_hold_every_row() {
     audited(async |space| {
         let campaign = space.campaign(5).await;

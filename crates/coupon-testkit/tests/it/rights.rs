@@ -152,8 +152,9 @@ async fn empty(settings: &AmqpSettings, queue: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a service says once that it cannot work with a server, in the server's words, and where the right is.
-async fn says_once(service: &Running, server: &str, words: &str) {
+/// Checks that a service says once that it cannot work with a server, in the server's words, and where the right is; and
+/// whenever it is asked for its health.
+async fn says_once(space: &TestSpace, service: &Running, server: &str, words: &str) {
     let lines = || -> Vec<String> {
         let of_server = format!("server=\"{server}\"");
         service.log().lines().filter(|line| line.contains(&of_server)).map(str::to_owned).collect()
@@ -161,6 +162,9 @@ async fn says_once(service: &Running, server: &str, words: &str) {
     eventually("it says what it lacks", async || !lines().is_empty()).await;
     let lines = lines();
     assert!(matches!(&lines[..], [line] if line.contains(words) && line.contains("docs/RIGHTS.md")), "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("ERROR")), "somebody must look: {lines:?}");
+    let ready = space.api(service.admin()).get("/readyz").await;
+    assert!(ready.json["reasons"][server].as_str().is_some_and(|reason| reason.contains(words)), "{ready:?}");
 }
 
 #[tokio::test]
@@ -169,15 +173,15 @@ async fn a_service_that_lacks_a_right_names_it_and_is_not_ready() {
         let Some(servers) = servers_of(&space, "producer-api") else { return };
         let mysql = [("mysql-url", servers.mysql.mysql_url.reveal())];
         let skiplock = programs::start_with::<skiplock_api::Settings>(&space, "skiplock-api", &mysql, &[]).await;
-        says_once(&skiplock, "mysql", "UPDATE command denied").await;
+        says_once(&space, &skiplock, "mysql", "UPDATE command denied").await;
 
         // The users may touch nothing of an installation that is called otherwise.
         let other = [("namespace", "another")];
         let consumer = programs::start_with::<queue_consumer::Settings>(&space, "queue-consumer", &other, &[]).await;
-        says_once(&consumer, "redis", "permission").await;
-        says_once(&consumer, "rabbitmq", "ACCESS_REFUSED").await;
+        says_once(&space, &consumer, "redis", "permission").await;
+        says_once(&space, &consumer, "rabbitmq", "ACCESS_REFUSED").await;
         let producer = programs::start_with::<producer_api::Settings>(&space, "producer-api", &other, &[]).await;
-        says_once(&producer, "rabbitmq", "ACCESS_REFUSED").await;
+        says_once(&space, &producer, "rabbitmq", "ACCESS_REFUSED").await;
     })
     .await;
 }
