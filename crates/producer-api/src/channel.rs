@@ -1,15 +1,16 @@
 //! The way to the broker: one connection for the process, one long-lived confirm channel for each actix worker.
 //!
 //! The broker can be replaced behind its name while connections to the one before stay up. A connection that is old, that
-//! did not answer in time, or on which a look failed is given up by all workers, who open their channels on the next.
+//! did not answer in time, or on which a look (`watch.rs`) failed is given up by all workers, who open their channels on
+//! the next.
 //! Invariants: a channel never leaves its thread, because lapin numbers a message and writes it in two steps, and two
 //! threads in between get each other's confirms; a message that comes back as unroutable fails every message that still
 //! waits on its channel, because lapin hands it to whichever confirm comes next.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use coupon_core::age::end_of_life;
@@ -17,10 +18,9 @@ use coupon_core::broker::{self, Queues};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Result};
 use deadpool_lapin::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::basic::AMQPProperties;
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
+use lapin::{Channel, Confirmation, ConnectionStatus};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
@@ -29,12 +29,6 @@ const LOST_MAX: usize = 512;
 
 /// After a channel could not be opened, messages fail at once for this long instead of queueing up to try.
 const REOPEN_AFTER: Duration = Duration::from_millis(250);
-
-/// A look at the broker that takes longer than this has failed.
-const LOOK_DEADLINE: Duration = Duration::from_secs(2);
-
-/// No queue is bound to this: a message to it shows that the broker takes messages, and goes nowhere.
-const NOWHERE: &str = "coupon.look";
 
 /// What is full when the broker refuses a message.
 pub const QUEUE: &str = "the queue";
@@ -54,15 +48,14 @@ pub struct Broker {
     runtime: Handle,
     /// Counts the connections that were given up: channels of those before are not used again.
     given_up: Arc<AtomicU64>,
-    /// The channel for looks, which leave those for claims alone.
-    look: Arc<Mutex<Option<Opened>>>,
-    /// Whether the broker keeps what it confirms, as far as it is known.
-    is_safe: Arc<AtomicBool>,
+    /// Why no claims are let through, as the last look has found it. None are before one has found that the broker keeps
+    /// them.
+    danger: Arc<RwLock<Option<Error>>>,
 }
 
 /// A channel in confirm mode, and what its connection is.
-struct Opened {
-    channel: Channel,
+pub struct Opened {
+    pub channel: Channel,
     connection: ConnectionStatus,
     /// Of the connection.
     number: u64,
@@ -72,8 +65,20 @@ struct Opened {
 
 impl Opened {
     /// Whether it may be used while connections of this number are.
-    fn is_usable(&self, number: u64) -> bool {
+    pub fn is_usable(&self, number: u64) -> bool {
         self.number == number && Instant::now() < self.old && self.channel.status().connected()
+    }
+
+    /// Whether the broker takes messages on it. One that is short of memory or disk blocks its publishers, and what they
+    /// send then piles up in lapin.
+    pub fn accepts(&self) -> Result<()> {
+        if self.connection.blocked() {
+            Err(Error::Full { what: "RabbitMQ's memory or disk" })
+        } else if self.connection.connected() {
+            Ok(())
+        } else {
+            Err(Error::Away { what: "RabbitMQ" })
+        }
     }
 }
 
@@ -98,8 +103,7 @@ impl Broker {
             max_age,
             runtime: Handle::current(),
             given_up: Arc::default(),
-            look: Arc::default(),
-            is_safe: Arc::new(AtomicBool::new(true)),
+            danger: Arc::new(RwLock::new(Some(Error::Away { what: "RabbitMQ" }))),
         })
     }
 
@@ -108,68 +112,28 @@ impl Broker {
         &self.queues
     }
 
-    /// Makes the queues, or checks that they are as they must be.
-    pub async fn declare_queues(&self) -> Result<()> {
-        let this = self.clone();
-        self.on_runtime(async move { this.queues.declare(&*this.connection().await?).await }).await
-    }
-
-    /// As [`Self::declare_queues`], but makes none.
+    /// Checks that the queues that are there are as they must be.
     pub async fn check_queues(&self) -> Result<()> {
-        let this = self.clone();
-        self.on_runtime(async move { this.queues.check(&*this.connection().await?).await }).await
+        self.queues.check(&*self.connection().await?).await
     }
 
-    /// Lets claims through, or none.
-    pub fn set_safe(&self, is_safe: bool) {
-        self.is_safe.store(is_safe, Ordering::Relaxed);
+    /// Lets claims through, or none for this reason.
+    pub fn set_danger(&self, danger: Option<Error>) {
+        *self.danger.write().unwrap_or_else(PoisonError::into_inner) = danger;
     }
 
-    fn keeps_claims(&self) -> Result<()> {
-        if self.is_safe.load(Ordering::Relaxed) {
-            Ok(())
-        } else {
-            Err(Error::Away { what: "a queue that keeps claims" })
-        }
-    }
-
-    /// Whether the broker takes claims and keeps them: the queue is there, and a message to nowhere is confirmed. On a
-    /// channel of its own, so that it never delays publishing. When that fails, the connection is given up.
-    pub async fn can_publish(&self) -> Result<()> {
-        let number = self.number();
-        let looked = broker::within(LOOK_DEADLINE, "a look at RabbitMQ", self.look()).await;
-        if looked.as_ref().is_err_and(Error::blames_the_connection) {
-            self.give_up(number);
-        }
-        // What the broker refuses is the better reason.
-        looked?;
-        self.keeps_claims()
-    }
-
-    async fn look(&self) -> Result<()> {
-        let mut look = self.look.lock().await;
-        // Kept for the next look only when this one has succeeded: what the broker refuses, it closes the channel for.
-        let now = match look.take().filter(|look| look.is_usable(self.number())) {
-            Some(look) => look,
-            None => self.open().await?,
-        };
-        accepts(&now.connection)?;
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-        now.channel.queue_declare(self.queues.claims.clone(), passive, FieldTable::default()).await?;
-        let options = BasicPublishOptions::default();
-        let publish = now.channel.basic_publish("".into(), NOWHERE.into(), options, b"", BasicProperties::default());
-        match publish.await?.await? {
-            Confirmation::Ack(_) => {
-                *look = Some(now);
-                Ok(())
-            }
-            _ => Err(Error::Away { what: "the broker's confirm" }),
-        }
+    /// Whether claims are let through.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn keeps_claims(&self) -> Result<()> {
+        let danger = self.danger.read().unwrap_or_else(PoisonError::into_inner);
+        danger.as_ref().map_or(Ok(()), |danger| Err(danger.shared()))
     }
 
     /// A channel in confirm mode, with the queues there to publish to. On the service's runtime, to which the connection
     /// belongs.
-    async fn open(&self) -> Result<Opened> {
+    pub async fn open(&self) -> Result<Opened> {
         let (number, old) = (self.number(), end_of_life(self.max_age));
         let connection = self.connection().await?;
         self.queues.declare(&connection).await?;
@@ -179,12 +143,12 @@ impl Broker {
     }
 
     /// The number of the connection that is used now.
-    fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         self.given_up.load(Ordering::Relaxed)
     }
 
     /// Gives up the connection of this number, unless somebody has done so already.
-    fn give_up(&self, number: u64) {
+    pub fn give_up(&self, number: u64) {
         if self.given_up.compare_exchange(number, number + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.pool.retain(|_, _| false);
         }
@@ -228,11 +192,6 @@ struct ConfirmChannel {
     open: Cell<usize>,
 }
 
-/// A broker that is short of memory or disk blocks its publishers, and what they send then piles up in lapin.
-fn accepts(connection: &ConnectionStatus) -> Result<()> {
-    if connection.connected() && !connection.blocked() { Ok(()) } else { Err(Error::Away { what: "RabbitMQ" }) }
-}
-
 impl WorkerChannel {
     /// For the worker of the current thread.
     pub fn new(broker: Broker) -> Self {
@@ -245,7 +204,8 @@ impl WorkerChannel {
     /// The broker is away, refuses (its queue is full), or does not confirm within the deadline. The message may have
     /// arrived all the same, which does no harm: processing is idempotent.
     pub async fn publish(&self, properties: AMQPProperties, body: &[u8]) -> Result<()> {
-        self.broker.keeps_claims()?;
+        // The reason is logged by the look, once, not again for each claim.
+        self.broker.keeps_claims().map_err(|_| Error::Away { what: "a queue that keeps claims" })?;
         let number = self.broker.number();
         let published = broker::within(self.broker.deadline, "a publisher confirm", async {
             let channel = self.channel().await?;
@@ -304,7 +264,7 @@ impl ConfirmChannel {
     }
 
     async fn publish(&self, queues: &Queues, properties: AMQPProperties, body: &[u8]) -> Result<()> {
-        accepts(&self.opened.connection)?;
+        self.opened.accepts()?;
         self.open.set(self.open.get() + 1);
         let confirmation = self.send(queues, properties, body).await;
         self.open.set(self.open.get() - 1);

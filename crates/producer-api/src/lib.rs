@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish  with others ─> channel ─> RabbitMQ
-//!                                                                      watch  does it keep them? ──┘
+//!                                          /readyz ─> watch  does it take and keep them? ──┘
 //! GET  …/claims/{account} ─> coupon_core::claims ─> Redis, MySQL
 //! ```
 
@@ -31,6 +31,7 @@ use utoipa::OpenApi;
 use crate::channel::Broker;
 use crate::publish::Publisher;
 pub use crate::settings::Settings;
+use crate::watch::Watch;
 
 /// Starts the service; it runs until `stop` and drains then.
 ///
@@ -44,13 +45,13 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     redis.check_database(&settings.redis.redis_url).await?;
     let recorded = Outcomes::new(redis, installation.clone());
     let broker = Broker::new(&settings.amqp, Queues::new(&settings.namespace.namespace, &settings.amqp))?;
-    watch::start(broker.clone(), &settings.amqp, stop.clone()).await?;
+    let watch = Watch::start(broker.clone(), &settings.amqp).await?;
     let campaigns = Campaigns::start(mysql.clone());
     let claims = Claims::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
     let health = Health::new(stop.clone())
         .uses("mysql", &mysql, async |mysql: Mysql| mysql.can_read().await)
         .uses("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
-        .needs("rabbitmq", &broker, async |broker: Broker| broker.can_publish().await);
+        .needs("rabbitmq", &watch, async |watch: Watch| watch.look().await);
     let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
     let campaigns = routes.campaigns.clone();
     let admin_routes = move |config: &mut ServiceConfig| {

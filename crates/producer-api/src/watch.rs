@@ -1,94 +1,143 @@
-//! Watching whether the broker keeps what it confirms: its queues are as they were declared, and no policy undoes that.
+//! The look at the broker: whether it takes claims, and keeps what it confirms, because its queues are as they were
+//! declared and no policy undoes that. Readiness asks for it again and again, and logs what it finds.
 //!
 //! Invariant: a service does not start on a broker that would lose accepted claims, and accepts none from the look on that
 //! finds so. What cannot be asked is as it was found last.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use coupon_core::broker::{Danger, Policies};
+use coupon_core::broker::{self, Danger, Policies};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Result};
-use tokio_util::sync::CancellationToken;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Confirmation};
+use tokio::sync::Mutex;
 
-use crate::channel::Broker;
+use crate::channel::{Broker, Opened};
 
-/// How often it is looked.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Each half of a look that takes longer than this has failed.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How soon it is looked again while no claims are let through.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often the arguments of the queues and the policies are part of a look.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// Looks, and tells the way to the broker.
-struct Watch {
+/// How soon again while no claims are let through.
+const CHECK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// No queue is bound to this: a message to it shows that the broker takes messages, and goes nowhere.
+const NOWHERE: &str = "coupon.look";
+
+/// Looks at the broker, and tells the way to it. Clones are the same one.
+#[derive(Clone)]
+pub struct Watch {
     broker: Broker,
     policies: Policies,
-    /// What policies do, as it was told last.
-    danger: Option<String>,
-    /// Whether policies could not be asked for the last time.
-    is_blind: bool,
-    /// Whether the broker was there for a look. One that comes late is looked at before it gets claims.
-    is_checked: bool,
+    seen: Arc<Mutex<Seen>>,
 }
 
-/// Makes the queues if they are not there, looks for the first time, and goes on looking until `stop`.
-///
-/// # Errors
-/// The broker would lose accepted claims. That it is away is none: its claims get 503 then.
-pub async fn start(broker: Broker, settings: &AmqpSettings, stop: CancellationToken) -> Result<()> {
-    let declared = broker.declare_queues().await;
-    if let Err(error @ Error::Unsafe(_)) = declared {
-        return Err(error);
-    }
-    let policies = Policies::new(settings)?;
-    let is_there = declared.is_ok();
-    let mut watch = Watch { broker, policies, danger: None, is_blind: false, is_checked: is_there };
-    watch.look_at_policies().await;
-    if let Some(danger) = watch.danger.take() {
-        return Err(Error::Unsafe(danger));
-    }
-    watch.broker.set_safe(is_there);
-    tokio::spawn(watch.run(stop));
-    Ok(())
+/// What is kept from look to look.
+#[derive(Default)]
+struct Seen {
+    /// A channel of its own, so that a look never delays publishing.
+    channel: Option<Opened>,
+    checked_at: Option<Instant>,
+    /// What policies do, as it was told last.
+    danger: Option<Error>,
+    /// Whether policies could not be asked for the last time.
+    is_blind: bool,
 }
 
 impl Watch {
-    async fn run(mut self, stop: CancellationToken) {
-        let mut is_told = false;
-        let mut is_safe = self.is_checked;
-        while tokio::time::timeout(if is_safe { LOOK_EVERY } else { LOOK_AGAIN_AFTER }, stop.cancelled()).await.is_err()
-        {
-            let danger = self.look().await;
-            is_safe = self.is_checked && danger.is_none();
-            self.broker.set_safe(is_safe);
-            match &danger {
-                Some(danger) if !is_told => tracing::error!("no claims are accepted: {danger}"),
-                None if is_told => tracing::info!("claims are accepted again: RabbitMQ keeps them"),
-                Some(_) | None => {}
-            }
-            is_told = danger.is_some();
+    /// Makes the queues if they are not there, and looks for the first time.
+    ///
+    /// # Errors
+    /// The broker would lose accepted claims. That it is away is none: its claims get 503 then.
+    pub async fn start(broker: Broker, settings: &AmqpSettings) -> Result<Self> {
+        let watch = Self { broker, policies: Policies::new(settings)?, seen: Arc::default() };
+        match watch.look().await {
+            Err(error @ Error::Unsafe(_)) => Err(error),
+            _ => Ok(watch),
         }
     }
 
-    /// By what the broker would lose claims.
-    async fn look(&mut self) -> Option<String> {
-        let queues = match self.broker.check_queues().await {
-            Ok(()) => {
-                self.is_checked = true;
-                None
-            }
-            Err(Error::Unsafe(text)) => Some(text),
-            // Whoever publishes finds out that it is away.
-            Err(_) => None,
-        };
-        self.look_at_policies().await;
-        queues.or_else(|| self.danger.clone())
+    /// Whether the broker takes claims and keeps them. When that fails, the connection is given up.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn look(&self) -> Result<()> {
+        let mut seen = self.seen.lock().await;
+        let every = if self.broker.keeps_claims().is_ok() { CHECK_EVERY } else { CHECK_AGAIN_AFTER };
+        let is_due = seen.checked_at.is_none_or(|at| at.elapsed() >= every);
+        if !is_due {
+            self.takes_claims(&mut seen.channel, false).await?;
+            return self.broker.keeps_claims();
+        }
+        seen.checked_at = Some(Instant::now());
+        let Seen { channel, .. } = &mut *seen;
+        let (taken, policies) = tokio::join!(self.takes_claims(channel, true), self.ask_for_policies());
+        seen.note(policies);
+        match (taken, &seen.danger) {
+            (Err(error @ Error::Unsafe(_)), _) => self.broker.set_danger(Some(error)),
+            (_, Some(danger)) => self.broker.set_danger(Some(danger.shared())),
+            (Ok(()), None) => self.broker.set_danger(None),
+            // Whether the queues are as they must be is not known: claims are let through, or none, as before.
+            (Err(error), None) => return Err(error),
+        }
+        self.broker.keeps_claims()
     }
 
-    async fn look_at_policies(&mut self) {
-        match self.policies.dangers(self.broker.queues()).await {
+    async fn takes_claims(&self, channel: &mut Option<Opened>, with_arguments: bool) -> Result<()> {
+        let number = self.broker.number();
+        let looked = broker::within(LOOK_DEADLINE, "a look at RabbitMQ", async {
+            if with_arguments {
+                self.publish_nowhere(channel).await?;
+                self.broker.check_queues().await
+            } else {
+                self.publish_nowhere(channel).await
+            }
+        });
+        let looked = looked.await;
+        if looked.as_ref().is_err_and(Error::blames_the_connection) {
+            self.broker.give_up(number);
+        }
+        looked
+    }
+
+    /// The queue is there, and a message to nowhere is confirmed.
+    async fn publish_nowhere(&self, channel: &mut Option<Opened>) -> Result<()> {
+        // Kept for the next look only when this one has succeeded: what the broker refuses, it closes the channel for.
+        // So a queue that is gone is made again by the next look, not by the one that misses it.
+        let opened = match channel.take().filter(|channel| channel.is_usable(self.broker.number())) {
+            Some(opened) => opened,
+            None => self.broker.open().await?,
+        };
+        opened.accepts()?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        opened.channel.queue_declare(self.broker.queues().claims.clone(), passive, FieldTable::default()).await?;
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let publish = opened.channel.basic_publish("".into(), NOWHERE.into(), options, b"", properties);
+        match publish.await?.await? {
+            Confirmation::Ack(_) => {
+                *channel = Some(opened);
+                Ok(())
+            }
+            _ => Err(Error::Away { what: "the broker's confirm" }),
+        }
+    }
+
+    async fn ask_for_policies(&self) -> Result<Vec<Danger>> {
+        broker::within(LOOK_DEADLINE, "RabbitMQ's HTTP API", self.policies.dangers(self.broker.queues())).await
+    }
+}
+
+impl Seen {
+    fn note(&mut self, policies: Result<Vec<Danger>>) {
+        match policies {
             Ok(dangers) => {
                 let dangers: Vec<String> = dangers.iter().map(Danger::to_string).collect();
-                self.danger = (!dangers.is_empty()).then(|| dangers.join("; "));
+                self.danger = (!dangers.is_empty()).then(|| Error::Unsafe(dangers.join("; ")));
                 self.is_blind = false;
             }
             Err(error) => {
