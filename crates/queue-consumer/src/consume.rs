@@ -44,12 +44,27 @@ pub struct Consumer {
     pub prefetch: u16,
 }
 
+/// A connection on which claims arrive.
+pub struct Subscribed {
+    connection: Connection,
+    channel: Channel,
+    deliveries: lapin::Consumer,
+}
+
 impl Consumer {
     /// Consumes, connecting again whenever the broker was away, or a connection has lived long enough.
-    pub async fn run(&self, stop: &CancellationToken) -> Result<()> {
+    pub async fn run(&self, first: Result<Subscribed>, stop: &CancellationToken) -> Result<()> {
         let mut given = Given::default();
+        let mut first = Some(first);
         while !stop.is_cancelled() {
-            let ended = self.consume(stop, &mut given).await;
+            let subscribed = match first.take() {
+                Some(first) => first,
+                None => self.subscribe().await,
+            };
+            let ended = match subscribed {
+                Ok(subscribed) => self.consume(subscribed, stop, &mut given).await,
+                Err(error) => Err(error),
+            };
             given.tell();
             if let Err(error) = ended {
                 self.connection.note(&error);
@@ -66,10 +81,8 @@ impl Consumer {
 
     /// Consumes over one connection until it breaks, is old, or the process is told to stop. A consumer owns its
     /// connection for life: a pool would have nothing to hand out twice.
-    async fn consume(&self, stop: &CancellationToken, given: &mut Given) -> Result<()> {
-        let connection = broker::connect(&self.amqp, "queue-consumer").await?;
-        let (channel, mut deliveries) =
-            broker::within(self.amqp.amqp_deadline, "starting to consume", self.subscribe(&connection)).await?;
+    async fn consume(&self, subscribed: Subscribed, stop: &CancellationToken, given: &mut Given) -> Result<()> {
+        let Subscribed { connection, channel, mut deliveries } = subscribed;
         self.connection.is_over();
         tracing::info!(queue = %self.queues.claims, prefetch = self.prefetch, "consuming");
         let old = tokio::time::sleep_until(end_of_life(self.amqp.amqp_connection_age).into());
@@ -111,8 +124,17 @@ impl Consumer {
         broker::within(self.amqp.amqp_deadline.min(LOOK_DEADLINE), "a look at RabbitMQ", async { Ok(qos.await?) }).await
     }
 
-    async fn subscribe(&self, connection: &Connection) -> Result<(Channel, lapin::Consumer)> {
-        self.queues.declare(connection).await?;
+    /// Connects, makes the queues or checks that they are as they must be, and asks for claims.
+    ///
+    /// # Errors
+    /// The broker's, or [`Error::Unsafe`] if it may lose claims.
+    pub async fn subscribe(&self) -> Result<Subscribed> {
+        let connection = broker::connect(&self.amqp, "queue-consumer").await?;
+        broker::within(self.amqp.amqp_deadline, "starting to consume", self.subscribe_on(connection)).await
+    }
+
+    async fn subscribe_on(&self, connection: Connection) -> Result<Subscribed> {
+        self.queues.declare(&connection).await?;
         let channel = connection.create_channel().await?;
         // Dead letters are published on it.
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -120,7 +142,7 @@ impl Consumer {
         let deliveries = channel
             .basic_consume(self.queues.claims.clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
             .await?;
-        Ok((channel, deliveries))
+        Ok(Subscribed { connection, channel, deliveries })
     }
 
     /// The first delivery and whatever else is here already, until the batch is full: never waits for more.

@@ -16,7 +16,7 @@ mod steps;
 mod trace;
 mod trouble;
 
-use coupon_core::broker::{self, Policies, Queues};
+use coupon_core::broker::{Policies, Queues};
 use coupon_core::http::health::Health;
 use coupon_core::http::{metrics, serve_admin};
 use coupon_core::mysql::{Mysql, schema};
@@ -34,7 +34,8 @@ pub use crate::settings::Settings;
 use crate::settle::Settler;
 use crate::trouble::Trouble;
 
-/// Starts the service; it consumes until `stop`, finishes the batch in hand and gives the rest back to the broker.
+/// Starts the service; it consumes until `stop`, finishes the batch in hand and gives the rest back to the broker. A broker
+/// that is away is waited for.
 ///
 /// # Errors
 /// The schema is not the one this build needs, the queues are not as they must be, or the address cannot be bound.
@@ -42,7 +43,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
     let queues = Queues::new(&settings.namespace.namespace, &settings.amqp);
-    check_broker(&settings.amqp, &queues).await?;
+    warn_of_policies(&settings.amqp, &queues).await?;
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
     let settler = settler(&settings, &installation, mysql.clone())?;
     Redis::new(&settings.redis)?.check_database(&settings.redis.redis_url).await?;
@@ -72,8 +73,14 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         batch_max: settings.batch_max,
         prefetch: settings.prefetch,
     };
+    // Last: each start that fails with claims in hand would count as a delivery of theirs.
+    let subscribed = consumer.subscribe().await;
+    if let Err(error @ Error::Unsafe(_)) = subscribed {
+        ended.cancel();
+        return Err(error.into());
+    }
     let task = tokio::spawn(async move {
-        let outcome = consumer.run(&stop).await;
+        let outcome = consumer.run(subscribed, &stop).await;
         ended.cancel();
         admin.task.await??;
         mysql.close().await;
@@ -83,19 +90,8 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     Ok(Running { address, admin: address, stops_within, task })
 }
 
-/// Makes the queues, or checks that they are as they must be, and warns of policies that would lose claims: producer-api
-/// accepts none then. A broker that is away is waited for later.
-async fn check_broker(settings: &AmqpSettings, queues: &Queues) -> Result<()> {
-    let declared = async {
-        let connection = broker::connect(settings, "queue-consumer").await?;
-        queues.declare(&connection).await?;
-        Ok(connection.close(200, "checked".into()).await?)
-    };
-    match broker::within(settings.amqp_deadline, "looking at the queues", declared).await {
-        Err(error @ Error::Unsafe(_)) => return Err(error),
-        Err(error) => tracing::warn!(%error, "RabbitMQ is waited for"),
-        Ok(()) => {}
-    }
+/// Warns of policies that would lose claims: producer-api accepts none then.
+async fn warn_of_policies(settings: &AmqpSettings, queues: &Queues) -> Result<()> {
     match Policies::new(settings)?.dangers(queues).await {
         Ok(dangers) => dangers.iter().for_each(|danger| tracing::warn!("{danger}")),
         Err(error) => tracing::warn!(%error, "RabbitMQ's policies are not checked"),
