@@ -16,11 +16,12 @@ use crate::servers::Servers;
 use crate::space::TestSpace;
 
 /// What a test changes, as it is by default.
-const RESET_MYSQL: [&str; 4] = [
+const RESET_MYSQL: [&str; 5] = [
     "SET GLOBAL super_read_only = OFF",
     "SET GLOBAL read_only = OFF",
     "SET GLOBAL autocommit = ON",
     "SET GLOBAL transaction_read_only = OFF",
+    "SET GLOBAL binlog_format = ROW",
 ];
 
 /// The tables of a campaign, without what only couponctl reads.

@@ -47,11 +47,14 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
     let settler = settler(&settings, &installation, mysql.clone())?;
     Redis::new(&settings.redis)?.check_database(&settings.redis.redis_url).await?;
-    let recorded = settler.outcomes.clone();
+    let redis = (settler.outcomes.clone(), settler.reservations.clone());
     let (connection, batch) = (Trouble::not_yet("the connection to RabbitMQ"), Trouble::none());
     let health = Health::new(stop.clone())
         .needs("mysql", &mysql, async |mysql: Mysql| mysql.can_issue().await)
-        .needs("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
+        .needs("redis", &redis, async |(recorded, reservations): (Outcomes, Reservations)| {
+            recorded.can_write().await?;
+            reservations.can_reserve().await
+        })
         .needs("rabbitmq", &connection, async |connection: Trouble| connection.check())
         // Not a server, but what the servers are needed for.
         .needs("claims", &batch, async |batch: Trouble| batch.check());

@@ -13,7 +13,7 @@ use coupon_core::settings::RedisSettings;
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, CouponId, Error, Installation, Result, keys};
-use deadpool_redis::redis::{self, AsyncCommands, Script};
+use deadpool_redis::redis::{self, AsyncCommands, Pipeline, Script};
 use deadpool_redis::{Config, Connection, Hook, HookError, Pool, PoolConfig, Runtime};
 use mysql_async::Conn;
 use uuid::Uuid;
@@ -84,6 +84,17 @@ impl Refill {
             .build()
             .map_err(|error| Error::Broken(format!("no pool for Redis: {error}")))?;
         Ok(Self { redis, deadline: settings.redis_deadline, installation, mysql, max, unlock: Script::new(UNLOCK) })
+    }
+
+    /// All that a refill does in Redis, with an id that is none and a lock that nobody holds.
+    pub fn look(&self, campaign: CampaignId) -> Pipeline {
+        let installation = &self.installation;
+        let (list, mark) = (keys::free_coupons(installation, campaign), keys::refilled_to(installation, campaign));
+        let mut look = redis::pipe();
+        look.set_ex(&mark, "", 1).ignore().get(&mark).ignore().rpush(&list, "").ignore().expire(&list, 1).ignore();
+        look.llen(&list).ignore();
+        look.cmd("EVAL").arg(UNLOCK).arg(1).arg(keys::refill_lock(installation, campaign)).arg("").ignore();
+        look
     }
 
     /// Makes sure that the campaign's list has ids, by filling it or by waiting for a consumer that does.

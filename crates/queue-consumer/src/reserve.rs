@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use coupon_core::redis::Redis;
@@ -23,6 +23,9 @@ const SOLD_OUT_FOR: Duration = Duration::from_millis(500);
 /// Refills for one reservation: other consumers may pop a whole refill before this one comes to it.
 const REFILLS_MAX: usize = 16;
 
+/// Campaigns are numbered from 1.
+const NO_CAMPAIGN: CampaignId = CampaignId(0);
+
 /// What a reservation gave.
 pub struct Reserved {
     /// Ids of each campaign: as many as wanted, or fewer of those below.
@@ -33,12 +36,13 @@ pub struct Reserved {
     pub unknown: Vec<CampaignId>,
 }
 
-/// The lists of ids that wait in Redis.
+/// The lists of ids that wait in Redis. Cheap to clone.
+#[derive(Clone)]
 pub struct Reservations {
     redis: Redis,
     installation: Installation,
-    refill: Refill,
-    sold_out: Mutex<HashMap<CampaignId, Proof>>,
+    refill: Arc<Refill>,
+    sold_out: Arc<Mutex<HashMap<CampaignId, Proof>>>,
 }
 
 /// That no coupon of a campaign was free.
@@ -60,7 +64,18 @@ impl Reservations {
     /// Over a shared connection.
     #[must_use]
     pub fn new(redis: Redis, installation: Installation, refill: Refill) -> Self {
-        Self { redis, installation, refill, sold_out: Mutex::default() }
+        Self { redis, installation, refill: Arc::new(refill), sold_out: Arc::default() }
+    }
+
+    /// Whether ids can be put into a list and popped: does it, with a campaign that is never there.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub async fn can_reserve(&self) -> Result<()> {
+        let list = keys::free_coupons(&self.installation, NO_CAMPAIGN);
+        let mut look = self.refill.look(NO_CAMPAIGN);
+        look.lpush_exists(&list, "").ignore().lpop(&list, NonZeroUsize::new(1)).ignore().unlink(&list).ignore();
+        Ok(look.query_async(&mut self.redis.clone()).await?)
     }
 
     /// Pops ids: as many as wanted of each campaign, or fewer of those that are sold out or not there.

@@ -267,8 +267,8 @@ async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once() {
     .await;
 }
 
-/// What an operator may do to a user of MySQL while a service runs, what undoes it, and what the log then asks for.
-const LOCKED_OUT: [(&str, &str, &str); 3] = [
+/// What an operator may do to MySQL, or a user there, while a service runs, what undoes it, and what the log then asks for.
+const LOCKED_OUT: [(&str, &str, &str); 4] = [
     ("ALTER USER limited ACCOUNT LOCK", "ALTER USER limited ACCOUNT UNLOCK", "check the user and the password"),
     (
         "REVOKE UPDATE ON `{}`.* FROM limited",
@@ -280,6 +280,7 @@ const LOCKED_OUT: [(&str, &str, &str); 3] = [
         "ALTER USER limited WITH MAX_CONNECTIONS_PER_HOUR 0",
         "raise its limit of connections",
     ),
+    ("SET GLOBAL binlog_format = STATEMENT", "SET GLOBAL binlog_format = ROW", "set binlog_format = ROW"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,6 +313,35 @@ async fn a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself()
             }
             spare.sql("DROP USER limited").await;
             spare.hand_over(space).await;
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claims() {
+    audited(async |space| {
+        with_spare(space, async |spare: &Spare| {
+            spare.redis("ACL SETUSER limited on >limited ~* +@all").await;
+            let url = spare.redis_settings().redis_url.with_user("limited", "limited");
+            let consumer = start_consumer(space, &[("redis-url", url.reveal())]).await;
+            let admin = space.api(consumer.admin());
+            let is_ready = async || admin.get("/readyz").await.status == 200;
+            for command in ["set", "get", "lpop", "rpush", "lpushx", "llen", "expire", "setex", "unlink", "eval"] {
+                eventually("it is ready", is_ready).await;
+
+                spare.redis(&format!("ACL SETUSER limited -{command}")).await;
+
+                eventually(command, async || {
+                    let told = admin.get("/readyz").await;
+                    let reason = told.json["reasons"]["redis"].as_str().unwrap_or_default().to_lowercase();
+                    told.status == 503 && reason.contains(&format!("'{command}'")) && reason.contains("docs/rights.md")
+                })
+                .await;
+                spare.redis("ACL SETUSER limited +@all").await;
+            }
+            spare.redis("ACL DELUSER limited").await;
         })
         .await;
     })
