@@ -23,12 +23,17 @@ use crate::terminal;
 /// Characters of a wrong value that are shown.
 const VALUE_SHOWN: usize = 80;
 
-/// A positive duration such as `250ms`, `5s` or `1min`.
+/// A time that something may take, such as `250ms`, `5s` or `1min`: enough for a round trip to a server.
 ///
 /// # Errors
-/// A text that is no duration, zero, or more than a day.
+/// A text that is no duration, less than 100 milliseconds, or more than a day.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    duration_within(text, Duration::from_nanos(1), Duration::from_hours(24))
+    duration_within(text, Duration::from_millis(100), Duration::from_hours(24))
+}
+
+/// How long a connection may live: long enough to be of use.
+fn connection_age(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_secs(1), Duration::from_hours(24))
 }
 
 /// A duration from `min` to `max`.
@@ -38,7 +43,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 250ms or 5s"))?;
     if duration < min {
-        return Err(String::from("must be above 0"));
+        return Err(format!("must be at least {}", humantime::format_duration(min)));
     }
     if duration > max {
         return Err(format!("must be at most {}", humantime::format_duration(max)));
@@ -65,7 +70,7 @@ pub struct MysqlSettings {
     pub mysql_connections: u16,
 
     /// Longest life of a connection to MySQL, and a fifth. A new one goes to the server that the address names then.
-    #[arg(long, env = "MYSQL_CONNECTION_AGE", value_name = "TIME", value_parser = duration, default_value = "5min")]
+    #[arg(long, env = "MYSQL_CONNECTION_AGE", value_name = "TIME", value_parser = connection_age, default_value = "5min")]
     pub mysql_connection_age: Duration,
 
     /// Longest time one piece of work may take in MySQL, waiting for a connection included.
@@ -88,7 +93,7 @@ pub struct RedisSettings {
     pub redis_url: ServerUrl,
 
     /// Longest life of a connection to Redis, and a fifth. A new one goes to the server that the address names then.
-    #[arg(long, env = "REDIS_CONNECTION_AGE", value_name = "TIME", value_parser = duration, default_value = "5min")]
+    #[arg(long, env = "REDIS_CONNECTION_AGE", value_name = "TIME", value_parser = connection_age, default_value = "5min")]
     pub redis_connection_age: Duration,
 
     /// Longest time one Redis command or pipeline may take.
@@ -111,7 +116,7 @@ pub struct AmqpSettings {
     pub amqp_url: ServerUrl,
 
     /// Longest life of a connection to RabbitMQ, and a fifth. A new one goes to the server that the address names then.
-    #[arg(long, env = "AMQP_CONNECTION_AGE", value_name = "TIME", value_parser = duration, default_value = "5min")]
+    #[arg(long, env = "AMQP_CONNECTION_AGE", value_name = "TIME", value_parser = connection_age, default_value = "5min")]
     pub amqp_connection_age: Duration,
     /// Address of RabbitMQ's HTTP API, which is asked for policies that would lose accepted claims; empty = not asked.
     /// Without a name and password in it, those of the other address are used.

@@ -22,6 +22,7 @@ mod consumers;
 mod crowd;
 mod docs;
 mod installations;
+mod least;
 mod messages;
 mod metrics;
 mod mysql;
