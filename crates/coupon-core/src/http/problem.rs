@@ -208,7 +208,7 @@ impl Problem {
     /// 404: a path that leads nowhere.
     #[must_use]
     pub fn no_such_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, Code::NoSuchRoute, "nothing is served here; see /docs/")
+        Self::new(StatusCode::NOT_FOUND, Code::NoSuchRoute, "nothing is served at this address")
     }
 
     /// 405: a path that takes these methods only.

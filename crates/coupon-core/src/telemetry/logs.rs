@@ -15,10 +15,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::settings::{LogFormat, ProcessSettings};
 
+/// Not logged unless it is asked for by name: actix calls what a stranger sends an error of ours.
+const OF_STRANGERS: &str = "actix_http=off";
+
 /// Starts logging for this process; call it once, first thing in `main`.
 pub fn start(settings: &ProcessSettings) {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&settings.log))
+        .with_env_filter(EnvFilter::new(format!("{OF_STRANGERS},{}", settings.log)))
         .with_writer(std::io::stderr)
         // A line that cannot be written would be told on the same closed stream, and that panics.
         .log_internal_errors(false)

@@ -105,7 +105,7 @@ fn write_gauge(text: &mut String, name: &str, help: &str, stocks: &[Stock], valu
 }
 
 /// What becomes of a claim at an API.
-const ANSWERS: [&str; 14] = [
+const ANSWERS: [&str; 13] = [
     "accepted",
     "issued",
     "held",
@@ -116,7 +116,6 @@ const ANSWERS: [&str; 14] = [
     "campaign_paused",
     "too_many_claims",
     "invalid_request",
-    "body_too_large",
     "unsupported_media_type",
     "unavailable",
     "internal",
@@ -143,7 +142,7 @@ fn begin_at_zero(service: &str) {
         "queue-consumer" => {
             zero(CLAIMS, "outcome", &["issued", "sold_out"]);
             zero(REFILLS, "result", &["not_empty", "sold_out", "unknown", "failed"]);
-            zero(RETRIES, "class", &["retryable"]);
+            zero(RETRIES, "class", &["retryable", "fatal"]);
             counter!(DEAD_LETTERS).increment(0);
             counter!(REDELIVERIES).increment(0);
         }
