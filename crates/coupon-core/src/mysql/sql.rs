@@ -26,7 +26,7 @@ pub const SESSION: [&str; 3] = [
 
 /// Reads no row of what an API reads. Index: PRIMARY of both tables.
 pub const READ_NOTHING: &str = "SELECT coupon.id, coupon.account_id, campaign.coupons FROM campaign \
-                                JOIN coupon ON coupon.campaign_id = campaign.id WHERE campaign.id = 0 LIMIT 1";
+                                JOIN coupon FORCE INDEX (PRIMARY) ON coupon.campaign_id = campaign.id WHERE campaign.id = 0 LIMIT 1";
 
 /// Issues no coupon, as there is no campaign 0, and is refused by whatever would refuse [`issue`]: a replica, a read-only
 /// server or session, a missing right, a binary log of statements. Index: PRIMARY.

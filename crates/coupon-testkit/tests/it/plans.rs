@@ -23,6 +23,13 @@ async fn every_statement_uses_its_index() {
         let campaign = a_sale(&space).await;
         let mut conn = space.mysql().connection().await.unwrap();
         let coupons: Vec<Uuid> = conn.query(sql::free_coupons(wanted(campaign, 500))).await.unwrap();
+        // With a campaign that is there, for that of none is no plan.
+        let of_sale = |statement: &str| statement.replace("id = 0", &format!("id = {campaign}"));
+        for (statement, keys) in [(sql::READ_NOTHING, &["PRIMARY", "PRIMARY"][..]), (sql::ISSUE_NOTHING, &["PRIMARY"])]
+        {
+            assert_eq!(plan(&mut conn, &of_sale(statement)).await, keys, "{statement}");
+            assert!(plan(&mut conn, statement).await.iter().all(|key| key == "PRIMARY"), "{statement}");
+        }
         let all: Vec<CampaignId> = (1_000..1_500).map(CampaignId).collect();
         for size in SIZES {
             let claims: Vec<ClaimKey> =
