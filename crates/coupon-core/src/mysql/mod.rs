@@ -182,6 +182,8 @@ fn options(settings: &MysqlSettings) -> Opts {
     // The settings parser has tried this address already.
     let options = Opts::from_url(settings.mysql_url.reveal()).unwrap_or_default();
     OptsBuilder::from_opts(options)
+        // The driver would look up an IPv6 address with its brackets.
+        .ip_or_hostname(settings.mysql_url.host_and_port(0).0)
         // Else a connection to localhost may move to a unix socket unasked.
         .prefer_socket(false)
         // Rows that an UPDATE has changed are counted here, not those that it has found.

@@ -1,6 +1,7 @@
 //! Addresses as they are written and dialled. Goal: a service talks to the server that was named, and to no other.
 
 use coupon_core::broker;
+use coupon_core::mysql::Mysql;
 use coupon_testkit::DEADLINE;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -21,6 +22,12 @@ async fn an_address_in_brackets_is_dialled() {
 
         let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), start_producer(space, &own));
         assert!(dialled.is_ok(), "producer-api dialled another");
+
+        let url = format!("mysql://coupon:coupon@{}/coupon", listener.local_addr().unwrap());
+        let settings: skiplock_api::Settings = space.settings(&[("mysql-url", &url), ("mysql-deadline", "1s")]);
+        let mysql = Mysql::new(&settings.mysql);
+        let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), mysql.connection());
+        assert!(dialled.is_ok(), "skiplock-api dialled another");
     })
     .await;
 }

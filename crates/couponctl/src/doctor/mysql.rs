@@ -68,7 +68,8 @@ pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]
 
 /// As the server greets: nothing is set on this connection.
 async fn connect(url: &ServerUrl) -> Result<Conn, Error> {
-    Conn::new(OptsBuilder::from_opts(Opts::from_url(url.reveal())?).prefer_socket(false)).await
+    let options = OptsBuilder::from_opts(Opts::from_url(url.reveal())?).ip_or_hostname(url.host_and_port(0).0);
+    Conn::new(options.prefer_socket(false)).await
 }
 
 async fn pairs(conn: &mut Conn, statement: &str) -> Result<Variables, Error> {
