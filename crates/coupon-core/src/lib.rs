@@ -26,6 +26,7 @@ pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod terminal;
+pub mod tokens;
 
 pub use domain::{AccountId, Campaign, CampaignId, Claim, ClaimKey, CouponId, InstallationId, Outcome};
 pub use error::{Class, Error, Result};

@@ -82,6 +82,16 @@ pub fn claim_body(request: &HttpRequest) -> Result<ClaimBody, Problem> {
     parse_claim_body(extensions.get::<Body>().map_or(&[], |body| &body.0))
 }
 
+/// An account's number as JSON, in a body or in a token, where it is one.
+pub(super) fn account(sent: &Value) -> Option<AccountId> {
+    sent_account(sent).ok()
+}
+
+/// An account's number in digits, where it is one.
+pub(super) fn account_digits(text: &str) -> Option<AccountId> {
+    plain_number(text, 1..=AccountId::MAX.0).map(AccountId)
+}
+
 fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -118,17 +128,18 @@ fn sent_account(sent: &Value) -> Result<AccountId, Problem> {
             }
             number => number.filter(|number| *number > 0),
         },
-        Value::String(text) => plain_number(text, 1..=AccountId::MAX.0),
+        Value::String(text) => return account_digits(text).ok_or_else(not_an_account),
         _ => None,
     };
-    account.map(AccountId).ok_or_else(|| {
-        let detail = format!(
-            "account_id must be a whole number from 1 to {JSON_NUMBER_MAX}, or a string of the digits of one from 1 to \
-             {}",
-            AccountId::MAX
-        );
-        Problem::invalid("account_id", detail)
-    })
+    account.map(AccountId).ok_or_else(not_an_account)
+}
+
+fn not_an_account() -> Problem {
+    let detail = format!(
+        "account_id must be a whole number from 1 to {JSON_NUMBER_MAX}, or a string of the digits of one from 1 to {}",
+        AccountId::MAX
+    );
+    Problem::invalid("account_id", detail)
 }
 
 /// A number without a fraction: to JSON 42.0 is 42.

@@ -1,6 +1,7 @@
 //! HTTP as both APIs speak it, so that a client or a load tool swaps one for the other: the same routes, limits,
 //! problem documents, health and telemetry. Only what `POST …/claims` does is a service's own.
 
+pub mod auth;
 pub mod claims;
 mod connection;
 pub mod docs;

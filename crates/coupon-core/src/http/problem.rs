@@ -9,7 +9,9 @@ use std::time::Duration;
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
 use serde::{Serialize, Serializer};
@@ -17,6 +19,9 @@ use utoipa::{IntoResponses, ToSchema};
 
 use crate::error::{Class, Error};
 use crate::telemetry::span;
+
+/// For what is one caller's own, or true for now only.
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What went wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,8 @@ pub struct Problem {
 #[allow(missing_docs, reason = "the names say it, and the constructors of Problem")]
 pub enum Code {
     InvalidRequest,
+    Unauthenticated,
+    OtherAccount,
     CampaignNotOpen,
     CampaignClosed,
     CampaignPaused,
@@ -54,6 +61,8 @@ impl Code {
     fn name(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::OtherAccount => "other_account",
             Self::CampaignNotOpen => "campaign_not_open",
             Self::CampaignClosed => "campaign_closed",
             Self::CampaignPaused => "campaign_paused",
@@ -168,6 +177,29 @@ impl Problem {
     /// 400: this field, parameter or header is wrong.
     pub fn invalid(field: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, detail) }
+    }
+
+    /// 401: the caller has not shown who they are; the challenge says how.
+    pub fn unauthenticated(detail: impl Into<Cow<'static, str>>, challenge: HeaderValue) -> Self {
+        Self {
+            header: Some((WWW_AUTHENTICATE, challenge)),
+            ..Self::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, detail)
+        }
+    }
+
+    /// 400: two headers for who the caller is; the challenge says so as well.
+    #[must_use]
+    pub fn two_authorizations(detail: &'static str, challenge: HeaderValue) -> Self {
+        Self { header: Some((WWW_AUTHENTICATE, challenge)), ..Self::invalid("authorization", detail) }
+    }
+
+    /// 403: the account is not the caller's.
+    #[must_use]
+    pub fn other_account() -> Self {
+        Self {
+            field: Some("account_id"),
+            ..Self::new(StatusCode::FORBIDDEN, Code::OtherAccount, "this account is not yours")
+        }
     }
 
     /// 413: the body is longer than this many bytes.
@@ -353,6 +385,7 @@ pub async fn answer_with_problems(
     Ok(response.map_body(|head, _| {
         head.status = status;
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        head.headers.insert(CACHE_CONTROL, NO_STORE);
         if let Some((name, value)) = header {
             head.headers.insert(name, value);
         }

@@ -1,0 +1,89 @@
+//! Where a client is: its peer address, or what a proxy that is trusted says of it.
+//!
+//! Invariant: no client chooses its own address. Each hop appends to `X-Forwarded-For` the address that it saw, so the list
+//! is believed from its end, for as long as those who appended are trusted.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{HeaderMap, X_FORWARDED_FOR};
+use ipnet::IpNet;
+
+/// The bits of an address of IPv6 that tell one client from another: whoever has one has all with the same first 64.
+const IPV6_NETWORK: u128 = !0 << 64;
+
+/// Where the client of a request is.
+pub(super) fn of_client(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
+    let peer = request.peer_addr().map_or_else(|| Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
+    network(beyond_proxies(peer.to_canonical(), request.headers(), proxies))
+}
+
+fn beyond_proxies(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
+    if !is_trusted(&peer) {
+        return peer;
+    }
+    let lists: Vec<&str> = headers.get_all(X_FORWARDED_FOR).map(|list| list.to_str().unwrap_or_default()).collect();
+    let mut last = peer;
+    for hop in lists.iter().rev().flat_map(|list| list.rsplit(',')) {
+        match hop.trim().parse::<IpAddr>() {
+            Ok(address) => last = address.to_canonical(),
+            Err(_) => break,
+        }
+        if !is_trusted(&last) {
+            break;
+        }
+    }
+    last
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_NETWORK).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn beyond(peer: &str, forwarded: &[&'static str], proxies: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for list in forwarded {
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_static(list));
+        }
+        let proxies: Vec<IpNet> = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
+        beyond_proxies(peer.parse().unwrap(), &headers, &proxies).to_string()
+    }
+
+    #[test]
+    fn a_client_does_not_choose_its_address() {
+        assert_eq!(beyond("192.0.2.1", &["198.51.100.7"], &[]), "192.0.2.1", "no proxy is trusted");
+        assert_eq!(beyond("192.0.2.1", &["198.51.100.7"], &["10.0.0.0/8"]), "192.0.2.1", "nor is this one");
+        assert_eq!(
+            beyond("10.0.0.1", &["1.1.1.1, 192.0.2.1"], &["10.0.0.0/8"]),
+            "192.0.2.1",
+            "1.1.1.1 is its own word"
+        );
+        assert_eq!(beyond("10.0.0.1", &["1.1.1.1", "192.0.2.1"], &["10.0.0.0/8"]), "192.0.2.1");
+    }
+
+    #[test]
+    fn the_last_hop_that_is_not_trusted_is_the_client() {
+        assert_eq!(beyond("10.0.0.1", &["192.0.2.1, 10.0.0.2"], &["10.0.0.0/8"]), "192.0.2.1");
+        assert_eq!(beyond("10.0.0.1", &["10.0.0.3, 10.0.0.2"], &["10.0.0.0/8"]), "10.0.0.3", "a client of our own");
+        assert_eq!(beyond("10.0.0.1", &["192.0.2.1, unknown"], &["10.0.0.0/8"]), "10.0.0.1");
+        assert_eq!(beyond("10.0.0.1", &[], &["10.0.0.0/8"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let network = |text: &str| network(text.parse().unwrap()).to_string();
+
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(network("192.0.2.1"), "192.0.2.1");
+    }
+}

@@ -1,0 +1,132 @@
+//! The keys of the issuer, kept up to date: asked for every few minutes, and when a token names a key that is not known.
+//!
+//! Invariants: a key that is known is never waited for. One question at a time, and however many tokens name keys that
+//! are not known, one in [`ASK_AGAIN_AFTER`]. Keys serve until there are others: the issuer may be away.
+
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use reqwest::{Client, Url, redirect};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::keys::{KeySet, SET_MAX};
+use super::settings::{KeySource, Rules};
+
+/// How often the issuer is asked, so that a key which it has withdrawn is not taken for much longer.
+const ASK_EVERY: Duration = Duration::from_mins(5);
+
+/// How often while no keys are known.
+const ASK_FIRST_EVERY: Duration = Duration::from_secs(1);
+
+/// How soon a token with a key that is not known asks once more.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// The longest that the issuer may take to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The keys of an issuer.
+pub(super) struct Issuer {
+    source: Source,
+    rules: Rules,
+    known: RwLock<Option<Arc<KeySet>>>,
+    /// When a token last made it ask, held while it does.
+    asked: Mutex<Option<Instant>>,
+}
+
+enum Source {
+    File(std::path::PathBuf),
+    Url(Client, Url),
+}
+
+impl Issuer {
+    /// Reads the keys, and goes on until the last clone is dropped.
+    ///
+    /// # Errors
+    /// The file cannot be used. An issuer that does not answer is asked again and again.
+    pub async fn start(source: KeySource, rules: Rules) -> anyhow::Result<Arc<Self>> {
+        let source = match source {
+            KeySource::File(file) => Source::File(file),
+            KeySource::Url(url) => Source::Url(client(&url)?, url),
+        };
+        let issuer = Arc::new(Self { source, rules, known: RwLock::default(), asked: Mutex::default() });
+        match &issuer.source {
+            Source::File(_) => issuer.known_is(issuer.load().await.context("--auth-keys (AUTH_KEYS)")?),
+            Source::Url(..) => issuer.ask().await,
+        }
+        tokio::spawn(keep_asking(Arc::downgrade(&issuer)));
+        Ok(issuer)
+    }
+
+    /// What is known of the keys; nothing before the issuer has answered once.
+    pub fn keys(&self) -> Option<Arc<KeySet>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks for keys because one is not known, unless that was done just now.
+    pub async fn ask_for_unknown(&self) {
+        let mut asked = self.asked.lock().await;
+        if asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN_AFTER) {
+            self.ask().await;
+            *asked = Some(Instant::now());
+        }
+    }
+
+    async fn ask(&self) {
+        match self.load().await {
+            Ok(keys) => self.known_is(keys),
+            Err(error) => {
+                tracing::warn!("no keys from the issuer, so those known before go on to serve: {error:#}");
+            }
+        }
+    }
+
+    fn known_is(&self, keys: KeySet) {
+        tracing::debug!(keys = keys.len(), "keys of the issuer");
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+    }
+
+    async fn load(&self) -> anyhow::Result<KeySet> {
+        let (text, from) = match &self.source {
+            Source::File(file) => {
+                let from = file.display().to_string();
+                (tokio::fs::read_to_string(file).await.with_context(|| from.clone())?, from)
+            }
+            Source::Url(client, url) => {
+                let answer = timeout(ANSWER_DEADLINE, fetch(client, url)).await;
+                let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {ANSWER_DEADLINE:?}")));
+                (answer.with_context(|| url.to_string())?, url.to_string())
+            }
+        };
+        KeySet::read(&text, &self.rules).map_err(anyhow::Error::msg).with_context(|| format!("the keys of {from}"))
+    }
+}
+
+async fn keep_asking(issuer: Weak<Issuer>) {
+    loop {
+        let Some(is_known) = issuer.upgrade().map(|issuer| issuer.keys().is_some()) else { return };
+        sleep(if is_known { ASK_EVERY } else { ASK_FIRST_EVERY }).await;
+        let Some(issuer) = issuer.upgrade() else { return };
+        issuer.ask().await;
+    }
+}
+
+/// A client that is led nowhere else, for instance from https to http.
+fn client(url: &Url) -> anyhow::Result<Client> {
+    let client = Client::builder().redirect(redirect::Policy::none()).no_proxy();
+    // Of http no authorities are asked for, which a machine may not have.
+    let client = if url.scheme() == "http" { client.tls_certs_only([]) } else { client };
+    client.build().context("--auth-jwks-url (AUTH_JWKS_URL) needs the certificate authorities of this machine")
+}
+
+async fn fetch(client: &Client, url: &Url) -> anyhow::Result<String> {
+    let mut answer = client.get(url.clone()).send().await.map_err(reqwest::Error::without_url)?;
+    ensure!(answer.status().is_success(), "it answers {}", answer.status());
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
+        body.extend_from_slice(&chunk);
+        ensure!(body.len() <= SET_MAX, "the answer has more than {SET_MAX} bytes");
+    }
+    Ok(String::from_utf8(body)?)
+}

@@ -1,0 +1,176 @@
+//! Who asks: the first step of a claim and of the question for its outcome, before anything is looked up.
+//!
+//! ```text
+//! request ─> Auth::caller ─┬ tokens   a bearer token, by the keys of its issuer (keys.rs, issuer.rs)
+//!                          ├ header   the account that the gateway in front names
+//!                          └ nobody   the address of the client (address.rs)
+//! Caller::acting_for(account) ─> Claimant ─> the limit of claims
+//! ```
+//!
+//! Invariant: what a caller who is not the account learns about it does not depend on that account's claim.
+
+mod address;
+mod document;
+mod issuer;
+mod keys;
+mod settings;
+mod tokens;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use self::settings::Mode;
+pub use self::settings::{AuthMode, AuthSettings};
+use self::tokens::Tokens;
+use super::extract;
+use super::health::Health;
+use super::problem::Problem;
+use crate::domain::AccountId;
+
+/// How a service finds out who asks. Cheap to clone.
+#[derive(Clone)]
+pub struct Auth {
+    way: Way,
+    proxies: Arc<[IpNet]>,
+}
+
+#[derive(Clone)]
+enum Way {
+    Tokens(Arc<Tokens>),
+    Header(HeaderName),
+    Nobody,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Caller {
+    /// This account.
+    Account(AccountId),
+    /// Somebody at this address.
+    Anybody(IpAddr),
+}
+
+/// On whose account claims are counted: an account that has shown who it is, or one as named from this address, so that
+/// nobody elsewhere uses up its allowance.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Claimant {
+    account: AccountId,
+    named_from: Option<IpAddr>,
+}
+
+impl Caller {
+    /// Lets the caller act for an account.
+    ///
+    /// # Errors
+    /// 403 for an account that is not the caller's.
+    pub fn acting_for(self, account: AccountId) -> Result<Claimant, Problem> {
+        match self {
+            Self::Account(own) if own == account => Ok(Claimant { account, named_from: None }),
+            Self::Account(_) => Err(Problem::other_account()),
+            Self::Anybody(address) => Ok(Claimant { account, named_from: Some(address) }),
+        }
+    }
+}
+
+impl Auth {
+    /// Starts as the settings say for a service that listens there. The keys of a file must be there; the issuer of a URL
+    /// may be away.
+    ///
+    /// # Errors
+    /// Settings that are not right together, or keys that cannot be read.
+    pub async fn start(settings: &AuthSettings, listen: SocketAddr) -> anyhow::Result<Self> {
+        let way = match settings.mode(listen).map_err(anyhow::Error::msg)? {
+            Mode::Jwt(tokens) => Way::Tokens(Arc::new(Tokens::start(*tokens).await?)),
+            Mode::TrustedHeader(name) => {
+                tracing::info!(
+                    "the header {name} says who may claim and read: only a gateway that sets it may reach {listen}"
+                );
+                Way::Header(name)
+            }
+            Mode::None => {
+                tracing::warn!(
+                    "--auth (AUTH) is none: whoever reaches {listen} may claim for any account, and read any account's coupon"
+                );
+                Way::Nobody
+            }
+        };
+        Ok(Self { way, proxies: settings.trusted_proxies.clone().into() })
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// 401 for somebody who does not show who they are, 503 while that cannot be checked.
+    pub async fn caller(&self, request: &HttpRequest) -> Result<Caller, Problem> {
+        match &self.way {
+            Way::Tokens(tokens) => tokens.account(request.headers()).await.map(Caller::Account),
+            Way::Header(name) => named_account(request.headers(), name).map(Caller::Account),
+            Way::Nobody => Ok(Caller::Anybody(address::of_client(request, &self.proxies))),
+        }
+    }
+
+    /// Adds to the health what callers are known by: without the keys of the issuer no claim can be taken.
+    #[must_use]
+    pub fn watched(&self, health: Health) -> Health {
+        match &self.way {
+            Way::Tokens(tokens) => health.needs("issuer", tokens, async |tokens: Arc<Tokens>| tokens.has_keys()),
+            Way::Header(_) | Way::Nobody => health,
+        }
+    }
+}
+
+/// The account that the gateway names, in the one spelling of a number.
+fn named_account(headers: &HeaderMap, name: &HeaderName) -> Result<AccountId, Problem> {
+    let mut named = headers.get_all(name);
+    let account = match (named.next(), named.next()) {
+        (Some(account), None) => account.to_str().ok().and_then(extract::account_digits),
+        // Of two, one may be the client's own.
+        _ => None,
+    };
+    account.ok_or_else(|| {
+        let challenge = HeaderValue::from_static("Gateway realm=\"coupons\"");
+        Problem::unauthenticated(format!("the header {name} must name the account, once, in digits"), challenge)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_acts_for_itself_only() {
+        let caller = Caller::Account(AccountId(42));
+
+        assert!(caller.acting_for(AccountId(42)).is_ok());
+        assert_eq!(caller.acting_for(AccountId(43)).unwrap_err().code(), "other_account");
+    }
+
+    #[test]
+    fn what_is_named_from_one_address_is_not_counted_at_another() {
+        let here = Caller::Anybody([192, 0, 2, 1].into()).acting_for(AccountId(42)).unwrap();
+        let there = Caller::Anybody([192, 0, 2, 2].into()).acting_for(AccountId(42)).unwrap();
+
+        assert_ne!(here, there);
+    }
+
+    #[test]
+    fn the_gateway_names_one_account_once() {
+        let name = HeaderName::from_static("x-account-id");
+        let named = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(name.clone(), HeaderValue::from_static(value));
+            }
+            named_account(&headers, &name)
+        };
+
+        assert_eq!(named(&["42"]).unwrap(), AccountId(42));
+        for wrong in [&[][..], &[""], &["042"], &["+42"], &["0"], &["42, 43"], &["42", "42"], &["me"]] {
+            assert_eq!(named(wrong).unwrap_err().code(), "unauthenticated", "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A bearer token (RFC 6750): from the header of a request to the account that its issuer vouches for.
+//!
+//! Invariant: nothing that a token says is believed before its signature holds, and of its header only what chooses
+//! among the keys that are known. Where keys are to be found (`jku`, `x5u`, `jwk`) is never taken from a token.
+
+use std::sync::Arc;
+
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Header, decode, decode_header};
+use serde_json::{Map, Value};
+
+use super::issuer::Issuer;
+use super::keys::KeySet;
+use super::settings::TokenSettings;
+use crate::domain::AccountId;
+use crate::error;
+use crate::http::extract;
+use crate::http::problem::Problem;
+
+/// Bytes of a token at most; those with a long list of groups have a few thousand.
+const TOKEN_MAX: usize = 8 * 1024;
+
+/// The types of tokens that give access (RFC 9068 names the second); others of the same issuer are for something else.
+const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
+
+/// Checks tokens.
+pub(super) struct Tokens {
+    issuer: Arc<Issuer>,
+    account_claim: String,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Refused {
+    /// It has no token.
+    Missing,
+    /// It has two.
+    Repeated,
+    /// This is wrong with the token.
+    Invalid(&'static str),
+    /// No key is known yet.
+    Unknown,
+}
+
+impl Tokens {
+    pub async fn start(settings: TokenSettings) -> anyhow::Result<Self> {
+        let issuer = Issuer::start(settings.source, settings.rules).await?;
+        Ok(Self { issuer, account_claim: settings.account_claim })
+    }
+
+    /// Whether tokens can be checked.
+    ///
+    /// # Errors
+    /// No key is known yet.
+    pub fn has_keys(&self) -> error::Result<()> {
+        self.issuer.keys().map(drop).ok_or(error::Error::Away { what: "the issuer of tokens" })
+    }
+
+    /// The account of the token in these headers.
+    ///
+    /// # Errors
+    /// 400, 401, or 503 before the keys are known.
+    pub async fn account(&self, headers: &HeaderMap) -> Result<AccountId, Problem> {
+        self.check(headers).await.map_err(Refused::problem)
+    }
+
+    async fn check(&self, headers: &HeaderMap) -> Result<AccountId, Refused> {
+        let token = bearer(headers)?;
+        let header = header(token)?;
+        let keys = self.keys_for(&header).await.ok_or(Refused::Unknown)?;
+        let key = keys.find(&header).ok_or(Refused::Invalid("no key of the issuer has signed it"))?;
+        let claims = decode::<Map<String, Value>>(token, &key.verifying, &key.validation);
+        let claims = claims.map_err(|error| Refused::Invalid(reason(&error)))?.claims;
+        let account = claims.get(&self.account_claim).and_then(extract::account);
+        account.ok_or(Refused::Invalid("it names no account"))
+    }
+
+    /// The keys, asked for once more if the one that is needed is not among them.
+    async fn keys_for(&self, header: &Header) -> Option<Arc<KeySet>> {
+        let keys = self.issuer.keys();
+        match keys {
+            Some(keys) if keys.find(header).is_some() => Some(keys),
+            Some(_) => {
+                // In a box, as whatever is rare on the way of a claim.
+                Box::pin(self.issuer.ask_for_unknown()).await;
+                self.issuer.keys()
+            }
+            None => None,
+        }
+    }
+}
+
+/// The one token of a request.
+fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
+    let mut sent = headers.get_all(AUTHORIZATION);
+    let (Some(credentials), others) = (sent.next(), sent.next()) else { return Err(Refused::Missing) };
+    if others.is_some() {
+        return Err(Refused::Repeated);
+    }
+    let (scheme, token) = credentials.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Refused::Missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Refused::Missing);
+    }
+    if token.len() > TOKEN_MAX {
+        return Err(Refused::Invalid("it is too long"));
+    }
+    Ok(token.trim_start_matches(' '))
+}
+
+fn header(token: &str) -> Result<Header, Refused> {
+    let header =
+        decode_header(token).map_err(|_| Refused::Invalid("it is no signed JWT of an algorithm that is known"))?;
+    if header.crit.is_some() {
+        return Err(Refused::Invalid("it has critical headers that are not known here"));
+    }
+    if header.typ.as_ref().is_some_and(|typ| !TYPES.iter().any(|known| known.eq_ignore_ascii_case(typ))) {
+        return Err(Refused::Invalid("it is no token for access"));
+    }
+    Ok(header)
+}
+
+/// What is wrong with a token whose key is known.
+fn reason(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => "it has expired",
+        ErrorKind::ImmatureSignature => "it is not valid yet",
+        ErrorKind::InvalidIssuer => "it is of another issuer",
+        ErrorKind::InvalidAudience => "it is for another audience",
+        ErrorKind::InvalidSignature => "its signature is wrong",
+        ErrorKind::MissingRequiredClaim(_) => "it lacks exp, iss or aud",
+        _ => "it cannot be read",
+    }
+}
+
+impl Refused {
+    fn problem(self) -> Problem {
+        const MISSING: &str = "send a token of your own: authorization: Bearer ...";
+        const REPEATED: &str = "send one authorization header only";
+        const REALM: &str = "Bearer realm=\"coupons\"";
+
+        let challenge = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(REALM));
+        match self {
+            // Who has not tried is told of no error (RFC 6750, 3.1).
+            Self::Missing => Problem::unauthenticated(MISSING, HeaderValue::from_static(REALM)),
+            Self::Repeated => Problem::two_authorizations(
+                REPEATED,
+                challenge(&format!("{REALM}, error=\"invalid_request\", error_description=\"{REPEATED}\"")),
+            ),
+            Self::Invalid(reason) => Problem::unauthenticated(
+                format!("the token is refused: {reason}"),
+                challenge(&format!("{REALM}, error=\"invalid_token\", error_description=\"{reason}\"")),
+            ),
+            Self::Unknown => Problem::unavailable(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(values: &[&'static str]) -> Result<String, Refused> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        bearer(&headers).map(String::from)
+    }
+
+    #[test]
+    fn a_request_has_one_token() {
+        assert_eq!(sent(&["Bearer a.b.c"]).unwrap(), "a.b.c");
+        assert_eq!(sent(&["bearer  a.b.c"]).unwrap(), "a.b.c");
+        for missing in [&[][..], &[""], &["Bearer"], &["Basic a.b.c"], &["a.b.c"]] {
+            assert_eq!(sent(missing), Err(Refused::Missing), "{missing:?}");
+        }
+        assert_eq!(sent(&["Bearer a.b.c", "Bearer a.b.c"]), Err(Refused::Repeated));
+    }
+
+    #[test]
+    fn a_challenge_says_what_is_wrong_only_to_those_who_tried() {
+        let challenge = |refused: Refused| format!("{:?}", refused.problem());
+
+        assert!(challenge(Refused::Invalid("it has expired")).contains("error=\\\"invalid_token\\\""));
+        assert!(!challenge(Refused::Missing).contains("error="));
+    }
+}

@@ -1,0 +1,126 @@
+//! Key pairs and tokens of one's own, for trying out and for tests: what an issuer does, in a few lines.
+//!
+//! Invariant: a private key leaves by [`KeyPair::to_pem`] only.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use pem::Pem;
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::domain::AccountId;
+
+/// What the form of a private key is called (RFC 7468).
+const PEM_TAG: &str = "PRIVATE KEY";
+
+/// A pair of keys for Ed25519.
+pub struct KeyPair {
+    private: EncodingKey,
+    public: Jwk,
+    id: String,
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl KeyPair {
+    /// A new pair.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn generate() -> anyhow::Result<Self> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("no key can be made"))?;
+        let document = pair.to_pkcs8v1().map_err(|_| anyhow!("no key can be made"))?;
+        Self::from_pkcs8(document.as_ref())
+    }
+
+    /// The pair of a private key as [`Self::to_pem`] writes it.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn from_pem(text: &str) -> anyhow::Result<Self> {
+        let pem = pem::parse(text).context("no private key in PEM")?;
+        anyhow::ensure!(pem.tag() == PEM_TAG, "a {} in place of a {PEM_TAG}", pem.tag());
+        Self::from_pkcs8(pem.contents())
+    }
+
+    fn from_pkcs8(document: &[u8]) -> anyhow::Result<Self> {
+        let private = EncodingKey::from_ed_der(document);
+        let mut public =
+            Jwk::from_encoding_key(&private, Algorithm::EdDSA).map_err(|_| anyhow!("no key of Ed25519"))?;
+        let id = public.thumbprint(ThumbprintHash::SHA256)?;
+        public.common.key_id = Some(id.clone());
+        public.common.public_key_use = Some(PublicKeyUse::Signature);
+        Ok(Self { private, public, id })
+    }
+
+    /// The private key, for a file that nobody else may read.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        pem::encode(&Pem::new(PEM_TAG, self.private.as_bytes()))
+    }
+
+    /// The `kid`: the key's thumbprint (RFC 7638).
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The public key as an issuer publishes it, as a JSON Web Key Set.
+    #[must_use]
+    pub fn jwks(&self) -> Value {
+        json!({ "keys": [self.public] })
+    }
+
+    /// A token that names an account, from now on for this long.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub fn token(&self, account: AccountId, issuer: &str, audience: &str, valid: Duration) -> anyhow::Result<String> {
+        let now = OffsetDateTime::now_utc().unix_timestamp().unsigned_abs();
+        let (sub, exp) = (account.to_string(), now.saturating_add(valid.as_secs()));
+        self.sign(&json!({ "iss": issuer, "aud": audience, "sub": sub, "iat": now, "exp": exp }))
+    }
+
+    /// A token with any claims.
+    ///
+    /// # Errors
+    /// They are no JSON.
+    pub fn sign(&self, claims: &impl Serialize) -> anyhow::Result<String> {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some(self.id.clone());
+        Ok(jsonwebtoken::encode(&header, claims, &self.private)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_the_same_when_its_file_is_read() {
+        let pair = KeyPair::generate().unwrap();
+
+        let read = KeyPair::from_pem(&pair.to_pem()).unwrap();
+
+        assert_eq!((read.id(), read.jwks()), (pair.id(), pair.jwks()));
+        assert!(!pair.jwks().to_string().contains("\"d\""), "the public key only");
+        assert!(!format!("{pair:?}").contains(&pair.to_pem()[30..50]), "{pair:?}");
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_refused() {
+        for text in ["", "nonsense", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
+            assert!(KeyPair::from_pem(text).is_err(), "{text}");
+        }
+    }
+}
