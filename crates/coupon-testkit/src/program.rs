@@ -227,6 +227,28 @@ pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str,
     }
 }
 
+/// Checks that a service which others reach starts only when it was said who may claim, and says at each start what that
+/// means.
+///
+/// # Panics
+/// It does not.
+pub async fn who_may_claim_must_be_said<T: CommandFactory>(program: &str, space: &TestSpace) {
+    let reached = ("listen", "0.0.0.0:0");
+
+    let silent = run(program, &space.arguments::<T>(&[reached]), &[]).await;
+    let keys = [reached, ("auth", "jwt"), ("auth-keys", "/no/such/file"), ("auth-issuer", "i"), ("auth-audience", "a")];
+    let without_keys = run(program, &space.arguments::<T>(&keys), &[]).await;
+    let mut open = Running::start(program, &space.arguments::<T>(&[reached, ("auth", "none")]), &[]).await;
+
+    assert_eq!((silent.code, silent.stderr.lines().count()), (Some(2), 1), "{silent:?}");
+    for word in ["error: --auth (AUTH)", "jwt", "trusted-header", "none"] {
+        assert!(silent.stderr.contains(word), "{silent:?}");
+    }
+    fails_in_one_line(&without_keys, "--auth-keys (AUTH_KEYS)");
+    assert!(open.log().contains("may claim for any account"), "{}", open.log());
+    assert_eq!(open.stop("TERM").await, Some(0));
+}
+
 /// Checks that a service does not start on a queue that somebody made otherwise, and says what to do.
 ///
 /// # Panics

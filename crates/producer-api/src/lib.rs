@@ -17,6 +17,7 @@ use coupon_core::Installation;
 use coupon_core::broker::Queues;
 use coupon_core::campaigns::Campaigns;
 use coupon_core::claims::Claims;
+use coupon_core::http::auth::Auth;
 use coupon_core::http::claims::ClaimRoutes;
 use coupon_core::http::health::Health;
 use coupon_core::http::rate_limit::RateLimit;
@@ -48,11 +49,13 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let watch = Watch::start(broker.clone(), &settings.amqp).await?;
     let campaigns = Campaigns::start(mysql.clone());
     let claims = Claims::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
+    let auth = Auth::start(&settings.auth, settings.listen).await?;
     let health = Health::new(stop.clone())
         .uses("mysql", &mysql, async |mysql: Mysql| mysql.can_read().await)
         .uses("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
         .needs("rabbitmq", &watch, async |watch: Watch| watch.look().await);
-    let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
+    let health = auth.watched(health);
+    let routes = ClaimRoutes { campaigns, claims, auth, rate_limit: RateLimit::start(settings.rate) };
     let campaigns = routes.campaigns.clone();
     let admin_routes = move |config: &mut ServiceConfig| {
         health.routes(config);
@@ -67,6 +70,6 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
             usize::from(settings.claims_per_message),
         )));
         routes.configure(config, claims::claim);
-        docs::routes(config, &claims::Document::openapi());
+        docs::routes(config, &claims::Document::openapi(), &routes.auth);
     })
 }

@@ -10,6 +10,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let settings: producer_api::Settings = settings::parse();
+    // The question for the health is asked without what the service itself was told.
+    if settings.process.command.is_none()
+        && let Err(line) = settings.auth.check(settings.listen)
+    {
+        settings::refuse(&[line]);
+    }
     let (process, admin) = (settings.process.clone(), settings.admin_listen);
     process::main(env!("CARGO_PKG_NAME"), &process, admin, |stop| producer_api::start(settings, stop))
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use coupon_core::http::HttpSettings;
+use coupon_core::http::auth::AuthSettings;
 use coupon_core::http::rate_limit::RateSettings;
 use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings};
 
@@ -14,7 +15,7 @@ use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, Proc
 #[derive(Clone, Debug, Parser)]
 #[command(
     version,
-    after_help = "Example:\n  producer-api --listen 0.0.0.0:8080 --amqp-url amqp://coupon:secret@mq:5672/%2f"
+    after_help = "Example:\n  producer-api --listen 0.0.0.0:8080 --auth trusted-header --auth-header x-account-id --amqp-url amqp://coupon:secret@mq:5672/%2f\n  producer-api --auth jwt --auth-jwks-url https://issuer.example/jwks.json --auth-issuer https://issuer.example --auth-audience coupons"
 )]
 pub struct Settings {
     /// Address and port to listen on; port 0 takes a free one.
@@ -29,6 +30,10 @@ pub struct Settings {
     /// HTTP.
     #[command(flatten)]
     pub http: HttpSettings,
+
+    /// Who may claim and read.
+    #[command(flatten)]
+    pub auth: AuthSettings,
 
     /// Against bots.
     #[command(flatten)]

@@ -15,6 +15,10 @@ const WRONG: &[(&str, &str)] = &[
     ("QUEUE_MAX", "-1"),
     ("COUPON_NAMESPACE", "a b"),
     ("LOG_FORMAT", "xml"),
+    ("AUTH", "basic"),
+    ("AUTH_ALGORITHMS", "HS256"),
+    ("AUTH_JWKS_URL", "http://issuer.example/jwks.json"),
+    ("TRUSTED_PROXIES", "proxy"),
     ("DRAIN_DELAY", "6min"),
     ("DRAIN_DEADLINE", "soon"),
 ];
@@ -57,6 +61,11 @@ async fn a_queue_made_otherwise_is_named() {
 #[tokio::test]
 async fn a_database_that_redis_lacks_is_named() {
     run(async |space| program::a_database_that_redis_lacks_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn who_may_claim_must_be_said_where_others_reach_it() {
+    run(async |space| program::who_may_claim_must_be_said::<Settings>(PROGRAM, &space).await).await;
 }
 
 #[tokio::test]

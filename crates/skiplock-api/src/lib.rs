@@ -21,6 +21,7 @@ mod strategy;
 use actix_web::web::ServiceConfig;
 use coupon_core::campaigns::Campaigns;
 use coupon_core::claims::Claims;
+use coupon_core::http::auth::Auth;
 use coupon_core::http::claims::ClaimRoutes;
 use coupon_core::http::health::Health;
 use coupon_core::http::rate_limit::RateLimit;
@@ -43,9 +44,11 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let campaigns = Campaigns::start(mysql.clone());
     let claims = Claims::start(campaigns.clone(), mysql.clone(), None);
     let strategy = Strategy::start(&settings, &mysql);
+    let auth = Auth::start(&settings.auth, settings.listen).await?;
     let health = Health::new(stop.clone()).needs("mysql", &mysql, async |mysql: Mysql| mysql.can_issue().await);
+    let health = auth.watched(health);
 
-    let routes = ClaimRoutes { campaigns, claims, rate_limit: RateLimit::start(settings.rate) };
+    let routes = ClaimRoutes { campaigns, claims, auth, rate_limit: RateLimit::start(settings.rate) };
     let campaigns = routes.campaigns.clone();
     let admin_routes = move |config: &mut ServiceConfig| {
         health.routes(config);
@@ -55,6 +58,6 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     serve_api(listen, admin, &settings.http, stop, drain, admin_routes, move |config| {
         config.app_data(actix_web::web::Data::new(strategy.clone()));
         routes.configure(config, claims::claim);
-        docs::routes(config, &claims::Document::openapi());
+        docs::routes(config, &claims::Document::openapi(), &routes.auth);
     })
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
 use coupon_core::http::HttpSettings;
+use coupon_core::http::auth::AuthSettings;
 use coupon_core::http::rate_limit::RateSettings;
 use coupon_core::settings::{MysqlSettings, ProcessSettings};
 
@@ -12,7 +13,10 @@ use coupon_core::settings::{MysqlSettings, ProcessSettings};
 /// Every setting is a flag or a variable of the environment. The defaults connect to the server that
 /// `scripts/services up mysql` or `docker compose up -d mysql` starts.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = "Example:\n  skiplock-api --strategy select-update --mysql-connections 32")]
+#[command(
+    version,
+    after_help = "Example:\n  skiplock-api --strategy select-update --mysql-connections 32\n  skiplock-api --listen 0.0.0.0:8081 --auth trusted-header --auth-header x-account-id\n  skiplock-api --auth jwt --auth-jwks-url https://issuer.example/jwks.json --auth-issuer https://issuer.example --auth-audience coupons"
+)]
 pub struct Settings {
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
@@ -38,6 +42,10 @@ pub struct Settings {
     /// HTTP.
     #[command(flatten)]
     pub http: HttpSettings,
+
+    /// Who may claim and read.
+    #[command(flatten)]
+    pub auth: AuthSettings,
 
     /// Against bots.
     #[command(flatten)]

@@ -12,6 +12,10 @@ const WRONG: &[(&str, &str)] = &[
     ("GROUP_MAX", "0"),
     ("COUPON_MYSQL_URL", "mysql://localhost"),
     ("MYSQL_DEADLINE", "5"),
+    ("AUTH", "basic"),
+    ("AUTH_ALGORITHMS", "HS256"),
+    ("AUTH_JWKS_URL", "http://issuer.example/jwks.json"),
+    ("TRUSTED_PROXIES", "proxy"),
     ("DRAIN_DELAY", "-1s"),
 ];
 
@@ -43,6 +47,11 @@ async fn a_missing_schema_is_named() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     run(async |space| program::an_address_that_is_taken_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn who_may_claim_must_be_said_where_others_reach_it() {
+    run(async |space| program::who_may_claim_must_be_said::<Settings>(PROGRAM, &space).await).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ readonly ready_seconds=180
 # The caller's settings are not what is tested.
 for variable in "${!COUPON_@}" "${!OTEL_@}"; do unset "$variable"; done
 unset LOG LOG_FORMAT MYSQL_CONNECTIONS QUEUE_MAX CLAIMS_PER_MESSAGE BATCH_MAX PREFETCH REFILL_MAX STRATEGY GROUP_MAX CLAIM_GROUPS
-unset HTTP_WORKERS HTTP_CONNECTIONS CLAIMS_PER_ACCOUNT COMPOSE_FILE COMPOSE_PROFILES
+unset HTTP_WORKERS HTTP_CONNECTIONS CLAIMS_PER_ACCOUNT AUTH "${!AUTH_@}" TRUSTED_PROXIES COMPOSE_FILE COMPOSE_PROFILES
 
 work=$(mktemp -d)
 readonly work mysql_password=mysql-$RANDOM amqp_password=amqp-$RANDOM

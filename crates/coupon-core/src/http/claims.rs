@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::LOCATION;
+use actix_web::http::header::{CACHE_CONTROL, LOCATION};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
 use opentelemetry::Context;
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::problem::{Problem, Refusals};
+use super::auth::Auth;
+use super::problem::{NO_STORE, Problem, Refusals};
 use super::rate_limit::RateLimit;
 use super::route::{get, post};
 use super::{connection, extract};
@@ -48,6 +49,8 @@ pub struct ClaimRoutes {
     pub campaigns: Campaigns,
     /// Outcomes of claims.
     pub claims: Claims,
+    /// Who may claim and read.
+    pub auth: Auth,
     /// How often an account may claim.
     pub rate_limit: RateLimit,
 }
@@ -70,13 +73,14 @@ impl ClaimRoutes {
     /// Reads a claim from a request and decides from memory what to do with it: `Ok` for one to take on.
     ///
     /// # Errors
-    /// Bad input, too many claims, no such campaign, not open, sold out, as problems.
+    /// A caller who may not, bad input, too many claims, no such campaign, not open, sold out, as problems.
     pub async fn admit(&self, request: &HttpRequest) -> Result<Admitted, Problem> {
+        let caller = self.auth.caller(request).await?;
         let campaign_id = extract::campaign_id(request)?;
         Context::map_current(|context| span::note(context, attribute::CAMPAIGN_ID, campaign_id));
         let account_id = extract::claim_body(request)?.account_id;
         let claim = ClaimKey { campaign_id, account_id };
-        self.rate_limit.count(account_id)?;
+        self.rate_limit.count(caller.acting_for(account_id)?)?;
         let state = self.campaigns.state(campaign_id).await?;
         match state.admit(account_id, OffsetDateTime::now_utc()) {
             Admission::Open => Ok(Admitted::Claim(claim)),
@@ -128,15 +132,15 @@ impl Answer {
     fn response(self) -> HttpResponse {
         // Relative to …/campaigns/1/claims, so that it leads there through a gateway that strips a prefix as well.
         let at = |claim: ClaimKey| format!("claims/{}", claim.account_id);
-        match self {
-            Self::Accepted(claim) => {
-                HttpResponse::Accepted().insert_header((LOCATION, at(claim))).json(Outcome::Pending)
-            }
-            Self::Issued(claim, coupon_id) => {
-                HttpResponse::Created().insert_header((LOCATION, at(claim))).json(Outcome::Issued { coupon_id })
-            }
-            Self::Held(coupon_id) => HttpResponse::Ok().json(Outcome::Issued { coupon_id }),
+        let (mut response, outcome) = match self {
+            Self::Accepted(_) => (HttpResponse::Accepted(), Outcome::Pending),
+            Self::Issued(_, coupon_id) => (HttpResponse::Created(), Outcome::Issued { coupon_id }),
+            Self::Held(coupon_id) => (HttpResponse::Ok(), Outcome::Issued { coupon_id }),
+        };
+        if let Self::Accepted(claim) | Self::Issued(claim, _) = self {
+            response.insert_header((LOCATION, at(claim)));
         }
+        response.insert_header((CACHE_CONTROL, NO_STORE)).json(outcome)
     }
 }
 
@@ -203,12 +207,15 @@ pub(super) async fn campaign(
     )
 )]
 pub(super) async fn claim(routes: web::Data<ClaimRoutes>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let caller = routes.auth.caller(&request).await?;
     let claim = extract::claim_key(&request)?;
+    caller.acting_for(claim.account_id)?;
     let wait = extract::wait(&request)?;
     let outcome = tokio::select! {
         biased;
         outcome = routes.claims.outcome(claim, wait) => outcome,
         () = connection::client_gone(&request) => routes.claims.outcome(claim, Duration::ZERO).await,
     };
-    Ok(HttpResponse::Ok().json(outcome?.ok_or_else(Problem::unknown_campaign)?))
+    let outcome = outcome?.ok_or_else(Problem::unknown_campaign)?;
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, NO_STORE)).json(outcome))
 }

@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, web};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
+use super::auth::Auth;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::route::get;
 use crate::domain::{AccountId, CampaignId};
@@ -37,8 +38,8 @@ const CALLS_NOBODY: &str = "default-src 'none'; script-src 'self'; style-src 'se
 struct Shared;
 
 /// The routes, for a service's own document and what all services have.
-pub fn routes(config: &mut web::ServiceConfig, own: &utoipa::openapi::OpenApi) {
-    let document = web::Bytes::from(document(own).to_json().unwrap_or_default());
+pub fn routes(config: &mut web::ServiceConfig, own: &utoipa::openapi::OpenApi, auth: &Auth) {
+    let document = web::Bytes::from(document(own, auth).to_json().unwrap_or_default());
     // The page asks nobody else about this document.
     let page = Arc::new(Config::new(["../openapi.json"]).validator_url("none"));
     config
@@ -53,13 +54,14 @@ pub fn routes(config: &mut web::ServiceConfig, own: &utoipa::openapi::OpenApi) {
         }));
 }
 
-fn document(own: &utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+fn document(own: &utoipa::openapi::OpenApi, auth: &Auth) -> utoipa::openapi::OpenApi {
     let mut document = Shared::openapi();
     document.info.title.clone_from(&own.info.title);
     document.info.description.clone_from(&own.info.description);
     document.merge(own.clone());
-    // Whoever reaches it may call it: who may is for a gateway to say.
+    // Anybody may call what does not say otherwise.
     document.security = Some(Vec::new());
+    auth.describe(&mut document);
     document
 }
 

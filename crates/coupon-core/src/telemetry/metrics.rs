@@ -105,7 +105,7 @@ fn write_gauge(text: &mut String, name: &str, help: &str, stocks: &[Stock], valu
 }
 
 /// What becomes of a claim at an API.
-const ANSWERS: [&str; 13] = [
+const ANSWERS: [&str; 15] = [
     "accepted",
     "issued",
     "held",
@@ -115,6 +115,8 @@ const ANSWERS: [&str; 13] = [
     "campaign_closed",
     "campaign_paused",
     "too_many_claims",
+    "unauthenticated",
+    "other_account",
     "invalid_request",
     "unsupported_media_type",
     "unavailable",
