@@ -1,4 +1,4 @@
-//! The operator's command: schema, campaigns, audit, reset.
+//! The operator's command: schema, campaigns, audit, tokens to try out, reset.
 //!
 //! Results go to standard output, as a table or with `--json` for programs; progress and errors to standard error. Exit
 //! codes: 0 done, 1 failed or an invariant is broken, 2 wrong usage, 3 not everything could be checked.
@@ -11,6 +11,7 @@ mod load;
 mod output;
 mod reset;
 mod stock;
+mod token;
 mod update;
 
 use std::process::ExitCode;
@@ -69,6 +70,9 @@ enum Command {
     /// Check how the servers are set up; exit with 1 when something is wrong, with 3 when a server could not be asked.
     #[command(after_help = "Example:\n  couponctl doctor\n  couponctl doctor --program queue-consumer --json")]
     Doctor(doctor::Arguments),
+    /// Make keys and tokens, to try out an API that asks for them.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Delete every campaign and coupon, their keys in Redis and their messages in RabbitMQ.
     #[command(after_help = "Example:\n  couponctl reset --yes")]
     Reset(reset::Arguments),
@@ -98,12 +102,15 @@ impl Couponctl {
         match &self.command {
             Command::Setup(create) => create.check(),
             Command::Campaign(command) => command.check(),
-            Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Reset(_) => Ok(()),
+            Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Token(_) | Command::Reset(_) => Ok(()),
         }
     }
 }
 
 async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
+    if let Command::Token(command) = &couponctl.command {
+        return token::run(command, couponctl.json);
+    }
     if matches!(couponctl.command, Command::Migrate | Command::Setup(_)) {
         let applied = schema::migrate(&couponctl.mysql).await?;
         if matches!(couponctl.command, Command::Migrate) {
@@ -117,7 +124,7 @@ async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
     let mysql = Mysql::new(&couponctl.mysql);
     schema::check(&mysql).await?;
     let code = match &couponctl.command {
-        Command::Migrate | Command::Doctor(_) => ExitCode::SUCCESS,
+        Command::Migrate | Command::Doctor(_) | Command::Token(_) => ExitCode::SUCCESS,
         Command::Setup(create) => campaign::set_up(&mysql, create, couponctl.json).await?,
         Command::Campaign(command) => campaign::run(&mysql, command, couponctl.json).await?,
         Command::Audit(arguments) => audit::run(&mysql, &couponctl, arguments).await?,

@@ -128,6 +128,11 @@ pub fn done(text: &str, json: bool) -> Printed {
     if json { print_json(&serde_json::json!({ "done": text })) } else { print(&text) }
 }
 
+/// A token: by itself, for a script to take.
+pub fn token(token: &str, json: bool) -> Printed {
+    if json { print_json(&serde_json::json!({ "token": token })) } else { print(&token) }
+}
+
 fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
