@@ -1,6 +1,6 @@
 //! A client of the HTTP API that keeps what it was told, for the audit.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use reqwest::{Client, Method, RequestBuilder, Url};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::issuer::TestIssuer;
 use crate::wait::DEADLINE;
 
 /// Requests on their way at once when many accounts claim.
@@ -83,12 +84,39 @@ pub struct Api {
     http: Client,
     base: String,
     told: Told,
+    issuer: Option<Arc<TestIssuer>>,
+}
+
+/// A client of HTTP without TLS, which needs no certificate authorities of this machine.
+pub(crate) fn http(from: Option<IpAddr>) -> Client {
+    let client = Client::builder().timeout(DEADLINE).tls_certs_only([]).local_address(from);
+    client.build().expect("an HTTP client")
 }
 
 impl Api {
     pub(crate) fn new(address: SocketAddr, told: Told) -> Self {
-        let http = Client::builder().timeout(DEADLINE).build().expect("an HTTP client");
-        Self { http, base: format!("http://{address}"), told }
+        Self { http: http(None), base: format!("http://{address}"), told, issuer: None }
+    }
+
+    /// The same, with a token of this issuer for whichever account a request is about.
+    #[must_use]
+    pub fn with_tokens(self, issuer: Option<Arc<TestIssuer>>) -> Self {
+        Self { issuer, ..self }
+    }
+
+    /// The same, from another address of this machine.
+    #[must_use]
+    pub fn calling_from(self, address: impl Into<IpAddr>) -> Self {
+        Self { http: http(Some(address.into())), ..self }
+    }
+
+    /// A request in the name of an account.
+    pub fn request_of(&self, account: u64, method: Method, path: &str) -> RequestBuilder {
+        let request = self.request(method, path);
+        match &self.issuer {
+            Some(issuer) => request.bearer_auth(issuer.token(account)),
+            None => request,
+        }
     }
 
     /// A request to be completed by the test.
@@ -116,14 +144,16 @@ impl Api {
     /// POST of a claim, as it is answered.
     pub async fn post_claim(&self, campaign: CampaignId, account: u64) -> Answer {
         let path = format!("/v1/campaigns/{campaign}/claims");
-        let account = if account > JSON_NUMBER_MAX { json!(account.to_string()) } else { json!(account) };
-        let body = json!({"account_id": account}).to_string();
-        self.send(self.request(Method::POST, &path).header(CONTENT_TYPE, "application/json").body(body)).await
+        let number = if account > JSON_NUMBER_MAX { json!(account.to_string()) } else { json!(account) };
+        let body = json!({"account_id": number}).to_string();
+        self.send(self.request_of(account, Method::POST, &path).header(CONTENT_TYPE, "application/json").body(body))
+            .await
     }
 
     /// GET of a claim, waiting for an outcome for so long.
     pub async fn get_claim(&self, campaign: CampaignId, account: u64, wait: Duration) -> Answer {
-        self.get(&format!("/v1/campaigns/{campaign}/claims/{account}?wait={}ms", wait.as_millis())).await
+        let path = format!("/v1/campaigns/{campaign}/claims/{account}?wait={}ms", wait.as_millis());
+        self.send(self.request_of(account, Method::GET, &path)).await
     }
 
     /// Claims a coupon and stays with it until the outcome is final, which the audit will check.
@@ -203,7 +233,8 @@ impl Api {
         assert_eq!(location, here, "the address of the claim");
         let end = Instant::now() + DEADLINE;
         loop {
-            let answer = self.get(&format!("{location}?wait=10s")).await;
+            let path = format!("{location}?wait=10s");
+            let answer = self.send(self.request_of(claim.account_id.0, Method::GET, &path)).await;
             // What cannot be told right now may be told later: the claim was accepted.
             let outcome = if answer.is_unavailable() { Outcome::Pending } else { answer.outcome() };
             if outcome != Outcome::Pending || Instant::now() > end {

@@ -7,6 +7,7 @@
 //!                                                              ├─ api      an HTTP client that keeps what it was told
 //!                                                              └─ audit    the invariants, at the end of every test
 //! users    each program's own on the servers, with no more rights than it needs
+//! issuer   makes tokens and publishes its keys
 //! proxy    a server's address that can be cut, frozen, healed and led to another server
 //! spare    servers to put in the place of those that all tests share, and to spoil
 //! program  a program as its operator meets it: arguments, variables, output, exit code
@@ -20,6 +21,7 @@
 mod api;
 mod broker;
 mod collector;
+mod issuer;
 pub mod program;
 mod proxy;
 mod running;
@@ -32,6 +34,7 @@ mod wait;
 
 pub use api::{Answer, Api};
 pub use collector::{Collector, Span};
+pub use issuer::TestIssuer;
 pub use proxy::Proxy;
 pub use servers::Servers;
 pub use service::Service;

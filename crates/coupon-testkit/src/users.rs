@@ -164,7 +164,7 @@ async fn in_rabbitmq(settings: &AmqpSettings) -> Result<(), coupon_core::Error> 
         let vhost = format!("\"{}\"", settings.amqp_url.vhost());
         let values = [("{namespace}", "coupon_test_[^.]*"), ("\"/\"", vhost.as_str())];
         let (user, password) = settings.amqp_url.credentials();
-        let request = reqwest::Client::new().post(definitions).basic_auth(user, Some(password));
+        let request = crate::api::http(None).post(definitions).basic_auth(user, Some(password));
         let request = request.header("content-type", "application/json").body(statements(RABBITMQ, &values).concat());
         request.send().await?.error_for_status()?;
     }

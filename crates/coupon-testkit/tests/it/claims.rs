@@ -16,7 +16,7 @@ each_way![
     the_largest_numbers_are_taken,
 ];
 
-async fn a_claim_gets_a_coupon(system: &System) {
+pub async fn a_claim_gets_a_coupon(system: &System) {
     let campaign = system.space.campaign(3).await;
 
     let first = system.api.claim(campaign, 42).await;
@@ -26,7 +26,7 @@ async fn a_claim_gets_a_coupon(system: &System) {
     assert_eq!(system.space.issued(campaign).await, 1);
 }
 
-async fn the_answer_is_as_documented(system: &System) {
+pub async fn the_answer_is_as_documented(system: &System) {
     let campaign = system.space.campaign(3).await;
 
     let answer = system.api.post_claim(campaign, 7).await;
@@ -44,7 +44,7 @@ async fn the_answer_is_as_documented(system: &System) {
     }
 }
 
-async fn an_account_claims_many_times_at_once(system: &System) {
+pub async fn an_account_claims_many_times_at_once(system: &System) {
     let campaign = system.space.campaign(50).await;
 
     let told = system.api.claim_all(campaign, (0..60).map(|n| n % 2 + 1)).await;
@@ -54,7 +54,7 @@ async fn an_account_claims_many_times_at_once(system: &System) {
     assert_eq!(system.space.issued(campaign).await, 2);
 }
 
-async fn another_instance_gives_the_same_coupon(system: &System) {
+pub async fn another_instance_gives_the_same_coupon(system: &System) {
     let campaign = system.space.campaign(2).await;
     let other = system.another_api().await;
 
@@ -64,7 +64,7 @@ async fn another_instance_gives_the_same_coupon(system: &System) {
     assert_eq!(other.settled(campaign, 1).await, here);
 }
 
-async fn campaigns_do_not_mix(system: &System) {
+pub async fn campaigns_do_not_mix(system: &System) {
     let (one, two) = (system.space.campaign(5).await, system.space.campaign(5).await);
 
     let (first, second) = tokio::join!(system.api.claim_all(one, 1..=5), system.api.claim_all(two, 1..=5));
@@ -75,7 +75,7 @@ async fn campaigns_do_not_mix(system: &System) {
     assert_eq!((system.space.issued(one).await, system.space.issued(two).await), (5, 5));
 }
 
-async fn the_largest_numbers_are_taken(system: &System) {
+pub async fn the_largest_numbers_are_taken(system: &System) {
     let campaign = system.space.campaign(1).await;
     system.space.sql(format!("UPDATE campaign SET id = {}", CampaignId::MAX)).await;
     system.space.sql(format!("UPDATE coupon SET campaign_id = {}", CampaignId::MAX)).await;

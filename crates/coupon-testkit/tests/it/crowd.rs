@@ -14,7 +14,7 @@ each_way![
     one_account_does_not_crowd_out_the_others,
 ];
 
-async fn exactly_the_stock_is_issued(system: &System) {
+pub async fn exactly_the_stock_is_issued(system: &System) {
     let campaign = system.space.campaign(100).await;
 
     // Every account claims, and every third one again somewhere in the middle of the crowd.
@@ -25,7 +25,7 @@ async fn exactly_the_stock_is_issued(system: &System) {
     assert_eq!(system.space.issued(campaign).await, 100);
 }
 
-async fn instances_share_the_stock(system: &System) {
+pub async fn instances_share_the_stock(system: &System) {
     let campaign = system.space.campaign(60).await;
     let other = system.another_api().await;
 
@@ -57,7 +57,7 @@ async fn an_empty_campaign_is_sold_out(system: &System) {
     assert!(told.iter().all(|(_, outcome)| *outcome == Outcome::SoldOut), "{told:?}");
 }
 
-async fn one_account_does_not_crowd_out_the_others(system: &System) {
+pub async fn one_account_does_not_crowd_out_the_others(system: &System) {
     let campaign = system.space.campaign(20).await;
     let api = system.another_api_with(&[("claims-per-account", "2")]).await;
 

@@ -15,6 +15,7 @@
 mod system;
 
 mod addresses;
+mod auth;
 mod bad_input;
 mod broker;
 mod claims;

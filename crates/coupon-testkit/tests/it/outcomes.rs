@@ -16,7 +16,7 @@ each_way![
     a_campaign_shows_its_window_and_counts,
 ];
 
-async fn a_claim_that_was_never_made_is_pending(system: &System) {
+pub async fn a_claim_that_was_never_made_is_pending(system: &System) {
     let campaign = system.space.campaign(1).await;
 
     for wait in [Duration::ZERO, Duration::from_millis(50)] {
@@ -38,7 +38,7 @@ async fn who_waits_is_told_when_the_coupon_is_issued(system: &System) {
     assert_eq!(waiting.await.unwrap().outcome(), issued);
 }
 
-async fn many_who_wait_are_told(system: &System) {
+pub async fn many_who_wait_are_told(system: &System) {
     let campaign = system.space.campaign(20).await;
     let waiting: Vec<_> = (1..=40)
         .map(|account| {

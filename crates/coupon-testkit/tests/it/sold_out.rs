@@ -14,7 +14,7 @@ each_way![
     no_claim_reaches_mysql_once_it_is_known,
 ];
 
-async fn a_winner_who_asks_again_gets_the_coupon(system: &System) {
+pub async fn a_winner_who_asks_again_gets_the_coupon(system: &System) {
     let campaign = system.space.campaign(20).await;
     let told = system.api.claim_all(campaign, 1..=60).await;
     known_to_be_sold_out(system, campaign).await;
@@ -26,7 +26,7 @@ async fn a_winner_who_asks_again_gets_the_coupon(system: &System) {
     }
 }
 
-async fn a_loser_is_told_at_once(system: &System) {
+pub async fn a_loser_is_told_at_once(system: &System) {
     let campaign = system.space.campaign(1).await;
     system.api.claim(campaign, 1).await;
     known_to_be_sold_out(system, campaign).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum as _;
 use coupon_core::{CampaignId, Claim, Outcome};
-use coupon_testkit::{Api, Service, TestSpace};
+use coupon_testkit::{Api, Service, TestIssuer, TestSpace};
 use skiplock_api::StrategyName;
 
 /// What is tested: both ways, the queue way with batches and one claim at a time, the skiplock way with each strategy.
@@ -50,6 +50,8 @@ pub struct System {
     pub way: Way,
     pub api: Api,
     pub service: Arc<Service>,
+    /// Whose tokens it wants, where it wants any.
+    issuer: Option<Arc<TestIssuer>>,
 }
 
 impl System {
@@ -74,7 +76,26 @@ impl System {
                 Way::Skiplock(_) => {}
             }
         }
-        Self { api: space.api(service.address()), space, way, service }
+        Self { api: space.api(service.address()), space, way, service, issuer: None }
+    }
+
+    /// The same system with another API, which wants tokens of this issuer; its client has one for each account.
+    pub async fn with_tokens(&self, issuer: &Arc<TestIssuer>) -> Self {
+        let mut system = Self {
+            api: self.api.clone(),
+            space: Arc::clone(&self.space),
+            way: self.way,
+            service: Arc::clone(&self.service),
+            issuer: Some(Arc::clone(issuer)),
+        };
+        system.service = system.another_service(&[]).await;
+        system.api = system.api_of(&system.service);
+        system
+    }
+
+    /// A client of a service of this system.
+    pub fn api_of(&self, service: &Service) -> Api {
+        self.space.api(service.address()).with_tokens(self.issuer.clone())
     }
 
     /// A client of the listener for health and metrics.
@@ -89,16 +110,25 @@ impl System {
 
     /// Another instance of the API, with settings of its own.
     pub async fn another_api_with(&self, own: &[(&str, &str)]) -> Api {
-        self.space.api(self.another_service(own).await.address())
+        self.api_of(self.another_service(own).await.as_ref())
     }
 
     /// The same, as the service itself.
     pub async fn another_service(&self, own: &[(&str, &str)]) -> Arc<Service> {
-        start_api(&self.space, self.way, own).await
+        let auth = self.issuer.as_ref().map(|issuer| issuer.settings()).unwrap_or_default();
+        let auth = auth.iter().map(|(flag, value)| (*flag, value.as_str()));
+        start_api(&self.space, self.way, &auth.chain(own.iter().copied()).collect::<Vec<_>>()).await
     }
 
     pub fn is_queue(&self) -> bool {
         matches!(self.way, Way::Queue | Way::QueueOneByOne)
+    }
+}
+
+/// Runs a test for either way, as it is set up by default, where how a claim finds its coupon makes no difference.
+pub async fn both(test: impl AsyncFn(&System)) {
+    for way in [Way::Queue, Way::Skiplock(StrategyName::Coalesced)] {
+        System::run(way, async |system: &System| test(system).await).await;
     }
 }
 

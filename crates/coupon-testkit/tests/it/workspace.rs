@@ -10,13 +10,15 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 const PROGRAMS: [&str; 5] = ["producer-api", "queue-consumer", "skiplock-api", "couponctl", "coupon-bench"];
 
 /// Two versions of one of these in a process do not know of each other.
-const ONE_OF: [&str; 11] = [
+const ONE_OF: [&str; 13] = [
     "actix-web",
+    "aws-lc-rs",
     "lapin",
     "mysql_async",
     "opentelemetry",
     "opentelemetry_sdk",
     "redis",
+    "rustls",
     "time",
     "tokio",
     "tracing",
