@@ -59,7 +59,7 @@ impl Issuer {
         Ok(issuer)
     }
 
-    /// What is known of the keys; nothing before the issuer has answered once.
+    /// What is known of the keys; nothing before the issuer has answered once. The same for as long as no key has changed.
     pub fn keys(&self) -> Option<Arc<KeySet>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -84,7 +84,10 @@ impl Issuer {
 
     fn known_is(&self, keys: KeySet) {
         tracing::debug!(keys = keys.len(), "keys of the issuer");
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_none_or(|known| !known.is_read_from_the_same(&keys)) {
+            *known = Some(Arc::new(keys));
+        }
     }
 
     async fn load(&self) -> anyhow::Result<KeySet> {

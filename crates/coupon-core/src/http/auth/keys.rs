@@ -19,7 +19,11 @@ pub(super) const SET_MAX: usize = 256 * 1024;
 const KEYS_MAX: usize = 64;
 
 /// All keys of an issuer that can be used.
-pub(super) struct KeySet(Vec<Key>);
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+    /// What they were read from.
+    text: String,
+}
 
 /// A key.
 pub(super) struct Key {
@@ -58,17 +62,21 @@ impl KeySet {
         if keys.is_empty() {
             return Err(format!("they hold no public key for an algorithm of {:?}", rules.algorithms));
         }
-        Ok(Self(keys))
+        Ok(Self { keys, text: text.to_owned() })
     }
 
     /// The one key that a token with this header may have been signed with.
     pub fn find(&self, header: &Header) -> Option<&Key> {
-        let mut fitting = self.0.iter().filter(|key| key.fits(header));
+        let mut fitting = self.keys.iter().filter(|key| key.fits(header));
         fitting.next().filter(|_| fitting.next().is_none())
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
+    }
+
+    pub fn is_read_from_the_same(&self, other: &Self) -> bool {
+        self.text == other.text
     }
 }
 

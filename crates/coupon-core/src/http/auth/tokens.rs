@@ -1,13 +1,15 @@
 //! A bearer token (RFC 6750): from the header of a request to the account that its issuer vouches for.
 //!
 //! Invariant: nothing that a token says is believed before its signature holds, and of its header only what chooses
-//! among the keys that are known. Where keys are to be found (`jku`, `x5u`, `jwk`) is never taken from a token.
+//! among the keys that are known. Where keys are to be found (`jku`, `x5u`, `jwk`) is never taken from a token. One that
+//! was checked before is not checked again until it ends or a key changes: a signature costs as much as a claim.
 
 use std::sync::Arc;
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{Header, decode, decode_header};
+use jsonwebtoken::{Header, decode, decode_header, get_current_timestamp};
+use moka::sync::Cache;
 use serde_json::{Map, Value};
 
 use super::issuer::Issuer;
@@ -24,10 +26,36 @@ const TOKEN_MAX: usize = 8 * 1024;
 /// The types of tokens that give access (RFC 9068 names the second); others of the same issuer are for something else.
 const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
 
+/// Bytes for tokens that were checked before: some thirty thousand of the usual length.
+const CHECKED_MAX: u64 = 16 * 1024 * 1024;
+
+/// About what is kept of each besides its text.
+const CHECKED_OVERHEAD: usize = 256;
+
 /// Checks tokens.
 pub(super) struct Tokens {
     issuer: Arc<Issuer>,
     account_claim: String,
+    /// Seconds.
+    leeway: u64,
+    /// By the whole token, so that no other is ever taken for it.
+    checked: Cache<Box<str>, Checked>,
+}
+
+/// A token that was right.
+#[derive(Clone)]
+struct Checked {
+    account: AccountId,
+    /// Its `exp`.
+    ends_at: u64,
+    /// The keys that were known then.
+    keys: Arc<KeySet>,
+}
+
+impl Checked {
+    fn holds(&self, keys: &Arc<KeySet>, now: u64, leeway: u64) -> bool {
+        Arc::ptr_eq(&self.keys, keys) && self.ends_at.saturating_add(leeway) >= now
+    }
 }
 
 /// Why a request is refused.
@@ -45,8 +73,13 @@ enum Refused {
 
 impl Tokens {
     pub async fn start(settings: TokenSettings) -> anyhow::Result<Self> {
+        let leeway = settings.rules.leeway.as_secs();
         let issuer = Issuer::start(settings.source, settings.rules).await?;
-        Ok(Self { issuer, account_claim: settings.account_claim })
+        let checked = Cache::<Box<str>, Checked>::builder()
+            .weigher(|token, _| u32::try_from(token.len() + CHECKED_OVERHEAD).unwrap_or(u32::MAX))
+            .max_capacity(CHECKED_MAX)
+            .build();
+        Ok(Self { issuer, account_claim: settings.account_claim, leeway, checked })
     }
 
     /// Whether tokens can be checked.
@@ -67,13 +100,26 @@ impl Tokens {
 
     async fn check(&self, headers: &HeaderMap) -> Result<AccountId, Refused> {
         let token = bearer(headers)?;
+        if let Some(account) = self.checked_before(token) {
+            return Ok(account);
+        }
         let header = header(token)?;
         let keys = self.keys_for(&header).await.ok_or(Refused::Unknown)?;
         let key = keys.find(&header).ok_or(Refused::Invalid("no key of the issuer has signed it"))?;
         let claims = decode::<Map<String, Value>>(token, &key.verifying, &key.validation);
         let claims = claims.map_err(|error| Refused::Invalid(reason(&error)))?.claims;
         let account = claims.get(&self.account_claim).and_then(extract::account);
-        account.ok_or(Refused::Invalid("it names no account"))
+        let account = account.ok_or(Refused::Invalid("it names no account"))?;
+        if let Some(ends_at) = claims.get("exp").and_then(Value::as_u64) {
+            self.checked.insert(token.into(), Checked { account, ends_at, keys });
+        }
+        Ok(account)
+    }
+
+    fn checked_before(&self, token: &str) -> Option<AccountId> {
+        let checked = self.checked.get(token)?;
+        let keys = self.issuer.keys()?;
+        checked.holds(&keys, get_current_timestamp(), self.leeway).then_some(checked.account)
     }
 
     /// The keys, asked for once more if the one that is needed is not among them.
@@ -158,6 +204,8 @@ impl Refused {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn sent(values: &[&'static str]) -> Result<String, Refused> {
@@ -176,6 +224,25 @@ mod tests {
             assert_eq!(sent(missing), Err(Refused::Missing), "{missing:?}");
         }
         assert_eq!(sent(&["Bearer a.b.c", "Bearer a.b.c"]), Err(Refused::Repeated));
+    }
+
+    #[test]
+    fn what_was_checked_holds_until_it_ends_or_a_key_changes() {
+        let set = || {
+            let text = crate::tokens::KeyPair::generate().unwrap().jwks().to_string();
+            let (issuer, audience) = (String::from("issuer"), String::from("coupons"));
+            let algorithms = vec![jsonwebtoken::Algorithm::EdDSA];
+            let rules = super::super::settings::Rules { algorithms, issuer, audience, leeway: Duration::ZERO };
+            Arc::new(KeySet::read(&text, &rules).unwrap())
+        };
+        let keys = set();
+        let checked = Checked { account: AccountId(42), ends_at: 1_000, keys: Arc::clone(&keys) };
+
+        assert!(checked.holds(&keys, 1_000, 0));
+        assert!(!checked.holds(&keys, 1_001, 0));
+        assert!(checked.holds(&keys, 1_030, 30));
+        assert!(!checked.holds(&keys, 1_031, 30));
+        assert!(!checked.holds(&set(), 1_000, 30), "other keys");
     }
 
     #[test]
