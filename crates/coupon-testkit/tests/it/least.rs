@@ -67,12 +67,13 @@ async fn keep_their_promises(space: &TestSpace, api: &Api, alone: &Api) {
     let (winner, coupon) = told.iter().find(|(_, outcome)| matches!(outcome, Outcome::Issued { .. })).unwrap();
     assert_eq!(api.claim_patiently(campaign, *winner).await, *coupon, "a winner claims again");
 
-    space.restock(campaign, 1).await;
-    eventually("the restock is seen", async || alone.get("/v1/campaigns/1").await.json["free"] == 1).await;
+    // One for whoever claimed last, in case that it still waits in the queue, and one more.
+    space.restock(campaign, 2).await;
+    eventually("the restock is seen", async || alone.get("/v1/campaigns/1").await.json["total"] == 7).await;
     let told = alone.claim_patiently(campaign, 100).await;
     assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
     assert_eq!(alone.claim_patiently(campaign, 100).await, told, "asked again");
-    assert_eq!(space.issued(campaign).await, 6);
+    assert!(matches!(space.issued(campaign).await, 6..=7));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,6 +63,28 @@ async fn the_producer_accepts_claims_while_mysql_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_producer_tells_no_holder_of_a_coupon_pending_while_mysql_is_away() {
+    audited(async |space| {
+        let campaign = space.campaign(20).await;
+        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+        let api = start_producer_api(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
+        start_consumer(space, &[]).await;
+        let first = api.claim(campaign, 1).await;
+        space.empty_redis().await;
+
+        proxy.cut();
+        for wait in [0, 50, 700, 1_500] {
+            let told = api.get_claim(campaign, 1, Duration::from_millis(wait)).await;
+            assert!(told.is_unavailable(), "after {wait} ms: {told:?}");
+        }
+        proxy.heal();
+
+        assert_eq!(api.settled(campaign, 1).await, first);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn skiplock_coalesced_refuses_while_mysql_is_away() {
     audited(async |space| skiplock_without_mysql(space, "coalesced").await).await;
 }
