@@ -14,6 +14,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Queue};
 use opentelemetry::Context;
 use reqwest::Method;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -105,7 +106,8 @@ impl TestQueues {
         let (user, password) =
             settings.amqp_management_url.credentials().unwrap_or_else(|| settings.amqp_url.credentials());
         let url = url.expect("an address of RabbitMQ's HTTP API");
-        let request = crate::api::http(None).request(method, url).basic_auth(user, Some(password)).json(body);
+        let request =
+            crate::api::http(None).request(method, url).basic_auth(user, Some(password.expose_secret())).json(body);
         let answer = request.send().await.expect("RabbitMQ's HTTP API: its management plugin is needed");
         assert!(answer.status().is_success(), "{answer:?}");
     }

@@ -12,6 +12,7 @@ use coupon_core::settings::{AmqpSettings, RedisSettings, ServerUrl};
 use deadpool_redis::redis::{self, AsyncCommands};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder};
+use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 
 use crate::servers::Servers;
@@ -164,7 +165,7 @@ async fn in_rabbitmq(settings: &AmqpSettings) -> Result<(), coupon_core::Error> 
         let vhost = format!("\"{}\"", settings.amqp_url.vhost());
         let values = [("{namespace}", "coupon_test_[^.]*"), ("\"/\"", vhost.as_str())];
         let (user, password) = settings.amqp_url.credentials();
-        let request = crate::api::http(None).post(definitions).basic_auth(user, Some(password));
+        let request = crate::api::http(None).post(definitions).basic_auth(user, Some(password.expose_secret()));
         let request = request.header("content-type", "application/json").body(statements(RABBITMQ, &values).concat());
         request.send().await?.error_for_status()?;
     }

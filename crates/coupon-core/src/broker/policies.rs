@@ -12,6 +12,7 @@ use std::fmt;
 
 use regex::Regex;
 use reqwest::Client;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -85,7 +86,7 @@ pub struct Policies {
     http: Client,
     management: ManagementUrl,
     user: String,
-    password: String,
+    password: SecretString,
     vhost: String,
 }
 
@@ -129,7 +130,7 @@ impl Policies {
 
     async fn list(&self, kind: &str) -> Result<Vec<Policy>> {
         let Some(url) = self.management.below(&["api", kind, &self.vhost]) else { return Ok(Vec::new()) };
-        let answer = self.http.get(url).basic_auth(&self.user, Some(&self.password)).send().await?;
+        let answer = self.http.get(url).basic_auth(&self.user, Some(self.password.expose_secret())).send().await?;
         Ok(answer.error_for_status()?.json().await?)
     }
 }

@@ -1,0 +1,179 @@
+//! Addresses of servers, with the name and password in them.
+//!
+//! Invariants: no part of an address gets into a log or an error but scheme, host, port and path, which is the database;
+//! what a driver would read otherwise than we do, or not at all, is refused here, so that nothing dials another server than
+//! the one named.
+
+mod read;
+
+use std::fmt;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+use url::{Host, Url};
+
+pub use read::collector_url;
+pub(super) use read::{amqp_url, management_url, mysql_url, redis_url};
+
+/// What RabbitMQ calls the user of a new broker, and the password.
+const GUEST: &str = "guest";
+
+/// The address of a server. Its password cannot be shown by mistake: `Display` and `Debug` know the place only.
+#[derive(Clone)]
+pub struct ServerUrl {
+    /// Without user, password and parameters.
+    place: Url,
+    user: String,
+    password: Option<SecretString>,
+    query: Option<String>,
+    /// All of it, as its driver reads it.
+    whole: SecretString,
+}
+
+impl ServerUrl {
+    fn of(mut url: Url) -> Self {
+        let user = decoded(url.username());
+        let password = url.password().map(decoded).map(SecretString::from);
+        let query = url.query().map(str::to_owned);
+        // Both fail for an address without a host only, and this one has a host.
+        let _ = (url.set_username(""), url.set_password(None));
+        url.set_query(None);
+        Self { place: url, user, password, query, whole: SecretString::default() }.written()
+    }
+
+    /// With the whole address written anew from its parts.
+    fn written(mut self) -> Self {
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let mut url = self.place.clone();
+        let password = self.password.as_ref().map(|password| encoded(password.expose_secret()));
+        let _ = (url.set_username(&encoded(&self.user)), url.set_password(password.as_deref()));
+        url.set_query(self.query.as_deref());
+        self.whole = for_driver(&url).into();
+        self
+    }
+
+    /// The whole address, secrets included, for the driver that connects.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        self.whole.expose_secret()
+    }
+
+    /// The same server with another path, which is the database of a MySQL or Redis address.
+    #[must_use]
+    pub fn with_path(&self, path: &str) -> Self {
+        let mut other = self.clone();
+        other.place.set_path(path);
+        other.written()
+    }
+
+    /// The same server for another user.
+    #[must_use]
+    pub fn with_user(&self, name: &str, password: &str) -> Self {
+        Self { user: name.to_owned(), password: Some(password.into()), ..self.clone() }.written()
+    }
+
+    /// Where to connect to, for a look that no driver takes.
+    #[must_use]
+    pub fn host_and_port(&self, default_port: u16) -> (String, u16) {
+        // An IPv6 address stands in brackets here.
+        let host = self.place.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        (host.to_owned(), self.place.port().unwrap_or(default_port))
+    }
+
+    /// The name and the password, those of a new RabbitMQ if there are none.
+    #[must_use]
+    pub fn credentials(&self) -> (String, SecretString) {
+        match self.user.as_str() {
+            "" => (GUEST.to_owned(), GUEST.into()),
+            user => (user.to_owned(), self.password.clone().unwrap_or_default()),
+        }
+    }
+
+    /// The virtual host of an AMQP address.
+    #[must_use]
+    pub fn vhost(&self) -> String {
+        match self.place.path() {
+            "" => String::from("/"),
+            path => decoded(path.strip_prefix('/').unwrap_or(path)),
+        }
+    }
+
+    /// The one part of the path; drivers would pass over others.
+    fn only_segment(&self) -> Result<&str, String> {
+        let path = self.place.path();
+        let segment = path.strip_prefix('/').unwrap_or(path);
+        if segment.contains('/') { Err(String::from("has more than one / after its host")) } else { Ok(segment) }
+    }
+
+    /// Drivers would come without a name, or with a password of their own.
+    fn no_user_alone(&self) -> Result<(), String> {
+        match self.password {
+            None if !self.user.is_empty() => Err(String::from("names a user without a password")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Names none that is unknown: it may be a part of a password.
+    fn knows_parameters(&self, known: &[&str]) -> Result<(), String> {
+        let parameters = url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes());
+        match (parameters.into_iter().any(|(name, _)| !known.contains(&name.as_ref())), known) {
+            (false, _) => Ok(()),
+            (true, []) => Err(String::from("has a parameter, and takes none")),
+            (true, known) => Err(format!("has a parameter that is not known; it takes {}", known.join(", "))),
+        }
+    }
+}
+
+/// lapin takes an address in brackets for localhost, and reads any name of a host percent-decoded: so it is written as one.
+fn for_driver(url: &Url) -> String {
+    match (url.scheme(), url.host()) {
+        ("amqp", Some(Host::Ipv6(address))) => {
+            let host = address.to_string().replace(':', "%3A");
+            url.as_str().replacen(&format!("[{address}]"), &host, 1)
+        }
+        _ => url.as_str().to_owned(),
+    }
+}
+
+/// What a parser below has looked at already.
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.place.as_str())
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where RabbitMQ's HTTP API is, if it may be asked.
+#[derive(Clone, Debug)]
+pub struct ManagementUrl(Option<ServerUrl>);
+
+impl ManagementUrl {
+    /// The whole address, secrets included; empty if it is not to be asked.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        self.0.as_ref().map_or("", ServerUrl::reveal)
+    }
+
+    /// An address below it, without the name and password; none if it is not to be asked.
+    #[must_use]
+    pub fn below(&self, segments: &[&str]) -> Option<Url> {
+        let mut url = self.0.as_ref()?.place.clone();
+        url.path_segments_mut().ok()?.pop_if_empty().extend(segments);
+        Some(url)
+    }
+
+    /// The name and the password, if it has some of its own.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(String, SecretString)> {
+        self.0.as_ref().filter(|url| !url.user.is_empty()).map(ServerUrl::credentials)
+    }
+}

@@ -1,0 +1,333 @@
+//! Reading addresses. All that is not understood is refused, and what is said of it has no part of the address.
+
+use std::str::FromStr;
+
+use deadpool_redis::redis;
+use lapin::uri::AMQPUri;
+use mysql_async::UrlError;
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::{ManagementUrl, ServerUrl};
+
+/// Said of every address that may have been cut in the middle of a password.
+const ENCODE: &str =
+    "percent-encode what is special in its name and password (%2F for /, %3F for ?, %23 for #, %40 for @, %25 for %)";
+
+/// Parameters of an address of MySQL that its driver knows and that we do not set ourselves.
+const MYSQL_PARAMETERS: &[&str] = &[
+    "compression",
+    "enable_cleartext_plugin",
+    "max_allowed_packet",
+    "secure_auth",
+    "socket",
+    "stmt_cache_size",
+    "tcp_nodelay",
+    "wait_timeout",
+];
+
+/// Those that ask for TLS.
+const MYSQL_TLS: &[&str] = &["require_ssl", "verify_ca", "verify_identity", "built_in_roots"];
+
+/// Parameters of an address of Redis that its driver knows.
+const REDIS_PARAMETERS: &[&str] = &["protocol"];
+
+/// Parameters of an AMQP address that its driver knows.
+const AMQP_PARAMETERS: &[&str] = &["auth_mechanism", "channel_max", "connection_timeout", "frame_max", "heartbeat"];
+
+pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
+    let url = server_url(text, "mysql")?;
+    if url.only_segment()?.is_empty() {
+        return Err(String::from("names no database: end it with /coupon"));
+    }
+    let query = url.query.as_deref().unwrap_or_default();
+    if url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| MYSQL_TLS.contains(&name.as_ref())) {
+        return Err(no_tls(&MYSQL_TLS.join(", ")));
+    }
+    url.knows_parameters(MYSQL_PARAMETERS)?;
+    mysql_async::Opts::from_url(url.reveal()).map_err(|error| match &error {
+        UrlError::InvalidParamValue { param, .. } | UrlError::FeatureRequired { param, .. } => {
+            wrong_parameter(&[param])
+        }
+        _ => wrong_parameter(MYSQL_PARAMETERS),
+    })?;
+    Ok(url)
+}
+
+pub fn redis_url(text: &str) -> Result<ServerUrl, String> {
+    let url = server_url(text, "redis")?;
+    let database = url.only_segment()?;
+    if !database.chars().all(|c| c.is_ascii_digit()) || database.len() > 4 {
+        return Err(String::from("must end with the number of a database, as in /0"));
+    }
+    url.no_user_alone()?;
+    url.knows_parameters(REDIS_PARAMETERS)?;
+    redis::Client::open(url.reveal()).map_err(|error| match error.kind() {
+        redis::ErrorKind::InvalidClientConfig if url.query.is_none() => format!("cannot be used: {error}"),
+        _ => wrong_parameter(REDIS_PARAMETERS),
+    })?;
+    Ok(url)
+}
+
+pub fn amqp_url(text: &str) -> Result<ServerUrl, String> {
+    let url = server_url(text, "amqp")?;
+    if url.only_segment()?.is_empty() && !url.place.path().is_empty() {
+        return Err(String::from("names no virtual host: end it with /%2f for the default one"));
+    }
+    url.no_user_alone()?;
+    url.knows_parameters(AMQP_PARAMETERS)?;
+    AMQPUri::from_str(url.reveal()).map_err(|_| wrong_parameter(AMQP_PARAMETERS))?;
+    Ok(url)
+}
+
+pub fn management_url(text: &str) -> Result<ManagementUrl, String> {
+    if text.is_empty() {
+        return Ok(ManagementUrl(None));
+    }
+    let url = server_url(text, "http")?;
+    url.no_user_alone()?;
+    url.knows_parameters(&[])?;
+    Ok(ManagementUrl(Some(url)))
+}
+
+/// The collector of spans, which takes them by gRPC and so at no path.
+///
+/// # Errors
+/// What is wrong with the address, without a part of it.
+pub fn collector_url(text: &str) -> Result<ServerUrl, String> {
+    let url = server_url(text, "http")?;
+    if !url.user.is_empty() || url.password.is_some() {
+        return Err(String::from("has a user or password, which OTLP does not take: use headers"));
+    }
+    if !["", "/"].contains(&url.place.path()) {
+        return Err(String::from("has a path, which OTLP over gRPC does not take"));
+    }
+    url.knows_parameters(&[])?;
+    Ok(url)
+}
+
+fn no_tls(by: &str) -> String {
+    format!("asks for TLS ({by}), which this build does not speak")
+}
+
+/// All else has been looked at before the driver is asked.
+fn wrong_parameter(known: &[&str]) -> String {
+    format!("has a value of {} that cannot be used", known.join(", "))
+}
+
+fn server_url(text: &str, scheme: &str) -> Result<ServerUrl, String> {
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(String::from("has a blank in it"));
+    }
+    let secure = if scheme == "redis" { String::from("rediss") } else { format!("{scheme}s") };
+    let rest = match text.split_once("://") {
+        Some((named, rest)) if named == scheme => rest,
+        Some((named, _)) if named == secure => return Err(no_tls(&secure)),
+        _ => return Err(format!("must begin with {scheme}://")),
+    };
+    // The parser would end the host here, and take the beginning of a password for a port.
+    if rest.split_once(['/', '?', '#', '\\']).is_some_and(|(_, after)| after.contains('@')) {
+        return Err(format!("has an @ after its host: {ENCODE}"));
+    }
+    if rest.contains('#') {
+        return Err(format!("has a # in it: {ENCODE}"));
+    }
+    if !is_encoded(rest) {
+        return Err(format!("has a % without two hexadecimal digits after it: {ENCODE}"));
+    }
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    if host.is_empty() || host.contains('%') || !host.is_ascii() {
+        return Err(String::from("names no host, or one that is not written in plain letters and digits"));
+    }
+    let url = Url::parse(text).map_err(|error| format!("is no address ({error}): {ENCODE}"))?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(String::from("names no host"));
+    }
+    if url.port() == Some(0) {
+        return Err(String::from("names the port 0, on which nothing listens"));
+    }
+    let parts = [url.username(), url.password().unwrap_or_default(), url.path()];
+    let is_text =
+        |part: &str| percent_decode_str(part).decode_utf8().is_ok_and(|text| !text.contains(char::is_control));
+    if !parts.into_iter().all(is_text) {
+        return Err(String::from("has a part that is no UTF-8 text once it is percent-decoded"));
+    }
+    Ok(ServerUrl::of(url))
+}
+
+/// Whether each % has two hexadecimal digits after it.
+fn is_encoded(text: &str) -> bool {
+    let is_byte = |after: &str| after.len() >= 2 && after.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    text.split('%').skip(1).all(is_byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::super::decoded;
+    use super::*;
+
+    #[test]
+    fn an_address_in_brackets_stays_itself() {
+        let url = amqp_url("amqp://me:p%2Fw@[2001:db8::1]:5673/%2f?heartbeat=7").unwrap();
+
+        let read = AMQPUri::from_str(url.reveal()).unwrap();
+        assert_eq!((read.authority.host.as_str(), read.authority.port), ("2001:db8::1", 5673));
+        assert_eq!((read.authority.userinfo.password.as_str(), read.vhost.as_str()), ("p/w", "/"));
+        assert_eq!(read.query.heartbeat, Some(7));
+        assert_eq!(url.to_string(), "amqp://[2001:db8::1]:5673/%2f");
+        let read = AMQPUri::from_str(amqp_url("amqp://[::1]").unwrap().reveal()).unwrap();
+        assert_eq!((read.authority.host.as_str(), read.authority.port), ("::1", 5672));
+
+        let mysql = mysql_async::Opts::from_url(mysql_url("mysql://me@[::1]/coupon").unwrap().reveal()).unwrap();
+        assert_eq!(mysql.ip_or_hostname(), "[::1]", "as its driver resolves it");
+        let redis = redis::Client::open(redis_url("redis://[::1]:7/3").unwrap().reveal()).unwrap();
+        let redis = redis.get_connection_info().addr().to_string();
+        assert!(redis.contains("::1") && redis.ends_with(":7"), "{redis}");
+    }
+
+    #[test]
+    fn a_password_that_was_not_encoded_is_refused_and_not_shown() {
+        type Parse = fn(&str) -> Result<ServerUrl, String>;
+        let parsers: [(&str, Parse); 3] = [("mysql", mysql_url), ("redis", redis_url), ("amqp", amqp_url)];
+        for (scheme, parse) in parsers {
+            for password in ["1234/SECRET", "12?SECRET", "12#SECRET", "SECRET/12", "SE?CRET", "#SECRET"] {
+                let refusal = parse(&format!("{scheme}://coupon:{password}@host:3306/coupon")).unwrap_err();
+
+                assert!(refusal.contains("percent-encode"), "{scheme} {password}: {refusal}");
+                for part in ["SE", "CRET", "coupon", "12"] {
+                    assert!(!refusal.contains(part), "{scheme} {password}: {refusal}");
+                }
+                assert!(!refusal.contains("host:3306"), "no part of what was not read: {refusal}");
+            }
+            let encoded = format!("{scheme}://coupon:12%2FSE%40CRET@host:3306/0");
+            let url = parse(&encoded).unwrap();
+            let (user, password) = url.credentials();
+            assert_eq!((user.as_str(), password.expose_secret()), ("coupon", "12/SE@CRET"));
+            assert_eq!(format!("{url} {url:?}"), format!("{scheme}://host:3306/0 {scheme}://host:3306/0"));
+        }
+    }
+
+    #[test]
+    fn a_secret_comes_out_as_it_went_in() {
+        for secret in
+            ["p%2Fw", "100%25", "100%2541", "%25%32%35", "a%3Ab%3F%23%5B%5D%40%20%E2%82%AC", "!$&'()*+,;=~._-"]
+        {
+            let plain = decoded(secret);
+            let options =
+                mysql_async::Opts::from_url(mysql_url(&format!("mysql://me:{secret}@host/coupon")).unwrap().reveal())
+                    .unwrap();
+            assert_eq!(options.pass().unwrap_or_default(), plain);
+            let amqp = AMQPUri::from_str(amqp_url(&format!("amqp://me:{secret}@host")).unwrap().reveal()).unwrap();
+            assert_eq!(amqp.authority.userinfo.password, plain);
+            let redis = redis::Client::open(redis_url(&format!("redis://me:{secret}@host")).unwrap().reveal()).unwrap();
+            assert_eq!(redis.get_connection_info().redis_settings().password().unwrap_or_default(), plain);
+        }
+        let other = amqp_url("amqp://host/%2f?heartbeat=7").unwrap().with_user("you", "100%41");
+        assert_eq!(AMQPUri::from_str(other.reveal()).unwrap().authority.userinfo.password, "100%41");
+        assert_eq!(AMQPUri::from_str(other.reveal()).unwrap().query.heartbeat, Some(7));
+    }
+
+    #[test]
+    fn no_part_of_an_address_that_is_refused_is_shown() {
+        type Parse = fn(&str) -> Option<String>;
+        let parsers: [(&str, Parse); 5] = [
+            ("mysql", |text| mysql_url(text).err()),
+            ("redis", |text| redis_url(text).err()),
+            ("amqp", |text| amqp_url(text).err()),
+            ("http", |text| management_url(text).err()),
+            ("http", |text| collector_url(text).err()),
+        ];
+        for (scheme, parse) in parsers {
+            for address in [
+                "SECRET",
+                "SECRET://host/0",
+                "{}://SECRET:SECRET",
+                "{}://SECRET:99999/0",
+                "{}://[SECRET]/0",
+                "{}://me:SECRET@host:0/0",
+                "{}://me:SECRET@/0",
+                "{}://me:%zzSECRET@host/0",
+                "{}://me:%ffSECRET@host/0",
+                "{}://me:%00SECRET@host/0",
+                "{}://me:SECRET@ho%73t/0",
+                "{}://me:SECRET@host/0/SECRET?SECRET",
+                "{}://me:SECRET@host/0?SECRET=SECRET",
+                "{}://me:SECRET@host/0?heartbeat=SECRET&protocol=SECRET&compression=SECRET",
+                "{}://me:SECRET@host/0#SECRET",
+                "{}s://me:SECRET@host/0",
+                " {}://me:SECRET@host/0",
+            ] {
+                let address = address.replace("{}", scheme);
+                let refusal = parse(&address).unwrap_or_else(|| panic!("{address} was taken"));
+                assert!(!refusal.contains("SECRET"), "{address}: {refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_driver_would_pass_over_is_refused() {
+        for (address, reason) in [
+            ("mysql://host", "no database"),
+            ("mysql://host/", "no database"),
+            ("mysql://host/coupon/other", "more than one /"),
+            ("mysql://host/coupon?require_ssl=true", "TLS"),
+            ("mysql://host/coupon?no_such=1", "it takes compression"),
+            ("mysql://host/coupon?pool_max=1", "it takes compression"),
+            ("mysql://host/coupon?tcp_nodelay=maybe", "a value of tcp_nodelay that"),
+            ("mysqls://host/coupon", "TLS"),
+            ("mysql://host:0/coupon", "port 0"),
+            ("mysql://me:100%@host/coupon", "%25"),
+            ("mysql:///coupon", "no host"),
+            ("postgres://host/coupon", "mysql://"),
+            ("mysql://host:99999/coupon", "port"),
+            ("mysql://host/coupon#there", "#"),
+            ("mysql://host/cou pon", "blank"),
+            ("mysql://%ff:p@host/coupon", "UTF-8"),
+        ] {
+            let refusal = mysql_url(address).unwrap_err();
+            assert!(refusal.contains(reason), "{address}: {refusal}");
+        }
+        for (address, reason) in [
+            ("redis://host/abc", "number"),
+            ("redis://host/-1", "number"),
+            ("redis://host/0/1", "more than one /"),
+            ("redis://host/+1", "number"),
+            ("redis://host/4294967296", "number"),
+            ("redis://host/0?db=1", "it takes protocol"),
+            ("redis://host?protocol=resp9", "protocol that cannot be used"),
+            ("redis://secret@host", "without a password"),
+            ("rediss://host", "TLS"),
+        ] {
+            let refusal = redis_url(address).unwrap_err();
+            assert!(refusal.contains(reason), "{address}: {refusal}");
+        }
+        for (address, reason) in [
+            ("amqp://host/", "virtual host"),
+            ("amqp://host/a/b", "more than one /"),
+            ("amqp://host/%2f?foo=bar", "it takes auth_mechanism"),
+            ("amqp://host/%2f?heartbeat=soon", "cannot be used"),
+            ("amqp://me@host/%2f", "without a password"),
+            ("amqps://host/%2f", "TLS"),
+        ] {
+            let refusal = amqp_url(address).unwrap_err();
+            assert!(refusal.contains(reason), "{address}: {refusal}");
+        }
+        assert!(redis_url("redis://:secret@host").is_ok() && redis_url("redis://host/15").is_ok());
+        assert!(amqp_url("amqp://host").is_ok() && mysql_url("mysql://me@host/coupon?tcp_nodelay=true").is_ok());
+    }
+
+    #[test]
+    fn what_is_asked_of_rabbitmq_is_written_right() {
+        let url = management_url("http://me:se%2Fcret@host:15672/rabbit/").unwrap();
+
+        assert_eq!(url.below(&["api", "policies", "/"]).unwrap().as_str(), "http://host:15672/rabbit/api/policies/%2F");
+        let (user, password) = url.credentials().unwrap();
+        assert_eq!((user.as_str(), password.expose_secret()), ("me", "se/cret"));
+        assert!(management_url("http://host").unwrap().credentials().is_none());
+        assert_eq!(management_url("").unwrap().below(&["api"]), None);
+        assert!(management_url("https://host").unwrap_err().contains("TLS"));
+    }
+}
