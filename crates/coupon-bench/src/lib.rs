@@ -21,7 +21,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{self, AmqpSettings, MysqlSettings, RedisSettings};
-use coupon_core::terminal;
 
 use experiments::{ceilings, compare, load, suite, tracing_cost};
 use output::show;
@@ -79,19 +78,12 @@ enum Command {
 }
 
 /// The whole program.
-pub async fn main() -> ExitCode {
-    let bench: Bench = settings::parse();
-    if let Err(line) = bench.check() {
-        settings::refuse(&[line]);
-    }
-    match run(&bench).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            terminal::error(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+///
+/// # Errors
+/// The command failed.
+pub async fn main() -> anyhow::Result<ExitCode> {
+    let bench: Bench = settings::parse(Bench::check);
+    Ok(if run(&bench).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Bench {

@@ -9,7 +9,7 @@
 )]
 
 use coupon_bench::Bench;
-use coupon_testkit::{program, run};
+use coupon_testkit::{options, program, run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coupon-bench");
 
@@ -19,12 +19,12 @@ fn arguments(line: &str) -> Vec<String> {
 
 #[test]
 fn every_option_is_taken_or_named() {
-    program::every_option_is_taken_or_named::<Bench>(|bench| drop(bench.check()));
+    options::every_option_is_taken_or_named::<Bench>(Bench::check);
 }
 
 #[tokio::test]
 async fn odd_variables_are_named() {
-    program::odd_variables_are_named::<Bench>(PROGRAM, &["ceilings"]).await;
+    options::odd_variables_are_named::<Bench>(PROGRAM, &["ceilings"]).await;
 }
 
 #[tokio::test]

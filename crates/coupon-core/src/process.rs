@@ -8,17 +8,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::{ProcessCommand, ProcessSettings};
-use crate::{shutdown, telemetry};
+use crate::settings::{ProcessCommand, ProcessSettings, Refusal, end, try_parse};
+use crate::telemetry::{self, SpanSettings};
+use crate::{shutdown, terminal};
 
 /// A service takes up to two seconds to ask its servers.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Bytes read of an answer about the health.
 const HEALTH_ANSWER_MAX: u64 = 16 * 1024;
+
+/// Characters shown of an answer that is no HTTP.
+const ANSWER_SHOWN: usize = 80;
 
 /// The words before its address in the line that a service logs once it listens.
 ///
@@ -58,6 +63,21 @@ pub struct Running {
     pub task: JoinHandle<anyhow::Result<()>>,
 }
 
+/// Reads a service's settings and those of its spans, or ends the program as [`end`] does. `check` looks for values that are
+/// right one by one, but not together.
+#[must_use]
+pub fn settings<T: CommandFactory + FromArgMatches>(
+    check: impl FnOnce(&T) -> Result<(), String>,
+) -> (T, Option<SpanSettings>) {
+    let read = match (try_parse(check), telemetry::span_settings()) {
+        (Ok(settings), Ok(spans)) => return (settings, spans),
+        (Err(Refusal::Wrong(lines)), Err(more)) => Refusal::Wrong([lines, more].concat()),
+        (Err(refusal), _) => refusal,
+        (Ok(_), Err(lines)) => Refusal::Wrong(lines),
+    };
+    end(&read)
+}
+
 /// The whole of the `main` of a service of this name after its settings are read. Exit codes: 0 after a stop that was
 /// asked for, 1 after a failure, which is told in one line.
 #[must_use]
@@ -65,6 +85,7 @@ pub fn main<F>(
     service: &'static str,
     settings: &ProcessSettings,
     admin_listen: SocketAddr,
+    spans: Option<SpanSettings>,
     start: impl FnOnce(CancellationToken) -> F,
 ) -> ExitCode
 where
@@ -73,7 +94,7 @@ where
     telemetry::logs::start(settings);
     let outcome = match settings.command {
         Some(ProcessCommand::CheckHealth) => check_health(admin_listen),
-        None => serve(service, start),
+        None => serve(service, spans, start),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,7 +105,11 @@ where
     }
 }
 
-fn serve<F>(service: &'static str, start: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<()>
+fn serve<F>(
+    service: &'static str,
+    spans: Option<SpanSettings>,
+    start: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<Running>>,
 {
@@ -95,7 +120,7 @@ where
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         let _inside = runtime.enter();
-        telemetry::start(service)
+        telemetry::start(service, spans)
     };
     let outcome = runtime.block_on(run(start));
     telemetry.stop();
@@ -129,8 +154,13 @@ where
 fn check_health(admin: SocketAddr) -> anyhow::Result<()> {
     let answer = ask_health(admin).with_context(|| format!("no answer from http://{admin}/readyz"))?;
     let answer = String::from_utf8_lossy(&answer);
+    anyhow::ensure!(
+        !answer.is_empty(),
+        "what listens on {admin} speaks no HTTP: it closed the connection without an answer"
+    );
     let Some((head, body)) = answer.split_once("\r\n\r\n").filter(|_| answer.starts_with("HTTP/1.")) else {
-        anyhow::bail!("what listens on {admin} speaks no HTTP: it answered \"{:.80}\"", answer.escape_debug());
+        let answer = terminal::printable(&terminal::shortened(&answer, ANSWER_SHOWN));
+        anyhow::bail!("what listens on {admin} speaks no HTTP: it answered \"{answer}\"");
     };
     let status_line = head.lines().next().unwrap_or_default();
     anyhow::ensure!(status_line.split(' ').nth(1) == Some("200"), "not ready: {status_line}: {body}");
@@ -199,7 +229,8 @@ mod tests {
         let error = check_health(answering("\0J\0\0\u{1}Host is not allowed\r\n\r\n")).unwrap_err().to_string();
 
         assert!(error.contains("speaks no HTTP") && error.contains("Host is not allowed"), "{error}");
-        assert!(check_health(answering("")).unwrap_err().to_string().contains("speaks no HTTP"));
+        let error = check_health(answering("")).unwrap_err().to_string();
+        assert!(error.contains("speaks no HTTP") && error.contains("without an answer"), "{error}");
     }
 
     #[test]

@@ -28,23 +28,38 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// Runs a command to its end, or until the process is asked to stop. What a server was asked to do then ends there.
-pub async fn unless_stopped(command: impl Future<Output = ExitCode>) -> ExitCode {
+/// The whole of the `main` of a command: runs it to its end, or until the process is asked to stop. What a server was asked
+/// to do then ends there. A failure is reported in one line.
+pub async fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     // As a shell tells of a process that a signal has ended.
     const BY_SIGINT: u8 = 130;
     const BY_SIGTERM: u8 = 143;
 
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return command.await;
+    let stopped = |by: &str, code| {
+        terminal::error(&format!("stopped by {by}"));
+        ExitCode::from(code)
     };
-    let (code, name) = tokio::select! {
-        code = command => return code,
-        _ = interrupt.recv() => (BY_SIGINT, "SIGINT"),
-        _ = terminate.recv() => (BY_SIGTERM, "SIGTERM"),
-    };
-    terminal::error(&format!("stopped by {name}"));
-    ExitCode::from(code)
+    let (interrupted, terminated) = (signalled(SignalKind::interrupt()), signalled(SignalKind::terminate()));
+    tokio::select! {
+        ended = command => match ended {
+            Ok(code) if code == ExitCode::SUCCESS && !terminal::is_complete() => ExitCode::FAILURE,
+            Ok(code) => code,
+            Err(error) => {
+                terminal::error(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        },
+        () = interrupted => stopped("SIGINT", BY_SIGINT),
+        () = terminated => stopped("SIGTERM", BY_SIGTERM),
+    }
+}
+
+/// Waits for a signal; for ever if no handler of it can be installed.
+async fn signalled(kind: SignalKind) {
+    match signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 async fn either([terminate, interrupt]: &mut [Signal; 2]) {

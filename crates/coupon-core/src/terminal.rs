@@ -5,11 +5,15 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
 /// Characters of one line on standard error at most: a value may be as long as the system lets arguments be.
 const LINE_MAX: usize = 1_000;
+
+/// A line for standard error could not be written.
+static LINE_LOST: AtomicBool = AtomicBool::new(false);
 
 /// Whether a terminal would act on a character instead of showing it: control characters, ends of lines, and marks that
 /// change the direction of text.
@@ -78,9 +82,20 @@ pub fn error(error: &impl Display) {
     note(&format!("error: {}", shortened(&printable(&line), LINE_MAX)));
 }
 
-/// A line on standard error: something worth knowing while the work goes on. Nobody is left to tell when it is closed.
+/// A line on standard error: something worth knowing while the work goes on. Nobody is left to tell when it cannot be
+/// written, but for the exit code: see [`is_complete`].
 pub fn note(text: &impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    if let Err(error) = writeln!(io::stderr(), "{text}")
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        LINE_LOST.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether every line for standard error was written, unless its reader had seen enough.
+#[must_use]
+pub fn is_complete() -> bool {
+    !LINE_LOST.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]

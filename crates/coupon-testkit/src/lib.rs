@@ -11,6 +11,7 @@
 //! proxy    a server's address that can be cut, frozen, healed and led to another server
 //! spare    servers to put in the place of those that all tests share, and to spoil
 //! program  a program as its operator meets it: arguments, variables, output, exit code
+//! options  each of a program, with odd values
 //! running  a service as a program of its own, stopped by signals
 //! collector  receives the spans of programs, as Jaeger would
 //! ```
@@ -22,6 +23,7 @@ mod api;
 mod broker;
 mod collector;
 mod issuer;
+pub mod options;
 pub mod program;
 mod proxy;
 mod running;

@@ -1,12 +1,7 @@
 //! A program as its operator meets it. Goal: whoever runs it is told what is wrong in few words, and how to put it right.
 //! Method: the real binary, with nothing in its environment but what the test gives it.
 
-use std::ffi::OsString;
-use std::sync::mpsc;
-use std::time::Duration;
-
-use clap::{CommandFactory, FromArgMatches};
-use coupon_core::settings::{Refusal, try_parse_from};
+use clap::CommandFactory;
 use lapin::types::FieldTable;
 use tokio::net::TcpListener;
 
@@ -74,124 +69,12 @@ pub async fn wrong_settings_are_all_named(program: &str, wrong: &[(&str, &str)])
     let lines: Vec<&str> = ran.stderr.lines().collect();
     assert_eq!(lines.len(), wrong.len(), "a line for each: {ran:?}");
     for (variable, _) in wrong {
-        let named = lines.iter().filter(|line| line.starts_with("error: ") && line.contains(&format!("({variable})")));
-        assert_eq!(named.count(), 1, "{variable} is named once: {ran:?}");
-    }
-}
-
-/// Values that most options refuse, and some at the edge of what is right.
-const ODD: [&str; 24] = [
-    "",
-    " ",
-    "-1",
-    "+1",
-    "0",
-    "1e9",
-    "NaN",
-    "18446744073709551615",
-    "18446744073709551616",
-    "-99999999999999999999999999",
-    "584942417355years",
-    "letters",
-    "쿠폰",
-    "\u{1b}[31m\r\n\u{202e}",
-    "://",
-    "http://[::1",
-    "https://user:s3cr3t@host:99999/%ff",
-    "0000-01-01T00:00:00Z",
-    "9999-12-31T23:59:59-23:59",
-    "0000-01-01T00:00:00+23:59",
-    "+292277026-12-04T15:30:07Z",
-    "2030-02-30T25:61:00Z",
-    "--json",
-    "{}",
-];
-
-/// A value longer than whatever anybody has a use for.
-fn very_long() -> String {
-    "9".repeat(20_000)
-}
-
-/// Checks that whatever value any option of a program is given, by itself or twice or without a value, its command line
-/// is read to an end: it is taken, or refused with a line that names the option. `check` looks at what was taken.
-///
-/// # Panics
-/// It is not.
-pub fn every_option_is_taken_or_named<T>(check: fn(&T))
-where
-    T: CommandFactory + FromArgMatches + 'static,
-{
-    let (done, is_done) = mpsc::channel();
-    let trying = std::thread::spawn(move || {
-        let mut command = T::command();
-        command.build();
-        try_options(&command, &[String::from("test")], check);
-        let _ = done.send(());
-    });
-    let ended = is_done.recv_timeout(Duration::from_mins(2));
-    assert_ne!(ended, Err(mpsc::RecvTimeoutError::Timeout), "a command line is read without an end");
-    trying.join().expect("every option taken or named");
-}
-
-fn try_options<T: CommandFactory + FromArgMatches>(command: &clap::Command, path: &[String], check: fn(&T)) {
-    for argument in command.get_arguments() {
-        let Some(flag) = argument.get_long().filter(|flag| !["help", "version"].contains(flag)) else { continue };
-        // A right value of those that must be there, lest they are all that is spoken of.
-        let required = command.get_arguments().filter(|other| other.is_required_set() && *other != argument);
-        let required = required.filter_map(|other| Some(format!("--{}=1", other.get_long()?)));
-        let line: Vec<String> = path.iter().cloned().chain(required).collect();
-        let flag = format!("--{flag}");
-        let with_value = |value: &str| format!("{flag}={value}");
-        let alone = [vec![flag.clone()], vec![flag.clone(), String::from("--no-such-option")]];
-        let twice = ["1", "nonsense"].map(|value| vec![with_value(value), with_value(value)]);
-        let odd = ODD.iter().map(|value| vec![with_value(value)]).chain([vec![with_value(&very_long())]]);
-        for own in odd.chain(alone).chain(twice) {
-            is_taken_or_named(&[line.clone(), own].concat(), &flag, check);
-        }
-    }
-    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
-        try_options(below, &[path, &[below.get_name().to_owned()]].concat(), check);
-    }
-}
-
-fn is_taken_or_named<T: CommandFactory + FromArgMatches>(line: &[String], flag: &str, check: fn(&T)) {
-    let arguments: Vec<OsString> = line.iter().map(OsString::from).collect();
-    match try_parse_from::<T>(&arguments) {
-        Ok(taken) => check(&taken),
-        Err(Refusal::Help(_)) => panic!("{line:.200?} is no question for help"),
-        Err(Refusal::Wrong(lines)) => {
-            // Of what was taken, another option may be missed, or a subcommand.
-            let is_told = |line: &String| line.contains(flag) || line.contains("require") || line.contains("--no-such");
-            assert!(lines.iter().any(is_told), "{line:.200?}: {lines:?}");
-        }
-    }
-}
-
-/// Checks that a program whose variables all have the same odd value ends with a line for each that it does not take.
-///
-/// # Panics
-/// It does not.
-pub async fn odd_variables_are_named<T: CommandFactory>(program: &str, arguments: &[&str]) {
-    let command = T::command();
-    let variables = command.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()));
-    let variables: Vec<String> = variables.collect();
-    let arguments: Vec<String> = arguments.iter().map(|argument| String::from(*argument)).collect();
-    for value in ODD.map(String::from).into_iter().chain([very_long()]) {
-        let environment: Vec<(&str, String)> =
-            variables.iter().map(|variable| (variable.as_str(), value.clone())).collect();
-        let ran = run(program, &arguments, &environment).await;
-
-        assert_eq!(ran.code, Some(2), "{value:.200}: {ran:.2000?}");
-        let named = |line: &str| {
-            line.starts_with("error: --") && variables.iter().any(|variable| line.contains(&format!("({variable})")))
+        let is_about = |line: &&&str| {
+            line.starts_with("error: --") && line.contains(&format!("({variable})"))
+                || line.starts_with(&format!("error: {variable} "))
         };
-        assert!(ran.stderr.lines().all(named), "{value:.200}: {ran:.2000?}");
-        assert!(
-            !ran.stderr.chars().any(|c| c != '\n' && coupon_core::terminal::is_control(c)),
-            "{value:.200}: {ran:?}"
-        );
-        let has_leaked = |line: &str| line.contains("-url (") && line.contains("s3cr3t");
-        assert!(!ran.stderr.lines().any(has_leaked), "a password leaked: {ran:?}");
+        let named = lines.iter().filter(is_about);
+        assert_eq!(named.count(), 1, "{variable} is named once: {ran:?}");
     }
 }
 

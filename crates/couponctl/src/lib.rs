@@ -19,7 +19,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{self, AmqpSettings, MysqlSettings, NamespaceSettings, RedisSettings};
-use coupon_core::terminal;
 
 /// Looks after the coupon system: schema, campaigns, audit.
 ///
@@ -79,18 +78,11 @@ enum Command {
 }
 
 /// The whole program.
-pub async fn main() -> ExitCode {
-    let couponctl: Couponctl = settings::parse();
-    if let Err(line) = couponctl.check() {
-        settings::refuse(&[line]);
-    }
-    match run(couponctl).await {
-        Ok(code) => code,
-        Err(error) => {
-            terminal::error(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+///
+/// # Errors
+/// The command failed.
+pub async fn main() -> anyhow::Result<ExitCode> {
+    run(settings::parse(Couponctl::check)).await
 }
 
 impl Couponctl {
@@ -102,7 +94,8 @@ impl Couponctl {
         match &self.command {
             Command::Setup(create) => create.check(),
             Command::Campaign(command) => command.check(),
-            Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Token(_) | Command::Reset(_) => Ok(()),
+            Command::Reset(arguments) => arguments.check(&self.mysql.mysql_url),
+            Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Token(_) => Ok(()),
         }
     }
 }

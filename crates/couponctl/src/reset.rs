@@ -3,11 +3,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::redis::connect;
+use coupon_core::settings::ServerUrl;
 use coupon_core::{Installation, Result, keys};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
@@ -30,10 +31,17 @@ pub struct Arguments {
     mysql_only: bool,
 }
 
-pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if !arguments.yes {
-        bail!("this deletes every campaign and coupon in {}; add --yes to do it", couponctl.mysql.mysql_url);
+impl Arguments {
+    /// Whether it is meant.
+    pub fn check(&self, mysql: &ServerUrl) -> Result<(), String> {
+        if self.yes {
+            return Ok(());
+        }
+        Err(format!("this deletes every campaign and coupon in {mysql}; add --yes to do it"))
     }
+}
+
+pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // A load in the middle would go on into what is gone.
     let lock = campaigns::lock_for_operator(mysql).await?;
     if !arguments.mysql_only {

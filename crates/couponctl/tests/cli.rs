@@ -11,7 +11,7 @@
 use coupon_core::mysql::campaigns;
 use coupon_core::{AccountId, CampaignId, ClaimKey, Installation, InstallationId, keys};
 use coupon_testkit::program::{self, Ran};
-use coupon_testkit::{TestSpace, eventually, run};
+use coupon_testkit::{TestSpace, eventually, options, run};
 use couponctl::Couponctl;
 use deadpool_redis::redis::AsyncCommands;
 use mysql_async::Conn;
@@ -346,6 +346,19 @@ async fn a_result_that_cannot_be_written_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_note_that_cannot_be_written_is_an_error() {
+    run(async |space| {
+        ctl_json(&space, "campaign create --id 1 --coupons 10").await;
+        for (disk, code) in [("/dev/full", 1), ("/dev/null", 0)] {
+            let script = format!("exec '{PROGRAM}' setup --id 1 --coupons 20 2>{disk}");
+            let ran = program::run("/bin/sh", &[String::from("-c"), script], &space.environment()).await;
+            assert_eq!(ran.code, Some(code), "2>{disk}: {ran:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let waiting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -586,12 +599,12 @@ async fn an_audit_that_could_not_check_everything_is_not_clean() {
 
 #[test]
 fn every_option_is_taken_or_named() {
-    program::every_option_is_taken_or_named::<Couponctl>(|couponctl| drop(couponctl.check()));
+    options::every_option_is_taken_or_named::<Couponctl>(Couponctl::check);
 }
 
 #[tokio::test]
 async fn odd_variables_are_named() {
-    program::odd_variables_are_named::<Couponctl>(PROGRAM, &["campaign", "list"]).await;
+    options::odd_variables_are_named::<Couponctl>(PROGRAM, &["campaign", "list"]).await;
 }
 
 #[tokio::test]
@@ -602,7 +615,7 @@ async fn reset_asks_to_be_meant() {
         space.queues.publish(lapin::BasicProperties::default(), b"waiting").await;
         space.redis().rpush::<_, _, ()>(keys::free_coupons(space.installation(), campaign), "id").await.unwrap();
 
-        fails(&ctl(&space, "reset").await, 1, &["--yes"]);
+        fails(&ctl(&space, "reset").await, 2, &["--yes"]);
         assert_eq!(ctl_json(&space, "campaign list").await.as_array().map(Vec::len), Some(1));
         assert_eq!((space.ids_in_redis(campaign).await, space.queues.waiting().await), (1, 1));
 

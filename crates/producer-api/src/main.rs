@@ -2,20 +2,14 @@
 
 use std::process::ExitCode;
 
-use coupon_core::{process, settings};
+use coupon_core::process;
 
 /// A claim is many small allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let settings: producer_api::Settings = settings::parse();
-    // The question for the health is asked without what the service itself was told.
-    if settings.process.command.is_none()
-        && let Err(line) = settings.auth.check(settings.listen)
-    {
-        settings::refuse(&[line]);
-    }
+    let (settings, spans) = process::settings(producer_api::Settings::check);
     let (process, admin) = (settings.process.clone(), settings.admin_listen);
-    process::main(env!("CARGO_PKG_NAME"), &process, admin, |stop| producer_api::start(settings, stop))
+    process::main(env!("CARGO_PKG_NAME"), &process, admin, spans, |stop| producer_api::start(settings, stop))
 }

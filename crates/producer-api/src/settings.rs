@@ -6,7 +6,9 @@ use clap::Parser;
 use coupon_core::http::HttpSettings;
 use coupon_core::http::auth::AuthSettings;
 use coupon_core::http::rate_limit::RateSettings;
-use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings};
+use coupon_core::settings::{
+    AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings, listen_address,
+};
 
 /// Takes claims for coupons over HTTP and puts them on RabbitMQ; queue-consumer issues the coupons.
 ///
@@ -19,12 +21,12 @@ use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, Proc
 )]
 pub struct Settings {
     /// Address and port to listen on; port 0 takes a free one.
-    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", value_parser = listen_address, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
     /// Address and port of a second listener for /livez, /readyz and /metrics, which claims cannot fill; port 0 takes a
     /// free one.
-    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", value_parser = listen_address, default_value = "127.0.0.1:8090")]
     pub admin_listen: SocketAddr,
 
     /// HTTP.
@@ -62,4 +64,14 @@ pub struct Settings {
     /// Logs and stopping.
     #[command(flatten)]
     pub process: ProcessSettings,
+}
+
+impl Settings {
+    /// Checks what must be said of who may claim. Asking for the health takes no claims.
+    ///
+    /// # Errors
+    /// A line that names the setting.
+    pub fn check(&self) -> Result<(), String> {
+        if self.process.command.is_some() { Ok(()) } else { self.auth.check(self.listen) }
+    }
 }

@@ -1,6 +1,6 @@
 //! The program producer-api as its operator meets it: help, wrong settings, a start that cannot be, a stop.
 
-use coupon_testkit::{program, run};
+use coupon_testkit::{options, program, run};
 use producer_api::Settings;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_producer-api");
@@ -21,6 +21,9 @@ const WRONG: &[(&str, &str)] = &[
     ("TRUSTED_PROXIES", "proxy"),
     ("DRAIN_DELAY", "6min"),
     ("DRAIN_DEADLINE", "soon"),
+    ("OTEL_TRACES_SAMPLER", "foo"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
+    ("LOG", "warning"),
 ];
 
 #[tokio::test]
@@ -35,17 +38,22 @@ async fn wrong_settings_are_all_named_at_once() {
 
 #[test]
 fn every_option_is_taken_or_named() {
-    program::every_option_is_taken_or_named::<Settings>(|_| ());
+    options::every_option_is_taken_or_named::<Settings>(|_| Ok(()));
 }
 
 #[tokio::test]
 async fn odd_variables_are_named() {
-    program::odd_variables_are_named::<Settings>(PROGRAM, &[]).await;
+    options::odd_variables_are_named::<Settings>(PROGRAM, &[]).await;
 }
 
 #[tokio::test]
 async fn a_missing_schema_is_named() {
     run(async |space| program::a_missing_schema_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn a_database_that_redis_lacks_is_named() {
+    run(async |space| program::a_database_that_redis_lacks_is_named::<Settings>(PROGRAM, &space).await).await;
 }
 
 #[tokio::test]
@@ -56,11 +64,6 @@ async fn an_address_that_is_taken_is_named() {
 #[tokio::test]
 async fn a_queue_made_otherwise_is_named() {
     run(async |space| program::a_queue_made_otherwise_is_named::<Settings>(PROGRAM, &space).await).await;
-}
-
-#[tokio::test]
-async fn a_database_that_redis_lacks_is_named() {
-    run(async |space| program::a_database_that_redis_lacks_is_named::<Settings>(PROGRAM, &space).await).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
-use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings};
+use coupon_core::settings::{
+    AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings, listen_address,
+};
 
 /// Takes claims from RabbitMQ and issues coupons. Any number of these share the work.
 ///
@@ -13,7 +15,7 @@ use coupon_core::settings::{AmqpSettings, MysqlSettings, NamespaceSettings, Proc
 #[command(version, after_help = "Example:\n  queue-consumer --batch-max 500 --admin-listen 127.0.0.1:0")]
 pub struct Settings {
     /// Address and port of /livez, /readyz and /metrics; port 0 takes a free one, for several consumers on one machine.
-    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", value_parser = listen_address, default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
 
     /// Messages are taken together until they hold this many claims; 1 = one message at a time. A batch takes what has

@@ -1,6 +1,6 @@
 //! The program queue-consumer as its operator meets it: help, wrong settings, a start that cannot be, a stop.
 
-use coupon_testkit::{program, run};
+use coupon_testkit::{options, program, run};
 use queue_consumer::Settings;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_queue-consumer");
@@ -13,6 +13,9 @@ const WRONG: &[(&str, &str)] = &[
     ("COUPON_REDIS_URL", "localhost"),
     ("AMQP_DEADLINE", "0s"),
     ("LOG", "info,="),
+    ("OTEL_SDK_DISABLED", "yes"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer x"),
 ];
 
 #[tokio::test]
@@ -27,17 +30,22 @@ async fn wrong_settings_are_all_named_at_once() {
 
 #[test]
 fn every_option_is_taken_or_named() {
-    program::every_option_is_taken_or_named::<Settings>(|_| ());
+    options::every_option_is_taken_or_named::<Settings>(|_| Ok(()));
 }
 
 #[tokio::test]
 async fn odd_variables_are_named() {
-    program::odd_variables_are_named::<Settings>(PROGRAM, &[]).await;
+    options::odd_variables_are_named::<Settings>(PROGRAM, &[]).await;
 }
 
 #[tokio::test]
 async fn a_missing_schema_is_named() {
     run(async |space| program::a_missing_schema_is_named::<Settings>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
+async fn a_database_that_redis_lacks_is_named() {
+    run(async |space| program::a_database_that_redis_lacks_is_named::<Settings>(PROGRAM, &space).await).await;
 }
 
 #[tokio::test]
@@ -48,11 +56,6 @@ async fn an_address_that_is_taken_is_named() {
 #[tokio::test]
 async fn a_queue_made_otherwise_is_named() {
     run(async |space| program::a_queue_made_otherwise_is_named::<Settings>(PROGRAM, &space).await).await;
-}
-
-#[tokio::test]
-async fn a_database_that_redis_lacks_is_named() {
-    run(async |space| program::a_database_that_redis_lacks_is_named::<Settings>(PROGRAM, &space).await).await;
 }
 
 #[tokio::test]

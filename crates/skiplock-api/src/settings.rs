@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 use coupon_core::http::HttpSettings;
 use coupon_core::http::auth::AuthSettings;
 use coupon_core::http::rate_limit::RateSettings;
-use coupon_core::settings::{MysqlSettings, ProcessSettings};
+use coupon_core::settings::{MysqlSettings, ProcessSettings, listen_address};
 
 /// Takes claims for coupons over HTTP and issues them in MySQL with SKIP LOCKED, with nothing in between.
 ///
@@ -19,12 +19,12 @@ use coupon_core::settings::{MysqlSettings, ProcessSettings};
 )]
 pub struct Settings {
     /// Address and port to listen on; port 0 takes a free one.
-    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", value_parser = listen_address, default_value = "127.0.0.1:8081")]
     pub listen: SocketAddr,
 
     /// Address and port of a second listener for /livez, /readyz and /metrics, which claims cannot fill; port 0 takes a
     /// free one.
-    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8091")]
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", value_parser = listen_address, default_value = "127.0.0.1:8091")]
     pub admin_listen: SocketAddr,
 
     /// How a claim finds its coupon.
@@ -58,6 +58,16 @@ pub struct Settings {
     /// Logs and stopping.
     #[command(flatten)]
     pub process: ProcessSettings,
+}
+
+impl Settings {
+    /// Checks what must be said of who may claim. Asking for the health takes no claims.
+    ///
+    /// # Errors
+    /// A line that names the setting.
+    pub fn check(&self) -> Result<(), String> {
+        if self.process.command.is_some() { Ok(()) } else { self.auth.check(self.listen) }
+    }
 }
 
 /// How a claim finds its coupon.

@@ -1,6 +1,6 @@
 //! The program skiplock-api as its operator meets it: help, wrong settings, a start that cannot be, a stop.
 
-use coupon_testkit::{program, run};
+use coupon_testkit::{options, program, run};
 use skiplock_api::Settings;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_skiplock-api");
@@ -17,6 +17,9 @@ const WRONG: &[(&str, &str)] = &[
     ("AUTH_JWKS_URL", "http://issuer.example/jwks.json"),
     ("TRUSTED_PROXIES", "proxy"),
     ("DRAIN_DELAY", "-1s"),
+    ("OTEL_TRACES_SAMPLER_ARG", "1%"),
+    ("OTEL_TRACES_EXPORTER", "console"),
+    ("LOG", "inof"),
 ];
 
 #[tokio::test]
@@ -31,12 +34,12 @@ async fn wrong_settings_are_all_named_at_once() {
 
 #[test]
 fn every_option_is_taken_or_named() {
-    program::every_option_is_taken_or_named::<Settings>(|_| ());
+    options::every_option_is_taken_or_named::<Settings>(|_| Ok(()));
 }
 
 #[tokio::test]
 async fn odd_variables_are_named() {
-    program::odd_variables_are_named::<Settings>(PROGRAM, &[]).await;
+    options::odd_variables_are_named::<Settings>(PROGRAM, &[]).await;
 }
 
 #[tokio::test]

@@ -3,25 +3,26 @@
 //! Each program derives [`clap::Parser`] and flattens the groups below. [`parse`] names *every* wrong setting at once,
 //! because fixing a deployment one restart at a time is slow. The defaults connect to the servers of
 //! `scripts/services up` and of `docker compose up -d mysql redis rabbitmq`.
+//!
+//! ```text
+//! command_line  what was typed and set, read by clap ─> groups below ─┬─ address     of a server, with its secrets
+//!                                                                     └─ log_filter  levels by module
+//! ```
 
 mod address;
+mod command_line;
+mod log_filter;
 
-use std::collections::HashSet;
-use std::ffi::OsString;
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::ValueParser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, FromArgMatches, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
-pub use address::{ManagementUrl, ServerUrl};
-
-use crate::terminal;
-
-/// Characters of a wrong value that are shown.
-const VALUE_SHOWN: usize = 80;
+pub use address::{ManagementUrl, ServerUrl, collector_url};
+pub use command_line::{Refusal, end, parse, try_parse, try_parse_from};
+pub use log_filter::LogFilter;
 
 /// A time that something may take, such as `250ms`, `5s` or `1min`: enough for a round trip to a server.
 ///
@@ -41,7 +42,7 @@ fn connection_age(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// A text that is no duration, or one out of these bounds.
 pub fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 250ms or 5s"))?;
+    let duration = humantime::parse_duration(text).map_err(|_| "must be a time such as 250ms, 5s or 1min")?;
     if duration < min {
         return Err(format!("must be at least {}", humantime::format_duration(min)));
     }
@@ -49,6 +50,16 @@ pub fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Durat
         return Err(format!("must be at most {}", humantime::format_duration(max)));
     }
     Ok(duration)
+}
+
+/// An address and port of this machine to listen on, such as `127.0.0.1:8080`.
+///
+/// # Errors
+/// A text that is none: a name, or an address or port alone.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        String::from("must be an address in numbers and a port, as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080")
+    })
 }
 
 /// MySQL: the truth.
@@ -174,9 +185,10 @@ impl fmt::Display for Namespace {
 #[derive(Args, Clone, Debug)]
 pub struct ProcessSettings {
     /// What to log: a level (error, warn, info, debug, trace), or levels by module as in `info,lapin=warn`.
-    // lapin's own errors come back to us and are told in our words.
-    #[arg(long, env = "LOG", value_name = "FILTER", value_parser = log_filter, default_value = "info,actix_server=warn,lapin=off")]
-    pub log: String,
+    /// Other crates than ours are shown up to info.
+    // lapin's own errors come back to us and are reported in our words.
+    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info,actix_server=warn,lapin=off")]
+    pub log: LogFilter,
 
     /// Form of the log lines.
     #[arg(long, env = "LOG_FORMAT", value_name = "FORM", default_value = "text")]
@@ -205,312 +217,4 @@ pub enum LogFormat {
     Text,
     /// A JSON object a line, for a log collector.
     Json,
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
-}
-
-/// Reads a program's settings from its arguments and environment, or ends the program: with status 2 and a line for
-/// *each* wrong setting, or as `--help` and `--version` ask.
-#[must_use]
-pub fn parse<T: CommandFactory + FromArgMatches>() -> T {
-    match try_parse_from(&std::env::args_os().collect::<Vec<_>>()) {
-        Ok(settings) => settings,
-        Err(Refusal::Help(help)) => match terminal::print(&help.to_string().trim_end()) {
-            Ok(()) => std::process::exit(0),
-            Err(error) => {
-                terminal::error(&error);
-                std::process::exit(1)
-            }
-        },
-        Err(Refusal::Wrong(lines)) => refuse(&lines),
-    }
-}
-
-/// Ends the program as wrong usage does: with status 2 and a line for each thing that is wrong.
-pub fn refuse(lines: &[String]) -> ! {
-    lines.iter().for_each(terminal::error);
-    std::process::exit(2)
-}
-
-/// Why settings were not taken.
-#[derive(Debug)]
-pub enum Refusal {
-    /// Help or the version was asked for.
-    Help(clap::Error),
-    /// A line for each thing that is wrong.
-    Wrong(Vec<String>),
-}
-
-/// As [`parse`], from the given arguments; the first is the program's name.
-///
-/// # Errors
-/// All that is wrong with the values, or the first thing that is wrong with the command line itself.
-pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<T, Refusal> {
-    let mut command = say_what_is_missing(T::command());
-    // An argument can be shown, and so found by name, only once it is built.
-    command.build();
-    let mut wrong = Vec::new();
-    let mut freed = HashSet::new();
-    // clap stops at the first wrong value. Noting it and letting that argument take anything finds the next one. Each
-    // round frees an argument that was not free, or is the last: so the rounds end.
-    loop {
-        let error = match command.clone().try_get_matches_from(arguments) {
-            Ok(_) if !wrong.is_empty() => return Err(Refusal::Wrong(wrong)),
-            Ok(matches) => match T::from_arg_matches(&matches) {
-                Ok(settings) => return Ok(settings),
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        match wrong_value(&command, arguments, &error) {
-            Some((id, line)) if freed.insert(id.clone()) => {
-                wrong.push(line);
-                command = take_anything(command, &id);
-            }
-            _ if !error.use_stderr() => return Err(Refusal::Help(error)),
-            _ if error.kind() == ErrorKind::InvalidUtf8 => {
-                wrong.extend(not_utf8(&command, arguments));
-                return Err(Refusal::Wrong(wrong));
-            }
-            _ => {
-                wrong.push(in_one_line(&error));
-                return Err(Refusal::Wrong(wrong));
-            }
-        }
-    }
-}
-
-/// A command without its subcommand is told which there are, in a line, not shown its help.
-fn say_what_is_missing(command: clap::Command) -> clap::Command {
-    command.arg_required_else_help(false).mut_subcommands(say_what_is_missing)
-}
-
-/// The argument that a clap error blames, and a line that names it, its variable and what is wrong with its value.
-fn wrong_value(command: &clap::Command, arguments: &[OsString], error: &clap::Error) -> Option<(clap::Id, String)> {
-    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
-        return None;
-    }
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let argument = find(command, text(ContextKind::InvalidArg)?)?;
-    let value = text(ContextKind::InvalidValue).unwrap_or_default();
-
-    let mut line = named(argument);
-    if value.is_empty() {
-        line += " has no value";
-    } else if argument.is_hide_env_values_set() {
-        // An address holds a password.
-        line += " has a value that is refused";
-    } else {
-        let _ = write!(line, " = '{}'", terminal::shortened(value, VALUE_SHOWN));
-    }
-    if let Some(reason) = std::error::Error::source(error) {
-        let _ = write!(line, ": {reason}");
-    }
-    line += &right_value(argument, asked_for(command, arguments), error);
-    Some((argument.get_id().clone(), line))
-}
-
-/// The command, or the one below it, that these arguments ask for.
-fn asked_for<'a>(command: &'a clap::Command, arguments: &[OsString]) -> &'a clap::Command {
-    let below = |command: &'a clap::Command, argument: &OsString| command.find_subcommand(argument).unwrap_or(command);
-    arguments.iter().skip(1).fold(command, below)
-}
-
-/// What an argument would take: one of its values, its default, or what it has in the example of its command.
-fn right_value(argument: &clap::Arg, command: &clap::Command, error: &clap::Error) -> String {
-    if let Some(ContextValue::Strings(valid)) = error.get(ContextKind::ValidValue)
-        && !valid.is_empty()
-    {
-        return format!(": must be one of {}", valid.join(", "));
-    }
-    match argument.get_default_values() {
-        [] => {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let flag = format!(" --{} ", argument.get_long().unwrap_or_default());
-            match help.lines().find(|line| line.contains(&flag)) {
-                Some(example) => format!("; an example is: {}", example.trim()),
-                None => String::from("; --help shows an example"),
-            }
-        }
-        defaults => {
-            let defaults: Vec<_> = defaults.iter().map(|default| default.to_string_lossy()).collect();
-            format!("; the default is {}", defaults.join(" "))
-        }
-    }
-}
-
-/// An argument's flag and variable.
-fn named(argument: &clap::Arg) -> String {
-    let flag = format!("--{}", argument.get_long().unwrap_or_else(|| argument.get_id().as_str()));
-    match argument.get_env() {
-        Some(variable) => format!("{flag} ({})", variable.to_string_lossy()),
-        None => flag,
-    }
-}
-
-/// The argument that clap writes as `name`, in a command or those below it.
-fn find<'a>(command: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
-    command
-        .get_arguments()
-        .find(|argument| argument.to_string() == name)
-        .or_else(|| command.get_subcommands().find_map(|command| find(command, name)))
-}
-
-fn take_anything(command: clap::Command, id: &clap::Id) -> clap::Command {
-    let free = |argument: clap::Arg| argument.value_parser(ValueParser::os_string()).num_args(0..=1);
-    command
-        .mut_args(|argument| if argument.get_id() == id { free(argument) } else { argument })
-        .mut_subcommands(|below| take_anything(below, id))
-}
-
-/// A line for each argument and variable whose text is no text; clap does not tell which.
-fn not_utf8(command: &clap::Command, arguments: &[OsString]) -> Vec<String> {
-    let is_wrong = |value: &OsString| value.to_str().is_none();
-    let arguments = arguments.iter().filter(|argument| is_wrong(argument));
-    let mut lines: Vec<String> = arguments
-        .map(|argument| {
-            let text = argument.to_string_lossy();
-            // What comes behind the name may be an address, with a password.
-            format!(
-                "'{}' is no UTF-8 text",
-                text.split('=').next().map(|name| terminal::shortened(name, VALUE_SHOWN)).unwrap_or_default()
-            )
-        })
-        .collect();
-    #[expect(clippy::disallowed_methods, reason = "clap has read it for a setting, and cannot say which")]
-    let in_environment = command
-        .get_arguments()
-        .filter(|argument| argument.get_env().and_then(std::env::var_os).is_some_and(|value| is_wrong(&value)));
-    lines.extend(in_environment.map(|argument| format!("{} is no UTF-8 text", named(argument))));
-    lines
-}
-
-/// clap's own words up to its hints on usage.
-fn in_one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    lines.join(" ").trim_start_matches("error: ").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Settings {
-        #[command(flatten)]
-        mysql: MysqlSettings,
-        #[command(flatten)]
-        amqp: AmqpSettings,
-        #[command(flatten)]
-        process: ProcessSettings,
-    }
-
-    fn parse(arguments: &[&str]) -> Result<Settings, Refusal> {
-        try_parse_from(
-            &std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from).collect::<Vec<_>>(),
-        )
-    }
-
-    #[test]
-    fn defaults_are_complete() {
-        let settings = parse(&[]).unwrap();
-
-        assert_eq!(settings.mysql.mysql_connections, 16);
-        assert_eq!(settings.amqp.amqp_deadline, Duration::from_secs(5));
-    }
-
-    #[test]
-    fn every_wrong_setting_is_named_at_once() {
-        let refusal = parse(&[
-            "--mysql-connections=0",
-            "--mysql-deadline=soon",
-            "--amqp-url=http://secret:word@host",
-            "--log-format=xml",
-        ])
-        .unwrap_err();
-
-        let Refusal::Wrong(lines) = refusal else { panic!("{refusal:?}") };
-        assert_eq!(lines.len(), 4, "{lines:?}");
-        let refusal = lines.join("\n");
-        for name in
-            ["--mysql-connections (MYSQL_CONNECTIONS) = '0'", "(MYSQL_DEADLINE)", "(COUPON_AMQP_URL)", "(LOG_FORMAT)"]
-        {
-            assert!(refusal.contains(name), "{name} is missing in:\n{refusal}");
-        }
-        assert!(!refusal.contains("word"), "a password leaked: {refusal}");
-        assert!(refusal.contains("must be one of text, json"), "{refusal}");
-    }
-
-    #[test]
-    fn an_option_without_its_value_is_named_beside_the_others() {
-        for arguments in
-            [&["--mysql-connections"][..], &["--mysql-deadline=soon", "--mysql-connections", "--log-format=xml"]]
-        {
-            let Refusal::Wrong(lines) = parse(arguments).unwrap_err() else { panic!("{arguments:?}") };
-
-            assert_eq!(lines.len(), arguments.len(), "{lines:?}");
-            let missing = "--mysql-connections (MYSQL_CONNECTIONS) has no value; the default is 16";
-            assert!(lines.iter().any(|line| line == missing), "{lines:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_text_is_named() {
-        use std::os::unix::ffi::OsStringExt;
-
-        let arguments = [b"test".to_vec(), b"--log=\xff\xfe".to_vec()].map(OsString::from_vec);
-        let Refusal::Wrong(lines) = try_parse_from::<Settings>(&arguments).unwrap_err() else { panic!() };
-
-        assert_eq!(lines, ["'--log' is no UTF-8 text"]);
-    }
-
-    #[test]
-    fn a_command_without_its_subcommand_is_told_which_there_are() {
-        let Refusal::Wrong(lines) = try_parse_from::<Command>(&[OsString::from("test")]).unwrap_err() else { panic!() };
-
-        assert!(matches!(&lines[..], [line] if line.contains("count")), "{lines:?}");
-    }
-
-    #[test]
-    fn an_unknown_flag_is_named_in_one_line() {
-        let Refusal::Wrong(lines) = parse(&["--no-such"]).unwrap_err() else { panic!() };
-
-        assert_eq!(lines, ["unexpected argument '--no-such' found"]);
-    }
-
-    #[derive(Debug, Parser)]
-    enum Command {
-        #[command(after_help = "Example:\n  test count --number 3")]
-        Count {
-            #[arg(long)]
-            number: u8,
-            #[arg(long)]
-            other: u8,
-        },
-    }
-
-    #[test]
-    fn values_below_a_subcommand_are_named_too() {
-        let arguments = ["test", "count", "--number=many", "--other=300"].map(OsString::from);
-        let Refusal::Wrong(lines) = try_parse_from::<Command>(&arguments).unwrap_err() else { panic!() };
-
-        assert_eq!(lines.len(), 2, "{lines:?}");
-        assert!(lines[0].ends_with("; an example is: test count --number 3"), "{lines:?}");
-    }
-
-    #[test]
-    fn addresses_are_shown_without_their_password() {
-        let settings = parse(&["--mysql-url=mysql://me:secret@db:3306/coupon"]).unwrap();
-
-        assert_eq!(format!("{:?}", settings.mysql.mysql_url), "mysql://db:3306/coupon");
-    }
 }

@@ -19,7 +19,7 @@ use opentelemetry_sdk::trace::{
 use uuid::Uuid;
 
 use super::attribute::{SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
-use super::environment::{Settings, variable};
+use super::environment::{SERVICE, Settings, variable};
 use super::metrics;
 use super::span::Tracers;
 
@@ -75,7 +75,7 @@ fn resource(service: &'static str) -> Resource {
             KeyValue::new(SERVICE_INSTANCE_ID, Uuid::new_v4().to_string()),
         ])
         .with_detector(Box::new(EnvResourceDetector::new()));
-    match variable("OTEL_SERVICE_NAME") {
+    match variable(SERVICE) {
         Some(name) => resource.with_service_name(name).build(),
         None => resource.build(),
     }

@@ -8,32 +8,35 @@ use std::io::IsTerminal as _;
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt as _, TraceId};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, format};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::settings::{LogFormat, ProcessSettings};
 
-/// Not logged unless it is asked for by name: actix calls what a stranger sends an error of ours.
-const OF_STRANGERS: &str = "actix_http=off";
-
 /// Starts logging for this process; call it once, first thing in `main`.
 pub fn start(settings: &ProcessSettings) {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("{OF_STRANGERS},{}", settings.log)))
+    let filter = settings.log.clone();
+    let lowest = filter.lowest();
+    let is_logged = filter_fn(move |metadata| filter.enables(metadata.target(), *metadata.level()));
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        // A line that cannot be written would be told on the same closed stream, and that panics.
+        // A line that cannot be written would be reported on the same closed stream, and that panics.
         .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    let format = format().with_target(false).with_ansi(std::io::stderr().is_terminal());
-    match settings.log_format {
-        LogFormat::Text => builder.event_format(WithTraceId { format, write: write_text }).init(),
-        LogFormat::Json => builder
+        .with_ansi(is_terminal);
+    let format = format().with_target(false).with_ansi(is_terminal);
+    let lines = match settings.log_format {
+        LogFormat::Text => lines.event_format(WithTraceId { format, write: write_text }).boxed(),
+        LogFormat::Json => lines
             .fmt_fields(JsonFields::new())
             .event_format(WithTraceId { format: format.json().flatten_event(true), write: write_json })
-            .init(),
-    }
+            .boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(is_logged.with_max_level_hint(lowest))).init();
 }
 
 /// A format, and how the trace id gets into its finished line.

@@ -3,7 +3,7 @@
 //! ```text
 //! span         one claim, one trace: contexts from and to other services, spans of this one
 //! timeline     the steps that many claims go through together, told once and drawn into the trace of each
-//! environment  what the `OTEL_*` variables say; what cannot be used is told
+//! environment  what the `OTEL_*` variables say; what cannot be used is refused
 //! export       finished spans on their way to the collector; those that cannot go are counted
 //! metrics      counters and histograms for Prometheus
 //! logs         lines with the trace id of the request that they are about
@@ -19,16 +19,22 @@ pub mod metrics;
 pub mod span;
 pub mod timeline;
 
+pub use environment::{Settings as SpanSettings, read as span_settings};
+
 /// Telemetry of this process.
 #[derive(Debug)]
 pub struct Telemetry(Option<export::Pipeline>);
 
-/// Starts spans and metrics of a service; call it once, inside the runtime that the service runs on, after the logs.
-/// Everything about spans comes from the `OTEL_*` variables; a value that cannot be used is logged and holds up nothing.
+/// Starts metrics of a service, and spans unless there are no settings for them; call it once, inside the runtime that the
+/// service runs on, after the logs.
 #[must_use]
-pub fn start(service: &'static str) -> Telemetry {
+pub fn start(service: &'static str, spans: Option<SpanSettings>) -> Telemetry {
     metrics::start(service);
-    Telemetry(environment::read().and_then(|settings| export::Pipeline::start(service, settings)))
+    let unread = environment::unread();
+    if !unread.is_empty() {
+        tracing::warn!("set without effect, as this program reads no such variables: {}", unread.join(", "));
+    }
+    Telemetry(spans.and_then(|settings| export::Pipeline::start(service, settings)))
 }
 
 impl Telemetry {

@@ -1,0 +1,413 @@
+//! A command line and its environment, read by clap, with all that is wrong in it named at once.
+//!
+//! Invariants: each line is read three times at most, and each value that was given once more, so reading ends whatever
+//! was typed; no line shows an address, which may hold a password.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::ValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+
+use crate::terminal;
+
+/// Characters of a wrong value that are shown.
+const VALUE_SHOWN: usize = 80;
+
+/// Why settings were not taken.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Help or the version was asked for.
+    Help(clap::Error),
+    /// A line for each thing that is wrong.
+    Wrong(Vec<String>),
+}
+
+/// Reads a command's settings from its arguments and environment, or ends the program as [`end`] does. `check` looks for
+/// values that are right one by one, but not together.
+#[must_use]
+pub fn parse<T: CommandFactory + FromArgMatches>(check: impl FnOnce(&T) -> Result<(), String>) -> T {
+    try_parse(check).unwrap_or_else(|refusal| end(&refusal))
+}
+
+/// Like [`parse`], but returns what is wrong.
+///
+/// # Errors
+/// Like [`try_parse_from`], and what `check` finds.
+pub fn try_parse<T: CommandFactory + FromArgMatches>(
+    check: impl FnOnce(&T) -> Result<(), String>,
+) -> Result<T, Refusal> {
+    let settings = try_parse_from(&std::env::args_os().collect::<Vec<_>>())?;
+    check(&settings).map_err(|line| Refusal::Wrong(vec![line]))?;
+    Ok(settings)
+}
+
+/// Ends the program: with status 2 and a line for *each* wrong setting, or as `--help` and `--version` ask.
+pub fn end(refusal: &Refusal) -> ! {
+    match refusal {
+        Refusal::Wrong(lines) => {
+            lines.iter().for_each(terminal::error);
+            std::process::exit(2)
+        }
+        Refusal::Help(help) => match terminal::print(&help.to_string().trim_end()) {
+            Ok(()) => std::process::exit(0),
+            Err(error) => {
+                terminal::error(&error);
+                std::process::exit(1)
+            }
+        },
+    }
+}
+
+/// As [`parse`], from the given arguments; the first is the program's name.
+///
+/// # Errors
+/// All that is wrong with the values, and the first thing that is wrong with the command line itself.
+pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<T, Refusal> {
+    let mut command = naming_subcommands(T::command());
+    // An argument can be shown, and so found by name, only once it is built.
+    command.build();
+    let read = command.clone().try_get_matches_from(arguments).and_then(|matches| T::from_arg_matches(&matches));
+    read.map_err(|error| refusal(&command, arguments, error))
+}
+
+/// clap stops at the first thing that is wrong. If that is a value, it reads on with values that may be anything: to an end,
+/// or up to what is wrong with the line.
+fn refusal(command: &Command, arguments: &[OsString], first: clap::Error) -> Refusal {
+    if !first.use_stderr() {
+        return Refusal::Help(first);
+    }
+    let mut wrong = Vec::new();
+    if let Ok(given) = taking_anything(command.clone(), true).try_get_matches_from(arguments) {
+        wrong_values(command, &given, &mut wrong);
+    }
+    let is_about_value =
+        matches!(first.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8);
+    let line = if is_about_value {
+        taking_anything(command.clone(), false).try_get_matches_from(arguments).err()
+    } else {
+        Some(first)
+    };
+    if let Some(error) = line {
+        wrong.push(without_addresses(wrong_line(command, arguments, &error), arguments));
+    }
+    Refusal::Wrong(wrong)
+}
+
+/// A command without its subcommand names those that there are, in a line, instead of its help.
+fn naming_subcommands(command: Command) -> Command {
+    command.arg_required_else_help(false).mut_subcommands(naming_subcommands)
+}
+
+/// The same command whose options take any value, or none, and which has no answer for `--help`. What is wrong with the line
+/// itself ends the reading, with an error or with what was read.
+fn taking_anything(command: Command, ignoring_errors: bool) -> Command {
+    let free = |argument: Arg| match argument.get_action() {
+        action if action.takes_values() => argument.value_parser(ValueParser::os_string()).num_args(0..=1),
+        ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version => {
+            argument.action(ArgAction::SetTrue)
+        }
+        _ => argument,
+    };
+    let command = command.disable_help_subcommand(true).ignore_errors(ignoring_errors).mut_args(free);
+    command.mut_subcommands(|below| taking_anything(below, ignoring_errors))
+}
+
+fn takes_values(argument: &Arg) -> bool {
+    argument.get_action().takes_values()
+}
+
+/// Adds a line for each value that its option refuses.
+fn wrong_values(command: &Command, given: &ArgMatches, wrong: &mut Vec<String>) {
+    for argument in command.get_arguments().filter(|argument| takes_values(argument)) {
+        let id = argument.get_id().as_str();
+        if !matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            continue;
+        }
+        let values: Vec<&OsStr> = given.get_raw(id).into_iter().flatten().collect();
+        if values.is_empty() {
+            wrong.push(format!("{} has no value{}", named(argument), right_value(argument, command)));
+        }
+        for value in values {
+            if let Some(error) = refused(argument, value) {
+                wrong.push(wrong_value(argument, value, &error) + &right_value(argument, command));
+            }
+        }
+    }
+    if let Some((name, given)) = given.subcommand()
+        && let Some(below) = command.find_subcommand(name)
+    {
+        wrong_values(below, given, wrong);
+    }
+}
+
+/// What an option says of a value, all else on the command line left aside.
+fn refused(argument: &Arg, value: &OsStr) -> Option<clap::Error> {
+    let alone = Arg::new("value").long("value").value_parser(argument.get_value_parser().clone());
+    let mut typed = OsString::from("--value=");
+    typed.push(value);
+    Command::new("").no_binary_name(true).arg(alone).try_get_matches_from([typed]).err()
+}
+
+/// An option, its variable, and what is wrong with its value.
+fn wrong_value(argument: &Arg, value: &OsStr, error: &clap::Error) -> String {
+    let name = named(argument);
+    let Some(value) = value.to_str() else { return format!("{name} is no UTF-8 text") };
+    let reason = std::error::Error::source(error).map(|reason| format!(": {reason}")).unwrap_or_default();
+    match value {
+        "" => format!("{name} has no value{reason}"),
+        _ if argument.is_hide_env_values_set() || may_be_address(value) => {
+            format!("{name} has a value that is refused{reason}")
+        }
+        _ => format!("{name} = '{}'{reason}", terminal::shortened(value, VALUE_SHOWN)),
+    }
+}
+
+/// What an option would take: one of its values, its default, or what it has in the example of its command.
+fn right_value(argument: &Arg, command: &Command) -> String {
+    let possible = argument.get_possible_values();
+    if !possible.is_empty() {
+        let names: Vec<&str> = possible.iter().map(clap::builder::PossibleValue::get_name).collect();
+        return format!("; it takes one of {}", names.join(", "));
+    }
+    let defaults: Vec<_> = argument.get_default_values().iter().map(|default| default.to_string_lossy()).collect();
+    match &defaults[..] {
+        [] => example(command, argument.get_long()),
+        defaults => format!("; the default is {}", defaults.join(" ")),
+    }
+}
+
+/// The example of a command that has this option, or the first one.
+fn example(command: &Command, flag: Option<&str>) -> String {
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let mut examples = help.lines().skip(1).map(str::trim);
+    let found = match flag {
+        Some(flag) => examples.find(|example| example.contains(&format!(" --{flag} "))),
+        None => examples.next(),
+    };
+    found.map_or_else(|| String::from("; --help shows an example"), |example| format!("; an example is: {example}"))
+}
+
+/// An argument's flag and variable.
+fn named(argument: &Arg) -> String {
+    let flag = format!("--{}", argument.get_long().unwrap_or_else(|| argument.get_id().as_str()));
+    match argument.get_env() {
+        Some(variable) => format!("{flag} ({})", variable.to_string_lossy()),
+        None => flag,
+    }
+}
+
+/// clap's own words on a command line, up to its hints on usage, with what would be right.
+fn wrong_line(command: &Command, arguments: &[OsString], error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    // An option that need not have a value is written in brackets.
+    let line = lines.join(" ").trim_start_matches("error: ").replace("[<", "<").replace(">]", ">");
+    let command = asked_for(command, arguments);
+    let blamed = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(name)) => {
+            let flag = name.split([' ', '=', '[']).next().and_then(|flag| flag.strip_prefix("--"));
+            command.get_arguments().find(|argument| argument.get_long() == flag)
+        }
+        _ => None,
+    };
+    let similar =
+        [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand].into_iter().find_map(|kind| {
+            match error.get(kind)? {
+                ContextValue::String(name) => Some(name.clone()),
+                ContextValue::Strings(names) => Some(names.join(", ")),
+                _ => None,
+            }
+        });
+    match (blamed, error.kind()) {
+        _ if similar.is_some() => format!("{line}; a similar one is {}", similar.unwrap_or_default()),
+        (Some(argument), _) if takes_values(argument) => line + &right_value(argument, command),
+        (_, ErrorKind::MissingRequiredArgument) => line + &example(command, None),
+        (_, ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) => line + "; --help shows what there is",
+        _ => line,
+    }
+}
+
+/// The command, or the one below it, that these arguments ask for.
+fn asked_for<'a>(command: &'a Command, arguments: &[OsString]) -> &'a Command {
+    let below = |command: &'a Command, argument: &OsString| command.find_subcommand(argument).unwrap_or(command);
+    arguments.iter().skip(1).fold(command, below)
+}
+
+/// A line without the addresses that were typed in another place than theirs.
+fn without_addresses(line: String, arguments: &[OsString]) -> String {
+    let typed = arguments.iter().map(|argument| argument.to_string_lossy());
+    let suspects = typed.filter(|argument| may_be_address(argument));
+    suspects.fold(line, |line, argument| {
+        let value = argument.split_once('=').map_or(&*argument, |(_, value)| value);
+        line.replace(&*argument, "…").replace(value, "…")
+    })
+}
+
+/// Whether a text may be an address with a password, or a part of one.
+fn may_be_address(text: &str) -> bool {
+    text.contains("://") || text.contains('@')
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{AmqpSettings, MysqlSettings, ProcessSettings};
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Settings {
+        #[command(flatten)]
+        mysql: MysqlSettings,
+        #[command(flatten)]
+        amqp: AmqpSettings,
+        #[command(flatten)]
+        process: ProcessSettings,
+    }
+
+    #[derive(Debug, Parser)]
+    enum Below {
+        #[command(after_help = "Example:\n  test count --number 3")]
+        Count {
+            #[arg(long)]
+            number: u8,
+            #[arg(long)]
+            other: u8,
+        },
+    }
+
+    fn read<T: Parser>(arguments: &[&str]) -> Result<T, Refusal> {
+        let arguments = std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from);
+        try_parse_from(&arguments.collect::<Vec<_>>())
+    }
+
+    fn wrong<T: Parser + std::fmt::Debug>(arguments: &[&str]) -> Vec<String> {
+        match read::<T>(arguments).unwrap_err() {
+            Refusal::Wrong(lines) => lines,
+            Refusal::Help(_) => panic!("{arguments:?} is no question for help"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_complete() {
+        let settings: Settings = read(&[]).unwrap();
+
+        assert_eq!(settings.mysql.mysql_connections, 16);
+        assert_eq!(settings.amqp.amqp_deadline, std::time::Duration::from_secs(5));
+        assert_eq!(format!("{:?}", settings.process.log_format), "Text");
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named_at_once() {
+        let lines = wrong::<Settings>(&[
+            "--mysql-connections=0",
+            "--mysql-deadline=soon",
+            "--amqp-url=http://secret:word@host",
+            "--log-format=xml",
+            "--no-such",
+        ]);
+
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        let refusal = lines.join("\n");
+        for words in [
+            "--mysql-connections (MYSQL_CONNECTIONS) = '0': 0 is not in 1..=512; the default is 16",
+            "(MYSQL_DEADLINE)",
+            "(COUPON_AMQP_URL)",
+            "(LOG_FORMAT) = 'xml'; it takes one of text, json",
+            "unexpected argument '--no-such' found; --help",
+        ] {
+            assert!(refusal.contains(words), "{words} is missing in:\n{refusal}");
+        }
+        assert!(!refusal.contains("word"), "a password leaked: {refusal}");
+    }
+
+    #[test]
+    fn an_option_without_its_value_is_named_beside_the_others() {
+        for arguments in
+            [&["--mysql-connections"][..], &["--mysql-deadline=soon", "--mysql-connections", "--log-format=xml"]]
+        {
+            let lines = wrong::<Settings>(arguments);
+
+            assert_eq!(lines.len(), arguments.len(), "{lines:?}");
+            let missing = "--mysql-connections (MYSQL_CONNECTIONS) has no value; the default is 16";
+            assert!(lines.iter().any(|line| line == missing), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_for_help_is_answered_with_the_options_as_they_are() {
+        let Refusal::Help(help) = read::<Settings>(&["--help"]).unwrap_err() else { panic!() };
+
+        assert!(help.to_string().contains("--mysql-connections <N>"), "{help}");
+        for question in ["--help", "-h", "help"] {
+            let lines = wrong::<Settings>(&["--mysql-connections=0", question]);
+            assert!(matches!(&lines[..], [line] if line.contains("= '0'")), "{question}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_given_twice_is_named_with_a_right_value() {
+        for values in ["12", "ab"] {
+            let lines = values.chars().map(|value| format!("--mysql-connections={value}")).collect::<Vec<_>>();
+            let lines = wrong::<Settings>(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+
+            let is_told = |line: &String| line.contains("'--mysql-connections <N>'") && line.ends_with("default is 16");
+            assert!(lines.iter().any(is_told), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_named() {
+        use std::os::unix::ffi::OsStringExt;
+
+        let arguments = [b"test".to_vec(), b"--log=\xff\xfe".to_vec()].map(OsString::from_vec);
+        let Refusal::Wrong(lines) = try_parse_from::<Settings>(&arguments).unwrap_err() else { panic!() };
+
+        assert!(matches!(&lines[..], [line] if line.starts_with("--log (LOG) is no UTF-8 text; ")), "{lines:?}");
+    }
+
+    #[test]
+    fn a_command_without_its_subcommand_names_those_that_there_are() {
+        let lines = wrong::<Below>(&[]);
+
+        assert!(matches!(&lines[..], [line] if line.contains("count")), "{lines:?}");
+    }
+
+    #[test]
+    fn what_is_misspelt_is_named_with_what_is_similar() {
+        assert!(wrong::<Settings>(&["--mysql-ulr=x"]).concat().ends_with("; a similar one is --mysql-url"));
+        assert!(wrong::<Below>(&["cuont"]).concat().ends_with("; a similar one is count"));
+    }
+
+    #[test]
+    fn values_below_a_subcommand_are_named_too() {
+        let lines = wrong::<Below>(&["count", "--number=many", "--other=300"]);
+
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].ends_with("; an example is: test count --number 3"), "{lines:?}");
+        let lines = wrong::<Below>(&["count", "--number", "-1"]);
+        assert!(lines.iter().any(|line| line.starts_with("--number has no value; an example")), "{lines:?}");
+        let lines = wrong::<Below>(&["count"]);
+        assert!(matches!(&lines[..], [line] if line.ends_with("; an example is: test count --number 3")), "{lines:?}");
+    }
+
+    #[test]
+    fn an_address_in_another_place_than_its_own_is_not_shown() {
+        for line in [
+            &["mysql://coupon:SECRET@host/coupon"][..],
+            &["coupon:SECRET@host"],
+            &["--mysql-ulr=mysql://coupon:SECRET@host/coupon"],
+            &["--mysql-ulr", "mysql://coupon:SECRET@host/coupon"],
+            &["--mysql-connections=mysql://coupon:SECRET@host/coupon"],
+            &["--mysql-url", "mysql://host/coupon", "mysql://coupon:SECRET@host/coupon"],
+            &["--log-format", "json", "--mysql-connections", "0", "mysql://coupon:SECRET@host/coupon"],
+            &["check-health=mysql://coupon:SECRET@host/coupon"],
+            &["check-health", "mysql://coupon:SECRET@host/coupon"],
+        ] {
+            let lines = wrong::<Settings>(line);
+            assert!(!lines.concat().contains("SECRET"), "{lines:?}");
+        }
+    }
+}
