@@ -9,7 +9,7 @@
 )]
 
 use coupon_bench::Bench;
-use coupon_testkit::{options, program, run};
+use coupon_testkit::{options, program, run, secrets};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coupon-bench");
 
@@ -49,6 +49,12 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         assert_eq!(ran.code, Some(2), "{line}: {ran:?}");
         assert!(matches!(ran.stderr.lines().collect::<Vec<_>>()[..], [line] if line.contains(word)), "{line}: {ran:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_its_secrets() {
+    let lines = ["load --campaign 1 --url http://127.0.0.1:9", "--help"];
+    run(async |space| secrets::a_command_keeps_its_secrets::<Bench>(PROGRAM, &space, &lines).await).await;
 }
 
 #[tokio::test]

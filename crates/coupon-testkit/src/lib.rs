@@ -14,6 +14,8 @@
 //! options  each of a program, with odd values
 //! running  a service as a program of its own, stopped by signals
 //! collector  receives the spans of programs, as Jaeger would
+//! secrets  what it writes, searched for what nobody may read
+//! collector  takes the spans of programs, as Jaeger would
 //! ```
 //!
 //! The tests of the whole system are in `tests/it`; the programs' own are in the `tests` folders of their crates.
@@ -27,6 +29,7 @@ pub mod options;
 pub mod program;
 mod proxy;
 mod running;
+pub mod secrets;
 mod servers;
 mod service;
 mod space;

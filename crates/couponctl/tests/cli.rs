@@ -11,7 +11,7 @@
 use coupon_core::mysql::campaigns;
 use coupon_core::{AccountId, CampaignId, ClaimKey, Installation, InstallationId, keys};
 use coupon_testkit::program::{self, Ran};
-use coupon_testkit::{TestSpace, eventually, options, run};
+use coupon_testkit::{TestSpace, eventually, options, run, secrets};
 use couponctl::Couponctl;
 use deadpool_redis::redis::AsyncCommands;
 use mysql_async::Conn;
@@ -605,6 +605,12 @@ fn every_option_is_taken_or_named() {
 #[tokio::test]
 async fn odd_variables_are_named() {
     options::odd_variables_are_named::<Couponctl>(PROGRAM, &["campaign", "list"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_its_secrets() {
+    let lines = ["migrate", "campaign list", "audit", "doctor", "reset", "--help", "campaign create"];
+    run(async |space| secrets::a_command_keeps_its_secrets::<Couponctl>(PROGRAM, &space, &lines).await).await;
 }
 
 #[tokio::test]

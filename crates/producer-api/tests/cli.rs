@@ -1,6 +1,6 @@
 //! The program producer-api as its operator meets it: help, wrong settings, a start that cannot be, a stop.
 
-use coupon_testkit::{options, program, run};
+use coupon_testkit::{options, program, run, secrets};
 use producer_api::Settings;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_producer-api");
@@ -44,6 +44,11 @@ fn every_option_is_taken_or_named() {
 #[tokio::test]
 async fn odd_variables_are_named() {
     options::odd_variables_are_named::<Settings>(PROGRAM, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_its_secrets() {
+    run(async |space| secrets::a_service_keeps_its_secrets::<Settings>(PROGRAM, &space).await).await;
 }
 
 #[tokio::test]
