@@ -103,18 +103,24 @@ impl Bench {
 /// Whether every audit was clean, and every check holds.
 async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Result<bool> {
     if let Command::Traces(arguments) = command {
-        return show(&traces::run(arguments).await?, *json);
+        return show(&traces::run(arguments).await?, *json, None);
     }
     let mysql = Mysql::new(mysql);
     schema::check(&mysql).await?;
     let is_clean = match command {
-        Command::Load(arguments) => show(&vec![load::run(&mysql, "load", arguments).await?], *json)?,
-        Command::Compare(arguments) => show(&compare::run(&mysql, redis, arguments).await?, *json)?,
+        Command::Load(arguments) => show(&vec![load::run(&mysql, "load", arguments).await?], *json, None)?,
+        Command::Compare(arguments) => {
+            let comparison = compare::run(&mysql, redis, arguments).await?;
+            show(&comparison, *json, arguments.report.as_deref())?
+        }
         Command::Traces(_) => true,
-        Command::TracingCost(arguments) => show(&tracing_cost::run(&mysql, arguments).await?, *json)?,
-        Command::Ceilings(arguments) => show(&ceilings::run(&mysql, redis, amqp, arguments).await?, *json)?,
-        // Boxed, as its future is larger than the others together.
-        Command::Suite(arguments) => show(&Box::pin(suite::run(&mysql, redis, amqp, arguments)).await?, *json)?,
+        Command::TracingCost(arguments) => show(&tracing_cost::run(&mysql, arguments).await?, *json, None)?,
+        Command::Ceilings(arguments) => show(&ceilings::run(&mysql, redis, amqp, arguments).await?, *json, None)?,
+        Command::Suite(arguments) => {
+            // Boxed, as its future is larger than the others together.
+            let record = Box::pin(suite::run(&mysql, redis, amqp, arguments)).await?;
+            show(&record, *json, Some(&arguments.report))?
+        }
     };
     mysql.close().await;
     Ok(is_clean)

@@ -17,21 +17,26 @@ pub trait Results: Serialize {
     fn is_clean(&self) -> bool;
 }
 
-/// Prints results to standard output, and says whether they are clean.
-pub fn show(results: &impl Results, json: bool) -> anyhow::Result<bool> {
-    if json {
-        terminal::print_json(results)?;
-    } else {
-        results.print()?;
-    }
+/// Prints results to standard output, writes them to the file of a report, if there is one, and says whether they are
+/// clean. What was measured is shown, whatever else fails.
+pub fn show(results: &impl Results, json: bool, report: Option<&Path>) -> anyhow::Result<bool> {
+    let printed = if json { terminal::print_json(results) } else { results.print() };
+    report.map(|path| write(path, results)).transpose()?;
+    printed?;
     Ok(results.is_clean())
 }
 
-/// Writes results to a file, and makes the folders it needs.
-pub fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()> {
+/// Opens the file of a report, and makes the folders it needs, before anything is measured for it. What is there stays.
+pub fn open(path: &Path) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes results to a file that was opened before.
+pub fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(results)?;
     text.push('\n');
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -77,6 +77,28 @@ async fn a_report_of_no_jaeger_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_report_is_opened_before_the_load_and_the_table_is_shown_without_it() {
+    run(async |space| {
+        let settings: skiplock_api::Settings = space.settings(&[]);
+        let api = space.start(|stop| skiplock_api::start(settings, stop)).await;
+        let url = format!("http://{}", api.address());
+        let compare = format!("compare --queue-url {url} --skiplock-url {url} --coupons 2 --accounts 6 --clients 2");
+
+        for (report, tables) in [("/dev/null/report.json", false), ("/proc/report.json", false), ("/dev/full", true)] {
+            let line = format!("{compare} --report {report}");
+            let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
+
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            assert!(ran.stderr.lines().last().is_some_and(|line| line.starts_with("error: cannot ")), "{ran:?}");
+            assert_eq!(ran.stdout.contains("issued"), tables, "{ran:?}");
+            assert_eq!(ran.stderr.contains("campaign"), tables, "{ran:?}");
+        }
+        space.audit().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_comparison_makes_as_many_campaigns_as_its_crowd_claims_from() {
     run(async |space| {
         let settings: skiplock_api::Settings = space.settings(&[]);

@@ -15,7 +15,6 @@
 //! running  a service as a program of its own, stopped by signals
 //! collector  receives the spans of programs, as Jaeger would
 //! secrets  what it writes, searched for what nobody may read
-//! collector  takes the spans of programs, as Jaeger would
 //! ```
 //!
 //! The tests of the whole system are in `tests/it`; the programs' own are in the `tests` folders of their crates.

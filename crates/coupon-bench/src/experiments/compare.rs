@@ -34,7 +34,7 @@ pub struct Arguments {
     crowd: Crowd,
     /// Also write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
+    pub report: Option<PathBuf>,
     /// Ask Jaeger where the time of the traced claims went, and print and write that too.
     #[arg(long)]
     traces: bool,
@@ -54,6 +54,8 @@ pub struct Comparison {
     crowd: CrowdNote,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     traces: Vec<Breakdown>,
+    #[serde(skip)]
+    traces_failed: bool,
 }
 
 /// The crowd that both met.
@@ -82,6 +84,8 @@ impl Arguments {
 /// Makes campaigns for each way, and puts the same load on both, one after the other.
 pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Comparison> {
     let Arguments { queue_url, skiplock_url, coupons, crowd, .. } = arguments;
+    arguments.report.as_deref().map(output::open).transpose()?;
+    let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
     let mut ways = Vec::new();
     for (way, url) in [(Way::Queue, queue_url), (Way::Skiplock, skiplock_url)] {
         let campaign = make_campaigns(mysql, &format!("comparison, {way}"), crowd.campaigns, *coupons).await?.first;
@@ -90,16 +94,19 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
         let result = load::run(mysql, &way.to_string(), &load).await;
         ways.push(result.with_context(|| format!("{way} at {url}"))?);
     }
-    let mut traces = Vec::new();
+    let (mut traces, mut traces_failed) = (Vec::new(), false);
     for way in ways.iter().filter(|_| arguments.traces) {
-        traces.push(traces::breakdown(&way.name, &way.trace_ids, &arguments.jaeger).await?);
+        match traces::breakdown(&way.name, &way.trace_ids, &arguments.jaeger).await {
+            Ok(breakdown) => traces.push(breakdown),
+            // What was measured is shown all the same.
+            Err(error) => {
+                terminal::error(&format!("{error:#}"));
+                traces_failed = true;
+            }
+        }
     }
-    let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
-    let comparison = Comparison { ways, servers, machine: Machine::this(), crowd: CrowdNote::of(crowd), traces };
-    if let Some(path) = &arguments.report {
-        output::write(path, &comparison)?;
-    }
-    Ok(comparison)
+    let (machine, crowd) = (Machine::this(), CrowdNote::of(crowd));
+    Ok(Comparison { ways, servers, machine, crowd, traces, traces_failed })
 }
 
 impl CrowdNote {
@@ -116,6 +123,6 @@ impl Results for Comparison {
     }
 
     fn is_clean(&self) -> bool {
-        self.ways.is_clean()
+        self.ways.is_clean() && !self.traces_failed
     }
 }

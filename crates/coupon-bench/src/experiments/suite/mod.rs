@@ -36,7 +36,7 @@ pub struct Arguments {
     code: Option<PathBuf>,
     /// Where to write the checks and all figures, as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/bench/report.json")]
-    report: PathBuf,
+    pub report: PathBuf,
     /// Version of RabbitMQ to note in the report; the broker does not tell its clients.
     #[arg(long, value_name = "VERSION", default_value = "unknown")]
     rabbitmq_version: String,
@@ -89,6 +89,7 @@ pub async fn run(
     arguments: &Arguments,
 ) -> anyhow::Result<Record> {
     let Arguments { quick, only, code, report, rabbitmq_version, namespace } = arguments;
+    output::open(report)?;
     let servers = Servers::ask(mysql, redis, rabbitmq_version).await?;
     let record = Record::new(servers, *quick);
     let mut suite = Suite { mysql, redis, amqp, namespace: &namespace.namespace, quick: *quick, record };
@@ -98,12 +99,11 @@ pub async fn run(
     };
     for part in Part::value_variants().iter().copied().filter(is_wanted) {
         part.measure(&mut suite).await?;
-        // After each part: what was measured is not lost to a later one.
-        output::write(report, &suite.record)?;
+        // After each part: what was measured is not lost to a later one. What fails here fails at the end too.
+        let _ = output::write(report, &suite.record);
     }
     if let Some(target) = code {
         code::measure(&mut suite, target)?;
-        output::write(report, &suite.record)?;
     }
     Ok(suite.record)
 }
