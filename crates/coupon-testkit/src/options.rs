@@ -77,7 +77,8 @@ fn try_options<T: CommandFactory + FromArgMatches>(command: &clap::Command, path
         check(&taken).unwrap_or_else(|line| panic!("{example:?}: {line}"));
     }
     // What has to be there beside an option, as the example has it.
-    let rest = examples.first().map(|example| example[path.len()..].to_vec()).unwrap_or_default();
+    let rest =
+        examples.first().map(|example| example.get(path.len()..).unwrap_or_default().to_vec()).unwrap_or_default();
     for argument in command.get_arguments().filter(|argument| !is_question(argument)) {
         let Some(flag) = argument.get_long().map(|flag| format!("--{flag}")) else { continue };
         let rest = without(&rest, &flag);

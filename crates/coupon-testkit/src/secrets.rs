@@ -46,10 +46,10 @@ const FILTERS: [&str; 7] = [
 /// It does not.
 pub async fn a_service_keeps_its_secrets<T: CommandFactory>(program: &str, space: &TestSpace) {
     let mut lines: Vec<Line> =
-        troubles::<T>(space).await.into_iter().map(|own| Line::of::<T>(space, own, "trace")).collect();
+        troubles::<T>(space).await.iter().map(|own| Line::of::<T>(space, Some(own), "trace")).collect();
     let away = lines.iter().find(|line| line.flag == "mysql-url").expect("an address of MySQL").arguments.clone();
     lines.extend(FILTERS.map(|filter| Line { arguments: away.clone(), filter, ..Line::of::<T>(space, None, filter) }));
-    lines.extend(FILTERS[3..].iter().map(|filter| Line::of::<T>(space, None, filter)));
+    lines.extend(FILTERS.iter().skip(3).map(|filter| Line::of::<T>(space, None, filter)));
     let mut help = Line::of::<T>(space, None, "trace");
     help.arguments.push(String::from("--help"));
     lines.push(help);
@@ -64,7 +64,7 @@ pub async fn a_command_keeps_its_secrets<T: CommandFactory>(program: &str, space
     let mut all = Vec::new();
     for own in troubles::<T>(space).await {
         for words in lines {
-            let mut line = Line::of::<T>(space, own.clone(), "trace");
+            let mut line = Line::of::<T>(space, Some(&own), "trace");
             line.arguments.extend(words.split(' ').map(str::to_owned));
             all.push(line);
         }
@@ -82,23 +82,23 @@ struct Line {
 }
 
 /// An option, and an address to give to it.
-type Own = Option<(&'static str, String)>;
+type Own = (&'static str, String);
 
 impl Line {
-    fn of<T: CommandFactory>(space: &TestSpace, own: Own, filter: &'static str) -> Self {
+    fn of<T: CommandFactory>(space: &TestSpace, own: Option<&Own>, filter: &'static str) -> Self {
         let deadlines = [("mysql-deadline", "1s"), ("redis-deadline", "1s"), ("amqp-deadline", "1s")];
         let command = T::command();
         let is_known = |flag: &str| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
         let mut flags: Vec<(&str, &str)> = deadlines.into_iter().filter(|(flag, _)| is_known(flag)).collect();
-        if let Some((flag, address)) = &own {
+        if let Some((flag, address)) = own {
             flags.push((flag, address));
         }
-        let until = match &own {
+        let until = match own {
             None => "listening on http://",
             Some(("amqp-management-url", _)) => "are not checked",
             Some(_) => "cannot do its work",
         };
-        Self { flag: own.as_ref().map_or("", |(flag, _)| flag), arguments: space.arguments::<T>(&flags), filter, until }
+        Self { flag: own.map_or("", |(flag, _)| flag), arguments: space.arguments::<T>(&flags), filter, until }
     }
 
     /// All that the program writes until it ends, or is ended.
@@ -134,7 +134,10 @@ impl Line {
 async fn keep(mut from: impl AsyncReadExt + Unpin, written: Arc<Mutex<Vec<u8>>>) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        written.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
+        written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(buffer.get(..count).unwrap_or_default());
     }
 }
 
@@ -174,7 +177,7 @@ async fn troubles<T: CommandFactory>(space: &TestSpace) -> Vec<Own> {
         // The right user may learn more.
         let elsewhere = address.replace("/coupon_test", "/97coupon_test");
         let elsewhere = (elsewhere != *address).then_some(elsewhere);
-        troubles.extend(addresses.into_iter().chain(elsewhere).map(|address| Some((flag, address))));
+        troubles.extend(addresses.into_iter().chain(elsewhere).map(|address| (flag, address)));
     }
     troubles
 }
