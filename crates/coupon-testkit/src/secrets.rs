@@ -216,7 +216,7 @@ fn login(argument: &str) -> Option<(String, String)> {
 fn forms(user: &str, secret: &str) -> Vec<String> {
     let encoded = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string();
     let bytes = format!("{:?}", secret.as_bytes());
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     vec![
         secret.to_owned(),
         encoded.to_lowercase(),

@@ -105,7 +105,7 @@ async fn a_right_that_is_missing_is_named_with_the_statement_that_grants_it() {
     run(async |space| {
         space.queues.declare().await;
         let producer = space.servers_of("producer-api");
-        if producer.mysql.mysql_url == space.servers().mysql.mysql_url {
+        if producer.mysql.mysql_url.reveal() == space.servers().mysql.mysql_url.reveal() {
             return;
         }
         let mysql = format!("--mysql-url={}", producer.mysql.mysql_url.reveal());

@@ -16,7 +16,7 @@ const HELD_AHEAD: usize = 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_stands_still_is_overtaken_by_no_more_claims_than_it_holds_ahead() {
     audited(async |space| {
-        let campaign = space.campaign(COUPONS as usize).await;
+        let campaign = space.campaign(usize::try_from(COUPONS).unwrap()).await;
         let stopped = programs::consumer(space, &[]).await;
         eventually("claims are sent ahead to it", async || stopped.log().contains("consuming")).await;
         stopped.send("STOP").await;

@@ -19,9 +19,9 @@ fn servers_of(space: &TestSpace, program: &str) -> Option<Servers> {
     let servers = space.servers_of(program);
     let own = space.servers();
     let differ = [
-        servers.mysql.mysql_url != own.mysql.mysql_url,
-        servers.redis.redis_url != own.redis.redis_url,
-        servers.amqp.amqp_url != own.amqp.amqp_url,
+        servers.mysql.mysql_url.reveal() != own.mysql.mysql_url.reveal(),
+        servers.redis.redis_url.reveal() != own.redis.redis_url.reveal(),
+        servers.amqp.amqp_url.reveal() != own.amqp.amqp_url.reveal(),
     ];
     differ.iter().all(|differs| *differs).then_some(servers)
 }
