@@ -27,7 +27,7 @@ pub enum Command {
     Keys(Keys),
     /// Print a token that names an account.
     #[command(
-        after_help = "Example:\n  couponctl token issue --key keys/private.pem --account 42 --issuer https://issuer.example --audience coupons\n  curl -H \"authorization: Bearer $(couponctl token issue --key keys/private.pem --account 42 --issuer me --audience coupons)\" http://127.0.0.1:8080/v1/campaigns/1/claims/42"
+        after_help = "Example:\n  couponctl token issue --key keys/private.pem --account 42 --issuer https://issuer.example --audience coupons"
     )]
     Issue(Issue),
 }

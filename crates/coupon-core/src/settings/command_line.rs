@@ -172,21 +172,22 @@ fn right_value(argument: &Arg, command: &Command) -> String {
         return format!("; it takes one of {}", names.join(", "));
     }
     let defaults: Vec<_> = argument.get_default_values().iter().map(|default| default.to_string_lossy()).collect();
-    match &defaults[..] {
-        [] => example(command, argument.get_long()),
-        defaults => format!("; the default is {}", defaults.join(" ")),
+    match (&defaults[..], example_with(command, argument.get_long())) {
+        ([], Some(example)) => format!("; an example is: {example}"),
+        ([], None) => format!("; it takes {argument}"),
+        (defaults, _) => format!("; the default is {}", defaults.join(" ")),
     }
 }
 
 /// The example of a command that has this option, or the first one.
-fn example(command: &Command, flag: Option<&str>) -> String {
+fn example_with(command: &Command, flag: Option<&str>) -> Option<String> {
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let mut examples = help.lines().skip(1).map(str::trim);
     let found = match flag {
         Some(flag) => examples.find(|example| example.contains(&format!(" --{flag} "))),
         None => examples.next(),
     };
-    found.map_or_else(|| String::from("; --help shows an example"), |example| format!("; an example is: {example}"))
+    found.map(str::to_owned)
 }
 
 /// An argument's flag and variable.
@@ -204,11 +205,12 @@ fn wrong_line(command: &Command, arguments: &[OsString], error: &clap::Error) ->
     let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     // An option that need not have a value is written in brackets.
     let line = lines.join(" ").trim_start_matches("error: ").replace("[<", "<").replace(">]", ">");
-    let command = asked_for(command, arguments);
+    let asked = asked_for(command, arguments);
     let blamed = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(name)) => {
             let flag = name.split([' ', '=', '[']).next().and_then(|flag| flag.strip_prefix("--"));
-            command.get_arguments().find(|argument| argument.get_long() == flag)
+            let options = [asked, command].map(Command::get_arguments);
+            options.into_iter().flatten().find(|argument| argument.get_long() == flag)
         }
         _ => None,
     };
@@ -222,8 +224,11 @@ fn wrong_line(command: &Command, arguments: &[OsString], error: &clap::Error) ->
         });
     match (blamed, error.kind()) {
         _ if similar.is_some() => format!("{line}; a similar one is {}", similar.unwrap_or_default()),
-        (Some(argument), _) if takes_values(argument) => line + &right_value(argument, command),
-        (_, ErrorKind::MissingRequiredArgument) => line + &example(command, None),
+        (Some(argument), _) if takes_values(argument) => line + &right_value(argument, asked),
+        (_, ErrorKind::MissingRequiredArgument) => match example_with(asked, None) {
+            Some(example) => format!("{line}; an example is: {example}"),
+            None => line + "; --help shows what there is",
+        },
         (_, ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) => line + "; --help shows what there is",
         _ => line,
     }

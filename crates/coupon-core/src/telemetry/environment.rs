@@ -70,8 +70,8 @@ pub const SERVICE: &str = "OTEL_SERVICE_NAME";
 /// How spans are made and sent.
 #[derive(Debug)]
 pub struct Settings {
-    /// The collector, by HTTP without TLS.
-    pub endpoint: String,
+    /// The collector, by HTTP without TLS; none if its address is a right one that asks for TLS.
+    pub endpoint: Option<String>,
     /// How long the collector may take to answer.
     pub timeout: Duration,
     /// Which claims are traced.
@@ -137,18 +137,22 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         if self.wrong.is_empty() { Ok((!is_off).then_some(settings)) } else { Err(self.wrong) }
     }
 
-    /// Whether an address without a scheme means TLS, the variable for it says; it does by default.
-    fn endpoint(&mut self) -> String {
+    /// Whether an address without a scheme asks for TLS, the variable for it says; it does by default.
+    fn endpoint(&mut self) -> Option<String> {
         let is_insecure = self.one_of(INSECURE, &["false", "true"]) == "true";
-        let Some((name, value)) = self.set(ENDPOINT) else { return String::from(COLLECTOR) };
-        let value = if is_insecure && !value.contains("://") { format!("http://{value}") } else { value };
-        collector_url(&value).map_or_else(
-            |wrong| {
+        let Some((name, value)) = self.set(ENDPOINT) else { return Some(String::from(COLLECTOR)) };
+        let (asks_for_tls, address) = match value.split_once("://") {
+            Some(("https", rest)) => (true, format!("http://{rest}")),
+            None if value.contains(':') => (!is_insecure, format!("http://{value}")),
+            _ => (false, value),
+        };
+        match collector_url(&address) {
+            Ok(url) => (!asks_for_tls).then(|| url.reveal().to_owned()),
+            Err(wrong) => {
                 self.refuse(name, &format!("has a value that is refused: {wrong}"), COLLECTOR);
-                String::new()
-            },
-            |url| url.reveal().to_owned(),
-        )
+                None
+            }
+        }
     }
 
     fn sampler(&mut self) -> Sampler {
@@ -251,6 +255,8 @@ mod tests {
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")],
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1]:4317/")],
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"), ("OTEL_EXPORTER_OTLP_INSECURE", "true")],
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")],
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")],
             &[
                 ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
                 ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4317"),
@@ -270,8 +276,7 @@ mod tests {
     #[test]
     fn an_address_that_cannot_be_used_is_refused_and_not_quoted() {
         for address in [
-            "https://collector-7:4317",
-            "collector-7:4317",
+            "https://collector-7:99999",
             "collector-7",
             "http://",
             "http://collector-7:99999",
@@ -286,6 +291,19 @@ mod tests {
                 let refusal = refusal(name, address);
                 assert!(refusal.contains(COLLECTOR) && !refusal.contains("collector-7"), "{refusal}");
             }
+        }
+    }
+
+    #[test]
+    fn an_address_that_asks_for_tls_is_no_reason_not_to_start() {
+        for (address, insecure, endpoint) in [
+            ("http://collector:4317", "false", Some("http://collector:4317/")),
+            ("collector:4317", "true", Some("http://collector:4317/")),
+            ("collector:4317", "false", None),
+            ("https://collector:4317", "true", None),
+        ] {
+            let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", address), ("OTEL_EXPORTER_OTLP_INSECURE", insecure)];
+            assert_eq!(read(&variables).unwrap().unwrap().endpoint.as_deref(), endpoint, "{address}");
         }
     }
 

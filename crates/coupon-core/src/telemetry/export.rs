@@ -34,13 +34,16 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// As the settings say. The collector need not be there. None if no way can be built, which is logged.
+    /// Starts sending as the settings say. The collector need not be there. None if spans cannot be sent, which is logged.
     pub fn start(service: &'static str, settings: Settings) -> Option<Self> {
-        let exporter = OtlpExporter::builder()
-            .with_tonic()
-            .with_endpoint(&settings.endpoint)
-            .with_timeout(settings.timeout)
-            .build();
+        let Some(endpoint) = &settings.endpoint else {
+            tracing::warn!(
+                "the address of the collector asks for TLS, which this build does not speak: no spans are sent"
+            );
+            return None;
+        };
+        let exporter =
+            OtlpExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(settings.timeout).build();
         let exporter = exporter
             .inspect_err(|error| tracing::warn!(%error, "OTEL_EXPORTER_OTLP_*: cannot be used. No spans are sent"))
             .ok()?;

@@ -342,6 +342,22 @@ async fn a_collector_that_is_not_there_costs_spans_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_collector_behind_tls_costs_spans_and_nothing_else() {
+    audited(async |space| {
+        let campaign = space.campaign(2).await;
+        for (account, address) in [(1, "https://127.0.0.1:4317"), (2, "127.0.0.1:4317")] {
+            let (service, api) = producer(space, &[("OTEL_EXPORTER_OTLP_ENDPOINT", address)]).await;
+            let _consumer = consumer(space, &[("OTEL_EXPORTER_OTLP_ENDPOINT", address)]).await;
+
+            assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }));
+
+            assert!(service.log().contains("no spans are sent"), "{}", service.log());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_variable_that_nothing_reads_is_named_and_costs_nothing() {
     audited(async |space| {
         let campaign = space.campaign(1).await;
