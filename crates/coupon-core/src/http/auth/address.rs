@@ -9,7 +9,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, X_FORWARDED_FOR};
 use ipnet::IpNet;
 
-/// The bits of an address of IPv6 that tell one client from another: whoever has one has all with the same first 64.
+/// The bits of an address of IPv6 that tell one client from another: one client has all with the same first 64.
 const IPV6_NETWORK: u128 = !0 << 64;
 
 /// Where the client of a request is.

@@ -93,7 +93,7 @@ impl Auth {
             }
             Mode::None => {
                 tracing::warn!(
-                    "--auth (AUTH) is none: whoever reaches {listen} may claim for any account, and read any account's coupon"
+                    "--auth (AUTH) is none: anybody who reaches {listen} may claim for any account, and read any account's coupon"
                 );
                 Way::Nobody
             }

@@ -16,7 +16,7 @@ use url::{Host, Url};
 use crate::settings;
 
 /// The algorithms that may be chosen: each with a key of its issuer's own that is told to nobody. With a shared secret,
-/// whoever checks a token could make one.
+/// everybody who checks tokens could make them.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
     Algorithm::ES256,

@@ -26,10 +26,10 @@ const TOKEN_MAX: usize = 8 * 1024;
 /// The types of tokens that give access (RFC 9068 names the second); others of the same issuer are for something else.
 const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
 
-/// Bytes for tokens that were checked before: some thirty thousand of the usual length.
-const CHECKED_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes for tokens that were checked before: some hundred thousand of the usual length.
+const CHECKED_MAX: u64 = 64 * 1024 * 1024;
 
-/// About what is kept of each besides its text.
+/// About what is kept of each in addition to its text.
 const CHECKED_OVERHEAD: usize = 256;
 
 /// Checks tokens.
