@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    coupon_core::shutdown::unless_stopped(coupon_bench::main()).await
+    coupon_core::service::shutdown::unless_stopped(coupon_bench::main()).await
 }

@@ -1,29 +1,25 @@
 //! The domain of the coupon system and what two or more of its services share.
 //!
 //! ```text
-//! queue     producer-api ── broker ──> queue-consumer ── mysql ──> MySQL
+//! queue     producer-api ─ rabbitmq ─> queue-consumer ── mysql ──> MySQL
 //! skiplock  skiplock-api ── mysql ──> MySQL
 //! ```
 //!
-//! Services depend on this crate and never on each other. MySQL is the only truth: whatever [`broker`] or [`outcomes`]
+//! Services depend on this crate and never on each other. MySQL is the only truth: whatever [`rabbitmq`] or [`redis`]
 //! lose, except a confirmed message, can be rebuilt from it.
 
 pub mod age;
+pub mod api;
 pub mod audit;
-pub mod broker;
-pub mod campaigns;
-pub mod claims;
 pub mod domain;
 pub mod error;
 pub mod http;
 pub mod installation;
-pub mod keys;
 pub mod mysql;
-pub mod outcomes;
-pub mod process;
+pub mod rabbitmq;
 pub mod redis;
+pub mod service;
 pub mod settings;
-pub mod shutdown;
 pub mod telemetry;
 pub mod terminal;
 pub mod tokens;

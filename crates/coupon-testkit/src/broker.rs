@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use coupon_core::broker::{self, Queues, message};
+use coupon_core::rabbitmq::{self, Queues, message};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Claim, Installation, InstallationId};
 use lapin::options::{
@@ -37,7 +37,7 @@ impl TestQueues {
     }
 
     async fn connection(&self) -> &lapin::Connection {
-        let connect = async || broker::connect(&self.settings, "coupon-testkit").await;
+        let connect = async || rabbitmq::connect(&self.settings, "coupon-testkit").await;
         self.connection.get_or_try_init(connect).await.expect("a connection to RabbitMQ")
     }
 
@@ -176,7 +176,7 @@ impl TestQueues {
     }
 
     async fn count(&self, queue: &ShortString) -> u32 {
-        let count = broker::message_count(self.connection().await, queue).await;
+        let count = rabbitmq::message_count(self.connection().await, queue).await;
         // No queue, no messages.
         count.unwrap_or_else(|error| panic!("cannot look into {queue}: {error}")).unwrap_or(0)
     }

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use clap::Parser;
-use coupon_core::broker;
+use coupon_core::rabbitmq;
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, ServerUrl, try_parse_from};
 use deadpool_redis::redis::AsyncCommands;
 
@@ -61,7 +61,7 @@ impl Servers {
         must_answer(which, "redis", redis, connected.await);
 
         let connected = async {
-            let connection = broker::connect(&self.amqp, "coupon-testkit").await?;
+            let connection = rabbitmq::connect(&self.amqp, "coupon-testkit").await?;
             connection.close(200, "checked".into()).await.map_err(coupon_core::Error::from)
         };
         must_answer(which, "rabbitmq", amqp, connected.await);

@@ -7,7 +7,7 @@
 use std::fmt::Display;
 use std::io::Write as _;
 
-use coupon_core::broker;
+use coupon_core::rabbitmq;
 use coupon_core::settings::{AmqpSettings, RedisSettings, ServerUrl};
 use deadpool_redis::redis::{self, AsyncCommands};
 use mysql_async::prelude::Queryable;
@@ -155,7 +155,7 @@ async fn in_rabbitmq(settings: &AmqpSettings) -> Result<(), coupon_core::Error> 
     let as_program =
         AmqpSettings { amqp_url: settings.amqp_url.with_user("producer-api", PASSWORD), ..settings.clone() };
     let connect = async || -> Result<(), coupon_core::Error> {
-        let connection = broker::connect(&as_program, "coupon-testkit").await?;
+        let connection = rabbitmq::connect(&as_program, "coupon-testkit").await?;
         Ok(connection.close(200, "seen".into()).await?)
     };
     if connect().await.is_ok() {

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use coupon_core::audit::{self, Broker, Report, Told};
-use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::Mysql;
-use coupon_core::outcomes::Outcomes;
+use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::Redis;
-use coupon_core::{CampaignId, ClaimKey, Installation, Outcome, Result, keys};
+use coupon_core::redis::keys;
+use coupon_core::redis::outcomes::Outcomes;
+use coupon_core::{CampaignId, ClaimKey, Installation, Outcome, Result};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -105,9 +106,9 @@ async fn told(couponctl: &Couponctl, installation: &Installation, campaign: Opti
 }
 
 async fn dead_letters(couponctl: &Couponctl) -> Result<u64> {
-    let connection = broker::connect(&couponctl.amqp, "couponctl").await?;
+    let connection = rabbitmq::connect(&couponctl.amqp, "couponctl").await?;
     let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
-    let count = broker::message_count(&connection, &queues.dead).await?;
+    let count = rabbitmq::message_count(&connection, &queues.dead).await?;
     let _ = connection.close(200, "done".into()).await;
     // No queue, no dead letters.
     Ok(count.map_or(0, u64::from))

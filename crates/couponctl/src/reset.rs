@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use coupon_core::broker::{self, Queues};
 use coupon_core::mysql::{Mysql, campaigns};
+use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::connect;
+use coupon_core::redis::keys;
 use coupon_core::settings::ServerUrl;
-use coupon_core::{Installation, Result, keys};
+use coupon_core::{Installation, Result};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 use lapin::options::QueuePurgeOptions;
@@ -59,10 +60,10 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
 
 /// Emptied, not deleted: a queue made again in the place of one that its consumers still listen to may reach none of them.
 async fn empty_queues(couponctl: &Couponctl) -> Result<()> {
-    let connection = broker::connect(&couponctl.amqp, "couponctl").await?;
+    let connection = rabbitmq::connect(&couponctl.amqp, "couponctl").await?;
     let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
     for queue in [queues.claims, queues.dead] {
-        if broker::message_count(&connection, &queue).await?.is_some() {
+        if rabbitmq::message_count(&connection, &queue).await?.is_some() {
             let channel = connection.create_channel().await?;
             channel.queue_purge(queue, QueuePurgeOptions::default()).await?;
         }

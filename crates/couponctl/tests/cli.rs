@@ -9,7 +9,8 @@
 )]
 
 use coupon_core::mysql::campaigns;
-use coupon_core::{AccountId, CampaignId, ClaimKey, Installation, InstallationId, keys};
+use coupon_core::redis::keys;
+use coupon_core::{AccountId, CampaignId, ClaimKey, Installation, InstallationId};
 use coupon_testkit::program::{self, Ran};
 use coupon_testkit::{TestSpace, eventually, options, run, secrets};
 use couponctl::Couponctl;

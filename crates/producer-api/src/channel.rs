@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use coupon_core::age::end_of_life;
-use coupon_core::broker::{self, Queues};
+use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Result};
 use deadpool_lapin::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
@@ -89,7 +89,7 @@ impl Broker {
         config.pool = Some(PoolConfig::new(1));
         let max_age = settings.amqp_connection_age;
         let pool = config
-            .builder(|| broker::connection_properties("producer-api"), Runtime::Tokio1)?
+            .builder(|| rabbitmq::connection_properties("producer-api"), Runtime::Tokio1)?
             .create_timeout(Some(settings.amqp_deadline))
             .wait_timeout(Some(settings.amqp_deadline))
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
@@ -171,7 +171,7 @@ impl Broker {
     /// The connection belongs to the service's runtime, which outlives the workers'.
     async fn on_runtime<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         // Less than a request waits, so that it is this that fails first and tells those behind it.
-        let work = broker::within(self.deadline / 2, "RabbitMQ", work);
+        let work = rabbitmq::within(self.deadline / 2, "RabbitMQ", work);
         self.runtime.spawn(work).await.unwrap_or_else(|error| Err(Error::Broken(format!("RabbitMQ task: {error}"))))
     }
 }
@@ -207,7 +207,7 @@ impl WorkerChannel {
         // The reason is logged by the look, once, not again for each claim.
         self.broker.keeps_claims().map_err(|_| Error::Away { what: "a queue that keeps claims" })?;
         let number = self.broker.number();
-        let published = broker::within(self.broker.deadline, "a publisher confirm", async {
+        let published = rabbitmq::within(self.broker.deadline, "a publisher confirm", async {
             let channel = self.channel().await?;
             let published = channel.publish(&self.broker.queues, properties, body).await;
             if channel.returned.get() {

@@ -5,10 +5,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use coupon_core::http::claims::{Admitted, Answer, ClaimRoutes, respond};
-use coupon_core::http::extract::ClaimBody;
+use coupon_core::api::extract::ClaimBody;
+use coupon_core::api::routes::{Answer, ClaimRoutes};
+use coupon_core::api::schemas::{Issued, Pending};
 use coupon_core::http::problem::{ClaimRefusals, Problem, Refusals};
-use coupon_core::http::schemas::{Issued, Pending};
 use coupon_core::{CampaignId, Claim};
 use utoipa::OpenApi;
 
@@ -48,18 +48,13 @@ pub async fn claim(
     publisher: web::Data<Publisher>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    respond(take(&routes, &publisher, &request).await)
-}
-
-async fn take(routes: &ClaimRoutes, publisher: &Publisher, request: &HttpRequest) -> Result<Answer, Problem> {
-    match routes.admit(request).await? {
-        Admitted::Claim(key) => {
-            let (campaign_id, account_id) = (key.campaign_id, key.account_id);
+    routes
+        .post(&request, async |claim| {
+            let (campaign_id, account_id) = (claim.campaign_id, claim.account_id);
             publisher.publish(Claim { campaign_id, account_id, accepted_at_ms: now_ms() }).await?;
-            Ok(Answer::Accepted(key))
-        }
-        Admitted::Held(coupon_id) => Ok(Answer::Held(coupon_id)),
-    }
+            Ok(Answer::Accepted(claim))
+        })
+        .await
 }
 
 fn now_ms() -> u64 {

@@ -3,7 +3,7 @@
 //! ```text
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish  with others ─> channel ─> RabbitMQ
 //!                                          /readyz ─> watch  does it take and keep them? ──┘
-//! GET  …/claims/{account} ─> coupon_core::claims ─> Redis, MySQL
+//! GET  …/claims/{account} ─> coupon_core::api::outcome_reader ─> Redis, MySQL
 //! ```
 
 mod channel;
@@ -14,18 +14,19 @@ mod watch;
 
 use actix_web::web::ServiceConfig;
 use coupon_core::Installation;
-use coupon_core::broker::Queues;
-use coupon_core::campaigns::Campaigns;
-use coupon_core::claims::Claims;
-use coupon_core::http::auth::Auth;
-use coupon_core::http::claims::ClaimRoutes;
+use coupon_core::api::auth::Auth;
+use coupon_core::api::campaigns::Campaigns;
+use coupon_core::api::docs;
+use coupon_core::api::outcome_reader::OutcomeReader;
+use coupon_core::api::rate_limit::RateLimit;
+use coupon_core::api::routes::ClaimRoutes;
 use coupon_core::http::health::Health;
-use coupon_core::http::rate_limit::RateLimit;
-use coupon_core::http::{docs, metrics, serve_api};
+use coupon_core::http::{metrics, serve_api};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::outcomes::Outcomes;
-use coupon_core::process::Running;
+use coupon_core::rabbitmq::Queues;
 use coupon_core::redis::Redis;
+use coupon_core::redis::outcomes::Outcomes;
+use coupon_core::service::Running;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
@@ -48,14 +49,14 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let broker = Broker::new(&settings.amqp, Queues::new(&settings.namespace.namespace, &settings.amqp))?;
     let watch = Watch::start(broker.clone(), &settings.amqp).await?;
     let campaigns = Campaigns::start(mysql.clone());
-    let claims = Claims::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
+    let outcomes = OutcomeReader::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
     let auth = Auth::start(&settings.auth, settings.listen).await?;
     let health = Health::new(stop.clone())
         .uses("mysql", &mysql, async |mysql: Mysql| mysql.can_read().await)
         .uses("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
         .needs("rabbitmq", &watch, async |watch: Watch| watch.look().await);
     let health = auth.watched(health);
-    let routes = ClaimRoutes { campaigns, claims, auth, rate_limit: RateLimit::start(settings.rate) };
+    let routes = ClaimRoutes { campaigns, outcomes, auth, rate_limit: RateLimit::start(settings.rate) };
     let campaigns = routes.campaigns.clone();
     let admin_routes = move |config: &mut ServiceConfig| {
         health.routes(config);

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use coupon_core::process;
+use coupon_core::service;
 
 /// A claim is many small allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let (settings, spans) = process::settings(producer_api::Settings::check);
+    let (settings, spans) = service::settings(producer_api::Settings::check);
     let (process, admin) = (settings.process.clone(), settings.admin_listen);
-    process::main(env!("CARGO_PKG_NAME"), &process, admin, spans, |stop| producer_api::start(settings, stop))
+    service::main(env!("CARGO_PKG_NAME"), &process, admin, spans, |stop| producer_api::start(settings, stop))
 }

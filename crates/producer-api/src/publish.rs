@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use coupon_core::broker::{self, message};
+use coupon_core::rabbitmq::{self, message};
 use coupon_core::telemetry::attribute::{
     CAMPAIGN_ID, MESSAGE_CLAIMS, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_OPERATION_NAME,
     MESSAGING_OPERATION_TYPE, MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY, MESSAGING_SYSTEM,
@@ -100,7 +100,7 @@ impl Publisher {
             actix_web::rt::spawn(send_all(Sender::new(Rc::clone(&self.line))));
         }
         let deadline = self.line.channel.deadline();
-        broker::within(deadline, "a publisher confirm", async {
+        rabbitmq::within(deadline, "a publisher confirm", async {
             answered.await.unwrap_or_else(|_| Err(Error::Broken(String::from("a message ended without an answer"))))
         })
         .await

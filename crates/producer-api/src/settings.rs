@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
+use coupon_core::api::auth::AuthSettings;
+use coupon_core::api::rate_limit::RateSettings;
 use coupon_core::http::HttpSettings;
-use coupon_core::http::auth::AuthSettings;
-use coupon_core::http::rate_limit::RateSettings;
 use coupon_core::settings::{
     AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings, listen_address,
 };

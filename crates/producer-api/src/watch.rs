@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coupon_core::broker::{self, Danger, Policies};
+use coupon_core::rabbitmq::{self, Danger, Policies};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Result};
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
@@ -90,7 +90,7 @@ impl Watch {
 
     async fn takes_claims(&self, channel: &mut Option<Opened>, with_arguments: bool) -> Result<()> {
         let number = self.broker.number();
-        let looked = broker::within(LOOK_DEADLINE, "a look at RabbitMQ", async {
+        let looked = rabbitmq::within(LOOK_DEADLINE, "a look at RabbitMQ", async {
             if with_arguments {
                 self.publish_nowhere(channel).await?;
                 self.broker.check_queues().await
@@ -128,7 +128,7 @@ impl Watch {
     }
 
     async fn ask_for_policies(&self) -> Result<Vec<Danger>> {
-        broker::within(LOOK_DEADLINE, "RabbitMQ's HTTP API", self.policies.dangers(self.broker.queues())).await
+        rabbitmq::within(LOOK_DEADLINE, "RabbitMQ's HTTP API", self.policies.dangers(self.broker.queues())).await
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use coupon_core::age::end_of_life;
-use coupon_core::broker::message::{self, Message};
-use coupon_core::broker::{self, Queues};
+use coupon_core::rabbitmq::message::{self, Message};
+use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::span::FutureExt as _;
@@ -114,14 +114,15 @@ impl Consumer {
         }
         // What was sent ahead goes back to the queue with this.
         let close = connection.close(200, "stopping".into());
-        broker::within(self.amqp.amqp_deadline, "closing the connection", async { Ok(close.await?) }).await
+        rabbitmq::within(self.amqp.amqp_deadline, "closing the connection", async { Ok(close.await?) }).await
     }
 
     /// A round trip to the broker: a connection whose peer is gone without a word brings nothing, and no error either.
     async fn look(&self, channel: &Channel) -> Result<()> {
         // Said again it changes nothing.
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
-        broker::within(self.amqp.amqp_deadline.min(LOOK_DEADLINE), "a look at RabbitMQ", async { Ok(qos.await?) }).await
+        rabbitmq::within(self.amqp.amqp_deadline.min(LOOK_DEADLINE), "a look at RabbitMQ", async { Ok(qos.await?) })
+            .await
     }
 
     /// Connects, makes the queues or checks that they are as they must be, and asks for claims.
@@ -129,8 +130,8 @@ impl Consumer {
     /// # Errors
     /// The broker's, or [`Error::Unsafe`] if it may lose claims.
     pub async fn subscribe(&self) -> Result<Subscribed> {
-        let connection = broker::connect(&self.amqp, "queue-consumer").await?;
-        broker::within(self.amqp.amqp_deadline, "starting to consume", self.subscribe_on(connection)).await
+        let connection = rabbitmq::connect(&self.amqp, "queue-consumer").await?;
+        rabbitmq::within(self.amqp.amqp_deadline, "starting to consume", self.subscribe_on(connection)).await
     }
 
     async fn subscribe_on(&self, connection: Connection) -> Result<Subscribed> {
@@ -165,7 +166,7 @@ impl Consumer {
     async fn handle(&self, channel: &Channel, batch: Batch, stop: &CancellationToken, given: &mut Given) -> Result<()> {
         for tag in batch.poison {
             let reject = channel.basic_reject(tag, BasicRejectOptions { requeue: false });
-            broker::within(self.amqp.amqp_deadline, "rejecting a message", async { Ok(reject.await?) }).await?;
+            rabbitmq::within(self.amqp.amqp_deadline, "rejecting a message", async { Ok(reject.await?) }).await?;
             metrics::dead_letter();
         }
         let (claims, Some(last), mut trace) = (batch.claims, batch.last, batch.trace) else { return Ok(()) };
@@ -196,7 +197,7 @@ impl Consumer {
         self.keep_unknown(channel, claims, &settled).await?;
         // All deliveries before this one have been handled, so one acknowledgement does for the batch.
         let ack = channel.basic_ack(last, BasicAckOptions { multiple: true });
-        let ack = broker::within(self.amqp.amqp_deadline, "acknowledging a batch", async { Ok(ack.await?) });
+        let ack = rabbitmq::within(self.amqp.amqp_deadline, "acknowledging a batch", async { Ok(ack.await?) });
         timeline.step(&steps::ACK, claims.len(), ack).await?;
         Ok(settled)
     }
@@ -209,7 +210,7 @@ impl Consumer {
         let is_unknown = |claim: &&Claim| settled.unknown.contains(&claim.key());
         let claims: Vec<Claim> = claims.iter().filter(is_unknown).copied().collect();
         let kept = dead_letters::keep(channel, &self.queues, self.installation, &claims, NO_CAMPAIGN);
-        broker::within(self.amqp.amqp_deadline, "keeping dead letters", kept).await
+        rabbitmq::within(self.amqp.amqp_deadline, "keeping dead letters", kept).await
     }
 
     /// Settles a batch, again and again until it is done: the claims in it were promised an outcome. Even after an error

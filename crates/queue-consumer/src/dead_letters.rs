@@ -3,8 +3,8 @@
 //! Invariant: returns only when the broker has them on disk, so that their messages may then be acknowledged. A consumer
 //! that dies in between does so again: such a claim may be among the dead letters twice, but is never lost.
 
-use coupon_core::broker::Queues;
-use coupon_core::broker::message::{self, CLAIMS_PER_MESSAGE_MAX};
+use coupon_core::rabbitmq::Queues;
+use coupon_core::rabbitmq::message::{self, CLAIMS_PER_MESSAGE_MAX};
 use coupon_core::telemetry::metrics;
 use coupon_core::{Claim, Error, InstallationId, Result};
 use lapin::options::BasicPublishOptions;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use coupon_core::{Result, broker};
+use coupon_core::{Result, rabbitmq};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::Consumer;
@@ -26,9 +26,9 @@ pub async fn stand_aside(consumer: &Consumer, stop: &CancellationToken) {
 }
 
 async fn waiting(consumer: &Consumer) -> Result<u32> {
-    let connection = broker::connect(&consumer.amqp, "queue-consumer").await?;
-    let count = broker::message_count(&connection, &consumer.queues.claims);
-    let count = broker::within(consumer.amqp.amqp_deadline, "looking at the queue", count).await?;
+    let connection = rabbitmq::connect(&consumer.amqp, "queue-consumer").await?;
+    let count = rabbitmq::message_count(&connection, &consumer.queues.claims);
+    let count = rabbitmq::within(consumer.amqp.amqp_deadline, "looking at the queue", count).await?;
     let _ = connection.close(200, "looked".into()).await;
     // A queue that is not there is made again when consuming starts.
     Ok(count.unwrap_or(0))

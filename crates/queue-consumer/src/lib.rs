@@ -16,13 +16,13 @@ mod steps;
 mod trace;
 mod trouble;
 
-use coupon_core::broker::{Policies, Queues};
 use coupon_core::http::health::Health;
 use coupon_core::http::{metrics, serve_admin};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::outcomes::Outcomes;
-use coupon_core::process::Running;
+use coupon_core::rabbitmq::{Policies, Queues};
 use coupon_core::redis::Redis;
+use coupon_core::redis::outcomes::Outcomes;
+use coupon_core::service::Running;
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Installation, Result};
 use tokio_util::sync::CancellationToken;

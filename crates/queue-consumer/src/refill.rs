@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::mysql::{Mysql, campaigns, coupons};
+use coupon_core::redis::keys;
 use coupon_core::settings::RedisSettings;
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, CouponId, Error, Installation, Result, keys};
+use coupon_core::{CampaignId, CouponId, Error, Installation, Result};
 use deadpool_redis::redis::{self, AsyncCommands, Pipeline, Script};
 use deadpool_redis::{Config, Connection, Hook, HookError, Pool, PoolConfig, Runtime};
 use mysql_async::Conn;

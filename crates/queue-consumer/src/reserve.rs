@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use coupon_core::redis::Redis;
+use coupon_core::redis::keys;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, Claim, CouponId, Error, Installation, Result, keys};
+use coupon_core::{CampaignId, Claim, CouponId, Error, Installation, Result};
 use deadpool_redis::redis;
 use uuid::Uuid;
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use coupon_core::mysql::{Mysql, coupons};
-use coupon_core::outcomes::Outcomes;
+use coupon_core::redis::outcomes::Outcomes;
 use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, Claim, ClaimKey, CouponId, Error, Outcome, Result};
 use mysql_async::Conn;

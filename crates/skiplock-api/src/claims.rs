@@ -4,10 +4,10 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use coupon_core::CampaignId;
-use coupon_core::http::claims::{Admitted, Answer, ClaimRoutes, respond};
-use coupon_core::http::extract::ClaimBody;
+use coupon_core::api::extract::ClaimBody;
+use coupon_core::api::routes::{Answer, ClaimRoutes};
+use coupon_core::api::schemas::Issued;
 use coupon_core::http::problem::{ClaimRefusals, Problem, Refusals};
-use coupon_core::http::schemas::Issued;
 use utoipa::OpenApi;
 
 use crate::group::Claimed;
@@ -44,20 +44,14 @@ pub async fn claim(
     strategy: web::Data<Strategy>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    respond(take(&routes, &strategy, &request).await)
-}
-
-async fn take(routes: &ClaimRoutes, strategy: &Strategy, request: &HttpRequest) -> Result<Answer, Problem> {
-    let claim = match routes.admit(request).await? {
-        Admitted::Claim(claim) => claim,
-        Admitted::Held(coupon_id) => return Ok(Answer::Held(coupon_id)),
-    };
-    match strategy.claim(claim).await? {
-        Claimed::Issued(coupon_id) => Ok(Answer::Issued(claim, coupon_id)),
-        Claimed::Held(coupon_id) => Ok(Answer::Held(coupon_id)),
-        Claimed::SoldOut => {
-            routes.campaigns.notice_change();
-            Err(Problem::sold_out())
-        }
-    }
+    routes
+        .post(&request, async |claim| match strategy.claim(claim).await? {
+            Claimed::Issued(coupon_id) => Ok(Answer::Issued(claim, coupon_id)),
+            Claimed::Held(coupon_id) => Ok(Answer::Held(coupon_id)),
+            Claimed::SoldOut => {
+                routes.campaigns.notice_change();
+                Err(Problem::sold_out())
+            }
+        })
+        .await
 }

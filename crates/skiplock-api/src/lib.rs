@@ -19,15 +19,16 @@ mod steps;
 mod strategy;
 
 use actix_web::web::ServiceConfig;
-use coupon_core::campaigns::Campaigns;
-use coupon_core::claims::Claims;
-use coupon_core::http::auth::Auth;
-use coupon_core::http::claims::ClaimRoutes;
+use coupon_core::api::auth::Auth;
+use coupon_core::api::campaigns::Campaigns;
+use coupon_core::api::docs;
+use coupon_core::api::outcome_reader::OutcomeReader;
+use coupon_core::api::rate_limit::RateLimit;
+use coupon_core::api::routes::ClaimRoutes;
 use coupon_core::http::health::Health;
-use coupon_core::http::rate_limit::RateLimit;
-use coupon_core::http::{docs, metrics, serve_api};
+use coupon_core::http::{metrics, serve_api};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::process::Running;
+use coupon_core::service::Running;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
@@ -42,13 +43,13 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
     let campaigns = Campaigns::start(mysql.clone());
-    let claims = Claims::start(campaigns.clone(), mysql.clone(), None);
+    let outcomes = OutcomeReader::start(campaigns.clone(), mysql.clone(), None);
     let strategy = Strategy::start(&settings, &mysql);
     let auth = Auth::start(&settings.auth, settings.listen).await?;
     let health = Health::new(stop.clone()).needs("mysql", &mysql, async |mysql: Mysql| mysql.can_issue().await);
     let health = auth.watched(health);
 
-    let routes = ClaimRoutes { campaigns, claims, auth, rate_limit: RateLimit::start(settings.rate) };
+    let routes = ClaimRoutes { campaigns, outcomes, auth, rate_limit: RateLimit::start(settings.rate) };
     let campaigns = routes.campaigns.clone();
     let admin_routes = move |config: &mut ServiceConfig| {
         health.routes(config);

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
+use coupon_core::api::auth::AuthSettings;
+use coupon_core::api::rate_limit::RateSettings;
 use coupon_core::http::HttpSettings;
-use coupon_core::http::auth::AuthSettings;
-use coupon_core::http::rate_limit::RateSettings;
 use coupon_core::settings::{MysqlSettings, ProcessSettings, listen_address};
 
 /// Takes claims for coupons over HTTP and issues them in MySQL with SKIP LOCKED, with nothing in between.

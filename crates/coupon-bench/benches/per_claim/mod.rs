@@ -2,9 +2,10 @@
 
 use actix_web::test::TestRequest;
 use actix_web::{HttpMessage, HttpRequest};
-use coupon_core::broker::message;
-use coupon_core::http::{Body, extract};
+use coupon_core::api::extract;
+use coupon_core::http::Body;
 use coupon_core::mysql::sql;
+use coupon_core::rabbitmq::message;
 use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, InstallationId};
 use lapin::BasicProperties;
 use queue_consumer::settle;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use coupon_core::process::Listening;
+use coupon_core::service::Listening;
 use coupon_core::terminal;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};

@@ -28,7 +28,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a connection's requests know of it.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     /// How many requests have come, the one that is served included.
     requests: Cell<u64>,
     serving: Cell<bool>,
@@ -38,7 +38,7 @@ pub(super) struct State {
 }
 
 /// Waits until the client has closed the connection, or its half of it: who reads can still be answered, but will not wait.
-pub(super) async fn client_gone(request: &HttpRequest) {
+pub(crate) async fn client_gone(request: &HttpRequest) {
     match request.conn_data::<Rc<State>>() {
         Some(connection) => connection.gone.cancelled().await,
         None => std::future::pending().await,

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::route::get;
-use crate::campaigns::Campaigns;
+use crate::api::campaigns::Campaigns;
 use crate::mysql::Mysql;
 use crate::telemetry::metrics::{self, Stock};
 

@@ -1,18 +1,12 @@
 //! HTTP as both APIs speak it, so that a client or a load tool swaps one for the other: the same routes, limits,
 //! problem documents, health and telemetry. Only what `POST …/claims` does is a service's own.
 
-pub mod auth;
-pub mod claims;
-mod connection;
-pub mod docs;
-pub mod extract;
+pub(crate) mod connection;
 pub mod health;
 pub mod metrics;
 pub mod problem;
-pub mod rate_limit;
-mod receive;
-mod route;
-pub mod schemas;
+pub(crate) mod receive;
+pub(crate) mod route;
 mod trace;
 
 pub use receive::Body;
@@ -32,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
-use crate::process::Running;
+use crate::service::Running;
 use crate::settings;
 
 /// Limits of the HTTP side of a service.

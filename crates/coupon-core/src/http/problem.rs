@@ -21,7 +21,7 @@ use crate::error::{Class, Error};
 use crate::telemetry::span;
 
 /// For what is one caller's own, or true for now only.
-pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What went wrong with a request.
 #[derive(Debug, thiserror::Error)]

@@ -117,8 +117,8 @@ mod tests {
     fn what_no_level_is_given_for_still_logs_its_errors() {
         let filter = LogFilter::from_str("lapin=trace").unwrap();
 
-        assert!(filter.targets.would_enable("coupon_core::process", &Level::ERROR));
-        assert!(!filter.targets.would_enable("coupon_core::process", &Level::WARN));
+        assert!(filter.targets.would_enable("coupon_core::service", &Level::ERROR));
+        assert!(!filter.targets.would_enable("coupon_core::service", &Level::WARN));
     }
 
     #[test]

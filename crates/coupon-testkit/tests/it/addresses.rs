@@ -1,7 +1,7 @@
 //! Addresses as they are written and dialled. Goal: a service talks to the server that was named, and to no other.
 
-use coupon_core::broker;
 use coupon_core::mysql::Mysql;
+use coupon_core::rabbitmq;
 use coupon_testkit::DEADLINE;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ async fn an_address_in_brackets_is_dialled() {
 
         let settings: queue_consumer::Settings = space.settings(&own);
         let (dialled, _) =
-            tokio::join!(timeout(DEADLINE, listener.accept()), broker::connect(&settings.amqp, "queue-consumer"));
+            tokio::join!(timeout(DEADLINE, listener.accept()), rabbitmq::connect(&settings.amqp, "queue-consumer"));
         assert!(dialled.is_ok(), "queue-consumer dialled another");
 
         let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), start_producer(space, &own));

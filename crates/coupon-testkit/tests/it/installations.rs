@@ -1,6 +1,7 @@
 //! Two installations on one broker. Goal: neither takes, settles or loses the claims of the other.
 
-use coupon_core::{Outcome, keys};
+use coupon_core::Outcome;
+use coupon_core::redis::keys;
 use coupon_testkit::eventually;
 use deadpool_redis::redis::AsyncCommands;
 

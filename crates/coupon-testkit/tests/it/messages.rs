@@ -1,8 +1,9 @@
 //! Messages as they come in bad days: twice, late, or not claims at all. Goal: processing is idempotent, and what cannot
 //! be processed is kept for an operator and holds nothing up.
 
-use coupon_core::broker::message::{self, Message};
-use coupon_core::{AccountId, CampaignId, ClaimKey, Outcome, keys};
+use coupon_core::rabbitmq::message::{self, Message};
+use coupon_core::redis::keys;
+use coupon_core::{AccountId, CampaignId, ClaimKey, Outcome};
 use coupon_testkit::{TestSpace, eventually};
 use deadpool_redis::redis::AsyncCommands;
 use lapin::types::AMQPValue;

@@ -2,8 +2,9 @@
 //! and no coupon is lost with it.
 
 use coupon_core::mysql::sql::Wanted;
+use coupon_core::redis::keys;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Outcome, keys};
+use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
 use coupon_testkit::{Proxy, TestSpace, eventually};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::future::join_all;

@@ -2,7 +2,7 @@
 //! Method: every other test runs the programs as these users; here they try what they must not, and lack what they need.
 
 use coupon_core::settings::AmqpSettings;
-use coupon_core::{Result, broker};
+use coupon_core::{Result, rabbitmq};
 use coupon_testkit::program::Running;
 use coupon_testkit::{Servers, TestSpace, eventually, run};
 use deadpool_redis::redis;
@@ -119,7 +119,7 @@ fn is_refused(done: &Result<()>) -> bool {
 }
 
 async fn channel(settings: &AmqpSettings) -> Result<(lapin::Connection, lapin::Channel)> {
-    let connection = broker::connect(settings, "rights").await?;
+    let connection = rabbitmq::connect(settings, "rights").await?;
     let channel = connection.create_channel().await?;
     Ok((connection, channel))
 }

@@ -1,7 +1,7 @@
 //! One claim, one trace. Goal: whoever has a trace id finds the claim's whole story, and tracing never costs a claim.
 //! Method: the services as programs, configured by `OTEL_*` alone, and a real OTLP receiver in this process.
 
-use coupon_core::broker::message;
+use coupon_core::rabbitmq::message;
 use coupon_core::{CampaignId, Outcome};
 use coupon_otlp::trace::span::SpanKind;
 use coupon_testkit::{Answer, Api, Collector, Span, TestSpace, eventually};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coupon_core::Error;
-use coupon_core::broker::{self, Policies, Queues, message_count};
+use coupon_core::rabbitmq::{self, Policies, Queues, message_count};
 use coupon_core::settings::{AmqpSettings, ServerUrl};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -24,7 +24,7 @@ pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]
         return Ok(());
     }
     let (settings, namespace) = (&couponctl.amqp, &couponctl.namespace.namespace);
-    let connection = match broker::connect(settings, "couponctl doctor").await {
+    let connection = match rabbitmq::connect(settings, "couponctl doctor").await {
         Ok(connection) => connection,
         Err(error) => {
             sheet.not_checked("reachable", &error);

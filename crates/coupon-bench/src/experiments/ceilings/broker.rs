@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use coupon_core::broker::{self, Queues, message};
+use coupon_core::rabbitmq::{self, Queues, message};
 use coupon_core::settings::{AmqpSettings, Namespace};
 use coupon_core::{AccountId, CampaignId, Claim, InstallationId};
 use futures_util::StreamExt;
@@ -38,7 +38,7 @@ pub async fn measure(settings: &AmqpSettings, time: Duration) -> anyhow::Result<
     let installation = InstallationId(Uuid::new_v4());
     let namespace: Namespace = format!("bench-{installation}").parse().map_err(anyhow::Error::msg)?;
     let queues = Queues::new(&namespace, settings);
-    let connection = broker::connect(settings, "coupon-bench").await?;
+    let connection = rabbitmq::connect(settings, "coupon-bench").await?;
     queues.declare(&connection).await?;
     let (publish, confirmed) = publish(&connection, &queues, installation, time).await?;
     let consume = consume(&connection, &queues, confirmed).await?;

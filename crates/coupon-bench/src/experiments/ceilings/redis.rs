@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use coupon_core::redis::keys;
 use coupon_core::settings::RedisSettings;
-use coupon_core::{CampaignId, Installation, InstallationId, keys};
+use coupon_core::{CampaignId, Installation, InstallationId};
 use deadpool_redis::redis::{self, AsyncCommands};
 use uuid::Uuid;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coupon_core::broker::{self, Queues};
+use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::terminal;
 
 use super::record::Suite;
@@ -78,11 +78,11 @@ fn check_peaks(suite: &mut Suite<'_>, when: &str, memory: &[Memory]) {
 /// Waits until the queue of claims has stopped growing.
 async fn until_all_wait(suite: &Suite<'_>) -> anyhow::Result<()> {
     let queues = Queues::new(suite.namespace, suite.amqp);
-    let connection = broker::connect(suite.amqp, "coupon-bench").await?;
+    let connection = rabbitmq::connect(suite.amqp, "coupon-bench").await?;
     let mut before = 0;
     loop {
         tokio::time::sleep(COMPARE_EVERY).await;
-        let now = broker::message_count(&connection, &queues.claims).await?.unwrap_or(0);
+        let now = rabbitmq::message_count(&connection, &queues.claims).await?.unwrap_or(0);
         if now > 0 && now == before {
             return Ok(());
         }

@@ -1,8 +1,8 @@
-//! Reading what became of a claim, for both APIs: one task looks for everyone who waits in this process.
+//! Reading what became of a claim, for both APIs: one task polls for everyone who waits in this process.
 //!
-//! A look asks Redis (where there is one) and MySQL about all claims that are due, in one round trip each; who waits
-//! longer is looked for again at a pace. So a page of 10,000 waiting people costs two statements a round, not 10,000.
-//! Invariant: "sold out" is told only when the campaign was seen sold out *before* MySQL was seen to hold no coupon of
+//! Each round asks Redis (where there is one) and MySQL about all claims that are due, in one round trip each; claims that
+//! wait longer are asked for again at a pace. So 10,000 waiting people cost two statements a round, not 10,000.
+//! Invariant: "sold out" is answered only when the campaign was seen sold out *before* MySQL was seen to hold no coupon of
 //! that account; the other way round, a coupon issued in between would be missed.
 
 use std::collections::{HashMap, HashSet};
@@ -12,11 +12,11 @@ use mysql_async::Conn;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::campaigns::Campaigns;
+use crate::api::campaigns::Campaigns;
 use crate::domain::{CampaignId, ClaimKey, CouponId, Outcome};
 use crate::error::{Error, Result};
 use crate::mysql::{self, Mysql};
-use crate::outcomes::Outcomes;
+use crate::redis::outcomes::Outcomes;
 
 /// How often Redis is asked for those who wait.
 const PACE: Duration = Duration::from_millis(20);
@@ -38,7 +38,7 @@ const CLAIMS_PER_LOOK: usize = 1_000;
 
 /// Reads outcomes. Cheap to clone.
 #[derive(Clone)]
-pub struct Claims {
+pub struct OutcomeReader {
     campaigns: Campaigns,
     questions: mpsc::Sender<Question>,
 }
@@ -49,7 +49,7 @@ struct Question {
     answer: oneshot::Sender<Outcome>,
 }
 
-impl Claims {
+impl OutcomeReader {
     /// Starts the task that looks; it ends when the last clone is dropped. `recorded` are the outcomes in Redis, on the
     /// way that has them.
     ///

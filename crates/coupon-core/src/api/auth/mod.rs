@@ -27,9 +27,9 @@ use self::settings::Mode;
 pub use self::settings::{AuthMode, AuthSettings};
 use self::tokens::Tokens;
 use super::extract;
-use super::health::Health;
-use super::problem::Problem;
 use crate::domain::AccountId;
+use crate::http::health::Health;
+use crate::http::problem::Problem;
 
 /// How a service finds out who asks. Cheap to clone.
 #[derive(Clone)]

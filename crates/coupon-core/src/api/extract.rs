@@ -10,9 +10,9 @@ use actix_web::{HttpMessage as _, HttpRequest, web};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
-use super::problem::Problem;
-use super::receive::Body;
 use crate::domain::{AccountId, CampaignId, ClaimKey, JSON_NUMBER_MAX};
+use crate::http::problem::Problem;
+use crate::http::receive::Body;
 
 /// The longest that a client may wait for an outcome in one request.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);

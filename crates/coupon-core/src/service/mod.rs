@@ -1,6 +1,8 @@
 //! The life of a service: log, start, run until told to stop, drain within a deadline, send the last spans. And the
 //! question for its health, which the program answers itself, because the image it is shipped in holds no other.
 
+pub mod shutdown;
+
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::settings::{ProcessCommand, ProcessSettings, Refusal, end, try_parse};
 use crate::telemetry::{self, SpanSettings};
-use crate::{shutdown, terminal};
+use crate::terminal;
 
 /// A service takes up to two seconds to ask its servers.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);

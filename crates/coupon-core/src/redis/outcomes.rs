@@ -1,7 +1,7 @@
 //! Outcomes in Redis: written by queue-consumer, read by producer-api, so that a client who waits costs MySQL nothing.
 //!
 //! Invariant: a record is a hint. `issued` in it is true, for a coupon never changes hands; `sold_out` may have been
-//! outlived by a restock, and a missing one says nothing. [`crate::claims`] asks MySQL where that matters.
+//! outlived by a restock, and a missing one says nothing. [`crate::api::outcome_reader`] asks MySQL where that matters.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::domain::{CampaignId, ClaimKey, CouponId, Outcome};
 use crate::error::Result;
 use crate::installation::Installation;
-use crate::keys;
 use crate::redis::Redis;
+use crate::redis::keys;
 
 /// How long an outcome can be read from Redis; afterwards MySQL is asked. Who waits for one asks within seconds, and a
 /// record takes 210 bytes: ten thousand claims a second keep 250 MB in use.

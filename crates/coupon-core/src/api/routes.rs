@@ -1,4 +1,6 @@
-//! The routes under `/v1/campaigns`, but for what a service does with a claim: that is its own `POST` handler.
+//! The routes under `/v1/campaigns`: a claim is let in, handed to the service that takes it, and answered.
+//!
+//! Invariant: both APIs do all of this alike; only what becomes of a claim that was let in is the service's own.
 
 use std::time::Duration;
 
@@ -10,13 +12,14 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::auth::Auth;
-use super::problem::{NO_STORE, Problem, Refusals};
+use super::campaigns::{Admission, Campaigns};
+use super::extract;
+use super::outcome_reader::OutcomeReader;
 use super::rate_limit::RateLimit;
-use super::route::{get, post};
-use super::{connection, extract};
-use crate::campaigns::{Admission, Campaigns};
-use crate::claims::Claims;
 use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
+use crate::http::connection;
+use crate::http::problem::{NO_STORE, Problem, Refusals};
+use crate::http::route::{get, post};
 use crate::telemetry::{attribute, metrics, span};
 
 /// What an API answers about a campaign.
@@ -48,7 +51,7 @@ pub struct ClaimRoutes {
     /// Campaign state in memory.
     pub campaigns: Campaigns,
     /// Outcomes of claims.
-    pub claims: Claims,
+    pub outcomes: OutcomeReader,
     /// Who may claim and read.
     pub auth: Auth,
     /// How often an account may claim.
@@ -56,7 +59,7 @@ pub struct ClaimRoutes {
 }
 
 impl ClaimRoutes {
-    /// The routes, with `claims` for `POST /v1/campaigns/{campaign_id}/claims`.
+    /// Adds the routes, with `claims` for `POST /v1/campaigns/{campaign_id}/claims`.
     pub fn configure<F, Args>(&self, config: &mut web::ServiceConfig, claims: F)
     where
         F: Handler<Args>,
@@ -70,11 +73,28 @@ impl ClaimRoutes {
             .service(get("/v1/campaigns/{campaign_id}/claims/{account_id}", claim));
     }
 
-    /// Reads a claim from a request and decides from memory what to do with it: `Ok` for one to take on.
+    /// `POST …/claims`: lets a claim in or refuses it, has `take` do with it what the service does, and answers.
     ///
     /// # Errors
-    /// A caller who may not, bad input, too many claims, no such campaign, not open, sold out, as problems.
-    pub async fn admit(&self, request: &HttpRequest) -> Result<Admitted, Problem> {
+    /// A caller who may not, bad input, too many claims, no such campaign, not open, sold out, and those of `take`.
+    pub async fn post(
+        &self,
+        request: &HttpRequest,
+        take: impl AsyncFnOnce(ClaimKey) -> Result<Answer, Problem>,
+    ) -> Result<HttpResponse, Problem> {
+        let answer = match self.admit(request).await {
+            Ok(Admitted::Claim(claim)) => take(claim).await,
+            Ok(Admitted::Held(coupon_id)) => Ok(Answer::Held(coupon_id)),
+            Err(problem) => Err(problem),
+        };
+        let outcome = answer.as_ref().map_or_else(Problem::code, |answer| answer.name());
+        metrics::claims(outcome, 1);
+        Context::map_current(|context| span::note(context, attribute::OUTCOME, outcome));
+        Ok(answer?.response())
+    }
+
+    /// Reads a claim from a request and decides from memory what to do with it.
+    async fn admit(&self, request: &HttpRequest) -> Result<Admitted, Problem> {
         let caller = self.auth.caller(request).await?;
         let campaign_id = extract::campaign_id(request)?;
         Context::map_current(|context| span::note(context, attribute::CAMPAIGN_ID, campaign_id));
@@ -90,7 +110,7 @@ impl ClaimRoutes {
             Admission::Paused => Err(Problem::paused()),
             Admission::SoldOut => Err(Problem::sold_out()),
             // In a box, as whatever is rare on the way of a claim: a request is as large as its largest branch.
-            Admission::MayHaveWon => match Box::pin(self.claims.outcome(claim, Duration::ZERO)).await? {
+            Admission::MayHaveWon => match Box::pin(self.outcomes.outcome(claim, Duration::ZERO)).await? {
                 Some(Outcome::Issued { coupon_id }) => Ok(Admitted::Held(coupon_id)),
                 // Restocked in between.
                 Some(Outcome::Pending) => Ok(Admitted::Claim(claim)),
@@ -101,8 +121,7 @@ impl ClaimRoutes {
 }
 
 /// A claim that was let in.
-#[derive(Clone, Copy, Debug)]
-pub enum Admitted {
+enum Admitted {
     /// To be taken on.
     Claim(ClaimKey),
     /// Of a campaign that is sold out, by an account that holds this coupon of it.
@@ -142,17 +161,6 @@ impl Answer {
         }
         response.insert_header((CACHE_CONTROL, NO_STORE)).json(outcome)
     }
-}
-
-/// The last step of a claim: what became of it is counted, told to its trace, and written out.
-///
-/// # Errors
-/// The problem itself.
-pub fn respond(answer: Result<Answer, Problem>) -> Result<HttpResponse, Problem> {
-    let outcome = answer.as_ref().map_or_else(Problem::code, |answer| answer.name());
-    metrics::claims(outcome, 1);
-    Context::map_current(|context| span::note(context, attribute::OUTCOME, outcome));
-    Ok(answer?.response())
 }
 
 /// How a campaign stands.
@@ -213,8 +221,8 @@ pub(super) async fn claim(routes: web::Data<ClaimRoutes>, request: HttpRequest) 
     let wait = extract::wait(&request)?;
     let outcome = tokio::select! {
         biased;
-        outcome = routes.claims.outcome(claim, wait) => outcome,
-        () = connection::client_gone(&request) => routes.claims.outcome(claim, Duration::ZERO).await,
+        outcome = routes.outcomes.outcome(claim, wait) => outcome,
+        () = connection::client_gone(&request) => routes.outcomes.outcome(claim, Duration::ZERO).await,
     };
     let outcome = outcome?.ok_or_else(Problem::unknown_campaign)?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, NO_STORE)).json(outcome))

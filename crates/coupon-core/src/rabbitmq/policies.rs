@@ -3,7 +3,7 @@
 //! Most keys of a policy cannot: the arguments of our queues take precedence (dead letters), or the stricter of both holds
 //! and means that claims are refused (length) or kept as dead letters (deliveries of a claim). Against the others no argument
 //! helps, so RabbitMQ's HTTP API is asked for the policies, and nothing is accepted while one would lose claims.
-//! docs/ARCHITECTURE.md goes through all keys.
+//! docs/REFERENCE.md goes through all keys.
 //!
 //! Invariant: in doubt a policy is taken to apply. Only RabbitMQ itself knows for sure which one does, and tells of a new
 //! queue with a delay.

@@ -10,9 +10,9 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
 use super::auth::Auth;
-use super::problem::{Code, Problem, ProblemDocument};
-use super::route::get;
 use crate::domain::{AccountId, CampaignId};
+use crate::http::problem::{Code, Problem, ProblemDocument};
+use crate::http::route::get;
 
 /// The page may load and ask nothing but what this service serves, whatever the code of others in it would like.
 const CALLS_NOBODY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
@@ -32,7 +32,7 @@ const CALLS_NOBODY: &str = "default-src 'none'; script-src 'self'; style-src 'se
         (name = "claims", description = "Claiming a coupon, and what became of it"),
         (name = "campaigns", description = "How campaigns stand"),
     ),
-    paths(super::claims::campaign, super::claims::claim),
+    paths(super::routes::campaign, super::routes::claim),
     components(schemas(CampaignId, AccountId, ProblemDocument<'static>, Code))
 )]
 struct Shared;

@@ -12,6 +12,9 @@ use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{self, Client, Cmd, Pipeline, RedisFuture, RedisResult, Value};
 use futures_util::FutureExt;
 
+pub mod keys;
+pub mod outcomes;
+
 use crate::age::end_of_life;
 use crate::error::{Error, Result, names_no_database};
 use crate::settings::{RedisSettings, ServerUrl};

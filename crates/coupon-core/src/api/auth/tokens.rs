@@ -15,9 +15,9 @@ use serde_json::{Map, Value};
 use super::issuer::Issuer;
 use super::keys::KeySet;
 use super::settings::TokenSettings;
+use crate::api::extract;
 use crate::domain::AccountId;
 use crate::error;
-use crate::http::extract;
 use crate::http::problem::Problem;
 
 /// Bytes of a token at most; those with a long list of groups have a few thousand.

@@ -14,7 +14,7 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
 use super::auth::Claimant;
-use super::problem::Problem;
+use crate::http::problem::Problem;
 
 /// How often accounts that have their full allowance again are forgotten, so that memory holds only the busy ones.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
