@@ -1,6 +1,7 @@
 //! The words of the system as types. Pure: no I/O, so every rule here can be tested without a server.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -36,10 +37,9 @@ macro_rules! id {
             type Err = String;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                match text.parse().map(Self) {
-                    Ok(id) if (Self(1)..=Self::MAX).contains(&id) => Ok(id),
-                    _ => Err(format!("must be a whole number from 1 to {}", Self::MAX)),
-                }
+                plain_number(text, 1..=$max)
+                    .map(Self)
+                    .ok_or_else(|| format!("must be a whole number from 1 to {}, without a sign or leading zeros", $max))
             }
         }
 
@@ -95,6 +95,12 @@ impl FromStr for InstallationId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
     }
+}
+
+/// A number in its one spelling: digits, no sign, no zero in front.
+pub(crate) fn plain_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|number| is_plain && range.contains(number))
 }
 
 /// What makes a claim the same claim: an account gets at most one coupon of a campaign.
@@ -227,10 +233,18 @@ mod tests {
     fn numbers_have_a_range() {
         assert_eq!("9007199254740991".parse(), Ok(CampaignId::MAX));
         assert_eq!("9223372036854775807".parse(), Ok(AccountId::MAX));
-        for text in ["", "0", "-1", "1.0", "9007199254740992", "18446744073709551616"] {
+        for text in ["", "0", "-1", "+5", "01", "1.0", "9007199254740992", "18446744073709551616"] {
             assert!(text.parse::<CampaignId>().is_err(), "{text} was taken");
         }
         assert!("9223372036854775808".parse::<AccountId>().is_err());
+    }
+
+    #[test]
+    fn numbers_have_one_spelling() {
+        assert_eq!(plain_number("7", 1..=9), Some(7));
+        for text in ["", "0", "07", "+7", "-7", "7.0", " 7", "seven", "10", "18446744073709551616"] {
+            assert_eq!(plain_number(text, 1..=9), None, "{text:?} was taken");
+        }
     }
 
     #[test]

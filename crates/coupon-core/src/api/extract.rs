@@ -2,7 +2,6 @@
 //!
 //! Invariant: what a request names has one spelling, so that no cache, log or limit takes one claim for two.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
@@ -10,7 +9,7 @@ use actix_web::{HttpMessage as _, HttpRequest, web};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
-use crate::domain::{AccountId, CampaignId, ClaimKey, JSON_NUMBER_MAX};
+use crate::domain::{AccountId, CampaignId, ClaimKey, JSON_NUMBER_MAX, plain_number};
 use crate::http::problem::Problem;
 use crate::http::receive::Body;
 
@@ -53,12 +52,6 @@ fn number(request: &HttpRequest, field: &'static str, max: u64) -> Result<u64, P
 /// Nothing in our paths needs an escape: with one it is another spelling.
 fn refuse_escapes(request: &HttpRequest) -> Result<(), Problem> {
     if request.path().contains('%') { Err(Problem::no_such_route()) } else { Ok(()) }
-}
-
-/// A number in its one spelling: digits, no sign, no zero in front.
-fn plain_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    text.parse().ok().filter(|number| is_plain && range.contains(number))
 }
 
 /// The account in the body of a claim.
@@ -226,14 +219,6 @@ mod tests {
             for jargon in ["expected", "line 1", "u64", "struct"] {
                 assert!(!problem.contains(jargon), "{problem}");
             }
-        }
-    }
-
-    #[test]
-    fn numbers_have_one_spelling() {
-        assert_eq!(plain_number("7", 1..=9), Some(7));
-        for text in ["", "0", "07", "+7", "-7", "7.0", " 7", "seven", "10", "18446744073709551616"] {
-            assert_eq!(plain_number(text, 1..=9), None, "{text:?} was taken");
         }
     }
 

@@ -37,6 +37,7 @@ mod redis;
 mod replaced;
 mod requests;
 mod rights;
+mod scripts;
 mod sold_out;
 mod stopping;
 mod traces;

@@ -1,0 +1,39 @@
+//! `scripts/services` as its user meets it. Goal: a wrong port or a server that is away is named, and the exit code says so.
+//! Method: the script itself, with nothing in its environment but what the test gives it; it starts nothing.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn services(command: &str, variables: &[(&str, &str)]) -> Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let kept = std::env::vars_os().filter(|(name, _)| name == "HOME" || name == "PATH");
+    let mut services = Command::new(root.join("scripts/services"));
+    services.arg(command).current_dir(root).env_clear().envs(kept).envs(variables.iter().copied());
+    services.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_port_that_is_none_is_named() {
+    for (name, port) in [("COUPON_MYSQL_PORT", "abc"), ("COUPON_REDIS_PORT", "0"), ("COUPON_AMQP_PORT", "99999")] {
+        let ran = services("env", &[(name, port)]);
+
+        assert_eq!(ran.status.code(), Some(2), "{ran:?}");
+        assert!(text(&ran.stderr).contains(&format!("{name}={port} is not a port")), "{ran:?}");
+        assert_eq!(text(&ran.stdout), "", "no address is given out");
+    }
+}
+
+#[test]
+fn a_server_of_ones_own_that_is_away_is_down() {
+    // The port for discarded data, on which nobody listens.
+    let ran = services("status", &[("COUPON_REDIS_URL", "redis://127.0.0.1:9/0")]);
+
+    let status = text(&ran.stdout);
+    let redis = status.lines().find(|line| line.starts_with("redis")).unwrap_or_else(|| panic!("a line: {ran:?}"));
+    assert!(redis.contains("down") && redis.contains("127.0.0.1:9"), "{redis}");
+    assert_eq!(ran.status.code(), Some(1), "{status}");
+}
