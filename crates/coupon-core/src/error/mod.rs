@@ -7,10 +7,7 @@ mod servers;
 use deadpool_redis::redis;
 
 pub use self::servers::names_no_database;
-use self::servers::{
-    amqp_refuses_access, amqp_refuses_vhost, amqp_remedy, mysql_class, mysql_is_conflict, mysql_remedy, mysql_stays,
-    redis_class, redis_refuses, redis_remedy,
-};
+use self::servers::{Advice, amqp_advice, mysql_advice, mysql_class, mysql_is_conflict, redis_advice, redis_class};
 use crate::domain::InstallationId;
 
 /// What to do about an error.
@@ -175,43 +172,45 @@ impl Error {
         is_of_a_server && self.is_retryable() && !self.is_conflict()
     }
 
+    /// What an operator does about it, and whether it stays until then.
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Mysql(error) => mysql_advice(error),
+            Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_advice(error),
+            Self::Amqp(error) => amqp_advice(error),
+            Self::Deadline { .. } | Self::RedisPool(_) => {
+                Advice::wait("see that the server runs and is reached; it is tried again by itself")
+            }
+            Self::ReadsElsewhere => {
+                Advice::mend("let COUPON_MYSQL_URL lead to the primary, and let no proxy send reads to a replica")
+            }
+            Self::Full { .. } | Self::Exhausted { .. } | Self::Held => {
+                Advice::wait("it passes when there is less to do")
+            }
+            Self::Foreign { .. } => Advice::mend(
+                "give each installation a COUPON_NAMESPACE or a virtual host of its own, or let COUPON_MYSQL_URL lead to the \
+                 database of these claims; none are taken until the queue is empty",
+            ),
+            Self::Management(_) => {
+                Advice::wait("see that COUPON_AMQP_MANAGEMENT_URL leads to RabbitMQ's management plugin")
+            }
+            Self::Unsafe(_) => Advice::mend("no claims are accepted until then"),
+            Self::Stuck { remedy, stays, .. } => Advice { remedy, stays: *stays },
+            Self::Away { .. } => Advice::wait("it is tried again by itself"),
+            Self::Broken(_) => Advice::mend("the message says what to do, or it is a bug to report"),
+        }
+    }
+
     /// What an operator does about it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Mysql(error) => mysql_remedy(error),
-            Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_remedy(error),
-            Self::Amqp(error) => amqp_remedy(error),
-            Self::Deadline { .. } | Self::RedisPool(_) => {
-                "see that the server runs and is reached; it is tried again by itself"
-            }
-            Self::ReadsElsewhere => {
-                "let COUPON_MYSQL_URL lead to the primary, and let no proxy send reads to a replica"
-            }
-            Self::Full { .. } | Self::Exhausted { .. } | Self::Held => "it passes when there is less to do",
-            Self::Foreign { .. } => {
-                "give each installation a COUPON_NAMESPACE or a virtual host of its own, or let COUPON_MYSQL_URL lead to the \
-                 database of these claims; none are taken until the queue is empty"
-            }
-            Self::Management(_) => "see that COUPON_AMQP_MANAGEMENT_URL leads to RabbitMQ's management plugin",
-            Self::Unsafe(_) => "no claims are accepted until then",
-            Self::Stuck { remedy, .. } => remedy,
-            Self::Away { .. } => "it is tried again by itself",
-            Self::Broken(_) => "the message says what to do, or it is a bug to report",
-        }
+        self.advice().remedy
     }
 
     /// Whether it stays until somebody mends it: the server has answered, and refuses. All else may pass by itself.
     #[must_use]
     pub fn stays(&self) -> bool {
-        match self {
-            Self::Mysql(error) => mysql_stays(error),
-            Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_refuses(error),
-            Self::Amqp(error) => amqp_refuses_access(error) || amqp_refuses_vhost(error),
-            Self::Unsafe(_) | Self::Foreign { .. } | Self::ReadsElsewhere => true,
-            Self::Stuck { stays, .. } => *stays,
-            _ => self.class() == Class::Fatal,
-        }
+        self.advice().stays
     }
 
     /// Whether the work lost against others at the same rows, and may win at once if done again.

@@ -1,4 +1,5 @@
-//! What the words of each server mean: whether it is our mistake, whether it stays, and what an operator does about it.
+//! What the words of each server mean: whether it is our mistake, what an operator does about it, and whether it stays until
+//! then.
 
 use deadpool_redis::redis;
 
@@ -13,15 +14,27 @@ const DEADLOCK: u16 = 1213;
 /// not fit. The list is short on purpose. Whatever else a server says is its own trouble and may pass.
 const OUR_MISTAKES: [u16; 14] = [1048, 1054, 1064, 1109, 1136, 1146, 1210, 1264, 1292, 1305, 1364, 1366, 1406, 1690];
 
-/// What MySQL says when a right, an account, a mode or room is missing: each has its remedy in [`mysql_remedy`].
-const MENDED_BY_HAND: [u16; 20] = [
-    3, 1021, 1044, 1045, 1049, 1114, 1130, 1142, 1143, 1227, 1251, 1290, 1370, 1644, 1665, 1698, 1792, 1836, 1862, 3118,
-];
+/// What an operator does about an error, and whether it stays until then.
+pub struct Advice {
+    pub remedy: &'static str,
+    pub stays: bool,
+}
 
-/// Whether it stays until somebody mends it.
-pub fn mysql_stays(error: &mysql_async::Error) -> bool {
-    let is_refused = matches!(error, mysql_async::Error::Server(server) if MENDED_BY_HAND.contains(&server.code));
-    is_refused || mysql_class(error) == Class::Fatal
+impl Advice {
+    /// It stays until somebody does this.
+    pub fn mend(remedy: &'static str) -> Self {
+        Self { remedy, stays: true }
+    }
+
+    /// It may pass by itself.
+    pub fn wait(remedy: &'static str) -> Self {
+        Self { remedy, stays: false }
+    }
+
+    /// Only our own mistakes stay.
+    fn by_class(remedy: &'static str, class: Class) -> Self {
+        Self { remedy, stays: class == Class::Fatal }
+    }
 }
 
 /// Whether the work lost against others at the same rows.
@@ -61,34 +74,25 @@ pub fn redis_class(error: &redis::RedisError) -> Class {
     if is_ours { Class::Fatal } else { Class::Retryable }
 }
 
-/// What an operator does about an error of MySQL that does not pass by itself.
-pub fn mysql_remedy(error: &mysql_async::Error) -> &'static str {
+pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
+    let class = mysql_class(error);
     let mysql_async::Error::Server(server) = error else {
-        return "see that MySQL runs and that COUPON_MYSQL_URL leads to it; it is tried again by itself";
+        let remedy = "see that MySQL runs and that COUPON_MYSQL_URL leads to it; it is tried again by itself";
+        return Advice::by_class(remedy, class);
     };
     match server.code {
-        1290 | 1792 | 1836 => "it is read-only: let COUPON_MYSQL_URL lead to the primary, or end its read-only mode",
-        1044 | 1142 | 1143 | 1227 | 1370 => "grant this user the rights in docs/RIGHTS.md",
-        1045 | 1130 | 1251 | 1698 | 1862 | 3118 => "check the user and the password in COUPON_MYSQL_URL",
-        1049 | 1146 => "run `couponctl migrate`",
-        1040 | 1203 | 1226 => "raise its limit of connections, or lower MYSQL_CONNECTIONS",
-        1665 => "set binlog_format = ROW",
-        1644 => "a trigger or a procedure refuses: look at what it says",
-        1021 | 1114 | 3 => "its disk or table space is full: make room",
-        _ => "see MySQL's own log; it is tried again by itself",
+        1290 | 1792 | 1836 => {
+            Advice::mend("it is read-only: let COUPON_MYSQL_URL lead to the primary, or end its read-only mode")
+        }
+        1044 | 1142 | 1143 | 1227 | 1370 => Advice::mend("grant this user the rights in docs/RIGHTS.md"),
+        1045 | 1130 | 1251 | 1698 | 1862 | 3118 => Advice::mend("check the user and the password in COUPON_MYSQL_URL"),
+        1049 | 1146 => Advice::mend("run `couponctl migrate`"),
+        1040 | 1203 | 1226 => Advice::wait("raise its limit of connections, or lower MYSQL_CONNECTIONS"),
+        1665 => Advice::mend("set binlog_format = ROW"),
+        1644 => Advice::mend("a trigger or a procedure refuses: look at what it says"),
+        1021 | 1114 | 3 => Advice::mend("its disk or table space is full: make room"),
+        _ => Advice::by_class("see MySQL's own log; it is tried again by itself", class),
     }
-}
-
-pub fn redis_refuses(error: &redis::RedisError) -> bool {
-    use redis::{ErrorKind, ServerErrorKind};
-
-    let refuses_this_user = matches!(
-        error.kind(),
-        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::NoPerm)
-    );
-    refuses_this_user
-        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "OOM" | "MISCONF"))
-        || redis_class(error) == Class::Fatal
 }
 
 /// Whether Redis does not have the database that is named at the end of its address.
@@ -97,45 +101,44 @@ pub fn names_no_database(error: &redis::RedisError) -> bool {
     said.contains("DB index is out of range") || said.contains("SELECT is not allowed")
 }
 
-pub fn redis_remedy(error: &redis::RedisError) -> &'static str {
+pub fn redis_advice(error: &redis::RedisError) -> Advice {
     use redis::{ErrorKind, ServerErrorKind};
 
     match (error.kind(), error.code()) {
-        _ if names_no_database(error) => {
-            "end COUPON_REDIS_URL with the number of a database that the server has (`databases` in redis.conf)"
-        }
+        _ if names_no_database(error) => Advice::wait(
+            "end COUPON_REDIS_URL with the number of a database that the server has (`databases` in redis.conf)",
+        ),
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
-            "check the user and the password in COUPON_REDIS_URL"
+            Advice::mend("check the user and the password in COUPON_REDIS_URL")
         }
         (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
-            "it is a replica: let COUPON_REDIS_URL lead to the primary"
+            Advice::mend("it is a replica: let COUPON_REDIS_URL lead to the primary")
         }
-        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => "grant this user the rights in docs/RIGHTS.md",
-        (_, Some("OOM")) => "it is out of memory: raise maxmemory, and see deploy/redis/redis.conf for its policy",
-        (_, Some("MISCONF")) => "it cannot write its data to disk: see Redis's own log",
-        (ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown), _) => "it is starting: wait",
-        _ => "see that Redis runs and that COUPON_REDIS_URL leads to it; it is tried again by itself",
+        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => Advice::mend("grant this user the rights in docs/RIGHTS.md"),
+        (_, Some("OOM")) => {
+            Advice::mend("it is out of memory: raise maxmemory, and see deploy/redis/redis.conf for its policy")
+        }
+        (_, Some("MISCONF")) => Advice::mend("it cannot write its data to disk: see Redis's own log"),
+        (ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown), _) => {
+            Advice::wait("it is starting: wait")
+        }
+        _ => {
+            let remedy = "see that Redis runs and that COUPON_REDIS_URL leads to it; it is tried again by itself";
+            Advice::by_class(remedy, redis_class(error))
+        }
     }
 }
 
-/// The user, the password or a right of theirs.
-pub fn amqp_refuses_access(error: &lapin::Error) -> bool {
+pub fn amqp_advice(error: &lapin::Error) -> Advice {
     let said = error.to_string();
-    said.contains("ACCESS_REFUSED") || said.contains("ACCESS-REFUSED")
-}
-
-/// The virtual host.
-pub fn amqp_refuses_vhost(error: &lapin::Error) -> bool {
-    let said = error.to_string();
-    said.contains("NOT_ALLOWED") || said.contains("NOT-ALLOWED")
-}
-
-pub fn amqp_remedy(error: &lapin::Error) -> &'static str {
-    if amqp_refuses_access(error) {
-        "check the user and the password in COUPON_AMQP_URL, and grant this user the rights in docs/RIGHTS.md"
-    } else if amqp_refuses_vhost(error) {
-        "make the virtual host that COUPON_AMQP_URL names, and let this user into it"
+    let says = |words: [&str; 2]| words.iter().any(|words| said.contains(words));
+    if says(["ACCESS_REFUSED", "ACCESS-REFUSED"]) {
+        Advice::mend(
+            "check the user and the password in COUPON_AMQP_URL, and grant this user the rights in docs/RIGHTS.md",
+        )
+    } else if says(["NOT_ALLOWED", "NOT-ALLOWED"]) {
+        Advice::mend("make the virtual host that COUPON_AMQP_URL names, and let this user into it")
     } else {
-        "see that RabbitMQ runs and that COUPON_AMQP_URL leads to it; it is tried again by itself"
+        Advice::wait("see that RabbitMQ runs and that COUPON_AMQP_URL leads to it; it is tried again by itself")
     }
 }
