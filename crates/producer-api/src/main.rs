@@ -9,7 +9,8 @@ use coupon_core::service;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let (settings, spans) = service::settings(producer_api::Settings::check);
+    let (settings, spans) =
+        service::settings(|settings: &producer_api::Settings| settings.auth.check(settings.listen, &settings.process));
     let (process, admin) = (settings.process.clone(), settings.admin_listen);
     service::main(env!("CARGO_PKG_NAME"), &process, admin, spans, |stop| producer_api::start(settings, stop))
 }

@@ -65,13 +65,3 @@ pub struct Settings {
     #[command(flatten)]
     pub process: ProcessSettings,
 }
-
-impl Settings {
-    /// Checks what must be said of who may claim. Asking for the health takes no claims.
-    ///
-    /// # Errors
-    /// A line that names the setting.
-    pub fn check(&self) -> Result<(), String> {
-        if self.process.command.is_some() { Ok(()) } else { self.auth.check(self.listen) }
-    }
-}

@@ -2,6 +2,8 @@
 //!
 //! Invariant: what a request names has one spelling, so that no cache, log or limit takes one claim for two.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
@@ -28,7 +30,7 @@ pub struct ClaimBody {
 /// # Errors
 /// 400 or 404.
 pub fn campaign_id(request: &HttpRequest) -> Result<CampaignId, Problem> {
-    let campaign_id = number(request, "campaign_id", CampaignId::MAX.0).map(CampaignId)?;
+    let campaign_id = id(request, "campaign_id", &CampaignId::MAX)?;
     refuse_escapes(request)?;
     Ok(campaign_id)
 }
@@ -38,15 +40,15 @@ pub fn campaign_id(request: &HttpRequest) -> Result<CampaignId, Problem> {
 /// # Errors
 /// 400 or 404.
 pub fn claim_key(request: &HttpRequest) -> Result<ClaimKey, Problem> {
-    let campaign_id = number(request, "campaign_id", CampaignId::MAX.0).map(CampaignId)?;
-    let account_id = number(request, "account_id", AccountId::MAX.0).map(AccountId)?;
+    let campaign_id = id(request, "campaign_id", &CampaignId::MAX)?;
+    let account_id = id(request, "account_id", &AccountId::MAX)?;
     refuse_escapes(request)?;
     Ok(ClaimKey { campaign_id, account_id })
 }
 
-fn number(request: &HttpRequest, field: &'static str, max: u64) -> Result<u64, Problem> {
-    plain_number(request.match_info().query(field), 1..=max)
-        .ok_or_else(|| Problem::invalid(field, format!("{field} must be a whole number from 1 to {max}, in digits")))
+fn id<T: FromStr + Display>(request: &HttpRequest, field: &'static str, max: &T) -> Result<T, Problem> {
+    let id = request.match_info().query(field).parse();
+    id.map_err(|_| Problem::invalid(field, format!("{field} must be a whole number from 1 to {max}, in digits")))
 }
 
 /// Nothing in our paths needs an escape: with one it is another spelling.
@@ -78,11 +80,6 @@ pub fn claim_body(request: &HttpRequest) -> Result<ClaimBody, Problem> {
 /// An account's number as JSON, in a body or in a token, where it is one.
 pub(super) fn account(sent: &Value) -> Option<AccountId> {
     sent_account(sent).ok()
-}
-
-/// An account's number in digits, where it is one.
-pub(super) fn account_digits(text: &str) -> Option<AccountId> {
-    plain_number(text, 1..=AccountId::MAX.0).map(AccountId)
 }
 
 fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
@@ -121,7 +118,7 @@ fn sent_account(sent: &Value) -> Result<AccountId, Problem> {
             }
             number => number.filter(|number| *number > 0),
         },
-        Value::String(text) => return account_digits(text).ok_or_else(not_an_account),
+        Value::String(text) => return text.parse().map_err(|_| not_an_account()),
         _ => None,
     };
     account.map(AccountId).ok_or_else(not_an_account)

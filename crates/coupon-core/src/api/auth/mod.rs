@@ -26,7 +26,6 @@ use ipnet::IpNet;
 use self::settings::Mode;
 pub use self::settings::{AuthMode, AuthSettings};
 use self::tokens::Tokens;
-use super::extract;
 use crate::domain::AccountId;
 use crate::http::health::Health;
 use crate::http::problem::Problem;
@@ -127,7 +126,7 @@ impl Auth {
 fn named_account(headers: &HeaderMap, name: &HeaderName) -> Result<AccountId, Problem> {
     let mut named = headers.get_all(name);
     let account = match (named.next(), named.next()) {
-        (Some(account), None) => account.to_str().ok().and_then(extract::account_digits),
+        (Some(account), None) => account.to_str().ok().and_then(|account| account.parse().ok()),
         // Of two, one may be the client's own.
         _ => None,
     };

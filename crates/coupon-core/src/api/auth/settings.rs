@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use url::{Host, Url};
 
-use crate::settings;
+use crate::settings::{self, ProcessSettings};
 
 /// The algorithms that may be chosen: each with a key of its issuer's own that is told to nobody. With a shared secret,
 /// everybody who checks tokens could make them.
@@ -117,12 +117,13 @@ pub(super) enum KeySource {
 }
 
 impl AuthSettings {
-    /// What is wrong with settings that are right one by one, for a service that listens there.
+    /// What is wrong with settings that are right one by one, for a service that listens there. Who may claim need not be
+    /// said when the service is only asked for its health.
     ///
     /// # Errors
     /// One line that names it.
-    pub fn check(&self, listen: SocketAddr) -> Result<(), String> {
-        self.mode(listen).map(drop)
+    pub fn check(&self, listen: SocketAddr, process: &ProcessSettings) -> Result<(), String> {
+        if process.command.is_some() { Ok(()) } else { self.mode(listen).map(drop) }
     }
 
     pub(super) fn mode(&self, listen: SocketAddr) -> Result<Mode, String> {
@@ -192,12 +193,8 @@ fn given<T: Clone>(value: Option<&T>, setting: &str, mode: AuthMode) -> Result<T
     value.cloned().ok_or_else(|| format!("{setting} is missing: --auth (AUTH) {} needs it", name(mode)))
 }
 
-fn name(mode: AuthMode) -> &'static str {
-    match mode {
-        AuthMode::Jwt => "jwt",
-        AuthMode::TrustedHeader => "trusted-header",
-        AuthMode::None => "none",
-    }
+fn name(mode: AuthMode) -> String {
+    mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn header_name(text: &str) -> Result<HeaderName, String> {
