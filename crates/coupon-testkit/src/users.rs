@@ -10,8 +10,8 @@ use std::io::Write as _;
 use coupon_core::rabbitmq;
 use coupon_core::settings::{AmqpSettings, RedisSettings, ServerUrl};
 use deadpool_redis::redis::{self, AsyncCommands};
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder};
 use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 
@@ -132,8 +132,7 @@ async fn mysql_host(url: &ServerUrl) -> Result<String, mysql_async::Error> {
 }
 
 async fn connect(url: &ServerUrl) -> Result<Conn, mysql_async::Error> {
-    let options = OptsBuilder::from_opts(Opts::from_url(url.reveal())?).prefer_socket(false);
-    Conn::new(options).await
+    Conn::new(coupon_core::mysql::reach(url)).await
 }
 
 async fn in_redis(settings: &RedisSettings) -> Result<(), coupon_core::Error> {

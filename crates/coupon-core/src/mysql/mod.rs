@@ -177,15 +177,21 @@ impl Mysql {
     }
 }
 
-/// What every connection of ours is like, whatever the server's own defaults are.
-fn options(settings: &MysqlSettings) -> Opts {
+/// How to reach a server, with nothing set on the connection.
+#[must_use]
+pub fn reach(address: &ServerUrl) -> OptsBuilder {
     // The settings parser has tried this address already.
-    let options = Opts::from_url(settings.mysql_url.reveal()).unwrap_or_default();
+    let options = Opts::from_url(address.reveal()).unwrap_or_default();
     OptsBuilder::from_opts(options)
         // The driver would look up an IPv6 address with its brackets.
-        .ip_or_hostname(settings.mysql_url.host_and_port(0).0)
+        .ip_or_hostname(address.host_and_port(0).0)
         // Else a connection to localhost may move to a unix socket unasked.
         .prefer_socket(false)
+}
+
+/// What every connection of ours is like, whatever the server's own defaults are.
+fn options(settings: &MysqlSettings) -> Opts {
+    reach(&settings.mysql_url)
         // Rows that an UPDATE has changed are counted here, not those that it has found.
         .client_found_rows(false)
         .setup(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>())

@@ -1,9 +1,9 @@
 //! MySQL: the settings that promises rest on, the schema, rights, and what stands between us and the server.
 
-use coupon_core::mysql::schema;
+use coupon_core::mysql::{self, schema};
 use coupon_core::settings::ServerUrl;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, OptsBuilder, Row, ServerError};
+use mysql_async::{Conn, Error, Row, ServerError};
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::Program;
@@ -68,8 +68,7 @@ pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]
 
 /// As the server greets: nothing is set on this connection.
 async fn connect(url: &ServerUrl) -> Result<Conn, Error> {
-    let options = OptsBuilder::from_opts(Opts::from_url(url.reveal())?).ip_or_hostname(url.host_and_port(0).0);
-    Conn::new(options.prefer_socket(false)).await
+    Conn::new(mysql::reach(url)).await
 }
 
 async fn pairs(conn: &mut Conn, statement: &str) -> Result<Variables, Error> {
