@@ -45,8 +45,9 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let queues = Queues::new(&settings.namespace.namespace, &settings.amqp);
     warn_of_policies(&settings.amqp, &queues).await?;
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
-    let settler = settler(&settings, &installation, mysql.clone())?;
-    Redis::new(&settings.redis)?.check_database(&settings.redis.redis_url).await?;
+    let redis = Redis::new(&settings.redis)?;
+    redis.check_database(&settings.redis.redis_url).await?;
+    let settler = settler(&settings, &installation, mysql.clone(), redis)?;
     let redis = (settler.outcomes.clone(), settler.reservations.clone());
     let (connection, batch) = (Trouble::not_yet("the connection to RabbitMQ"), Trouble::none());
     let health = Health::new(stop.clone())
@@ -106,8 +107,7 @@ async fn warn_of_policies(settings: &AmqpSettings, queues: &Queues) -> Result<()
 ///
 /// # Errors
 /// An address that cannot be used.
-pub fn settler(settings: &Settings, installation: &Installation, mysql: Mysql) -> Result<Settler> {
-    let redis = Redis::new(&settings.redis)?;
+pub fn settler(settings: &Settings, installation: &Installation, mysql: Mysql, redis: Redis) -> Result<Settler> {
     let refill = Refill::new(&settings.redis, installation.clone(), mysql.clone(), settings.refill_max as usize)?;
     Ok(Settler {
         mysql,

@@ -200,7 +200,8 @@ async fn while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql() {
 fn settler(space: &TestSpace) -> Settler {
     let settings: queue_consumer::Settings = space.settings(&[("refill-max", "13")]);
     let mysql = coupon_core::mysql::Mysql::new(&settings.mysql);
-    queue_consumer::settler(&settings, space.installation(), mysql).unwrap()
+    let redis = coupon_core::redis::Redis::new(&settings.redis).unwrap();
+    queue_consumer::settler(&settings, space.installation(), mysql, redis).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
