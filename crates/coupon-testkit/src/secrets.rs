@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::CommandFactory;
+use coupon_core::service::LISTENING;
 use futures_util::{StreamExt as _, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -94,7 +95,7 @@ impl Line {
             flags.push((flag, address));
         }
         let until = match own {
-            None => "listening on http://",
+            None => LISTENING,
             Some(("amqp-management-url", _)) => "are not checked",
             Some(_) => "cannot do its work",
         };

@@ -26,7 +26,8 @@ pub const SESSION: [&str; 3] = [
 
 /// Reads no row of what an API reads. Index: PRIMARY of both tables.
 pub const READ_NOTHING: &str = "SELECT coupon.id, coupon.account_id, campaign.coupons FROM campaign \
-                                JOIN coupon FORCE INDEX (PRIMARY) ON coupon.campaign_id = campaign.id WHERE campaign.id = 0 LIMIT 1";
+                                JOIN coupon FORCE INDEX (PRIMARY) ON coupon.campaign_id = campaign.id \
+                                WHERE campaign.id = 0 LIMIT 1";
 
 /// Issues no coupon, as there is no campaign 0, and is refused by whatever would refuse [`issue`]: a replica, a read-only
 /// server or session, a missing right, a binary log of statements. Index: PRIMARY.
@@ -155,13 +156,13 @@ pub const FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campai
 
 /// See [`free_coupons`].
 pub const FREE_COUPONS_AFTER: &str = "SELECT id FROM coupon FORCE INDEX (PRIMARY) \
-                                       WHERE campaign_id = ? AND id > ? AND account_id IS NULL LIMIT ?";
+                                      WHERE campaign_id = ? AND id > ? AND account_id IS NULL LIMIT ?";
 
-/// Coupons that are free in committed state, locked by someone or not, in order of their ids. None, without an id to look
+/// Coupons that are free in committed state, locked by someone or not, in order of their ids. None, without an id to start
 /// after, is the proof of sold out.
 ///
 /// Index: from the beginning `coupon_campaign_account`, covering, whose entries without an account are in order of ids;
-/// those of issued coupons are gone, unless a snapshot held open keeps them. Behind an id PRIMARY, where those who take
+/// those of issued coupons are gone, unless a snapshot held open keeps them. After an id PRIMARY, where those who take
 /// coupons in order find the free ones side by side.
 #[must_use]
 pub fn free_coupons(wanted: Wanted) -> String {
@@ -185,8 +186,8 @@ pub const LOCK_FREE_COUPONS: &str = "SELECT id FROM coupon FORCE INDEX (coupon_c
 
 /// See [`lock_free_coupons`].
 pub const LOCK_FREE_COUPONS_AFTER: &str = "SELECT id FROM coupon FORCE INDEX (PRIMARY) \
-                                            WHERE campaign_id = ? AND id > ? AND account_id IS NULL LIMIT ? \
-                                            FOR UPDATE SKIP LOCKED";
+                                           WHERE campaign_id = ? AND id > ? AND account_id IS NULL LIMIT ? \
+                                           FOR UPDATE SKIP LOCKED";
 
 /// Free coupons that nobody else holds, locked for this transaction. None may mean that others hold them.
 /// Index: as of [`free_coupons`]; an ORDER BY here would lock every free row for the sort.

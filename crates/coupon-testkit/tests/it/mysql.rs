@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use coupon_core::Outcome;
 use coupon_core::mysql::sql::{self, Wanted};
-use coupon_testkit::{Proxy, TestSpace, eventually};
+use coupon_core::{CampaignId, Outcome};
+use coupon_testkit::{Api, Proxy, TestSpace, eventually};
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 
@@ -38,18 +38,14 @@ async fn a_consumers_batch_waits_for_mysql() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_producer_accepts_claims_while_mysql_is_away() {
     audited(async |space| {
-        let campaign = space.campaign(20).await;
-        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
-        let api = start_producer_api(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
-        start_consumer(space, &[]).await;
-        let first = api.claim(campaign, 1).await;
+        let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
 
         proxy.cut();
         for account in 2..=10 {
             assert_eq!(api.post_claim(campaign, account).await.status, 202, "the campaign is known");
         }
         assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first, "Redis knows it");
-        let unknown = api.post_claim(coupon_core::CampaignId(404), 1).await;
+        let unknown = api.post_claim(CampaignId(404), 1).await;
         assert!(unknown.is_unavailable(), "whether there is such a campaign cannot be told: {unknown:?}");
         let ready = async || api.get("/readyz").await.json["servers"]["mysql"] == "down";
         eventually("it tells that MySQL is away", ready).await;
@@ -65,11 +61,7 @@ async fn the_producer_accepts_claims_while_mysql_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_producer_tells_no_holder_of_a_coupon_pending_while_mysql_is_away() {
     audited(async |space| {
-        let campaign = space.campaign(20).await;
-        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
-        let api = start_producer_api(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
-        start_consumer(space, &[]).await;
-        let first = api.claim(campaign, 1).await;
+        let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
         space.empty_redis().await;
 
         proxy.cut();
@@ -82,6 +74,24 @@ async fn the_producer_tells_no_holder_of_a_coupon_pending_while_mysql_is_away() 
         assert_eq!(api.settled(campaign, 1).await, first);
     })
     .await;
+}
+
+/// A producer-api that reaches MySQL through a proxy, and the claim that it has served with a consumer that does not.
+struct Served {
+    campaign: CampaignId,
+    api: Api,
+    proxy: Proxy,
+    /// The outcome of account 1.
+    first: Outcome,
+}
+
+async fn served_through_a_proxy(space: &TestSpace) -> Served {
+    let campaign = space.campaign(20).await;
+    let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+    let api = start_producer_api(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
+    start_consumer(space, &[]).await;
+    let first = api.claim(campaign, 1).await;
+    Served { campaign, api, proxy, first }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,9 +63,7 @@ impl Part {
     fn takes_long(self) -> bool {
         self == Self::Settings
     }
-}
 
-impl Part {
     async fn measure(self, suite: &mut Suite<'_>) -> anyhow::Result<()> {
         match self {
             Self::Ways => ways::measure(suite).await.context("both ways"),
