@@ -97,6 +97,24 @@ impl FromStr for InstallationId {
     }
 }
 
+/// A process of producer-api, from its start to its end.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct InstanceId(pub Uuid);
+
+impl InstanceId {
+    /// A new one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A number in its one spelling: digits, no sign, no zero in front.
 pub(crate) fn plain_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
@@ -145,6 +163,18 @@ pub enum Outcome {
     SoldOut,
     /// Not decided yet, or never claimed.
     Pending,
+}
+
+impl Outcome {
+    /// Its name, as in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Issued { .. } => "issued",
+            Self::SoldOut => "sold_out",
+            Self::Pending => "pending",
+        }
+    }
 }
 
 /// A campaign as operators made it.

@@ -24,6 +24,6 @@ pub mod telemetry;
 pub mod terminal;
 pub mod tokens;
 
-pub use domain::{AccountId, Campaign, CampaignId, Claim, ClaimKey, CouponId, InstallationId, Outcome};
+pub use domain::{AccountId, Campaign, CampaignId, Claim, ClaimKey, CouponId, InstallationId, InstanceId, Outcome};
 pub use error::{Class, Error, Result};
 pub use installation::Installation;

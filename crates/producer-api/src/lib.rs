@@ -4,16 +4,17 @@
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish  with others ─> channel ─> RabbitMQ
 //!                                          /readyz ─> watch  does it take and keep them? ──┘
 //! GET  …/claims/{account} ─> coupon_core::api::outcome_reader ─> Redis, MySQL
+//!                                          └─ pushed <─ Redis <─ queue-consumer
 //! ```
 
 mod channel;
 mod claims;
 mod publish;
+mod pushed;
 mod settings;
 mod watch;
 
 use actix_web::web::ServiceConfig;
-use coupon_core::Installation;
 use coupon_core::api::auth::Auth;
 use coupon_core::api::campaigns::Campaigns;
 use coupon_core::api::docs;
@@ -26,7 +27,9 @@ use coupon_core::mysql::{Mysql, schema};
 use coupon_core::rabbitmq::Queues;
 use coupon_core::redis::Redis;
 use coupon_core::redis::outcomes::Outcomes;
+use coupon_core::redis::push;
 use coupon_core::service::Running;
+use coupon_core::{Installation, InstanceId};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
@@ -45,11 +48,14 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
     let redis = Redis::new(&settings.redis)?;
     redis.check_database(&settings.redis.redis_url).await?;
-    let recorded = Outcomes::new(redis, installation.clone());
+    let recorded = Outcomes::new(redis.clone(), installation.clone());
     let broker = Broker::new(&settings.amqp, Queues::new(&settings.namespace.namespace, &settings.amqp))?;
     let watch = Watch::start(broker.clone(), &settings.amqp).await?;
     let campaigns = Campaigns::start(mysql.clone());
     let outcomes = OutcomeReader::start(campaigns.clone(), mysql.clone(), Some(recorded.clone()));
+    let instance = InstanceId::random();
+    let (channel, max_age) = (push::channel(&installation, instance), settings.redis.redis_connection_age);
+    pushed::listen(redis, channel, max_age, outcomes.clone(), stop.clone());
     let auth = Auth::start(&settings.auth, settings.listen).await?;
     let health = Health::new(stop.clone())
         .uses("mysql", &mysql, async |mysql: Mysql| mysql.can_read().await)
@@ -68,6 +74,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         config.app_data(actix_web::web::Data::new(Publisher::new(
             broker.clone(),
             installation.id,
+            instance,
             usize::from(settings.claims_per_message),
         )));
         routes.configure(config, claims::claim);

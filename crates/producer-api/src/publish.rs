@@ -15,7 +15,7 @@ use coupon_core::telemetry::attribute::{
 };
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::span::{self, SpanKind};
-use coupon_core::{Claim, Error, InstallationId, Result};
+use coupon_core::{Claim, Error, InstallationId, InstanceId, Result};
 use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Context, KeyValue};
 use tokio::sync::oneshot;
@@ -37,6 +37,7 @@ pub struct Publisher {
 struct Line {
     channel: WorkerChannel,
     installation: InstallationId,
+    instance: InstanceId,
     claims_per_message: usize,
     waiting: RefCell<VecDeque<Waiting>>,
     senders: Cell<usize>,
@@ -50,10 +51,11 @@ struct Waiting {
 
 impl Publisher {
     /// For the worker of the current thread.
-    pub fn new(broker: Broker, installation: InstallationId, claims_per_message: usize) -> Self {
+    pub fn new(broker: Broker, installation: InstallationId, instance: InstanceId, claims_per_message: usize) -> Self {
         let line = Line {
             channel: WorkerChannel::new(broker),
             installation,
+            instance,
             claims_per_message,
             waiting: RefCell::default(),
             senders: Cell::new(0),
@@ -140,6 +142,7 @@ impl Line {
         }
         metrics::message(waiting.len());
         let properties = message::properties(self.installation, waiting.iter().map(|waiting| &waiting.context));
+        let properties = message::published_by(properties, self.instance);
         self.channel.publish(properties, &body).await
     }
 }

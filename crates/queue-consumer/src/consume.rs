@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dead_letters;
 use crate::foreign;
-use crate::settle::{Settled, Settler};
+use crate::settle::{Publishers, Settled, Settler};
 use crate::steps;
 use crate::trace::{self, BatchTrace};
 use crate::trouble::Trouble;
@@ -169,12 +169,13 @@ impl Consumer {
             rabbitmq::within(self.amqp.amqp_deadline, "rejecting a message", async { Ok(reject.await?) }).await?;
             metrics::dead_letter();
         }
-        let (claims, Some(last), mut trace) = (batch.claims, batch.last, batch.trace) else { return Ok(()) };
+        let (claims, publishers) = (batch.claims, batch.publishers);
+        let (Some(last), mut trace) = (batch.last, batch.trace) else { return Ok(()) };
         let _in_flight = metrics::InFlight::claims(claims.len());
         metrics::batch(claims.iter().map(|claim| trace::time_in_queue(claim, trace.taken_at()).as_secs_f64()));
 
         let timeline = trace.begin(claims.len());
-        let settled = Box::pin(self.settle_and_ack(channel, &claims, last, stop, &timeline));
+        let settled = Box::pin(self.settle_and_ack(channel, &claims, &publishers, last, stop, &timeline));
         let settled = settled.with_context(trace.context()).await;
         trace.end(&timeline, &settled);
         given.add(&settled?);
@@ -185,12 +186,13 @@ impl Consumer {
         &self,
         channel: &Channel,
         claims: &[Claim],
+        publishers: &Publishers,
         last: u64,
         stop: &CancellationToken,
         timeline: &Timeline,
     ) -> Result<Settled> {
         let settled = tokio::select! {
-            settled = self.settle(claims, timeline) => settled?,
+            settled = self.settle(claims, publishers, timeline) => settled?,
             // Stopping while the servers are away: the batch goes back to the queue.
             () = given_up(stop) => return Err(Error::Deadline { what: "the batch in hand", limit: GIVE_UP_AFTER }),
         };
@@ -215,8 +217,8 @@ impl Consumer {
 
     /// Settles a batch, again and again until it is done: the claims in it were promised an outcome. Even after an error
     /// that needs an operator, such as a full disk: giving the batch back would only wear out its deliveries.
-    async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<Settled> {
-        (|| self.settler.settle(claims, timeline))
+    async fn settle(&self, claims: &[Claim], publishers: &Publishers, timeline: &Timeline) -> Result<Settled> {
+        (|| self.settler.settle(claims, publishers, timeline))
             .retry(pauses())
             .notify(|error, pause| {
                 metrics::retry(error.class().name());
@@ -238,6 +240,8 @@ const NO_CAMPAIGN: &str = "its campaign is not in the table campaign";
 struct Batch {
     ours: InstallationId,
     claims: Vec<Claim>,
+    /// Who hears of their outcomes.
+    publishers: Publishers,
     /// The last delivery with claims.
     last: Option<u64>,
     /// Deliveries that hold no claims.
@@ -250,7 +254,15 @@ struct Batch {
 impl Batch {
     fn new(queue: &str, ours: InstallationId) -> Self {
         let trace = BatchTrace::new(queue);
-        Self { ours, claims: Vec::new(), last: None, poison: Vec::new(), is_last: false, trace }
+        Self {
+            ours,
+            claims: Vec::new(),
+            publishers: Publishers::new(),
+            last: None,
+            poison: Vec::new(),
+            is_last: false,
+            trace,
+        }
     }
 
     /// Fails at claims of another installation: the batch is then given back with all else that was sent ahead.
@@ -259,7 +271,10 @@ impl Batch {
             Ok(Message { installation: Some(theirs), .. }) if theirs != self.ours => {
                 return Err(Error::Foreign { theirs, ours: self.ours });
             }
-            Ok(Message { claims, .. }) => {
+            Ok(Message { instance, claims, .. }) => {
+                if let Some(instance) = instance {
+                    self.publishers.entry(instance).or_default().extend(claims.iter().map(Claim::key));
+                }
                 if delivery.redelivered {
                     metrics::redeliveries(claims.len());
                 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::redis::outcomes::Outcomes;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, Claim, ClaimKey, CouponId, Error, Outcome, Result};
+use coupon_core::{CampaignId, Claim, ClaimKey, CouponId, Error, InstanceId, Outcome, Result};
 use mysql_async::Conn;
 
 use crate::reserve::{Reservations, Reserved};
@@ -19,6 +19,9 @@ use crate::steps;
 /// A round leaves a claim open only if its id turned out to be taken. This many rounds mean that the list is full of such
 /// ids: it is dropped, and the batch tried again after a pause.
 const ROUNDS_MAX: usize = 16;
+
+/// The instances of producer-api that published the claims of a batch, each with its claims.
+pub type Publishers = BTreeMap<InstanceId, Vec<ClaimKey>>;
 
 /// What became of the claims of a batch.
 #[derive(Debug, Default)]
@@ -47,12 +50,12 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// Gives each of these claims its outcome, if its campaign is there; records and returns them. Doing it again gives the
-    /// same outcomes.
+    /// Gives each of these claims its outcome, if its campaign is there; records them, pushes them to the instances that
+    /// published the claims, and returns them. Doing it again gives the same outcomes.
     ///
     /// # Errors
     /// A server's; some of the claims may have been settled by then.
-    pub async fn settle(&self, claims: &[Claim], timeline: &Timeline) -> Result<Settled> {
+    pub async fn settle(&self, claims: &[Claim], publishers: &Publishers, timeline: &Timeline) -> Result<Settled> {
         let mut batch = Batch::new(self, claims, timeline);
         for _ in 0..ROUNDS_MAX {
             batch.proven.sold_out.extend(self.reservations.sold_out(claims));
@@ -61,7 +64,7 @@ impl Settler {
             batch.look_up().await?;
             batch.give_back(left).await;
             if batch.open.is_empty() {
-                batch.record().await;
+                batch.record(publishers).await;
                 return Ok(batch.settled);
             }
         }
@@ -170,12 +173,19 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Records the outcomes in Redis. The records spare MySQL the questions of those who wait, no more: without them MySQL
-    /// is asked.
-    async fn record(&self) {
+    /// Records the outcomes in Redis, and pushes them. That spares MySQL the questions of those who wait, no more: without
+    /// it MySQL is asked.
+    async fn record(&self, publishers: &Publishers) {
         let outcomes = &self.settled.outcomes;
+        let pushed: Vec<(InstanceId, Vec<(ClaimKey, Outcome)>)> = publishers
+            .iter()
+            .map(|(instance, claims)| {
+                let outcome = |claim: &ClaimKey| Some((*claim, *outcomes.get(claim)?));
+                (*instance, claims.iter().filter_map(outcome).collect())
+            })
+            .collect();
         let outcomes: Vec<(ClaimKey, Outcome)> = outcomes.iter().map(|(claim, outcome)| (*claim, *outcome)).collect();
-        let record = self.settler.outcomes.write(&outcomes);
+        let record = self.settler.outcomes.write(&outcomes, &pushed);
         if let Err(error) = self.timeline.step(&steps::RECORD, outcomes.len(), record).await {
             tracing::debug!(%error, "cannot record outcomes in Redis");
         }

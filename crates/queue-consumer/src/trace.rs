@@ -11,7 +11,7 @@ use coupon_core::telemetry::attribute::{
 };
 use coupon_core::telemetry::span::{self, Link, SpanKind};
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{Claim, ClaimKey, Error, Outcome, Result};
+use coupon_core::{Claim, ClaimKey, Error, Result};
 use lapin::message::Delivery;
 use opentelemetry::trace::{SpanBuilder, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
@@ -106,11 +106,9 @@ impl BatchTrace {
     pub fn end(self, timeline: &Timeline, settled: &Result<Settled>) {
         for (claim, context) in &self.claims {
             timeline.draw(context);
-            match settled.as_ref().ok().and_then(|settled| settled.outcomes.get(claim)) {
-                Some(Outcome::Issued { .. }) => span::note(context, OUTCOME, "issued"),
-                Some(Outcome::SoldOut) => span::note(context, OUTCOME, "sold_out"),
-                // It goes back to the queue, where its trace goes on, or to the dead letters.
-                Some(Outcome::Pending) | None => {}
+            // One without an outcome goes back to the queue, where its trace goes on, or to the dead letters.
+            if let Some(outcome) = settled.as_ref().ok().and_then(|settled| settled.outcomes.get(claim)) {
+                span::note(context, OUTCOME, outcome.name());
             }
             span::end(context, settled);
         }

@@ -26,6 +26,9 @@ const REFRESH_EVERY: Duration = Duration::from_millis(500);
 /// A notice of a change brings the next reading forward to this, so that many notices don't become many readings.
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_millis(25);
 
+/// Reading campaigns takes milliseconds. Who waits for it asks again later anyway.
+const READ_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
+
 /// A restock must be seen within about a second, so an older "sold out" is not passed on.
 const SOLD_OUT_MAX_AGE: Duration = Duration::from_millis(1500);
 
@@ -145,6 +148,8 @@ struct Inner {
     states: moka::future::Cache<CampaignId, Arc<Entry>>,
     counts: moka::future::Cache<CampaignId, u64>,
     changed: Notify,
+    /// After each reading.
+    read: Notify,
 }
 
 impl Campaigns {
@@ -162,6 +167,7 @@ impl Campaigns {
                 .time_to_live(Duration::from_secs(1))
                 .build(),
             changed: Notify::new(),
+            read: Notify::new(),
         });
         tokio::spawn(keep_fresh(Arc::downgrade(&inner)));
         Self { inner }
@@ -238,6 +244,13 @@ impl Campaigns {
     pub fn notice_change(&self) {
         self.inner.changed.notify_one();
     }
+
+    /// Has campaigns read again at once, and waits for that, but not for long.
+    pub async fn read_again(&self) {
+        let read = self.inner.read.notified();
+        self.notice_change();
+        let _ = tokio::time::timeout(READ_AGAIN_DEADLINE, read).await;
+    }
 }
 
 /// A campaign's place in memory: readers take what is there, the refresh replaces it.
@@ -264,6 +277,7 @@ async fn keep_fresh(inner: std::sync::Weak<Inner>) {
         let began = Instant::now();
         let Some(inner) = inner.upgrade() else { return };
         inner.refresh().await;
+        inner.read.notify_waiters();
         let changed = async {
             inner.changed.notified().await;
             tokio::time::sleep(REFRESH_AT_MOST_EVERY.saturating_sub(began.elapsed())).await;

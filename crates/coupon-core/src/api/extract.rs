@@ -18,6 +18,9 @@ use crate::http::receive::Body;
 /// The longest that a client may wait for an outcome in one request.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// RFC 7240.
+const PREFER: &str = "prefer";
+
 /// What an account sends to claim a coupon.
 #[derive(Debug)]
 pub struct ClaimBody {
@@ -154,6 +157,21 @@ pub fn wait(request: &HttpRequest) -> Result<Duration, Problem> {
     }
 }
 
+/// How long the client prefers to wait for the outcome in the exchange of its claim: `Prefer: wait=5`, with or without
+/// `respond-async` (RFC 7240). None unless said, and for no seconds; at most [`WAIT_MAX`]. What is not understood is ignored, as the RFC asks.
+#[must_use]
+pub fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
+    let preferences = request.headers().get_all(PREFER).filter_map(|value| value.to_str().ok());
+    let wait = preferences.flat_map(|value| value.split([',', ';'])).find_map(|preference| {
+        let (name, seconds) = preference.split_once('=')?;
+        let seconds = name.trim().eq_ignore_ascii_case("wait").then(|| seconds.trim().trim_matches('"'))?;
+        let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+        // What has more digits than a number can hold is more than the limit, too.
+        is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)).min(WAIT_MAX))
+    });
+    wait.filter(|wait| !wait.is_zero())
+}
+
 fn parse_wait(text: &str) -> Result<Duration, Problem> {
     let wait = match text.strip_suffix("ms") {
         Some(number) => plain_number(number, 0..=30_000).map(Duration::from_millis),
@@ -216,6 +234,40 @@ mod tests {
             for jargon in ["expected", "line 1", "u64", "struct"] {
                 assert!(!problem.contains(jargon), "{problem}");
             }
+        }
+    }
+
+    #[test]
+    fn a_preference_is_read_or_ignored() {
+        let wait = |values: &[&str]| {
+            let mut request = actix_web::test::TestRequest::default();
+            for value in values {
+                request = request.append_header((PREFER, *value));
+            }
+            preferred_wait(&request.to_http_request()).map(|wait| wait.as_secs())
+        };
+        for (values, seconds) in [
+            (&["wait=5"][..], 5),
+            (&["respond-async, wait=5"], 5),
+            (&["respond-async", "wait=5"], 5),
+            (&["Wait = \"5\""], 5),
+            (&["wait=31"], 30),
+            (&["wait=99999999999999999999999"], 30),
+            (&["wait=soon, wait=3"], 3),
+        ] {
+            assert_eq!(wait(values), Some(seconds), "{values:?}");
+        }
+        for values in [
+            &[][..],
+            &["respond-async"],
+            &["wait=0"],
+            &["wait"],
+            &["wait="],
+            &["wait=-1"],
+            &["wait=1.5"],
+            &["waiting=5"],
+        ] {
+            assert_eq!(wait(values), None, "{values:?}");
         }
     }
 

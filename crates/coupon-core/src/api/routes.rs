@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, LOCATION};
+use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, LOCATION};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
 use opentelemetry::Context;
 use serde::Serialize;
@@ -21,6 +21,9 @@ use crate::http::connection;
 use crate::http::problem::{NO_STORE, Problem, Refusals};
 use crate::http::route::{get, post};
 use crate::telemetry::{attribute, metrics, span};
+
+/// Says that a preference of the client's was honoured: RFC 7240.
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// What an API answers about a campaign.
 #[derive(Debug, Serialize, ToSchema)]
@@ -90,7 +93,30 @@ impl ClaimRoutes {
         let outcome = answer.as_ref().map_or_else(Problem::code, |answer| answer.name());
         metrics::claims(outcome, 1);
         Context::map_current(|context| span::note(context, attribute::OUTCOME, outcome));
-        Ok(answer?.response())
+        match (answer?, extract::preferred_wait(request)) {
+            (Answer::Accepted(claim), Some(wait)) => Ok(Box::pin(self.wait_for_outcome(request, claim, wait)).await),
+            (answer, _) => Ok(answer.response()),
+        }
+    }
+
+    /// Answers an accepted claim with its outcome if that is known in time, and like any other accepted claim if not: an
+    /// outcome that cannot be read for now does not undo the promise that there will be one.
+    async fn wait_for_outcome(&self, request: &HttpRequest, claim: ClaimKey, wait: Duration) -> HttpResponse {
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.outcomes.outcome_of_accepted(claim, wait) => outcome,
+            () = connection::client_gone(request) => Ok(Outcome::Pending),
+        };
+        let answer = match outcome {
+            Ok(Outcome::Pending) | Err(_) => Answer::Accepted(claim),
+            Ok(outcome) => Answer::Settled(outcome),
+        };
+        Context::map_current(|context| span::note(context, attribute::OUTCOME, answer.name()));
+        let mut response = answer.response();
+        if let Ok(applied) = HeaderValue::try_from(format!("wait={}", wait.as_secs())) {
+            response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        }
+        response
     }
 
     /// Reads a claim from a request and decides from memory what to do with it.
@@ -137,6 +163,8 @@ pub enum Answer {
     Issued(ClaimKey, CouponId),
     /// The account held this coupon already.
     Held(CouponId),
+    /// It was accepted and has had this outcome since.
+    Settled(Outcome),
 }
 
 impl Answer {
@@ -145,6 +173,7 @@ impl Answer {
             Self::Accepted(_) => "accepted",
             Self::Issued(..) => "issued",
             Self::Held(_) => "held",
+            Self::Settled(outcome) => outcome.name(),
         }
     }
 
@@ -155,6 +184,7 @@ impl Answer {
             Self::Accepted(_) => (HttpResponse::Accepted(), Outcome::Pending),
             Self::Issued(_, coupon_id) => (HttpResponse::Created(), Outcome::Issued { coupon_id }),
             Self::Held(coupon_id) => (HttpResponse::Ok(), Outcome::Issued { coupon_id }),
+            Self::Settled(outcome) => (HttpResponse::Ok(), outcome),
         };
         if let Self::Accepted(claim) | Self::Issued(claim, _) = self {
             response.insert_header((LOCATION, at(claim)));

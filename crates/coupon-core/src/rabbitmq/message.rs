@@ -7,7 +7,9 @@ use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, ShortString};
 use opentelemetry::Context;
 
-use crate::domain::{Claim, InstallationId};
+use uuid::Uuid;
+
+use crate::domain::{Claim, InstallationId, InstanceId};
 use crate::error::{Error, Result};
 use crate::telemetry::span;
 
@@ -31,6 +33,8 @@ const PERSISTENT: u8 = 2;
 pub struct Message {
     /// Whose claims these are; an older producer-api does not say.
     pub installation: Option<InstallationId>,
+    /// Which producer-api published it and hears of their outcomes; an older one does not say, nor does a dead letter.
+    pub instance: Option<InstanceId>,
     /// The claims.
     pub claims: Vec<Claim>,
 }
@@ -52,6 +56,12 @@ pub fn properties<'a>(installation: InstallationId, contexts: impl Iterator<Item
         .with_type(MESSAGE_TYPE.into())
         .with_app_id(installation.to_string().into())
         .with_delivery_mode(PERSISTENT)
+}
+
+/// Adds the instance that hears of the outcomes.
+#[must_use]
+pub fn published_by(properties: AMQPProperties, instance: InstanceId) -> AMQPProperties {
+    properties.with_reply_to(instance.to_string().into())
 }
 
 /// The properties of a message for the dead letters, with the reason why its claims are there.
@@ -77,7 +87,7 @@ pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Message, Strin
     let claims: Vec<Claim> =
         serde_json::from_slice(body).map_err(|error| format!("its body is no list of claims: {error}"))?;
     match claims.len() {
-        1..=CLAIMS_PER_MESSAGE_MAX => Ok(Message { installation, claims }),
+        1..=CLAIMS_PER_MESSAGE_MAX => Ok(Message { installation, instance: instance(properties), claims }),
         claims => Err(format!("it holds {claims} claims; 1 to {CLAIMS_PER_MESSAGE_MAX} were expected")),
     }
 }
@@ -87,15 +97,21 @@ fn sender(properties: &AMQPProperties) -> Result<InstallationId, String> {
     id.parse().map_err(|_| format!("its app_id '{id}' is no id of an installation"))
 }
 
+/// An address of another kind is somebody else's: nobody of ours listens there.
+fn instance(properties: &AMQPProperties) -> Option<InstanceId> {
+    Uuid::parse_str(properties.reply_to().as_ref()?.as_str()).ok().map(InstanceId)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::{AccountId, CampaignId};
 
-    const ID: InstallationId = InstallationId(uuid::Uuid::from_u128(7));
+    const ID: InstallationId = InstallationId(Uuid::from_u128(7));
+    const INSTANCE: InstanceId = InstanceId(Uuid::from_u128(8));
 
     fn sent() -> AMQPProperties {
-        properties(ID, std::iter::empty())
+        published_by(properties(ID, std::iter::empty()), INSTANCE)
     }
 
     #[test]
@@ -109,11 +125,19 @@ mod tests {
         let body = encode(&claims).unwrap();
 
         let decoded = decode(&sent(), &body).unwrap();
-        assert_eq!(decoded, Message { installation: Some(ID), claims: claims.clone() });
+        assert_eq!(decoded, Message { installation: Some(ID), instance: Some(INSTANCE), claims: claims.clone() });
         let dead = dead_letter_properties(ID, "no such campaign");
-        assert_eq!(decode(&dead, &body).unwrap(), decoded, "a dead letter can be put back into the queue");
+        assert_eq!(
+            decode(&dead, &body).unwrap(),
+            Message { installation: Some(ID), instance: None, claims: claims.clone() },
+            "a dead letter can be put back into the queue"
+        );
         let older = BasicProperties::default().with_type("claims.v1".into());
-        assert_eq!(decode(&older, &body).unwrap(), Message { installation: None, claims }, "of an older service");
+        assert_eq!(
+            decode(&older, &body).unwrap(),
+            Message { installation: None, instance: None, claims },
+            "of an older service"
+        );
     }
 
     #[test]

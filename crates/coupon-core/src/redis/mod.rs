@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{self, Client, Cmd, Pipeline, RedisFuture, RedisResult, Value};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, Stream, StreamExt as _};
 
 pub mod keys;
 pub mod outcomes;
+pub mod push;
 
 use crate::age::end_of_life;
 use crate::error::{Error, Result, names_no_database};
@@ -53,6 +54,7 @@ fn config(settings: &RedisSettings) -> ConnectionManagerConfig {
 pub struct Redis {
     client: Client,
     config: ConnectionManagerConfig,
+    deadline: Duration,
     max_age: Duration,
     current: Arc<RwLock<Shared>>,
 }
@@ -71,7 +73,8 @@ impl Redis {
     pub fn new(settings: &RedisSettings) -> Result<Self> {
         let (client, config) = (client(settings)?, config(settings));
         let current = Arc::new(RwLock::new(Shared::open(&client, &config, settings.redis_connection_age)?));
-        Ok(Self { client, config, max_age: settings.redis_connection_age, current })
+        let (deadline, max_age) = (settings.redis_deadline, settings.redis_connection_age);
+        Ok(Self { client, config, deadline, max_age, current })
     }
 
     /// Looks whether the server has the database that the address names. Whatever else is wrong may pass.
@@ -97,6 +100,30 @@ impl Redis {
         let mut set = redis::cmd("SET");
         set.arg(key).arg("").arg("PX").arg(100);
         Ok(set.exec_async(&mut self.clone()).await?)
+    }
+
+    /// What is published to a channel from now on, over a connection of its own, until that breaks.
+    ///
+    /// # Errors
+    /// Redis's, or the deadline.
+    pub async fn subscribe(&self, channel: &str) -> Result<impl Stream<Item = Vec<u8>> + use<>> {
+        let subscribe = async {
+            let mut subscription = self.client.get_async_pubsub().await?;
+            subscription.subscribe(channel).await?;
+            Ok(subscription.into_on_message().map(|message| message.get_payload_bytes().to_vec()))
+        };
+        let late = |_| Err(Error::Deadline { what: "subscribing at Redis", limit: self.deadline });
+        tokio::time::timeout(self.deadline, subscribe).await.unwrap_or_else(late)
+    }
+
+    /// Publishes a message to all who are subscribed to a channel.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn publish(&self, channel: &str, message: &[u8]) -> Result<()> {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(channel).arg(message);
+        Ok(publish.exec_async(&mut self.clone()).await?)
     }
 
     /// The connection to use now.

@@ -9,11 +9,10 @@ use std::time::Duration;
 use deadpool_redis::redis;
 use uuid::Uuid;
 
-use crate::domain::{CampaignId, ClaimKey, CouponId, Outcome};
+use crate::domain::{CampaignId, ClaimKey, CouponId, InstanceId, Outcome};
 use crate::error::Result;
 use crate::installation::Installation;
-use crate::redis::Redis;
-use crate::redis::keys;
+use crate::redis::{Redis, keys, push};
 
 /// How long an outcome can be read from Redis; afterwards MySQL is asked. Who waits for one asks within seconds, and a
 /// record takes 210 bytes: ten thousand claims a second keep 250 MB in use.
@@ -36,11 +35,16 @@ impl Outcomes {
         Self { redis, installation }
     }
 
-    /// Records outcomes, all in one round trip. A `sold_out` never replaces an `issued`.
+    /// Records outcomes, then pushes to each instance those of its claims, all in one round trip. A `sold_out` never
+    /// replaces an `issued`.
     ///
     /// # Errors
     /// Redis's.
-    pub async fn write(&self, outcomes: &[(ClaimKey, Outcome)]) -> Result<()> {
+    pub async fn write(
+        &self,
+        outcomes: &[(ClaimKey, Outcome)],
+        pushed: &[(InstanceId, Vec<(ClaimKey, Outcome)>)],
+    ) -> Result<()> {
         let seconds = TIME_TO_LIVE.as_secs();
         let mut pipeline = redis::pipe();
         for (claim, outcome) in outcomes {
@@ -54,6 +58,9 @@ impl Outcomes {
                 }
                 Outcome::Pending => {}
             }
+        }
+        for (instance, outcomes) in pushed {
+            pipeline.publish(push::channel(&self.installation, *instance), push::encode(outcomes)).ignore();
         }
         Ok(pipeline.query_async(&mut self.redis.clone()).await?)
     }

@@ -103,7 +103,10 @@ async fn claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason() {
         let dead = space.queues.take_dead_letters().await;
         let [(properties, body)] = &dead[..] else { panic!("{dead:?}") };
         let installation = Some(space.installation().id);
-        assert_eq!(message::decode(properties, body).unwrap(), Message { installation, claims: lost.to_vec() });
+        assert_eq!(
+            message::decode(properties, body).unwrap(),
+            Message { installation, instance: None, claims: lost.to_vec() }
+        );
         let reason = properties.headers().as_ref().and_then(|headers| headers.inner().get("x-reason"));
         assert_eq!(reason, Some(&AMQPValue::LongString("its campaign is not in the table campaign".into())));
     })

@@ -8,7 +8,7 @@ use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
 use coupon_testkit::{Proxy, TestSpace, eventually};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::future::join_all;
-use queue_consumer::settle::Settler;
+use queue_consumer::settle::{Publishers, Settler};
 
 use crate::system::{audited, claim, count_coupons, start_consumer, start_producer_api};
 
@@ -99,7 +99,7 @@ async fn many_refill_at_once() {
             // Each account in two batches, of different consumers.
             let accounts = (n * 5 + 1)..=(n * 5 + 10);
             let claims: Vec<_> = accounts.map(|account| claim(campaign, account)).collect();
-            async move { settler.settle(&claims, &Timeline::default()).await.unwrap() }
+            async move { settler.settle(&claims, &Publishers::new(), &Timeline::default()).await.unwrap() }
         });
 
         let settled = join_all(batches).await;
@@ -132,7 +132,8 @@ async fn a_refill_lock_left_by_the_dead_frees_itself() {
         let set = redis::cmd("SET").arg(&lock).arg("of the dead").arg("PX").arg(700).to_owned();
         set.exec_async(&mut space.redis()).await.unwrap();
 
-        let settled = settler(space).settle(&[claim(campaign, 1)], &Timeline::default()).await.unwrap();
+        let settled =
+            settler(space).settle(&[claim(campaign, 1)], &Publishers::new(), &Timeline::default()).await.unwrap();
 
         assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
         let left: Option<String> = space.redis().get(&lock).await.unwrap();
@@ -151,7 +152,8 @@ async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
         let claims = [claim(campaign, 1)];
 
         let timeline = Timeline::default();
-        let (settled, ()) = tokio::join!(settler.settle(&claims, &timeline), async {
+        let publishers = Publishers::new();
+        let (settled, ()) = tokio::join!(settler.settle(&claims, &publishers, &timeline), async {
             let free: Vec<CouponId> = {
                 let mut conn = space.mysql().connection().await.unwrap();
                 let wanted = Wanted { campaign_id: campaign, count: 5, after: None };
@@ -209,10 +211,11 @@ async fn an_id_that_a_repeated_claim_does_not_need_goes_back() {
     audited(async |space| {
         let campaign = space.campaign(5).await;
         let (settler, timeline) = (settler(space), Timeline::default());
-        let first = settler.settle(&[claim(campaign, 1)], &timeline).await.unwrap();
+        let first = settler.settle(&[claim(campaign, 1)], &Publishers::new(), &timeline).await.unwrap();
         assert_eq!(space.ids_in_redis(campaign).await, 4);
 
-        let both = settler.settle(&[claim(campaign, 1), claim(campaign, 2)], &timeline).await.unwrap();
+        let both =
+            settler.settle(&[claim(campaign, 1), claim(campaign, 2)], &Publishers::new(), &timeline).await.unwrap();
 
         let key = claim(campaign, 1).key();
         assert_eq!(both.outcomes[&key], first.outcomes[&key], "the repeated claim has the coupon of the first");
@@ -227,7 +230,7 @@ async fn a_list_full_of_stale_ids_is_filled_anew() {
         let campaign = space.campaign(10).await;
         let (settler, timeline) = (settler(space), Timeline::default());
         let first: Vec<_> = (1..=5).map(|account| claim(campaign, account)).collect();
-        settler.settle(&first, &timeline).await.unwrap();
+        settler.settle(&first, &Publishers::new(), &timeline).await.unwrap();
         // Far more ids of no coupon than the rounds of one try come through, in front of those that are free.
         let stale: Vec<Vec<u8>> = (0..5_000).map(|_| uuid::Uuid::new_v4().as_bytes().to_vec()).collect();
         let list = keys::free_coupons(space.installation(), campaign);
@@ -235,8 +238,8 @@ async fn a_list_full_of_stale_ids_is_filled_anew() {
 
         // As after a redelivery: most of the batch is settled already, one claim is not.
         let batch = [first, vec![claim(campaign, 6)]].concat();
-        let refused = settler.settle(&batch, &timeline).await;
-        let settled = settler.settle(&batch, &timeline).await.unwrap();
+        let refused = settler.settle(&batch, &Publishers::new(), &timeline).await;
+        let settled = settler.settle(&batch, &Publishers::new(), &timeline).await.unwrap();
 
         assert!(refused.is_err(), "{refused:?}");
         assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");

@@ -1,0 +1,187 @@
+//! Reading what became of a claim, for both APIs: one task answers everyone who waits in this process.
+//!
+//! ```text
+//! outcome ─ question ─> waiting  who waits, and when to look again ─ due ─> lookup ─> Redis, MySQL
+//! pushed  ─ outcomes ───────^                                        <──────── what was found
+//! ```
+//! The outcomes that queue-consumer pushes answer most questions. A push may be lost, so the records in Redis and MySQL are
+//! read too: at once, and then in pauses that grow. One look asks for all claims that are due, in one round trip to
+//! each server.
+//! Invariant: "sold out" is answered only when the campaign was seen sold out *before* MySQL was seen to hold no coupon of
+//! that account, and both after the question came; a pushed or recorded `sold_out` only says that it is time to look.
+
+mod lookup;
+mod recent;
+mod waiting;
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Fuse, FusedFuture as _};
+use opentelemetry::trace::SpanBuilder;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use self::lookup::Servers;
+use self::waiting::{Looked, Waiting};
+use crate::api::campaigns::Campaigns;
+use crate::domain::{ClaimKey, Outcome};
+use crate::error::{Error, Result};
+use crate::mysql::Mysql;
+use crate::redis::outcomes::Outcomes;
+use crate::telemetry::span::{self, SpanKind};
+
+/// A look takes milliseconds; servers that take longer than this are as good as away.
+const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Name of the span of a question: from its coming to the outcome, or to the end of the wait.
+const WAIT_SPAN: &str = "wait for outcome";
+
+/// What is handed to the task and not taken yet.
+const INBOX_MAX: usize = 4096;
+
+/// Questions and messages taken from there at once.
+const TAKEN_AT_ONCE: usize = 1_000;
+
+/// Reads outcomes. Cheap to clone.
+#[derive(Clone)]
+pub struct OutcomeReader {
+    campaigns: Campaigns,
+    inbox: mpsc::Sender<Received>,
+}
+
+/// What reaches the task.
+enum Received {
+    Question(Question),
+    Pushed(Vec<(ClaimKey, Outcome)>),
+    PushesMissed,
+}
+
+struct Question {
+    claim: ClaimKey,
+    asked_at: Instant,
+    until: Instant,
+    /// Whether the claim may have had its outcome long before.
+    look_at_once: bool,
+    answer: oneshot::Sender<Outcome>,
+}
+
+impl OutcomeReader {
+    /// Starts the task that looks; it ends when the last clone is dropped. `recorded` are the outcomes in Redis, on the
+    /// way that has them.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn start(campaigns: Campaigns, mysql: Mysql, recorded: Option<Outcomes>) -> Self {
+        let (inbox, received) = mpsc::channel(INBOX_MAX);
+        let servers = Servers { campaigns: campaigns.clone(), mysql, recorded };
+        tokio::spawn(answer_all(received, servers));
+        Self { campaigns, inbox }
+    }
+
+    /// The outcome of a claim, waiting up to `wait` for one; `None` when there is no such campaign.
+    ///
+    /// # Errors
+    /// Redis's and MySQL's, or too many wait already.
+    pub async fn outcome(&self, claim: ClaimKey, wait: Duration) -> Result<Option<Outcome>> {
+        let state = self.campaigns.state(claim.campaign_id).await?;
+        if state.campaign.is_none() {
+            return Ok(None);
+        }
+        if state.is_sold_out_for(claim.account_id) {
+            return Ok(Some(Outcome::SoldOut));
+        }
+        self.ask(claim, wait, true).await.map(Some)
+    }
+
+    /// The outcome of a claim that was accepted a moment ago, waiting up to `wait` for it: it is not looked for at once.
+    ///
+    /// # Errors
+    /// As those of [`Self::outcome`].
+    pub async fn outcome_of_accepted(&self, claim: ClaimKey, wait: Duration) -> Result<Outcome> {
+        self.ask(claim, wait, false).await
+    }
+
+    async fn ask(&self, claim: ClaimKey, wait: Duration, look_at_once: bool) -> Result<Outcome> {
+        let context = span::start_child(|| SpanBuilder::from_name(WAIT_SPAN).with_kind(SpanKind::Internal));
+        let outcome = self.wait_for_answer(claim, wait, look_at_once).await;
+        span::end(&context, &outcome);
+        outcome
+    }
+
+    async fn wait_for_answer(&self, claim: ClaimKey, wait: Duration, look_at_once: bool) -> Result<Outcome> {
+        let (answer, answered) = oneshot::channel();
+        let asked_at = Instant::now();
+        let question = Question { claim, asked_at, until: asked_at + wait, look_at_once, answer };
+        self.inbox
+            .try_send(Received::Question(question))
+            .map_err(|_| Error::Full { what: "the list of waiting requests" })?;
+        // No answer: MySQL was away until the wait was over.
+        let limit = wait + LOOK_DEADLINE;
+        match tokio::time::timeout(limit, answered).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) | Err(_) => Err(Error::Deadline { what: "reading a claim", limit }),
+        }
+    }
+
+    /// Hands over outcomes that queue-consumer has pushed to this instance.
+    pub async fn pushed(&self, outcomes: Vec<(ClaimKey, Outcome)>) {
+        // The task outlives this handle.
+        let _ = self.inbox.send(Received::Pushed(outcomes)).await;
+    }
+
+    /// Says that pushes may have been lost: everyone who waits is looked for at once.
+    pub async fn pushes_missed(&self) {
+        let _ = self.inbox.send(Received::PushesMissed).await;
+    }
+}
+
+/// Takes questions and pushes, and looks for the claims that are due; one look at a time, beside which it goes on taking.
+async fn answer_all(mut inbox: mpsc::Receiver<Received>, servers: Servers) {
+    let mut waiting = Waiting::new(Instant::now(), servers.recorded.is_some());
+    let mut look: Fuse<BoxFuture<'_, Looked>> = Fuse::terminated();
+    let mut received = Vec::new();
+    loop {
+        let next_look = if look.is_terminated() { waiting.next_look() } else { None };
+        tokio::select! {
+            taken = inbox.recv_many(&mut received, TAKEN_AT_ONCE) => {
+                if taken == 0 {
+                    return;
+                }
+                take(&mut waiting, &servers, &mut received).await;
+            }
+            looked = &mut look => waiting.looked(looked, Instant::now()),
+            () = sleep_until(next_look) => {}
+        }
+        if look.is_terminated() {
+            let now = Instant::now();
+            let due = waiting.due(now);
+            if !due.is_empty() {
+                look = servers.look(due, now).boxed().fuse();
+            }
+        }
+    }
+}
+
+async fn take(waiting: &mut Waiting, servers: &Servers, received: &mut Vec<Received>) {
+    let now = Instant::now();
+    for received in received.drain(..) {
+        match received {
+            Received::Question(question) => waiting.ask(question),
+            Received::Pushed(outcomes) => {
+                if waiting.pushed(&outcomes, now) {
+                    servers.notice_sold_out(&outcomes).await;
+                }
+            }
+            Received::PushesMissed => waiting.look_for_all(now),
+        }
+    }
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,237 @@
+//! Who waits for which claim, and when each of these claims is looked for.
+//!
+//! Invariants: who waits is answered by an outcome, or when their time is over by what a look that began after it has
+//! found; every claim that somebody waits for is scheduled or part of the look in flight.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Question;
+use super::recent::Recent;
+use crate::domain::{ClaimKey, Outcome};
+
+/// The pause before the second look; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest pause. 10,000 people who wait cost 5,000 keys a second then.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Looks after a pause are put together at multiples of this: one for many claims.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// Questions waiting in one process; further ones are refused.
+const WAITING_MAX: usize = 50_000;
+
+/// The questions of a process that have no answer yet.
+pub(super) struct Waiting {
+    began: Instant,
+    claims: HashMap<ClaimKey, Asked>,
+    /// May hold claims that have their answer, or are looked for at another time by now.
+    schedule: BTreeMap<Instant, Vec<ClaimKey>>,
+    questions: usize,
+    recent: Recent,
+    /// Whether outcomes are recorded in Redis, so that MySQL need not be asked in each look.
+    has_records: bool,
+}
+
+/// A claim that somebody waits for.
+struct Asked {
+    questions: Vec<Question>,
+    /// None while it is looked for.
+    look_at: Option<Instant>,
+    /// Before the last look.
+    pause: Duration,
+    ask_mysql: bool,
+    /// A push said so.
+    may_be_sold_out: bool,
+}
+
+/// A claim to look for.
+pub(super) struct Due {
+    pub claim: ClaimKey,
+    /// Whether MySQL is asked whatever Redis says.
+    pub ask_mysql: bool,
+    /// Whether a push said that it is sold out.
+    pub may_be_sold_out: bool,
+}
+
+/// What a look says of a claim.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// Its outcome, which is not `Pending`.
+    Outcome(Outcome),
+    /// MySQL has none.
+    Nothing,
+    /// MySQL was not asked, or did not answer.
+    Unknown,
+}
+
+/// What a look has found.
+pub(super) struct Looked {
+    pub began: Instant,
+    pub found: Vec<(ClaimKey, Found)>,
+}
+
+impl Waiting {
+    pub(super) fn new(began: Instant, has_records: bool) -> Self {
+        Self {
+            began,
+            claims: HashMap::new(),
+            schedule: BTreeMap::new(),
+            questions: 0,
+            recent: Recent::default(),
+            has_records,
+        }
+    }
+
+    /// Adds a question, or answers it at once.
+    pub(super) fn ask(&mut self, question: Question) {
+        if let Some(coupon_id) = self.recent.get(&question.claim) {
+            // Who has gone meanwhile needs no answer.
+            let _ = question.answer.send(Outcome::Issued { coupon_id });
+            return;
+        }
+        if self.questions >= WAITING_MAX {
+            // Dropping the question is the answer.
+            return;
+        }
+        self.questions += 1;
+        let claim = question.claim;
+        let look_at = if question.look_at_once { question.asked_at } else { question.asked_at + PAUSE_MIN };
+        let look_at = look_at.min(question.until);
+        let asked = self.claims.entry(claim).or_insert_with(Asked::new);
+        asked.ask_mysql |= question.look_at_once;
+        asked.pause = Duration::ZERO;
+        asked.questions.push(question);
+        self.look_for(claim, look_at);
+    }
+
+    /// Takes what was pushed, and says whether anything in it may be sold out.
+    pub(super) fn pushed(&mut self, outcomes: &[(ClaimKey, Outcome)], now: Instant) -> bool {
+        let mut may_be_sold_out = false;
+        for (claim, outcome) in outcomes {
+            match outcome {
+                Outcome::Issued { coupon_id } => {
+                    self.recent.insert(*claim, *coupon_id);
+                    self.answer(*claim, *outcome, |_| true);
+                }
+                Outcome::SoldOut => {
+                    may_be_sold_out = true;
+                    if let Some(asked) = self.claims.get_mut(claim) {
+                        asked.may_be_sold_out = true;
+                        asked.pause = Duration::ZERO;
+                        self.look_for(*claim, now);
+                    }
+                }
+                Outcome::Pending => {}
+            }
+        }
+        may_be_sold_out
+    }
+
+    /// Schedules a look for every claim, in all places.
+    pub(super) fn look_for_all(&mut self, now: Instant) {
+        let claims: Vec<ClaimKey> = self.claims.keys().copied().collect();
+        for claim in claims {
+            if let Some(asked) = self.claims.get_mut(&claim) {
+                (asked.ask_mysql, asked.pause) = (true, Duration::ZERO);
+            }
+            self.look_for(claim, now);
+        }
+    }
+
+    /// When the next look is due.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.schedule.first_key_value().map(|(at, _)| *at)
+    }
+
+    /// Takes the claims to look for now.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
+        let mut due = Vec::new();
+        while let Some(scheduled) = self.schedule.first_entry().filter(|scheduled| *scheduled.key() <= now) {
+            let (at, claims) = scheduled.remove_entry();
+            for claim in claims {
+                due.extend(self.take_due(claim, at, now));
+            }
+        }
+        due
+    }
+
+    fn take_due(&mut self, claim: ClaimKey, scheduled: Instant, now: Instant) -> Option<Due> {
+        let asked = self.claims.get_mut(&claim).filter(|asked| asked.look_at == Some(scheduled))?;
+        let before = asked.questions.len();
+        asked.questions.retain(|question| !question.answer.is_closed());
+        self.questions -= before - asked.questions.len();
+        if asked.questions.is_empty() {
+            self.claims.remove(&claim);
+            return None;
+        }
+        asked.look_at = None;
+        let is_last_for_somebody = asked.questions.iter().any(|question| question.until <= now);
+        let ask_mysql = std::mem::take(&mut asked.ask_mysql) || is_last_for_somebody || asked.pause >= PAUSE_MAX;
+        let may_be_sold_out = std::mem::take(&mut asked.may_be_sold_out);
+        Some(Due { claim, ask_mysql: ask_mysql || !self.has_records, may_be_sold_out })
+    }
+
+    /// Answers what a look has found, and schedules the next one for those who still wait.
+    pub(super) fn looked(&mut self, looked: Looked, now: Instant) {
+        let Looked { began, found } = looked;
+        for (claim, found) in found {
+            match found {
+                Found::Outcome(outcome @ Outcome::Issued { .. }) => self.answer(claim, outcome, |_| true),
+                Found::Outcome(outcome) => self.answer(claim, outcome, |question| question.asked_at <= began),
+                Found::Nothing => self.answer(claim, Outcome::Pending, |question| question.until <= began),
+                Found::Unknown => self.forget(claim, |question| question.until <= began),
+            }
+            let Some(asked) = self.claims.get_mut(&claim) else { continue };
+            asked.pause = (asked.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+            let (pause, until) = (asked.pause, asked.questions.iter().map(|question| question.until).min());
+            let look_at = self.together(now + pause);
+            self.look_for(claim, until.map_or(look_at, |until| until.min(look_at)));
+        }
+    }
+
+    /// Schedules a look, unless there will be one before.
+    fn look_for(&mut self, claim: ClaimKey, at: Instant) {
+        let Some(asked) = self.claims.get_mut(&claim) else { return };
+        if asked.look_at.is_none_or(|look_at| at < look_at) {
+            asked.look_at = Some(at);
+            self.schedule.entry(at).or_default().push(claim);
+        }
+    }
+
+    /// The next multiple of [`TOGETHER`].
+    fn together(&self, at: Instant) -> Instant {
+        let over = at.duration_since(self.began).as_nanos() % TOGETHER.as_nanos();
+        at + TOGETHER - Duration::from_nanos(u64::try_from(over).unwrap_or_default())
+    }
+
+    fn answer(&mut self, claim: ClaimKey, outcome: Outcome, whom: impl Fn(&Question) -> bool) {
+        self.take(claim, whom, |question| {
+            let _ = question.answer.send(outcome);
+        });
+    }
+
+    /// Leaves questions without an answer, which is an error for those who asked.
+    fn forget(&mut self, claim: ClaimKey, whom: impl Fn(&Question) -> bool) {
+        self.take(claim, whom, drop);
+    }
+
+    fn take(&mut self, claim: ClaimKey, whom: impl Fn(&Question) -> bool, take: impl Fn(Question)) {
+        let Some(asked) = self.claims.get_mut(&claim) else { return };
+        let before = asked.questions.len();
+        asked.questions.extract_if(.., |question| whom(question)).for_each(take);
+        self.questions -= before - asked.questions.len();
+        if asked.questions.is_empty() {
+            self.claims.remove(&claim);
+        }
+    }
+}
+
+impl Asked {
+    fn new() -> Self {
+        Self { questions: Vec::new(), look_at: None, pause: Duration::ZERO, ask_mysql: false, may_be_sold_out: false }
+    }
+}
