@@ -150,6 +150,14 @@ impl Api {
             .await
     }
 
+    /// POST of a claim that prefers to wait for its outcome, in these words of the header `Prefer`.
+    pub async fn post_claim_preferring(&self, prefer: &str, campaign: CampaignId, account: u64) -> Answer {
+        let path = format!("/v1/campaigns/{campaign}/claims");
+        let request = self.request_of(account, Method::POST, &path).header("prefer", prefer);
+        let body = json!({"account_id": account}).to_string();
+        self.send(request.header(CONTENT_TYPE, "application/json").body(body)).await
+    }
+
     /// GET of a claim, waiting for an outcome for so long.
     pub async fn get_claim(&self, campaign: CampaignId, account: u64, wait: Duration) -> Answer {
         let path = format!("/v1/campaigns/{campaign}/claims/{account}?wait={}ms", wait.as_millis());

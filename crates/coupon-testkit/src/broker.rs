@@ -152,15 +152,24 @@ impl TestQueues {
         self.count(&self.queues.dead).await
     }
 
+    /// Takes the claims that wait, as a consumer that never answers.
+    pub async fn take_claims(&self) -> Vec<(AMQPProperties, Vec<u8>)> {
+        self.take_all(&self.queues.claims).await
+    }
+
     /// Takes the messages that could not be handled.
     pub async fn take_dead_letters(&self) -> Vec<(AMQPProperties, Vec<u8>)> {
+        self.take_all(&self.queues.dead).await
+    }
+
+    async fn take_all(&self, queue: &ShortString) -> Vec<(AMQPProperties, Vec<u8>)> {
         let channel = self.channel().await;
         let options = BasicGetOptions { no_ack: true };
-        let mut letters = Vec::new();
-        while let Some(message) = channel.basic_get(self.queues.dead.clone(), options).await.expect("a dead letter") {
-            letters.push((message.delivery.properties, message.delivery.data));
+        let mut messages = Vec::new();
+        while let Some(message) = channel.basic_get(queue.clone(), options).await.expect("a message") {
+            messages.push((message.delivery.properties, message.delivery.data));
         }
-        letters
+        messages
     }
 
     /// Deletes the queue of dead letters with all that is in it.

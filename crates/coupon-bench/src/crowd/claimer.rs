@@ -9,6 +9,7 @@ use coupon_core::Outcome;
 use hyper::{Method, StatusCode};
 use tokio::time::Instant;
 
+use super::ask::Ask;
 use super::client::Client;
 use super::plan::Campaigns;
 use super::tally::SharedTally;
@@ -30,6 +31,7 @@ pub struct Claimer {
     /// In an open loop, when the first claim is sent, and how many a second.
     pub schedule: Option<(Instant, u32)>,
     pub trace_ratio: f64,
+    pub ask: Ask,
     pub accepted: flume::Sender<Accepted>,
     pub tally: SharedTally,
 }
@@ -43,7 +45,8 @@ impl Claimer {
             let traceparent = Traceparent::random(self.trace_ratio);
             let path = format!("/v1/campaigns/{}/claims", self.campaigns.of(account));
             let body = format!("{{\"account_id\":{account}}}");
-            let answer = self.client.send(Method::POST, &path, body, traceparent.header().ok()).await;
+            let headers = traceparent.header().ok().into_iter().chain(self.ask.header());
+            let answer = self.client.send(Method::POST, &path, body, headers).await;
             self.tally.lock().answered(meant_at, traceparent);
             match answer.and_then(|(status, body)| read_outcome(status, &body)) {
                 // The followers outlive the claimers.

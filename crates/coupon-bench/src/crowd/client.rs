@@ -67,14 +67,12 @@ impl Client {
         method: Method,
         path: &str,
         body: String,
-        traceparent: Option<HeaderValue>,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from(body)))?;
         request.headers_mut().insert(HOST, self.target.host.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(traceparent) = traceparent {
-            request.headers_mut().insert(HeaderName::from_static("traceparent"), traceparent);
-        }
+        request.headers_mut().extend(headers);
         let answer = tokio::time::timeout(DEADLINE, self.exchange(request))
             .await
             .unwrap_or_else(|_| bail!("no answer within {DEADLINE:?}"));

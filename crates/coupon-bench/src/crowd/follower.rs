@@ -41,7 +41,7 @@ impl Follower {
         let path = format!("/v1/campaigns/{}/claims/{account}?wait={WAIT}", self.campaigns.of(account));
         // Only claims are measured: a question is never traced.
         let traceparent = Traceparent::random(0.0).header()?;
-        let (status, body) = self.client.send(Method::GET, &path, String::new(), Some(traceparent)).await?;
+        let (status, body) = self.client.send(Method::GET, &path, String::new(), [traceparent]).await?;
         read_outcome(status, &body)
     }
 }

@@ -8,6 +8,7 @@
 //! slowing the clients down (coordinated omission). In a closed loop that is when its client was free; in an open loop the
 //! rate says.
 
+mod ask;
 mod claimer;
 pub mod client;
 mod follower;
@@ -24,7 +25,9 @@ use coupon_core::AccountId;
 use coupon_core::audit::Told;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+pub use ask::Ask;
 use claimer::Claimer;
 use client::{Client, Target};
 use follower::Follower;
@@ -61,6 +64,9 @@ pub struct Crowd {
     /// Share of the claims that are traced, from 0 to 1: the bench asks the services to record these and no others.
     #[arg(long, value_name = "RATIO", value_parser = traceparent::ratio, default_value = "0.01")]
     pub trace_ratio: f64,
+    /// How clients learn of the outcomes of claims that are only accepted.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Ask::LongPoll)]
+    pub ask: Ask,
     /// Connections that wait for outcomes.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub followers: u32,
@@ -93,6 +99,7 @@ impl Crowd {
             clients,
             rate: None,
             trace_ratio,
+            ask: Ask::LongPoll,
             followers: clients,
             patience: PATIENCE_SECONDS,
         }
@@ -127,6 +134,7 @@ impl Crowd {
                 next: Arc::clone(&next),
                 schedule: self.rate.map(|rate| (started, rate)),
                 trace_ratio: self.trace_ratio,
+                ask: self.ask,
                 accepted: accepted.clone(),
                 tally: tally.clone(),
             };
@@ -136,12 +144,21 @@ impl Crowd {
         drop(accepted);
         let mut followers = JoinSet::new();
         let patience = Duration::from_secs(self.patience);
+        let may_ask = CancellationToken::new();
         for _ in 0..self.followers {
             let follower = Follower { client: Client::new(target.clone()), campaigns, patience, tally: tally.clone() };
-            followers.spawn(follower.run(to_follow.clone()));
+            let (may_ask, to_follow) = (may_ask.clone(), to_follow.clone());
+            followers.spawn(async move {
+                may_ask.cancelled().await;
+                follower.run(to_follow).await;
+            });
+        }
+        if self.ask != Ask::Later {
+            may_ask.cancel();
         }
         join(&mut claimers).await?;
         let answered_in = started.elapsed();
+        may_ask.cancel();
         join(&mut followers).await?;
         let decided_in = started.elapsed();
         let (reported, figures) = tally.lock().finish(campaigns);

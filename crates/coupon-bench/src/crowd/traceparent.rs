@@ -1,7 +1,7 @@
 //! Which claims of a crowd are traced: the bench decides as a caller, so that it knows the traces of its run and the
 //! services need not be started again for another ratio.
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 use rand::RngExt;
 
 /// Reads a share of claims, from 0 to 1.
@@ -42,8 +42,9 @@ impl Traceparent {
     }
 
     /// The header that the services read: w3.org/TR/trace-context.
-    pub fn header(&self) -> anyhow::Result<HeaderValue> {
+    pub fn header(&self) -> anyhow::Result<(HeaderName, HeaderValue)> {
         let flags = u8::from(self.is_sampled);
-        Ok(HeaderValue::from_str(&format!("00-{:032x}-{:016x}-{flags:02x}", self.trace, self.span))?)
+        let value = HeaderValue::from_str(&format!("00-{:032x}-{:016x}-{flags:02x}", self.trace, self.span))?;
+        Ok((HeaderName::from_static("traceparent"), value))
     }
 }

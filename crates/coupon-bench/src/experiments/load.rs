@@ -141,7 +141,7 @@ pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Re
 /// Fails early, with a reason, when there is nothing to claim from.
 async fn probe(target: &Target, campaign: CampaignId) -> anyhow::Result<()> {
     let path = format!("/v1/campaigns/{campaign}");
-    let (status, body) = Client::new(target.clone()).send(Method::GET, &path, String::new(), None).await?;
+    let (status, body) = Client::new(target.clone()).send(Method::GET, &path, String::new(), []).await?;
     anyhow::ensure!(status == StatusCode::OK, "GET {path} answered {status}: {}", String::from_utf8_lossy(&body));
     Ok(())
 }

@@ -70,7 +70,7 @@ impl Service {
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-        Client::new(self.admin.clone()).send(Method::GET, path, String::new(), None).await
+        Client::new(self.admin.clone()).send(Method::GET, path, String::new(), []).await
     }
 }
 

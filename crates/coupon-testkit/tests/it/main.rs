@@ -33,6 +33,7 @@ mod outcomes;
 mod pages;
 mod plans;
 mod programs;
+mod pushed;
 mod redis;
 mod replaced;
 mod requests;

@@ -174,11 +174,12 @@ fn commands(program: Program, namespace: &Namespace) -> Vec<Cmd> {
         command(&["UNWATCH"]),
     ];
     let looks = command(&["SET", &look, "", "PX", "100"]);
+    let push = command(&["PUBLISH", &format!("{namespace}:doctor:outcomes:0"), ""]);
     let operators = [command(&["SCAN", "0", "MATCH", &format!("{namespace}:*"), "COUNT", "1"])];
     match program {
-        Program::ProducerApi => reads.into_iter().chain([looks]).collect(),
-        Program::QueueConsumer => writes.into_iter().chain([looks]).collect(),
-        Program::Couponctl => reads.into_iter().chain(writes).chain([looks]).chain(operators).collect(),
+        Program::ProducerApi => reads.into_iter().chain([looks, push]).collect(),
+        Program::QueueConsumer => writes.into_iter().chain([looks, push]).collect(),
+        Program::Couponctl => reads.into_iter().chain(writes).chain([looks, push]).chain(operators).collect(),
         Program::SkiplockApi => Vec::new(),
     }
 }
