@@ -1,4 +1,8 @@
-//! The words of the system as types. Pure: no I/O, so every rule here can be tested without a server.
+//! The words of the system as types, which every other module may use.
+//!
+//! Invariant: pure. There is no I/O here, so every rule can be tested without a server, and nothing of a server, of HTTP or
+//! of telemetry: how these types look in the `OpenAPI` document is in `api/schemas.rs`, how in a span in
+//! `telemetry/attribute.rs`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -23,13 +27,6 @@ macro_rules! id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.fmt(f)
-            }
-        }
-
-        impl From<$name> for opentelemetry::Value {
-            /// As text: the numbers of OpenTelemetry are signed.
-            fn from(id: $name) -> Self {
-                id.0.to_string().into()
             }
         }
 

@@ -1,5 +1,5 @@
 //! Names of what spans carry: OpenTelemetry's conventions where they have one, else ours, which begin with `coupon.`.
-//! Each name is written here once.
+//! Each name is written here once, and so is how a term of the domain becomes a value.
 
 pub use opentelemetry_semantic_conventions::attribute::{
     DB_COLLECTION_NAME, DB_OPERATION_BATCH_SIZE, DB_OPERATION_NAME, DB_QUERY_TEXT, DB_RESPONSE_STATUS_CODE,
@@ -8,6 +8,8 @@ pub use opentelemetry_semantic_conventions::attribute::{
     MESSAGING_OPERATION_TYPE, MESSAGING_RABBITMQ_DESTINATION_ROUTING_KEY, MESSAGING_RABBITMQ_MESSAGE_DELIVERY_TAG,
     MESSAGING_SYSTEM, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, URL_PATH, URL_SCHEME,
 };
+
+use crate::domain::CampaignId;
 
 /// The campaign claimed from.
 pub const CAMPAIGN_ID: &str = "coupon.campaign.id";
@@ -35,3 +37,10 @@ pub const GROUP_SIZE: &str = "coupon.group.size";
 
 /// Seconds that a claim waited for its group to be taken.
 pub const GROUP_WAIT: &str = "coupon.group.wait";
+
+impl From<CampaignId> for opentelemetry::Value {
+    /// Text, because the numbers of OpenTelemetry are signed.
+    fn from(campaign: CampaignId) -> Self {
+        campaign.to_string().into()
+    }
+}

@@ -1,6 +1,6 @@
-//! The shape of the workspace. Goal: services stay apart and share only `coupon-core`; only the bench and the tests
-//! receive spans, by `coupon-otlp`; of what must be one thing in a process (runtime, drivers, tracing) there is one
-//! version. Method: cargo's metadata and `Cargo.lock`.
+//! The shape of the workspace. Goal: services stay apart and share only `coupon-core`, whose domain knows no server, HTTP
+//! or telemetry; only the bench and the tests receive spans, by `coupon-otlp`; of what must be one thing in a process
+//! (runtime, drivers, tracing) there is one version. Method: cargo's metadata, `Cargo.lock` and the text of the domain.
 
 use std::collections::BTreeSet;
 
@@ -25,6 +25,9 @@ const ONE_OF: [&str; 13] = [
     "tracing-opentelemetry",
     "uuid",
 ];
+
+/// The crates that the domain may name: for values and their text.
+const OF_THE_DOMAIN: [&str; 3] = ["serde", "time", "uuid"];
 
 fn metadata() -> Metadata {
     MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).no_deps().exec().unwrap()
@@ -57,6 +60,28 @@ fn dependencies_point_to_the_core_only() {
             name => assert!(found.iter().all(|found| found == "coupon-core"), "{name} depends on {found:?}"),
         }
     }
+}
+
+#[test]
+fn the_domain_names_no_server_and_no_protocol() {
+    let metadata = metadata();
+    let core = metadata.workspace_packages().into_iter().find(|package| package.name == "coupon-core").unwrap();
+    let domain = std::fs::read_to_string(core.manifest_path.with_file_name("src/domain.rs")).unwrap();
+    let (domain, _tests) = domain.split_once("#[cfg(test)]").unwrap();
+    let is_in_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words: BTreeSet<&str> = domain
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split(|c| !is_in_a_name(c)))
+        .collect();
+
+    for dependency in &core.dependencies {
+        let name = dependency.name.replace('-', "_");
+        let is_named = words.contains(name.as_str());
+        assert!(!is_named || OF_THE_DOMAIN.contains(&name.as_str()), "src/domain.rs names {name}");
+    }
+    // Other modules of its crate have all of these.
+    assert!(!domain.contains("crate::") && !domain.contains("super::"), "src/domain.rs names another module");
 }
 
 #[test]
