@@ -30,8 +30,7 @@ const LOST_MAX: usize = 512;
 /// After a channel could not be opened, messages fail at once for this long instead of queueing up to try.
 const REOPEN_AFTER: Duration = Duration::from_millis(250);
 
-/// What is full when the broker refuses a message.
-pub const QUEUE: &str = "the queue";
+const QUEUE: &str = "the queue";
 
 const QUEUE_GONE: Error = Error::Away { what: QUEUE };
 
@@ -73,7 +72,7 @@ impl Opened {
     /// send then piles up in lapin.
     pub fn accepts(&self) -> Result<()> {
         if self.connection.blocked() {
-            Err(Error::Full { what: "RabbitMQ's memory or disk" })
+            Err(Error::Blocked)
         } else if self.connection.connected() {
             Ok(())
         } else {
@@ -276,7 +275,7 @@ impl ConfirmChannel {
                 if self.returned.get() { Err(QUEUE_GONE) } else { Ok(()) }
             }
             // A queue at its limit; the channel is fine.
-            Confirmation::Nack(None) => Err(Error::Full { what: QUEUE }),
+            Confirmation::Nack(None) => Err(Error::Refused { queue: QUEUE }),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
                 self.returned.set(true);
                 tracing::error!(queue = %queues.claims, "a message came back: the queue is gone; it is made again");

@@ -20,7 +20,7 @@ use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Context, KeyValue};
 use tokio::sync::oneshot;
 
-use crate::channel::{Broker, QUEUE, WorkerChannel};
+use crate::channel::{Broker, WorkerChannel};
 
 /// Messages of one worker on their way to their confirms. With more, messages get smaller and the broker busier; with
 /// one, a claim may wait for a whole confirm before its message leaves. See docs/PERFORMANCE.md.
@@ -75,7 +75,7 @@ impl Publisher {
         span::end(&context, &published);
         metrics::confirm(match &published {
             Ok(()) => "ack",
-            Err(Error::Full { what: QUEUE }) => "nack",
+            Err(Error::Refused { .. }) => "nack",
             Err(_) => "failed",
         });
         published

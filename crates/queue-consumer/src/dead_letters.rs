@@ -25,7 +25,7 @@ pub async fn keep(
         let sent = channel.basic_publish("".into(), queues.dead.clone(), options, &body, properties);
         match sent.await?.await? {
             Confirmation::Ack(None) => metrics::dead_letter(),
-            Confirmation::Nack(None) => return Err(Error::Full { what: "the queue of dead letters" }),
+            Confirmation::Nack(None) => return Err(Error::Refused { queue: "the queue of dead letters" }),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
                 return Err(Error::Away { what: "the queue of dead letters" });
             }

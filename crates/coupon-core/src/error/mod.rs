@@ -7,7 +7,9 @@ mod servers;
 use deadpool_redis::redis;
 
 pub use self::servers::names_no_database;
-use self::servers::{Advice, amqp_advice, mysql_advice, mysql_class, mysql_is_conflict, redis_advice, redis_class};
+use self::servers::{
+    Advice, amqp_advice, amqp_refuses_access, mysql_advice, mysql_class, mysql_is_conflict, redis_advice, redis_class,
+};
 use crate::domain::InstallationId;
 
 /// What to do about an error.
@@ -66,6 +68,15 @@ pub enum Error {
         /// What is full.
         what: &'static str,
     },
+    /// RabbitMQ refused to keep a message: its queue is at its limit.
+    #[error("{queue} refuses messages")]
+    Refused {
+        /// The queue that the message was meant for.
+        queue: &'static str,
+    },
+    /// RabbitMQ is short of memory or disk, and takes nothing from those who publish.
+    #[error("RabbitMQ takes no messages: it is short of memory or disk")]
+    Blocked,
     /// Others were quicker each time: the work was done again as often as it may be.
     #[error("{what} failed {tries} times")]
     Exhausted {
@@ -149,6 +160,8 @@ impl Error {
             | Self::Unsafe(_)
             | Self::Deadline { .. }
             | Self::Full { .. }
+            | Self::Refused { .. }
+            | Self::Blocked
             | Self::Exhausted { .. }
             | Self::Away { .. }
             | Self::ReadsElsewhere
@@ -184,7 +197,7 @@ impl Error {
             Self::ReadsElsewhere => {
                 Advice::mend("let COUPON_MYSQL_URL lead to the primary, and let no proxy send reads to a replica")
             }
-            Self::Full { .. } | Self::Exhausted { .. } | Self::Held => {
+            Self::Full { .. } | Self::Refused { .. } | Self::Blocked | Self::Exhausted { .. } | Self::Held => {
                 Advice::wait("it passes when there is less to do")
             }
             Self::Foreign { .. } => Advice::mend(
@@ -223,12 +236,20 @@ impl Error {
         }
     }
 
+    /// Whether RabbitMQ refused the login, or something that its user has no right to.
+    #[must_use]
+    pub fn is_access_refused(&self) -> bool {
+        matches!(self, Self::Amqp(error) if amqp_refuses_access(error))
+    }
+
     /// The same error for one of many whose work failed together; its text has been logged by then.
     #[must_use]
     pub fn shared(&self) -> Self {
         match self {
             Self::Deadline { what, limit } => Self::Deadline { what, limit: *limit },
             Self::Full { what } => Self::Full { what },
+            Self::Refused { queue } => Self::Refused { queue },
+            Self::Blocked => Self::Blocked,
             Self::Exhausted { what, tries } => Self::Exhausted { what, tries: *tries },
             Self::Away { what } => Self::Away { what },
             Self::Held => Self::Held,
@@ -287,6 +308,23 @@ mod tests {
         for code in [1062, 1064, 1205, 1213] {
             assert!(!server(code).blames_the_connection(), "{code}");
         }
+    }
+
+    #[test]
+    fn the_broker_says_what_to_mend_by_its_reply_code() {
+        use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
+
+        let refusal = |kind: AMQPErrorKind| {
+            let refusal = AMQPError::new(kind, "in words of its own".into());
+            Error::Amqp(lapin::ErrorKind::ProtocolError(refusal).into())
+        };
+        let access = refusal(AMQPSoftError::ACCESSREFUSED.into());
+        let host = refusal(AMQPHardError::NOTALLOWED.into());
+        let other = refusal(AMQPHardError::INTERNALERROR.into());
+
+        assert!(access.is_access_refused() && access.stays() && access.remedy().contains("password"));
+        assert!(!host.is_access_refused() && host.stays() && host.remedy().contains("virtual host"));
+        assert!(!other.is_access_refused() && !other.stays());
     }
 
     #[test]

@@ -14,6 +14,10 @@ const DEADLOCK: u16 = 1213;
 /// not fit. The list is short on purpose. Whatever else a server says is its own trouble and may pass.
 const OUR_MISTAKES: [u16; 14] = [1048, 1054, 1064, 1109, 1136, 1146, 1210, 1264, 1292, 1305, 1364, 1366, 1406, 1690];
 
+/// Reply codes of AMQP 0-9-1: rabbitmq.com/amqp-0-9-1-reference.
+const ACCESS_REFUSED: u16 = 403;
+const NOT_ALLOWED: u16 = 530;
+
 /// What an operator does about an error, and whether it stays until then.
 pub struct Advice {
     pub remedy: &'static str,
@@ -97,7 +101,7 @@ pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
 
 /// Whether Redis does not have the database that is named at the end of its address.
 pub fn names_no_database(error: &redis::RedisError) -> bool {
-    let said = error.to_string();
+    let said = error.detail().unwrap_or_default();
     said.contains("DB index is out of range") || said.contains("SELECT is not allowed")
 }
 
@@ -129,16 +133,27 @@ pub fn redis_advice(error: &redis::RedisError) -> Advice {
     }
 }
 
+/// The reply code with which RabbitMQ refused something.
+fn reply_code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(refusal) => Some(refusal.get_id()),
+        _ => None,
+    }
+}
+
+/// Whether RabbitMQ refused the login, or something that its user has no right to.
+pub fn amqp_refuses_access(error: &lapin::Error) -> bool {
+    reply_code(error) == Some(ACCESS_REFUSED)
+}
+
 pub fn amqp_advice(error: &lapin::Error) -> Advice {
-    let said = error.to_string();
-    let says = |words: [&str; 2]| words.iter().any(|words| said.contains(words));
-    if says(["ACCESS_REFUSED", "ACCESS-REFUSED"]) {
-        Advice::mend(
+    match reply_code(error) {
+        Some(ACCESS_REFUSED) => Advice::mend(
             "check the user and the password in COUPON_AMQP_URL, and grant this user the rights in docs/RIGHTS.md",
-        )
-    } else if says(["NOT_ALLOWED", "NOT-ALLOWED"]) {
-        Advice::mend("make the virtual host that COUPON_AMQP_URL names, and let this user into it")
-    } else {
-        Advice::wait("see that RabbitMQ runs and that COUPON_AMQP_URL leads to it; it is tried again by itself")
+        ),
+        Some(NOT_ALLOWED) => {
+            Advice::mend("make the virtual host that COUPON_AMQP_URL names, and let this user into it")
+        }
+        _ => Advice::wait("see that RabbitMQ runs and that COUPON_AMQP_URL leads to it; it is tried again by itself"),
     }
 }

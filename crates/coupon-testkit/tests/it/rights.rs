@@ -2,7 +2,7 @@
 //! Method: every other test runs the programs as these users; here they try what they must not, and lack what they need.
 
 use coupon_core::settings::AmqpSettings;
-use coupon_core::{Result, rabbitmq};
+use coupon_core::{Error, Result, rabbitmq};
 use coupon_testkit::program::Running;
 use coupon_testkit::{Servers, TestSpace, eventually, run};
 use deadpool_redis::redis;
@@ -115,7 +115,7 @@ async fn a_program_makes_and_reads_its_own_queues_only() {
 }
 
 fn is_refused(done: &Result<()>) -> bool {
-    done.as_ref().is_err_and(|error| error.to_string().contains("ACCESS_REFUSED"))
+    done.as_ref().is_err_and(Error::is_access_refused)
 }
 
 async fn channel(settings: &AmqpSettings) -> Result<(lapin::Connection, lapin::Channel)> {

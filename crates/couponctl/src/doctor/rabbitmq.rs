@@ -121,7 +121,7 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
             sheet.wrong("queues", found, remedy);
         }
         // A right that is missing has a line of its own.
-        Err(error) if error.to_string().contains("ACCESS_REFUSED") => {}
+        Err(error) if error.is_access_refused() => {}
         Err(error) => return Err(error.into()),
     }
     if dead == 0 {
@@ -232,7 +232,7 @@ async fn rights(
     }
     if are_there {
         if let Err(error) = queues.declare(connection).await
-            && error.to_string().contains("ACCESS_REFUSED")
+            && error.is_access_refused()
         {
             missing.push(error.to_string());
         }
