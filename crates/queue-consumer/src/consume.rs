@@ -70,7 +70,7 @@ impl Consumer {
                 self.connection.note(&error);
                 tracing::debug!(%error, "connecting to RabbitMQ again");
                 if matches!(error, Error::Foreign { .. }) {
-                    foreign::stand_aside(self, stop).await;
+                    foreign::stand_aside(&self.amqp, &self.queues, stop).await;
                 } else {
                     let _ = tokio::time::timeout(RECONNECT_AFTER, stop.cancelled()).await;
                 }

@@ -6,18 +6,18 @@
 
 use std::time::Duration;
 
-use coupon_core::{Result, rabbitmq};
+use coupon_core::Result;
+use coupon_core::rabbitmq::{self, Queues};
+use coupon_core::settings::AmqpSettings;
 use tokio_util::sync::CancellationToken;
-
-use crate::consume::Consumer;
 
 /// How often it checks the queue until then.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Returns when no message waits in the queue, or when the process is told to stop.
-pub async fn stand_aside(consumer: &Consumer, stop: &CancellationToken) {
+pub async fn stand_aside(amqp: &AmqpSettings, queues: &Queues, stop: &CancellationToken) {
     while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
-        match waiting(consumer).await {
+        match waiting(amqp, queues).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "cannot look whether claims of another installation are gone"),
@@ -25,10 +25,10 @@ pub async fn stand_aside(consumer: &Consumer, stop: &CancellationToken) {
     }
 }
 
-async fn waiting(consumer: &Consumer) -> Result<u32> {
-    let connection = rabbitmq::connect(&consumer.amqp, "queue-consumer").await?;
-    let count = rabbitmq::message_count(&connection, &consumer.queues.claims);
-    let count = rabbitmq::within(consumer.amqp.amqp_deadline, "looking at the queue", count).await?;
+async fn waiting(amqp: &AmqpSettings, queues: &Queues) -> Result<u32> {
+    let connection = rabbitmq::connect(amqp, "queue-consumer").await?;
+    let count = rabbitmq::message_count(&connection, &queues.claims);
+    let count = rabbitmq::within(amqp.amqp_deadline, "looking at the queue", count).await?;
     let _ = connection.close(200, "looked".into()).await;
     // A queue that is not there is made again when consuming starts.
     Ok(count.unwrap_or(0))
