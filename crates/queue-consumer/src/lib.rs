@@ -64,7 +64,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let measured = mysql.clone();
     let admin = serve_admin(settings.admin_listen, ended.clone(), move |config| {
         health.routes(config);
-        metrics::routes(config, &measured, None);
+        metrics::routes(config, &measured, &(), async |()| Vec::new());
     })?;
 
     let consumer = Consumer {

@@ -53,7 +53,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let campaigns = routes.campaigns.clone();
     let admin_routes = move |config: &mut ServiceConfig| {
         health.routes(config);
-        metrics::routes(config, &mysql, Some(&campaigns));
+        metrics::routes(config, &mysql, &campaigns, async |campaigns: Campaigns| campaigns.stocks().await);
     };
     let (listen, admin, drain) = (settings.listen, settings.admin_listen, settings.process.drain_deadline);
     serve_api(listen, admin, &settings.http, stop, drain, admin_routes, move |config| {

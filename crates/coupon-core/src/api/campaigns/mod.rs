@@ -5,20 +5,21 @@
 //! kept with it hold everyone who had a coupon then, so that a winner who asks again is never told 409. (But for a second
 //! after a restock: an instance that has not seen it takes a winner of another instance for a stranger.)
 
+mod stocks;
+
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use time::OffsetDateTime;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use xorf::{BinaryFuse8, Filter};
 
 use crate::domain::{AccountId, Campaign, CampaignId, Window};
 use crate::error::{Error, Result};
 use crate::mysql::campaigns::CampaignWithStock;
 use crate::mysql::{self, Mysql};
-use crate::telemetry::metrics::Stock;
 
 /// How often the state of campaigns in use is read again.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
@@ -150,6 +151,8 @@ struct Inner {
     changed: Notify,
     /// After each reading.
     read: Notify,
+    /// Held while stocks are counted.
+    counting: Mutex<()>,
 }
 
 impl Campaigns {
@@ -168,6 +171,7 @@ impl Campaigns {
                 .build(),
             changed: Notify::new(),
             read: Notify::new(),
+            counting: Mutex::default(),
         });
         tokio::spawn(keep_fresh(Arc::downgrade(&inner)));
         Self { inner }
@@ -216,28 +220,6 @@ impl Campaigns {
         let mysql = &self.inner.mysql;
         let count = mysql.run(async move |mut conn: Conn| mysql::campaigns::count_free(&mut conn, campaign).await);
         self.inner.counts.try_get_with(campaign, count).await.map_err(|error: Arc<Error>| shared(&error))
-    }
-
-    /// How the campaigns in use stand at this moment, up to `max` of them. What cannot be told by `deadline`, as while MySQL
-    /// is away, is left out.
-    pub async fn stocks(&self, max: usize, deadline: tokio::time::Instant) -> Vec<Stock> {
-        let entries: Vec<Arc<Entry>> = self.inner.states.iter().map(|(_, entry)| entry).collect();
-        let campaigns = entries.iter().map(|entry| current(entry)).filter_map(|state| {
-            let campaign = state.campaign.as_ref()?;
-            let is_fresh = state.read_at.elapsed() <= SOLD_OUT_MAX_AGE;
-            is_fresh.then(|| (campaign.id, campaign.coupons, state.is_sold_out()))
-        });
-        let mut stocks = Vec::new();
-        for (campaign_id, coupons, is_sold_out) in campaigns.take(max) {
-            let free = if is_sold_out { Ok(0) } else { self.count_free_by(campaign_id, deadline).await };
-            stocks.extend(free.map(|free| Stock { campaign_id, coupons, free }));
-        }
-        stocks
-    }
-
-    async fn count_free_by(&self, campaign: CampaignId, deadline: tokio::time::Instant) -> Result<u64> {
-        let late = |_| Err(Error::Deadline { what: "counting free coupons", limit: Duration::ZERO });
-        tokio::time::timeout_at(deadline, self.count_free(campaign)).await.unwrap_or_else(late)
     }
 
     /// Says that a campaign's state has changed, as when a claim found no coupon: it is read again at once.
