@@ -225,35 +225,28 @@ mod tests {
 
     use super::*;
 
+    fn window(opens_at: OffsetDateTime, closes_at: OffsetDateTime, now: OffsetDateTime) -> Window {
+        let (opens_at, closes_at) = (Some(opens_at), Some(closes_at));
+        let name = String::from("noon");
+        Campaign { id: CampaignId(1), name, opens_at, closes_at, coupons: 0, paused: false }.window(now)
+    }
+
     #[test]
     fn a_window_includes_its_start_and_excludes_its_end() {
-        let campaign = Campaign {
-            id: CampaignId(1),
-            name: String::from("noon"),
-            opens_at: Some(datetime!(2030-01-01 12:00 UTC)),
-            closes_at: Some(datetime!(2030-01-01 13:00 UTC)),
-            coupons: 0,
-            paused: false,
-        };
+        let noon = |now| window(datetime!(2030-01-01 12:00 UTC), datetime!(2030-01-01 13:00 UTC), now);
 
-        assert_eq!(campaign.window(datetime!(2030-01-01 11:59:59.999 UTC)), Window::NotOpen);
-        assert_eq!(campaign.window(datetime!(2030-01-01 12:00 UTC)), Window::Open);
-        assert_eq!(campaign.window(datetime!(2030-01-01 12:59:59.999 UTC)), Window::Open);
-        assert_eq!(campaign.window(datetime!(2030-01-01 13:00 UTC)), Window::Closed);
+        assert_eq!(noon(datetime!(2030-01-01 11:59:59.999 UTC)), Window::NotOpen);
+        assert_eq!(noon(datetime!(2030-01-01 12:00 UTC)), Window::Open);
+        assert_eq!(noon(datetime!(2030-01-01 12:59:59.999 UTC)), Window::Open);
+        assert_eq!(noon(datetime!(2030-01-01 13:00 UTC)), Window::Closed);
     }
 
     #[test]
     fn a_window_that_was_closed_before_it_opened_is_closed() {
-        let campaign = Campaign {
-            id: CampaignId(1),
-            name: String::from("noon"),
-            opens_at: Some(datetime!(2030-01-01 12:00 UTC)),
-            closes_at: Some(datetime!(2029-01-01 12:00 UTC)),
-            coupons: 0,
-            paused: false,
-        };
+        let opens_late =
+            window(datetime!(2030-01-01 12:00 UTC), datetime!(2029-01-01 12:00 UTC), datetime!(2029-06-01 12:00 UTC));
 
-        assert_eq!(campaign.window(datetime!(2029-06-01 12:00 UTC)), Window::Closed);
+        assert_eq!(opens_late, Window::Closed);
     }
 
     #[test]
