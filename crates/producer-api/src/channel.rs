@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use coupon_core::age::end_of_life;
+use coupon_core::age::{end_of_life, younger_than};
 use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Result};
-use deadpool_lapin::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
+use deadpool_lapin::{Config, Pool, PoolConfig, Runtime};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::basic::AMQPProperties;
 use lapin::{Channel, Confirmation, ConnectionStatus};
@@ -91,9 +91,7 @@ impl Broker {
             .builder(|| rabbitmq::connection_properties("producer-api"), Runtime::Tokio1)?
             .create_timeout(Some(settings.amqp_deadline))
             .wait_timeout(Some(settings.amqp_deadline))
-            .pre_recycle(Hook::sync_fn(move |_, metrics| {
-                if metrics.age() < max_age { Ok(()) } else { Err(HookError::message("it is as old as it may be")) }
-            }))
+            .pre_recycle(younger_than(max_age))
             .build()?;
         Ok(Self {
             pool,

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use coupon_core::age::younger_than;
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::mysql::{Mysql, campaigns, coupons};
 use coupon_core::redis::keys;
@@ -15,7 +16,7 @@ use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, CouponId, Error, Installation, Result};
 use deadpool_redis::redis::{self, AsyncCommands, Pipeline, Script};
-use deadpool_redis::{Config, Connection, Hook, HookError, Pool, PoolConfig, Runtime};
+use deadpool_redis::{Config, Connection, Pool, PoolConfig, Runtime};
 use mysql_async::Conn;
 use uuid::Uuid;
 
@@ -74,14 +75,11 @@ impl Refill {
         pool.timeouts.create = Some(settings.redis_deadline);
         pool.timeouts.recycle = Some(settings.redis_deadline);
         config.pool = Some(pool);
-        let age = settings.redis_connection_age;
         let redis = config
             .builder()
             .map_err(|error| Error::Broken(format!("no pool for Redis: {error}")))?
             .runtime(Runtime::Tokio1)
-            .pre_recycle(Hook::sync_fn(move |_, metrics| {
-                if metrics.age() < age { Ok(()) } else { Err(HookError::message("it is as old as it may be")) }
-            }))
+            .pre_recycle(younger_than(settings.redis_connection_age))
             .build()
             .map_err(|error| Error::Broken(format!("no pool for Redis: {error}")))?;
         Ok(Self { redis, deadline: settings.redis_deadline, installation, mysql, max, unlock: Script::new(UNLOCK) })
