@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use coupon_core::api::extract::ClaimBody;
+use coupon_core::api::refusals::{ClaimRefusals, Refusals};
 use coupon_core::api::routes::{Answer, ClaimRoutes};
 use coupon_core::api::schemas::{Issued, Pending};
-use coupon_core::http::problem::{ClaimRefusals, Problem, Refusals};
+use coupon_core::http::problem::Problem;
 use coupon_core::{CampaignId, Claim};
 use utoipa::OpenApi;
 

@@ -5,9 +5,10 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use coupon_core::CampaignId;
 use coupon_core::api::extract::ClaimBody;
+use coupon_core::api::refusals::{ClaimRefusals, Refusals};
 use coupon_core::api::routes::{Answer, ClaimRoutes};
 use coupon_core::api::schemas::Issued;
-use coupon_core::http::problem::{ClaimRefusals, Problem, Refusals};
+use coupon_core::http::problem::Problem;
 use utoipa::OpenApi;
 
 use crate::group::Claimed;

@@ -10,5 +10,6 @@ pub mod docs;
 pub mod extract;
 pub mod outcome_reader;
 pub mod rate_limit;
+pub mod refusals;
 pub mod routes;
 pub mod schemas;

@@ -16,9 +16,10 @@ use super::campaigns::{Admission, Campaigns};
 use super::extract;
 use super::outcome_reader::OutcomeReader;
 use super::rate_limit::RateLimit;
+use super::refusals::Refusals;
 use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
 use crate::http::connection;
-use crate::http::problem::{NO_STORE, Problem, Refusals};
+use crate::http::problem::{NO_STORE, Problem};
 use crate::http::route::{get, post};
 use crate::telemetry::{attribute, metrics, span};
 

@@ -3,6 +3,8 @@
 //! A handler returns a [`Problem`]; [`answer_with_problems`] writes it out, the last step, with the trace id that finds
 //! the request in the logs.
 
+mod document;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -14,9 +16,8 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
-use serde::{Serialize, Serializer};
-use utoipa::{IntoResponses, ToSchema};
 
+pub use self::document::{Code, ProblemDocument};
 use crate::error::{Class, Error};
 use crate::telemetry::span;
 
@@ -32,141 +33,6 @@ pub struct Problem {
     detail: Cow<'static, str>,
     field: Option<&'static str>,
     header: Option<(HeaderName, HeaderValue)>,
-}
-
-/// The kinds of errors, by names that do not change.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ToSchema)]
-#[schema(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names say it, and the constructors of Problem")]
-pub enum Code {
-    InvalidRequest,
-    Unauthenticated,
-    OtherAccount,
-    CampaignNotOpen,
-    CampaignClosed,
-    CampaignPaused,
-    CampaignNotFound,
-    NoSuchRoute,
-    MethodNotAllowed,
-    RequestTimeout,
-    SoldOut,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    TooManyClaims,
-    Internal,
-    Unavailable,
-}
-
-impl Code {
-    fn name(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid_request",
-            Self::Unauthenticated => "unauthenticated",
-            Self::OtherAccount => "other_account",
-            Self::CampaignNotOpen => "campaign_not_open",
-            Self::CampaignClosed => "campaign_closed",
-            Self::CampaignPaused => "campaign_paused",
-            Self::CampaignNotFound => "campaign_not_found",
-            Self::NoSuchRoute => "no_such_route",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::RequestTimeout => "request_timeout",
-            Self::SoldOut => "sold_out",
-            Self::BodyTooLarge => "body_too_large",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::TooManyClaims => "too_many_claims",
-            Self::Internal => "internal",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
-impl Serialize for Code {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-/// The body of every answer that is an error.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ProblemDocument<'a> {
-    /// Always `about:blank`: `code` tells the kinds apart.
-    #[serde(rename = "type")]
-    kind: &'static str,
-    /// The status in words.
-    title: &'a str,
-    /// The HTTP status.
-    #[schema(minimum = 400, maximum = 599)]
-    status: u16,
-    /// Stable name of this kind of error, for programs.
-    code: Code,
-    /// What went wrong, for people.
-    detail: &'a str,
-    /// The field, parameter or header that is wrong, where one is.
-    #[schema(nullable = false)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'a str>,
-    /// Finds this request in traces and logs.
-    #[schema(pattern = "^[0-9a-f]{32}$")]
-    trace_id: String,
-}
-
-/// The errors that any request may be answered with, as the `OpenAPI` document tells them.
-#[derive(IntoResponses)]
-pub enum Refusals {
-    /// Bad input; `field` names what is wrong.
-    #[response(status = 400, content_type = "application/problem+json")]
-    BadRequest(ProblemDocument<'static>),
-    /// There is no such campaign, or no such address.
-    #[response(status = 404, content_type = "application/problem+json")]
-    NotFound(ProblemDocument<'static>),
-    /// The body did not arrive in time; the connection is closed.
-    #[response(status = 408, content_type = "application/problem+json")]
-    RequestTimeout(ProblemDocument<'static>),
-    /// The body is too long; the connection is closed.
-    #[response(status = 413, content_type = "application/problem+json")]
-    PayloadTooLarge(ProblemDocument<'static>),
-    /// A fault of the service; report it with its `trace_id`.
-    #[response(status = 500, content_type = "application/problem+json")]
-    Internal(ProblemDocument<'static>),
-    /// A server behind this one is away, busy or full; repeating the request is safe.
-    #[response(
-        status = 503,
-        content_type = "application/problem+json",
-        headers(("Retry-After" = u32, description = "Seconds after which to repeat the request"))
-    )]
-    Unavailable(ProblemDocument<'static>),
-    /// Any other error. 405 names the methods that the address takes.
-    #[response(
-        status = "default",
-        content_type = "application/problem+json",
-        headers(("Allow" = String, description = "With 405: the methods that the address takes"))
-    )]
-    Other(ProblemDocument<'static>),
-}
-
-/// The errors that a claim may be answered with besides.
-#[derive(IntoResponses)]
-pub enum ClaimRefusals {
-    /// The campaign has not opened yet, is over, or is paused.
-    #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(ProblemDocument<'static>),
-    /// Sold out: no coupon is left, and the account holds none.
-    #[response(status = 409, content_type = "application/problem+json")]
-    Conflict(ProblemDocument<'static>),
-    /// The body is not said to be JSON, or is encoded.
-    #[response(
-        status = 415,
-        content_type = "application/problem+json",
-        headers(("Accept-Encoding" = String, description = "Where the encoding is wrong: the one that is taken"))
-    )]
-    UnsupportedMediaType(ProblemDocument<'static>),
-    /// This account claims too often.
-    #[response(
-        status = 429,
-        content_type = "application/problem+json",
-        headers(("Retry-After" = u32, description = "Seconds after which to repeat the claim"))
-    )]
-    TooManyRequests(ProblemDocument<'static>),
 }
 
 impl Problem {
