@@ -6,6 +6,7 @@
 //! after a restock: an instance that has not seen it takes a winner of another instance for a stranger.)
 
 mod stocks;
+mod winners;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, Notify};
-use xorf::{BinaryFuse8, Filter};
 
+use self::winners::{WINNERS_AT_ONCE, Winners};
 use crate::domain::{AccountId, Campaign, CampaignId, Window};
 use crate::error::{Error, Result};
 use crate::mysql::campaigns::CampaignWithStock;
@@ -41,10 +42,6 @@ const FORGET_AFTER: Duration = Duration::from_secs(10);
 
 /// Campaigns kept in memory, unknown ones included, against clients that try numbers.
 const CAMPAIGNS_MAX: u64 = 10_000;
-
-/// Winners read in one statement, into a filter of their own: while it is built it takes 25 bytes for each of them, which
-/// for a million at once would be more than all the rest of the process.
-const WINNERS_AT_ONCE: usize = 50_000;
 
 /// Campaigns read in one statement.
 const CAMPAIGNS_PER_STATEMENT: usize = 500;
@@ -106,35 +103,6 @@ impl State {
 
     fn max_age(&self) -> Duration {
         if self.is_sold_out() { SOLD_OUT_MAX_AGE } else { OPEN_MAX_AGE }
-    }
-}
-
-/// The accounts that hold a coupon of a campaign, in about nine bits each: "no" is certain, "yes" is right in 255 of
-/// 256 cases.
-#[derive(Debug, Default)]
-struct Winners {
-    /// In order of accounts, each with the last account that it knows.
-    filters: Vec<(u64, BinaryFuse8)>,
-    coupons: u64,
-}
-
-impl Winners {
-    /// Adds winners that come behind all others, in order.
-    fn add(&mut self, accounts: &[u64]) -> Result<()> {
-        let Some(&last) = accounts.last() else { return Ok(()) };
-        let filter = BinaryFuse8::try_from(accounts)
-            .map_err(|reason| Error::Broken(format!("no filter for {} winners: {reason}", accounts.len())))?;
-        self.filters.push((last, filter));
-        Ok(())
-    }
-
-    fn last(&self) -> u64 {
-        self.filters.last().map_or(0, |(last, _)| *last)
-    }
-
-    fn may_contain(&self, account: AccountId) -> bool {
-        let position = self.filters.partition_point(|(last, _)| *last < account.0);
-        self.filters.get(position).is_some_and(|(_, filter)| filter.contains(&account.0))
     }
 }
 
@@ -315,7 +283,7 @@ impl Inner {
             return Ok(known);
         }
         let id = campaign.id;
-        let mut winners = Winners { coupons: campaign.coupons, ..Winners::default() };
+        let mut winners = Winners::of_stock(campaign.coupons);
         let read = async move |mut conn: Conn| loop {
             let accounts = mysql::campaigns::winners(&mut conn, id, winners.last(), WINNERS_AT_ONCE).await?;
             winners.add(&accounts)?;
@@ -324,25 +292,5 @@ impl Inner {
             }
         };
         self.mysql.run(read).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_winner_is_never_taken_for_a_stranger() {
-        for count in [0_u64, 1, 2, 3, 10, 1_000, 120_000] {
-            let accounts: Vec<u64> = (1..=count).map(|n| 2 * n).collect();
-            let mut winners = Winners::default();
-            for accounts in accounts.chunks(WINNERS_AT_ONCE) {
-                winners.add(accounts).unwrap();
-            }
-
-            assert!(accounts.iter().all(|account| winners.may_contain(AccountId(*account))), "{count} winners");
-            let strangers = (0..=count).filter(|n| winners.may_contain(AccountId(2 * n + 1))).count();
-            assert!(strangers as u64 <= 3 + count / 128, "{strangers} strangers were taken for one of {count} winners");
-        }
     }
 }
