@@ -1,0 +1,71 @@
+//! When a command ends that cannot go on. Goal: in time, with the cause in a line and an exit code that says so.
+//! Method: servers that are away or silent, and signals to a command that waits.
+
+use coupon_testkit::program;
+use coupon_testkit::{eventually, run};
+
+use crate::{PROGRAM, ctl, fails};
+
+#[tokio::test]
+async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let waiting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    run(async |space| {
+        let right = &space.servers().mysql.mysql_url;
+        let stranger = right.with_user("nobody-of-this-name", "wrong");
+        for (url, words) in [
+            (format!("mysql://me:wrong@{silent}/coupon"), &["Connection refused", "; start it with"][..]),
+            (format!("mysql://me:wrong@{}/coupon", waiting.local_addr().unwrap()), &["took longer than 1s"]),
+            (String::from("mysql://me:wrong@nowhere.invalid/coupon"), &["lookup"]),
+            (stranger.reveal().to_owned(), &["MySQL: "]),
+        ] {
+            for line in ["campaign list", "migrate"] {
+                let ran = ctl(&space, &format!("--mysql-deadline=1s --mysql-url={url} {line}")).await;
+
+                fails(&ran, 1, words);
+                assert_eq!(ran.stderr.contains("services up"), url.contains(&silent.to_string()), "{ran:?}");
+                assert!(!ran.stderr.contains("wrong@"), "{ran:?}");
+            }
+        }
+    })
+    .await;
+}
+
+/// As in a container: to process 1 the kernel delivers no signal that it has no handler for.
+#[tokio::test]
+async fn a_command_that_is_process_1_ends_when_it_is_asked_to() {
+    run(async |space| {
+        for (id, signal, code) in [(91, "INT", 130), (92, "TERM", 143)] {
+            let locked = space.lock_tables().await;
+            let line = ["campaign".to_owned(), "show".to_owned(), "--id".to_owned(), id.to_string()];
+            let alone = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child", PROGRAM].map(String::from);
+            let arguments = [&alone[..], &line[..]].concat();
+            let environment = space.environment();
+            let ending = async {
+                eventually("it waits for MySQL", async || !space.running("SELECT id, name").await.is_empty()).await;
+                let pid = pid_of(&line);
+                let kill = format!("kill -{signal} {pid}");
+                let killed = std::process::Command::new("sh").args(["-c", &kill]).status().unwrap();
+                assert!(killed.success(), "{kill}");
+            };
+
+            let (ran, ()) = tokio::join!(program::run("unshare", &arguments, &environment), ending);
+
+            locked.disconnect().await.unwrap();
+            fails(&ran, code, &[&format!("stopped by SIG{signal}")]);
+        }
+    })
+    .await;
+}
+
+/// The process of this program with these arguments, as this machine numbers it.
+fn pid_of(arguments: &[String]) -> u32 {
+    let is_it = |pid: &u32| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split('\0');
+        words.next() == Some(PROGRAM) && words.take(arguments.len()).eq(arguments.iter().map(String::as_str))
+    };
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(is_it).max().expect("a process")
+}

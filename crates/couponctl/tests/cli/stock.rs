@@ -1,0 +1,137 @@
+//! The coupons of a campaign, as an operator loads them. Goal: a campaign has exactly the coupons that were asked for,
+//! whatever is repeated, cut off or done at the same time. Method: loads that are killed, repeated and locked out.
+
+use coupon_core::mysql::campaigns;
+use coupon_testkit::{TestSpace, eventually, run};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use serde_json::json;
+
+use crate::{PROGRAM, ctl, ctl_json, fails};
+
+/// More coupons than are loaded before somebody has looked.
+const MANY: u64 = 100_000;
+
+#[tokio::test]
+async fn a_load_that_was_cut_off_is_finished_by_repeating_it() {
+    run(async |space| {
+        for (id, before, line, total) in [
+            (1, None, format!("campaign create --id 1 --coupons {MANY}"), MANY),
+            (2, None, format!("setup --id 2 --coupons {MANY}"), MANY),
+            (
+                3,
+                Some("campaign create --id 3 --coupons 10"),
+                format!("campaign add-coupons --id 3 --key more --coupons {MANY}"),
+                10 + MANY,
+            ),
+            (
+                4,
+                Some("campaign create --id 4 --coupons 10"),
+                format!("campaign add-coupons --id 4 --total {MANY}"),
+                MANY,
+            ),
+        ] {
+            if let Some(before) = before {
+                ctl_json(&space, before).await;
+            }
+            let loaded = cut_off(&space, id, &line).await;
+            assert!(loaded < total, "it was not cut off: {loaded}");
+            space.audit().await;
+
+            assert_eq!(ctl_json(&space, &line).await[0]["coupons"], json!(total), "{line}");
+            assert_eq!(ctl_json(&space, &line).await[0]["coupons"], json!(total), "{line}, once more");
+            space.audit().await;
+        }
+    })
+    .await;
+}
+
+/// Kills a command in the middle of its load, and gives the coupons that the campaign has then.
+async fn cut_off(space: &TestSpace, id: u64, line: &str) -> u64 {
+    let before = stock(space, id).await;
+    let mut command = tokio::process::Command::new(PROGRAM);
+    command.args(line.split(' ')).env_clear().envs(space.environment()).kill_on_drop(true);
+    let mut loading = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    eventually("the load has begun", async || stock(space, id).await > before).await;
+    let mut holder = lock_campaign(space, id).await;
+    loading.kill().await.unwrap();
+    holder.query_drop("ROLLBACK").await.unwrap();
+    // A chunk whose COMMIT was on its way may still be added.
+    eventually("its connections are gone", async || space.running("").await.len() <= 1).await;
+    stock(space, id).await
+}
+
+async fn stock(space: &TestSpace, id: u64) -> u64 {
+    let mut conn = space.mysql().connection().await.unwrap();
+    let coupons: Option<u64> = conn.query_first(format!("SELECT coupons FROM campaign WHERE id = {id}")).await.unwrap();
+    coupons.unwrap_or(0)
+}
+
+/// Holds the row of a campaign, so that no coupon can be added to it until the end of this transaction.
+async fn lock_campaign(space: &TestSpace, id: u64) -> Conn {
+    let mut conn = space.mysql().connection().await.unwrap();
+    conn.query_drop("START TRANSACTION").await.unwrap();
+    conn.query_drop(format!("SELECT id FROM campaign WHERE id = {id} FOR UPDATE")).await.unwrap();
+    conn
+}
+
+#[tokio::test]
+async fn nothing_adds_coupons_that_nobody_asked_for() {
+    run(async |space| {
+        let coupons = async |line: &str| ctl_json(&space, line).await[0]["coupons"].clone();
+
+        assert_eq!(coupons("campaign create --id 1 --coupons 100").await, 100);
+        let set_up = ctl(&space, "setup --id 1 --coupons 1000").await;
+        assert!(set_up.stderr.contains("100 coupons"), "it says that the campaign is not as asked for: {set_up:?}");
+        assert_eq!(coupons("setup --id 1 --coupons 1000").await, 100, "setup did not make it");
+        assert_eq!(coupons("campaign add-coupons --id 1 --key more --coupons 50").await, 150);
+        assert_eq!(coupons("campaign add-coupons --id 1 --key more --coupons 50").await, 150, "the same restock");
+        assert_eq!(coupons("campaign add-coupons --id 1 --key create --coupons 50").await, 200, "another");
+        assert_eq!(coupons("campaign create --id 1 --coupons 100").await, 200, "made before the restock");
+        assert_eq!(coupons("campaign add-coupons --id 1 --total 150").await, 200, "never lowered");
+        assert_eq!(coupons("campaign add-coupons --id 1 --total 250").await, 250);
+        assert_eq!(coupons("campaign add-coupons --id 1 --total 250").await, 250);
+        fails(&ctl(&space, "campaign add-coupons --id 1 --key more --coupons 60").await, 1, &["more", "50"]);
+        fails(&ctl(&space, "campaign create --id 1 --coupons 1000").await, 1, &["100 coupons", "add-coupons"]);
+
+        assert_eq!(coupons("setup --id 2 --coupons 10").await, 10);
+        assert_eq!(coupons("campaign add-coupons --id 2 --key more --coupons 5").await, 15);
+        assert_eq!(coupons("setup --id 2 --coupons 10").await, 15);
+        assert_eq!(coupons("setup --id 2 --coupons 20").await, 15);
+        space.audit().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_connection_is_enough_to_make_and_restock_a_campaign() {
+    run(async |space| {
+        for (line, coupons) in [
+            ("--mysql-connections 1 campaign create --id 1 --coupons 12000", 12_000),
+            ("--mysql-connections 1 campaign add-coupons --id 1 --key more --coupons 6000", 18_000),
+            ("--mysql-connections 1 campaign add-coupons --id 1 --total 30000", 30_000),
+            ("--mysql-connections 1 setup --id 2 --coupons 12000", 12_000),
+        ] {
+            assert_eq!(ctl_json(&space, line).await[0]["coupons"], coupons, "{line}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_operator_loads_at_a_time_while_others_may_pause() {
+    run(async |space| {
+        ctl_json(&space, "campaign create --id 1 --coupons 1").await;
+        let lock = campaigns::lock_for_operator(space.mysql()).await.unwrap();
+
+        for line in ["campaign create --coupons 1", "campaign add-coupons --id 1 --total 2", "setup --id 1 --coupons 1"]
+        {
+            fails(&ctl(&space, line).await, 1, &["another couponctl"]);
+        }
+        assert_eq!(ctl_json(&space, "campaign pause --id 1").await[0]["paused"], true);
+
+        lock.release().await;
+        assert_eq!(ctl_json(&space, "campaign add-coupons --id 1 --total 2").await[0]["coupons"], 2);
+    })
+    .await;
+}

@@ -1,0 +1,35 @@
+//! Keys and tokens to try a service out. Goal: they are right as they are made, and a key is for its owner only.
+//! Method: the files and tokens that the program makes.
+
+use coupon_testkit::run;
+
+use crate::{ctl, ctl_json, fails};
+
+#[tokio::test]
+async fn keys_and_tokens_are_made_to_try_out() {
+    run(async |space| {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = std::env::temp_dir().join(space.name());
+        let (folder, private) = (folder.to_str().unwrap(), folder.join("private.pem"));
+        let keys = format!("token keys --out {folder}");
+        let issue = format!("--key {} --account 42 --issuer me --audience coupons", private.to_str().unwrap());
+
+        let made = ctl(&space, &keys).await;
+        let again = ctl(&space, &keys).await;
+        let token = ctl(&space, &format!("token issue {issue}")).await;
+        let as_json = ctl_json(&space, &format!("token issue {issue} --valid 1min")).await;
+
+        assert_eq!(made.code, Some(0), "{made:?}");
+        fails(&again, 1, &["private.pem"]);
+        assert_eq!(std::fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o600, "for nobody else");
+        let public = std::fs::read_to_string(format!("{folder}/jwks.json")).unwrap();
+        assert!(!public.contains("\"d\""), "{public}");
+        assert_eq!((token.code, token.stdout.trim().split('.').count()), (Some(0), 3), "{token:?}");
+        assert_eq!(as_json["token"].as_str().unwrap().split('.').count(), 3);
+        fails(&ctl(&space, &format!("token issue {}", issue.replace("private.pem", "jwks.json"))).await, 1, &["--key"]);
+        fails(&ctl(&space, "token issue --key none --account 0 --issuer me --audience a").await, 2, &["--account"]);
+        std::fs::remove_dir_all(folder).unwrap();
+    })
+    .await;
+}
