@@ -1,0 +1,127 @@
+//! MySQL: the settings that promises rest on, the schema, rights, and what stands between us and the server.
+
+mod rights;
+mod schema;
+mod settings;
+mod snapshots;
+
+use coupon_core::mysql;
+use coupon_core::settings::ServerUrl;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+use super::Program;
+use super::sheet::{Sheet, Variables};
+use crate::Couponctl;
+
+const UNKNOWN_DATABASE: u16 = 1049;
+
+pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
+    let url = &couponctl.mysql.mysql_url;
+    let mut conn = match tokio::time::timeout(couponctl.mysql.mysql_deadline, connect(url)).await {
+        Ok(Ok(conn)) => conn,
+        Ok(Err(Error::Server(error))) if error.code == UNKNOWN_DATABASE => {
+            sheet.wrong("database", &error.message, "run `couponctl migrate`");
+            connect(&url.with_path("")).await?
+        }
+        Ok(Err(error)) => {
+            sheet.not_checked("reachable", &error);
+            return Ok(());
+        }
+        Err(_) => {
+            sheet.not_checked("reachable", &format!("{url} does not answer in {:?}", couponctl.mysql.mysql_deadline));
+            return Ok(());
+        }
+    };
+    let user: Option<String> = conn.query_first("SELECT CURRENT_USER()").await?;
+    let user = user.unwrap_or_default();
+    sheet.ok("reachable", &format!("{url} as {user}"));
+    let global: Variables = pairs(&mut conn, "SHOW GLOBAL VARIABLES").await?;
+    let session: Variables = pairs(&mut conn, "SHOW SESSION VARIABLES").await?;
+    let status: Variables = pairs(&mut conn, "SHOW GLOBAL STATUS").await?;
+    settings::check(sheet, &global, &session, &status);
+    settings::check_connections(sheet, &global, &status, u64::from(couponctl.mysql.mysql_connections));
+
+    let before = OffsetDateTime::now_utc();
+    let now: Option<PrimitiveDateTime> = conn.query_first("SELECT UTC_TIMESTAMP(6)").await?;
+    sheet.clock(now.unwrap_or(PrimitiveDateTime::MIN).assume_utc(), before, OffsetDateTime::now_utc());
+
+    schema::check_version(sheet, &mut conn).await?;
+    schema::check_tables(sheet, &mut conn).await?;
+    for program in programs {
+        rights::check(sheet, &mut conn, *program, &user).await?;
+    }
+    one_server(sheet, &mut conn).await?;
+    named_locks(sheet, &mut conn).await;
+    snapshots::check(sheet, &mut conn).await;
+    Ok(conn.disconnect().await?)
+}
+
+/// As the server greets: nothing is set on this connection.
+async fn connect(url: &ServerUrl) -> Result<Conn, Error> {
+    Conn::new(mysql::reach(url)).await
+}
+
+async fn pairs(conn: &mut Conn, statement: &str) -> Result<Variables, Error> {
+    Ok(conn.query::<(String, String), _>(statement).await?.into_iter().collect())
+}
+
+/// Whether reads go to the server that writes go to. A replica may not have the last coupons yet, or still have them
+/// free.
+async fn one_server(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
+    let identity = if conn.server_version() < (10, 0, 0) { "@@server_uuid" } else { "@@server_id" };
+    let who = format!("SELECT CONCAT_WS(' ', CONCAT(@@hostname, ':', @@port), {identity})");
+    conn.query_drop("START TRANSACTION").await?;
+    let writes: Option<String> = conn.query_first(format!("{who} FOR UPDATE")).await?;
+    conn.query_drop("ROLLBACK").await?;
+    let mut reads: Vec<String> = Vec::new();
+    // A proxy may have several replicas to choose from.
+    for _ in 0..5 {
+        reads.extend(conn.query_first::<String, _>(&who).await?);
+    }
+    same_server(sheet, &writes.unwrap_or_default(), &reads);
+    Ok(())
+}
+
+fn same_server(sheet: &mut Sheet, writes: &str, reads: &[String]) {
+    match reads.iter().find(|reads| *reads != writes) {
+        None => sheet.ok("one server", &format!("reads and writes go to {writes}")),
+        Some(reads) => sheet.wrong(
+            "one server",
+            &format!("a plain SELECT goes to {reads}, one FOR UPDATE to {writes}"),
+            "let the proxy send all of our statements to the primary: from a replica that is behind, \"sold out\" is no proof, \
+             and a winner is not found",
+        ),
+    }
+}
+
+/// Nothing of ours needs them now; clusters refuse them, and tools of an operator may.
+async fn named_locks(sheet: &mut Sheet, conn: &mut Conn) {
+    match conn.query_first::<Option<u8>, _>("SELECT GET_LOCK('coupon.doctor', 0)").await {
+        Ok(_) => {
+            // It goes with the connection at the latest.
+            let _ = conn.query_drop("DO RELEASE_LOCK('coupon.doctor')").await;
+            sheet.ok("named locks", "GET_LOCK is allowed");
+        }
+        Err(error) => {
+            sheet.warning("named locks", &error.to_string(), "nothing to do for the services, which need none");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sheet::Verdict;
+    use super::*;
+
+    #[test]
+    fn reads_from_another_server_are_found() {
+        let mut sheet = Sheet::of("MySQL");
+        same_server(&mut sheet, "a:3306 1", &[String::from("a:3306 1"), String::from("b:3306 2")]);
+        same_server(&mut sheet, "a:3306 1", &[String::from("a:3306 1")]);
+
+        let verdicts: Vec<Verdict> = sheet.into_findings().iter().map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Wrong, Verdict::Ok]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The schema and its tables: the version, and the keys, engine and triggers that each issue of a coupon rests on.
+
+use coupon_core::mysql::schema;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Row};
+
+use crate::doctor::sheet::Sheet;
+
+const NO_SUCH_TABLE: u16 = 1146;
+
+pub async fn check_version(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
+    let wanted = schema::wanted();
+    let version = conn.query_first::<Option<u32>, _>("SELECT MAX(version) FROM refinery_schema_history").await;
+    let found = match version {
+        Ok(version) => version.flatten().unwrap_or(0),
+        Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => 0,
+        Err(Error::Server(error)) => {
+            sheet.wrong("schema", &error.message, "see the rights below");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let text = format!("version {found}; this build is for {wanted}");
+    match found {
+        _ if found == wanted => sheet.ok("schema", &text),
+        _ if found < wanted => sheet.wrong("schema", &text, "run `couponctl migrate`"),
+        _ => sheet.wrong("schema", &text, "run newer builds of all programs"),
+    }
+    Ok(())
+}
+
+/// Keys, engine and triggers, as far as the tables are there.
+pub async fn check_tables(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
+    match conn.query::<Row, _>("SHOW INDEX FROM coupon").await {
+        Ok(rows) => {
+            let keys: Vec<KeyColumn> = rows.iter().map(KeyColumn::of).collect();
+            key(sheet, &keys, "PRIMARY", &["campaign_id", "id"], "ADD PRIMARY KEY (campaign_id, id)");
+            let remedy = "ADD UNIQUE KEY coupon_campaign_account (campaign_id, account_id)";
+            key(sheet, &keys, "coupon_campaign_account", &["campaign_id", "account_id"], remedy);
+        }
+        Err(Error::Server(error)) => {
+            sheet.wrong("keys", &error.message, "run `couponctl migrate`, or see the rights below");
+        }
+        Err(error) => return Err(error),
+    }
+    let engines: Vec<(String, Option<String>)> = conn
+        .query(
+            "SELECT table_name, engine FROM information_schema.tables \
+             WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'",
+        )
+        .await?;
+    let others: Vec<String> = engines
+        .iter()
+        .filter(|(_, engine)| engine.as_deref() != Some("InnoDB"))
+        .map(|(table, engine)| format!("{table} is {}", engine.as_deref().unwrap_or("without one")))
+        .collect();
+    if others.is_empty() {
+        sheet.ok("engine", &format!("InnoDB, for each of {} tables", engines.len()));
+    } else {
+        let remedy = "ALTER TABLE … ENGINE = InnoDB: others know no transactions and no locks on rows";
+        sheet.wrong("engine", &others.join(", "), remedy);
+    }
+    let triggers: Vec<String> = conn
+        .query(
+            "SELECT CONCAT(trigger_name, ' ', LOWER(action_timing), ' ', event_manipulation, ' of ', event_object_table) \
+             FROM information_schema.triggers WHERE event_object_schema = DATABASE()",
+        )
+        .await?;
+    if triggers.is_empty() {
+        sheet.ok("triggers", "none that this user may see");
+    } else {
+        let remedy = "take them away, unless you know what each does: one that fails refuses each issue of a coupon";
+        sheet.warning("triggers", &triggers.join(", "), remedy);
+    }
+    Ok(())
+}
+
+/// A column of a key of the table.
+struct KeyColumn {
+    key: String,
+    column: String,
+    position: u64,
+    is_unique: bool,
+    is_used: bool,
+}
+
+impl KeyColumn {
+    fn of(row: &Row) -> Self {
+        let text = |name: &str| row.get::<Option<String>, _>(name).flatten().unwrap_or_default();
+        Self {
+            key: text("Key_name"),
+            column: text("Column_name"),
+            position: row.get::<Option<u64>, _>("Seq_in_index").flatten().unwrap_or(0),
+            is_unique: row.get::<Option<u64>, _>("Non_unique").flatten() == Some(0),
+            // MySQL says whether it is visible, MariaDB whether it is ignored.
+            is_used: text("Visible") != "NO" && text("Ignored") != "YES",
+        }
+    }
+}
+
+fn key(sheet: &mut Sheet, columns: &[KeyColumn], name: &str, wanted: &[&str], remedy: &str) {
+    let mut found: Vec<&KeyColumn> = columns.iter().filter(|column| column.key == name).collect();
+    found.sort_unstable_by_key(|column| column.position);
+    let names: Vec<&str> = found.iter().map(|column| column.column.as_str()).collect();
+    let check = format!("key {name}");
+    if names == wanted && found.iter().all(|column| column.is_unique && column.is_used) {
+        return sheet.ok(&check, &format!("unique, of {}", names.join(", ")));
+    }
+    let flaw = if found.is_empty() {
+        String::from("it is not there")
+    } else if found.iter().any(|column| !column.is_unique) {
+        format!("it is not unique, of {}", names.join(", "))
+    } else if found.iter().any(|column| !column.is_used) {
+        String::from("it is invisible, and our statements name it")
+    } else {
+        format!("it is of {}", names.join(", "))
+    };
+    sheet.wrong(&check, &flaw, &format!("ALTER TABLE coupon {remedy}: this key is what makes each issue right"));
+}
