@@ -1,0 +1,198 @@
+//! Who may claim and read. Goal: only the account itself, where accounts show who they are; and nobody keeps another
+//! from claiming, either way. Method: an issuer of the test's own, tokens of every wrong kind, and strangers at other
+//! addresses.
+
+mod lockouts;
+mod tokens;
+
+use std::collections::HashSet;
+
+use coupon_core::{CampaignId, Outcome};
+use coupon_testkit::{Answer, Api, TestIssuer};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::system::{System, both};
+use crate::{claims, crowd, outcomes, sold_out};
+
+each_way![claims_keep_their_promises_with_tokens, crowds_keep_their_promises_with_tokens];
+
+async fn claims_keep_their_promises_with_tokens(system: &System) {
+    let system = &system.with_tokens(&TestIssuer::start().await).await;
+
+    claims::a_claim_gets_a_coupon(system).await;
+    claims::the_answer_is_as_documented(system).await;
+    claims::an_account_claims_many_times_at_once(system).await;
+    claims::another_instance_gives_the_same_coupon(system).await;
+    outcomes::a_claim_that_was_never_made_is_pending(system).await;
+    outcomes::many_who_wait_are_told(system).await;
+    sold_out::a_winner_who_asks_again_gets_the_coupon(system).await;
+    sold_out::a_loser_is_told_at_once(system).await;
+}
+
+async fn crowds_keep_their_promises_with_tokens(system: &System) {
+    let system = &system.with_tokens(&TestIssuer::start().await).await;
+
+    crowd::exactly_the_stock_is_issued(system).await;
+    crowd::instances_share_the_stock(system).await;
+    crowd::one_account_does_not_crowd_out_the_others(system).await;
+}
+
+/// A claim of account 42 and the question for its outcome, to be completed.
+fn requests(api: &Api, campaign: CampaignId) -> [RequestBuilder; 2] {
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let claim = api.request(Method::POST, &path).header("content-type", "application/json");
+    [claim.body(r#"{"account_id": 42}"#), api.request(Method::GET, &format!("{path}/42"))]
+}
+
+/// The same with this token, as they are answered.
+async fn answers(api: &Api, campaign: CampaignId, token: &str) -> [Answer; 2] {
+    let [claim, question] = requests(api, campaign).map(|request| request.bearer_auth(token));
+    [api.send(claim).await, api.send(question).await]
+}
+
+fn is_taken(answers: &[Answer; 2]) -> bool {
+    answers.iter().all(|answer| (200..=202).contains(&answer.status))
+}
+
+fn is_refused(answers: &[Answer; 2], case: &str) {
+    for answer in answers {
+        assert_eq!((answer.status, answer.code()), (401, "unauthenticated"), "{case}: {answer:?}");
+        let challenge = answer.header("www-authenticate");
+        assert!(challenge.starts_with("Bearer realm=\"coupons\", error=\"invalid_token\""), "{case}: {answer:?}");
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{case}");
+        assert_eq!(answer.header("cache-control"), "no-store", "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_nobody_claims_or_reads() {
+    both(async |system| {
+        let issuer = TestIssuer::start().await;
+        let api = &system.with_tokens(&issuer).await.api;
+        let campaign = system.space.campaign(1).await;
+
+        for request in requests(api, campaign) {
+            let answer = api.send(request.try_clone().unwrap()).await;
+            assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer realm=\"coupons\""));
+
+            let basic = api.send(request.try_clone().unwrap().basic_auth("42", Some("secret"))).await;
+            assert_eq!(basic.status, 401, "another scheme is no token");
+
+            let twice = request.bearer_auth(issuer.token(42)).bearer_auth(issuer.token(42));
+            let twice = api.send(twice).await;
+            assert_eq!((twice.status, twice.code()), (400, "invalid_request"));
+            assert!(twice.header("www-authenticate").contains("error=\"invalid_request\""), "{twice:?}");
+        }
+
+        assert_eq!(system.space.issued(campaign).await, 0);
+        assert_eq!(api.get(&format!("/v1/campaigns/{campaign}")).await.status, 200, "campaigns are public");
+    })
+    .await;
+}
+
+/// What somebody else may see of a claim: nothing, not even whether there is one.
+async fn foreign_claims_look_alike(system: &System, others: &Api, me: impl Fn(RequestBuilder) -> RequestBuilder) {
+    let campaign = system.space.campaign(2).await;
+    assert!(matches!(system.api.claim(campaign, 42).await, Outcome::Issued { .. }));
+    assert!(matches!(system.api.claim(campaign, 43).await, Outcome::Issued { .. }));
+    assert_eq!(system.api.claim(campaign, 44).await, Outcome::SoldOut);
+
+    let mut seen = HashSet::new();
+    for (campaign, account) in [(campaign, 42), (campaign, 44), (campaign, 1_000_000), (CampaignId(999), 42)] {
+        let path = format!("/v1/campaigns/{campaign}/claims");
+        let question = others.request(Method::GET, &format!("{path}/{account}?wait=30s"));
+        let claim = others.request(Method::POST, &path).header("content-type", "application/json");
+        for request in [question, claim.body(json!({ "account_id": account }).to_string())] {
+            let mut answer = others.send(me(request)).await;
+            answer.json.as_object_mut().unwrap().remove("trace_id");
+            let mut names: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
+            names.sort();
+            assert_eq!((answer.status, answer.code()), (403, "other_account"), "{answer:?}");
+            seen.insert(format!("{} {} {names:?}", answer.json, answer.header("content-length")));
+        }
+    }
+
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_account_is_refused_whatever_its_claim_is_by_token() {
+    both(async |system| {
+        let issuer = TestIssuer::start().await;
+        let api = &system.with_tokens(&issuer).await.api;
+        let token = issuer.token(7);
+
+        foreign_claims_look_alike(system, api, |request| request.bearer_auth(&token)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_account_is_refused_whatever_its_claim_is_by_header() {
+    both(async |system| {
+        let settings = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
+        let api = &system.another_api_with(&settings).await;
+
+        foreign_claims_look_alike(system, api, |request| request.header("x-account-id", "7")).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_the_gateway_names_claims_and_reads() {
+    both(async |system| {
+        let settings = [("auth", "trusted-header"), ("auth-header", "X-Account-Id")];
+        let api = &system.another_api_with(&settings).await;
+        let campaign = system.space.campaign(1).await;
+
+        for request in requests(api, campaign) {
+            let named = |name: &'static str| request.try_clone().unwrap().header("x-account-id", name);
+            for wrong in
+                [request.try_clone().unwrap(), named("alice"), named("042"), named("42").header("x-account-id", "7")]
+            {
+                let answer = api.send(wrong).await;
+                assert_eq!((answer.status, answer.code()), (401, "unauthenticated"), "{answer:?}");
+                assert!(!answer.header("www-authenticate").is_empty(), "{answer:?}");
+            }
+            let answer = api.send(named("42")).await;
+            assert!((200..=202).contains(&answer.status), "{answer:?}");
+            assert_eq!(answer.header("cache-control"), "no-store");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_says_who_may() {
+    both(async |system| {
+        let issuer = TestIssuer::start().await;
+        let header = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
+        let document = async |api: &Api| api.get("/openapi.json").await.json;
+        let claims = "/v1/campaigns/{campaign_id}/claims";
+        let operations = |document: &Value| {
+            [
+                document["paths"][claims]["post"].clone(),
+                document["paths"][format!("{claims}/{{account_id}}")]["get"].clone(),
+            ]
+        };
+
+        let open = document(&system.api).await;
+        assert_eq!((&open["security"], &open["components"]["securitySchemes"]), (&json!([]), &Value::Null));
+        assert!(operations(&open).iter().all(|operation| operation["responses"]["401"].is_null()), "{open}");
+
+        let by_token = document(&system.with_tokens(&issuer).await.api).await;
+        let by_header = document(&system.another_api_with(&header).await).await;
+        assert_eq!(by_token["components"]["securitySchemes"]["account"]["scheme"], "bearer");
+        assert_eq!(by_header["components"]["securitySchemes"]["account"]["name"], "x-account-id");
+        for document in [by_token, by_header] {
+            for operation in operations(&document) {
+                assert_eq!(operation["security"], json!([{ "account": [] }]));
+                assert!(operation["responses"]["401"]["headers"]["WWW-Authenticate"].is_object(), "{operation}");
+                assert!(operation["responses"]["403"].is_object(), "{operation}");
+            }
+            assert!(document["paths"]["/v1/campaigns/{campaign_id}"]["get"]["security"].is_null(), "{document}");
+        }
+    })
+    .await;
+}
