@@ -37,7 +37,9 @@ async fn a_command_that_is_process_1_ends_when_it_is_asked_to() {
     run(async |space| {
         for (id, signal, code) in [(91, "INT", 130), (92, "TERM", 143)] {
             let locked = space.lock_tables().await;
-            let line = ["campaign".to_owned(), "show".to_owned(), "--id".to_owned(), id.to_string()];
+            // A busy machine is slow to see that it waits; until then it must not give up by itself.
+            let line = format!("--mysql-deadline=1min campaign show --id {id}");
+            let line: Vec<String> = line.split(' ').map(String::from).collect();
             let alone = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child", PROGRAM].map(String::from);
             let arguments = [&alone[..], &line[..]].concat();
             let environment = space.environment();
