@@ -2,32 +2,30 @@
 
 use coupon_core::mysql::Mysql;
 use coupon_core::rabbitmq;
-use coupon_testkit::DEADLINE;
+use coupon_testkit::{DEADLINE, TestSpace};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::system::{audited, start_producer};
+use crate::system::start_producer;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_in_brackets_is_dialled() {
-    audited(async |space| {
-        let listener = TcpListener::bind("[::1]:0").await.unwrap();
-        let url = format!("amqp://guest:guest@{}/%2f", listener.local_addr().unwrap());
-        let own = [("amqp-url", url.as_str()), ("amqp-deadline", "1s")];
+audited![an_address_in_brackets_is_dialled,];
 
-        let settings: queue_consumer::Settings = space.settings(&own);
-        let (dialled, _) =
-            tokio::join!(timeout(DEADLINE, listener.accept()), rabbitmq::connect(&settings.amqp, "queue-consumer"));
-        assert!(dialled.is_ok(), "queue-consumer dialled another");
+async fn an_address_in_brackets_is_dialled(space: &TestSpace) {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let url = format!("amqp://guest:guest@{}/%2f", listener.local_addr().unwrap());
+    let own = [("amqp-url", url.as_str()), ("amqp-deadline", "1s")];
 
-        let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), start_producer(space, &own));
-        assert!(dialled.is_ok(), "producer-api dialled another");
+    let settings: queue_consumer::Settings = space.settings(&own);
+    let (dialled, _) =
+        tokio::join!(timeout(DEADLINE, listener.accept()), rabbitmq::connect(&settings.amqp, "queue-consumer"));
+    assert!(dialled.is_ok(), "queue-consumer dialled another");
 
-        let url = format!("mysql://coupon:coupon@{}/coupon", listener.local_addr().unwrap());
-        let settings: skiplock_api::Settings = space.settings(&[("mysql-url", &url), ("mysql-deadline", "1s")]);
-        let mysql = Mysql::new(&settings.mysql);
-        let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), mysql.connection());
-        assert!(dialled.is_ok(), "skiplock-api dialled another");
-    })
-    .await;
+    let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), start_producer(space, &own));
+    assert!(dialled.is_ok(), "producer-api dialled another");
+
+    let url = format!("mysql://coupon:coupon@{}/coupon", listener.local_addr().unwrap());
+    let settings: skiplock_api::Settings = space.settings(&[("mysql-url", &url), ("mysql-deadline", "1s")]);
+    let mysql = Mysql::new(&settings.mysql);
+    let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), mysql.connection());
+    assert!(dialled.is_ok(), "skiplock-api dialled another");
 }

@@ -4,19 +4,25 @@
 use coupon_core::{CampaignId, Outcome};
 use coupon_testkit::{Proxy, TestSpace, eventually};
 
-use crate::system::{audited, count_coupons, start_consumer, start_producer_api};
+use crate::system::{count_coupons, start_consumer, start_producer_api};
+
+audited![
+    killed_between_reserving_and_issuing,
+    killed_between_reserving_and_issuing_one_by_one,
+    killed_between_issuing_and_acknowledging,
+    consumers_come_and_go_under_load,
+    a_stop_finishes_the_batch_in_hand,
+];
 
 /// The first words of the statement that issues coupons.
 const ISSUE: &str = "UPDATE IGNORE (SELECT";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_between_reserving_and_issuing() {
-    audited(async |space| killed_before_issuing(space, "500").await).await;
+async fn killed_between_reserving_and_issuing(space: &TestSpace) {
+    killed_before_issuing(space, "500").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_between_reserving_and_issuing_one_by_one() {
-    audited(async |space| killed_before_issuing(space, "1").await).await;
+async fn killed_between_reserving_and_issuing_one_by_one(space: &TestSpace) {
+    killed_before_issuing(space, "1").await;
 }
 
 async fn killed_before_issuing(space: &TestSpace, batch_max: &str) {
@@ -46,64 +52,56 @@ async fn killed_before_issuing(space: &TestSpace, batch_max: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_between_issuing_and_acknowledging() {
-    audited(async |space| {
-        let campaign = space.campaign(30).await;
-        let api = start_producer_api(space, &[]).await;
-        let proxy = Proxy::start(&space.servers().amqp.amqp_url).await;
-        let locks = space.lock_rows(campaign).await;
-        for account in 1..=20 {
-            assert_eq!(api.post_claim(campaign, account).await.status, 202);
-        }
-        let consumer = start_consumer(space, &[("amqp-url", proxy.url())]).await;
-        eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
+async fn killed_between_issuing_and_acknowledging(space: &TestSpace) {
+    let campaign = space.campaign(30).await;
+    let api = start_producer_api(space, &[]).await;
+    let proxy = Proxy::start(&space.servers().amqp.amqp_url).await;
+    let locks = space.lock_rows(campaign).await;
+    for account in 1..=20 {
+        assert_eq!(api.post_claim(campaign, account).await.status, 202);
+    }
+    let consumer = start_consumer(space, &[("amqp-url", proxy.url())]).await;
+    eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
 
-        // The batch is issued, but its acknowledgement does not get through.
-        proxy.freeze();
-        locks.disconnect().await.unwrap();
-        let mut told = Vec::new();
-        for account in 1..=20 {
-            told.push(api.settled(campaign, account).await);
-        }
-        consumer.kill();
-        proxy.cut();
-        eventually("the claims are back in the queue", async || space.queues.waiting().await == 20).await;
-        start_consumer(space, &[]).await;
+    // The batch is issued, but its acknowledgement does not get through.
+    proxy.freeze();
+    locks.disconnect().await.unwrap();
+    let mut told = Vec::new();
+    for account in 1..=20 {
+        told.push(api.settled(campaign, account).await);
+    }
+    consumer.kill();
+    proxy.cut();
+    eventually("the claims are back in the queue", async || space.queues.waiting().await == 20).await;
+    start_consumer(space, &[]).await;
 
-        // They are settled anew when one that was claimed after them is.
-        assert!(matches!(api.claim(campaign, 21).await, Outcome::Issued { .. }));
-        for (account, told) in (1..).zip(told) {
-            assert_eq!(api.settled(campaign, account).await, told, "account {account}");
-        }
-        assert_eq!(space.issued(campaign).await, 21);
-    })
-    .await;
+    // They are settled anew when one that was claimed after them is.
+    assert!(matches!(api.claim(campaign, 21).await, Outcome::Issued { .. }));
+    for (account, told) in (1..).zip(told) {
+        assert_eq!(api.settled(campaign, account).await, told, "account {account}");
+    }
+    assert_eq!(space.issued(campaign).await, 21);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn consumers_come_and_go_under_load() {
-    audited(async |space| {
-        let campaign = space.campaign(250).await;
-        let api = start_producer_api(space, &[]).await;
-        let small = [("batch-max", "10"), ("refill-max", "40")];
-        let (one, two) = (start_consumer(space, &small).await, start_consumer(space, &small).await);
-        let coming_and_going = async {
-            issued(space, campaign, 30).await;
-            one.stop().await;
-            issued(space, campaign, 60).await;
-            let three = start_consumer(space, &small).await;
-            two.kill();
-            issued(space, campaign, 120).await;
-            start_consumer(space, &small).await;
-            three.stop().await;
-        };
+async fn consumers_come_and_go_under_load(space: &TestSpace) {
+    let campaign = space.campaign(250).await;
+    let api = start_producer_api(space, &[]).await;
+    let small = [("batch-max", "10"), ("refill-max", "40")];
+    let (one, two) = (start_consumer(space, &small).await, start_consumer(space, &small).await);
+    let coming_and_going = async {
+        issued(space, campaign, 30).await;
+        one.stop().await;
+        issued(space, campaign, 60).await;
+        let three = start_consumer(space, &small).await;
+        two.kill();
+        issued(space, campaign, 120).await;
+        start_consumer(space, &small).await;
+        three.stop().await;
+    };
 
-        let (told, ()) = tokio::join!(api.claim_all(campaign, 1..=400), coming_and_going);
+    let (told, ()) = tokio::join!(api.claim_all(campaign, 1..=400), coming_and_going);
 
-        assert_eq!(count_coupons(&told), 250);
-    })
-    .await;
+    assert_eq!(count_coupons(&told), 250);
 }
 
 async fn issued(space: &TestSpace, campaign: CampaignId, count: u64) {
@@ -111,29 +109,25 @@ async fn issued(space: &TestSpace, campaign: CampaignId, count: u64) {
 }
 
 /// A stop gives back what was sent ahead, and what is in hand is finished first.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stop_finishes_the_batch_in_hand() {
-    audited(async |space| {
-        let campaign = space.campaign(20).await;
-        let api = start_producer_api(space, &[]).await;
-        let locks = space.lock_rows(campaign).await;
-        for account in 1..=20 {
-            assert_eq!(api.post_claim(campaign, account).await.status, 202);
-        }
-        let consumer = start_consumer(space, &[("batch-max", "5")]).await;
-        eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
+async fn a_stop_finishes_the_batch_in_hand(space: &TestSpace) {
+    let campaign = space.campaign(20).await;
+    let api = start_producer_api(space, &[]).await;
+    let locks = space.lock_rows(campaign).await;
+    for account in 1..=20 {
+        assert_eq!(api.post_claim(campaign, account).await.status, 202);
+    }
+    let consumer = start_consumer(space, &[("batch-max", "5")]).await;
+    eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
 
-        consumer.ask_to_stop();
-        locks.disconnect().await.unwrap();
-        consumer.stop().await;
+    consumer.ask_to_stop();
+    locks.disconnect().await.unwrap();
+    consumer.stop().await;
 
-        let issued = space.issued(campaign).await;
-        assert!((1..=5).contains(&issued), "{issued} were issued by one batch");
-        eventually("the rest is back", async || u64::from(space.queues.waiting().await) == 20 - issued).await;
-        start_consumer(space, &[]).await;
-        for account in 1..=20 {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
-    })
-    .await;
+    let issued = space.issued(campaign).await;
+    assert!((1..=5).contains(&issued), "{issued} were issued by one batch");
+    eventually("the rest is back", async || u64::from(space.queues.waiting().await) == 20 - issued).await;
+    start_consumer(space, &[]).await;
+    for account in 1..=20 {
+        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+    }
 }

@@ -2,66 +2,63 @@
 
 use coupon_core::Outcome;
 use coupon_core::redis::keys;
-use coupon_testkit::eventually;
+use coupon_testkit::{TestSpace, eventually};
 use deadpool_redis::redis::AsyncCommands;
 
 use crate::programs;
-use crate::system::{audited, start_consumer, start_producer_api};
+use crate::system::{start_consumer, start_producer_api};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_leaves_claims_of_another_installation_to_those_of_its_own() {
+audited![
+    a_consumer_leaves_claims_of_another_installation_to_those_of_its_own,
+    keys_of_another_installation_are_not_taken_for_ones_own,
+];
+
+async fn a_consumer_leaves_claims_of_another_installation_to_those_of_its_own(space: &TestSpace) {
     coupon_testkit::run(async |other| {
-        audited(async |space| {
-            let campaign = space.campaign(50).await;
-            let api = start_producer_api(space, &[]).await;
-            let database = other.servers().mysql.mysql_url.reveal();
-            let stray = programs::consumer_with(space, &[("mysql-url", database)]).await;
-            let stray_ready = async || space.api(stray.address()).get("/readyz").await.status == 200;
-            eventually("it has nothing against an empty queue", stray_ready).await;
+        let campaign = space.campaign(50).await;
+        let api = start_producer_api(space, &[]).await;
+        let database = other.servers().mysql.mysql_url.reveal();
+        let stray = programs::consumer_with(space, &[("mysql-url", database)]).await;
+        let stray_ready = async || space.api(stray.address()).get("/readyz").await.status == 200;
+        eventually("it has nothing against an empty queue", stray_ready).await;
 
-            for account in 1..=20 {
-                assert_eq!(api.post_claim(campaign, account).await.status, 202);
-            }
+        for account in 1..=20 {
+            assert_eq!(api.post_claim(campaign, account).await.status, 202);
+        }
 
-            eventually("it is not ready", async || !stray_ready().await).await;
-            eventually("all claims are back", async || space.queues.waiting().await == 20).await;
-            assert!(!stray_ready().await);
-            let log = stray.log();
-            let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
-            let [error] = &errors[..] else { panic!("it says so once: {log}") };
-            for id in [space.installation().id, other.installation().id] {
-                assert!(error.contains(&id.to_string()), "{id} is missing: {error}");
-            }
-            assert!(error.contains("COUPON_NAMESPACE"), "{error}");
+        eventually("it is not ready", async || !stray_ready().await).await;
+        eventually("all claims are back", async || space.queues.waiting().await == 20).await;
+        assert!(!stray_ready().await);
+        let log = stray.log();
+        let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+        let [error] = &errors[..] else { panic!("it says so once: {log}") };
+        for id in [space.installation().id, other.installation().id] {
+            assert!(error.contains(&id.to_string()), "{id} is missing: {error}");
+        }
+        assert!(error.contains("COUPON_NAMESPACE"), "{error}");
 
-            start_consumer(space, &[]).await;
-            for account in 1..=20 {
-                assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-            }
-            eventually("it comes back to a queue that is empty", stray_ready).await;
-        })
-        .await;
+        start_consumer(space, &[]).await;
+        for account in 1..=20 {
+            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+        }
+        eventually("it comes back to a queue that is empty", stray_ready).await;
     })
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_of_another_installation_are_not_taken_for_ones_own() {
+async fn keys_of_another_installation_are_not_taken_for_ones_own(space: &TestSpace) {
     coupon_testkit::run(async |other| {
-        audited(async |space| {
-            let campaign = space.campaign(5).await;
-            let mut foreign = space.installation().clone();
-            foreign.id = other.installation().id;
-            let list = keys::free_coupons(&foreign, campaign);
-            space.redis().rpush::<_, _, ()>(&list, uuid::Uuid::new_v4().as_bytes().as_slice()).await.unwrap();
-            let api = start_producer_api(space, &[]).await;
-            start_consumer(space, &[]).await;
+        let campaign = space.campaign(5).await;
+        let mut foreign = space.installation().clone();
+        foreign.id = other.installation().id;
+        let list = keys::free_coupons(&foreign, campaign);
+        space.redis().rpush::<_, _, ()>(&list, uuid::Uuid::new_v4().as_bytes().as_slice()).await.unwrap();
+        let api = start_producer_api(space, &[]).await;
+        start_consumer(space, &[]).await;
 
-            assert!(matches!(api.claim(campaign, 1).await, Outcome::Issued { .. }));
+        assert!(matches!(api.claim(campaign, 1).await, Outcome::Issued { .. }));
 
-            assert_eq!(space.redis().llen::<_, usize>(&list).await.unwrap(), 1, "the other's id was left alone");
-        })
-        .await;
+        assert_eq!(space.redis().llen::<_, usize>(&list).await.unwrap(), 1, "the other's id was left alone");
     })
     .await;
 }

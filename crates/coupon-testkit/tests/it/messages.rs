@@ -8,16 +8,22 @@ use coupon_testkit::{TestSpace, eventually};
 use deadpool_redis::redis::AsyncCommands;
 use lapin::types::AMQPValue;
 
-use crate::system::{audited, claim, start_consumer, start_producer_api};
+use crate::system::{claim, start_consumer, start_producer_api};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_delivered_again_issues_nothing_more() {
-    audited(async |space| delivered_again(space, "500").await).await;
+audited![
+    a_message_delivered_again_issues_nothing_more,
+    a_message_delivered_again_issues_nothing_more_one_by_one,
+    poison_goes_to_the_dead_letters_and_holds_nothing_up,
+    claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason,
+    claims_of_a_producer_of_the_version_before_are_taken,
+];
+
+async fn a_message_delivered_again_issues_nothing_more(space: &TestSpace) {
+    delivered_again(space, "500").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_delivered_again_issues_nothing_more_one_by_one() {
-    audited(async |space| delivered_again(space, "1").await).await;
+async fn a_message_delivered_again_issues_nothing_more_one_by_one(space: &TestSpace) {
+    delivered_again(space, "1").await;
 }
 
 async fn delivered_again(space: &TestSpace, batch_max: &str) {
@@ -41,89 +47,77 @@ async fn delivered_again(space: &TestSpace, batch_max: &str) {
     assert_eq!(space.issued(campaign).await, 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn poison_goes_to_the_dead_letters_and_holds_nothing_up() {
-    audited(async |space| {
-        let campaign = space.campaign(10).await;
-        let api = start_producer_api(space, &[]).await;
-        let good = message::encode(&[claim(campaign, 100)]).unwrap();
-        let properties = || message::properties(space.installation().id, std::iter::empty());
-        let poison = [
-            (properties(), &b"garbage"[..]),
-            (properties(), b""),
-            (properties(), b"[{\"campaign_id\":1}]"),
-            (properties(), b"[{\"campaign_id\":1,\"account_id\":-1,\"accepted_at_ms\":0}]"),
-            (properties().with_type("claims.v9".into()), &good),
-            (properties().with_app_id("nobody".into()), &good),
-            (lapin::BasicProperties::default(), &good),
-        ];
-        for (account, (properties, body)) in (1..).zip(&poison) {
-            space.queues.publish(properties.clone(), body).await;
-            space.queues.publish_claim(&claim(campaign, account)).await;
-        }
+async fn poison_goes_to_the_dead_letters_and_holds_nothing_up(space: &TestSpace) {
+    let campaign = space.campaign(10).await;
+    let api = start_producer_api(space, &[]).await;
+    let good = message::encode(&[claim(campaign, 100)]).unwrap();
+    let properties = || message::properties(space.installation().id, std::iter::empty());
+    let poison = [
+        (properties(), &b"garbage"[..]),
+        (properties(), b""),
+        (properties(), b"[{\"campaign_id\":1}]"),
+        (properties(), b"[{\"campaign_id\":1,\"account_id\":-1,\"accepted_at_ms\":0}]"),
+        (properties().with_type("claims.v9".into()), &good),
+        (properties().with_app_id("nobody".into()), &good),
+        (lapin::BasicProperties::default(), &good),
+    ];
+    for (account, (properties, body)) in (1..).zip(&poison) {
+        space.queues.publish(properties.clone(), body).await;
+        space.queues.publish_claim(&claim(campaign, account)).await;
+    }
 
-        start_consumer(space, &[]).await;
+    start_consumer(space, &[]).await;
 
-        for account in 1..=7 {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
-        }
-        eventually("the poison is among the dead letters", async || space.queues.dead_letters().await == 7).await;
-        assert!(!space.report().await.clean, "the audit tells of dead letters");
-        let dead = space.queues.take_dead_letters().await;
-        let mut dead: Vec<Vec<u8>> = dead.into_iter().map(|(_, body)| body).collect();
-        let mut sent: Vec<Vec<u8>> = poison.iter().map(|(_, body)| body.to_vec()).collect();
-        dead.sort();
-        sent.sort();
-        assert_eq!(dead, sent, "kept as they were");
-        assert_eq!(space.issued(campaign).await, 7, "a claim of the wrong type was not taken for one");
-    })
-    .await;
+    for account in 1..=7 {
+        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
+    }
+    eventually("the poison is among the dead letters", async || space.queues.dead_letters().await == 7).await;
+    assert!(!space.report().await.clean, "the audit tells of dead letters");
+    let dead = space.queues.take_dead_letters().await;
+    let mut dead: Vec<Vec<u8>> = dead.into_iter().map(|(_, body)| body).collect();
+    let mut sent: Vec<Vec<u8>> = poison.iter().map(|(_, body)| body.to_vec()).collect();
+    dead.sort();
+    sent.sort();
+    assert_eq!(dead, sent, "kept as they were");
+    assert_eq!(space.issued(campaign).await, 7, "a claim of the wrong type was not taken for one");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason() {
-    audited(async |space| {
-        let (campaign, gone) = (space.campaign(2).await, CampaignId(404));
-        let api = start_producer_api(space, &[]).await;
-        start_consumer(space, &[]).await;
-        let lost = [claim(gone, 1), claim(gone, 2)];
-        let mixed = [lost[0], claim(campaign, 1), lost[1]];
+async fn claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason(space: &TestSpace) {
+    let (campaign, gone) = (space.campaign(2).await, CampaignId(404));
+    let api = start_producer_api(space, &[]).await;
+    start_consumer(space, &[]).await;
+    let lost = [claim(gone, 1), claim(gone, 2)];
+    let mixed = [lost[0], claim(campaign, 1), lost[1]];
 
-        let properties = message::properties(space.installation().id, std::iter::empty());
-        space.queues.publish(properties, &message::encode(&mixed).unwrap()).await;
+    let properties = message::properties(space.installation().id, std::iter::empty());
+    space.queues.publish(properties, &message::encode(&mixed).unwrap()).await;
 
-        assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
-        eventually("they are among the dead letters", async || space.queues.dead_letters().await == 1).await;
-        eventually("the message is done with", async || api.claim(campaign, 2).await != Outcome::Pending).await;
-        assert!(!space.report().await.clean, "the audit tells of dead letters");
-        let key = ClaimKey { campaign_id: gone, account_id: AccountId(1) };
-        let told: Option<Vec<u8>> = space.redis().get(keys::outcome(space.installation(), key)).await.unwrap();
-        assert_eq!(told, None, "nobody is told sold out");
+    assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
+    eventually("they are among the dead letters", async || space.queues.dead_letters().await == 1).await;
+    eventually("the message is done with", async || api.claim(campaign, 2).await != Outcome::Pending).await;
+    assert!(!space.report().await.clean, "the audit tells of dead letters");
+    let key = ClaimKey { campaign_id: gone, account_id: AccountId(1) };
+    let told: Option<Vec<u8>> = space.redis().get(keys::outcome(space.installation(), key)).await.unwrap();
+    assert_eq!(told, None, "nobody is told sold out");
 
-        let dead = space.queues.take_dead_letters().await;
-        let [(properties, body)] = &dead[..] else { panic!("{dead:?}") };
-        let installation = Some(space.installation().id);
-        assert_eq!(
-            message::decode(properties, body).unwrap(),
-            Message { installation, instance: None, claims: lost.to_vec() }
-        );
-        let reason = properties.headers().as_ref().and_then(|headers| headers.inner().get("x-reason"));
-        assert_eq!(reason, Some(&AMQPValue::LongString("its campaign is not in the table campaign".into())));
-    })
-    .await;
+    let dead = space.queues.take_dead_letters().await;
+    let [(properties, body)] = &dead[..] else { panic!("{dead:?}") };
+    let installation = Some(space.installation().id);
+    assert_eq!(
+        message::decode(properties, body).unwrap(),
+        Message { installation, instance: None, claims: lost.to_vec() }
+    );
+    let reason = properties.headers().as_ref().and_then(|headers| headers.inner().get("x-reason"));
+    assert_eq!(reason, Some(&AMQPValue::LongString("its campaign is not in the table campaign".into())));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn claims_of_a_producer_of_the_version_before_are_taken() {
-    audited(async |space| {
-        let campaign = space.campaign(1).await;
-        start_consumer(space, &[]).await;
+async fn claims_of_a_producer_of_the_version_before_are_taken(space: &TestSpace) {
+    let campaign = space.campaign(1).await;
+    start_consumer(space, &[]).await;
 
-        let properties = lapin::BasicProperties::default().with_type("claims.v1".into());
-        space.queues.publish(properties, &message::encode(&[claim(campaign, 1)]).unwrap()).await;
+    let properties = lapin::BasicProperties::default().with_type("claims.v1".into());
+    space.queues.publish(properties, &message::encode(&[claim(campaign, 1)]).unwrap()).await;
 
-        let api = start_producer_api(space, &[]).await;
-        assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
-    })
-    .await;
+    let api = start_producer_api(space, &[]).await;
+    assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
 }

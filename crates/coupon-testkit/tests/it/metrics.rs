@@ -4,10 +4,16 @@
 use std::collections::BTreeSet;
 
 use coupon_core::{CampaignId, Outcome};
-use coupon_testkit::{Api, Proxy, eventually};
+use coupon_testkit::{Api, Proxy, TestSpace, eventually};
 
 use crate::programs::{consumer, producer, skiplock, start_by_environment};
-use crate::system::audited;
+
+audited![
+    the_skiplock_way_counts_what_it_does,
+    what_is_counted_begins_with_0,
+    the_stock_of_a_campaign_that_nobody_uses_is_not_shown,
+    the_stock_is_not_shown_while_it_cannot_be_read,
+];
 
 const DOCUMENT: &str = include_str!("../../../../docs/TELEMETRY.md");
 
@@ -103,111 +109,95 @@ async fn the_queue_way_counts_what_it_does() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_skiplock_way_counts_what_it_does() {
-    audited(async |space| {
-        let campaign = space.campaign(1).await;
-        let (_service, api) = skiplock(space, NO_SPANS).await;
-        assert!(matches!(api.post_claim(campaign, ACCOUNT).await.outcome(), Outcome::Issued { .. }));
-        assert_eq!(api.post_claim(campaign, ACCOUNT).await.status, 200);
-        assert_eq!(api.post_claim(campaign, 2).await.status, 409);
+async fn the_skiplock_way_counts_what_it_does(space: &TestSpace) {
+    let campaign = space.campaign(1).await;
+    let (_service, api) = skiplock(space, NO_SPANS).await;
+    assert!(matches!(api.post_claim(campaign, ACCOUNT).await.outcome(), Outcome::Issued { .. }));
+    assert_eq!(api.post_claim(campaign, ACCOUNT).await.status, 200);
+    assert_eq!(api.post_claim(campaign, 2).await.status, 409);
 
-        let metrics = metrics(&api).await;
+    let metrics = metrics(&api).await;
 
-        has(
-            &metrics,
-            &[
-                ("coupon_claims_total{outcome=\"issued\"}", 1.0),
-                ("coupon_claims_total{outcome=\"held\"}", 1.0),
-                ("coupon_claims_total{outcome=\"sold_out\"}", 1.0),
-                ("coupon_claims_in_flight", 0.0),
-                ("http_server_active_requests", 1.0),
-            ],
-        );
-        assert!(value(&metrics, "coupon_group_claims_count").is_some_and(|groups| groups >= 1.0), "{metrics}");
-        assert!(!metrics.contains(&ACCOUNT.to_string()), "accounts are no business of metrics: {metrics}");
+    has(
+        &metrics,
+        &[
+            ("coupon_claims_total{outcome=\"issued\"}", 1.0),
+            ("coupon_claims_total{outcome=\"held\"}", 1.0),
+            ("coupon_claims_total{outcome=\"sold_out\"}", 1.0),
+            ("coupon_claims_in_flight", 0.0),
+            ("http_server_active_requests", 1.0),
+        ],
+    );
+    assert!(value(&metrics, "coupon_group_claims_count").is_some_and(|groups| groups >= 1.0), "{metrics}");
+    assert!(!metrics.contains(&ACCOUNT.to_string()), "accounts are no business of metrics: {metrics}");
+    are_described(&metrics);
+}
+
+async fn what_is_counted_begins_with_0(space: &TestSpace) {
+    let (_producer, producer) = producer(space, NO_SPANS).await;
+    let (_skiplock, skiplock) = skiplock(space, NO_SPANS).await;
+    let consumer = consumer(space, NO_SPANS).await;
+    let spans = [
+        ("coupon_spans_sent_total", 0.0),
+        ("coupon_spans_dropped_total{reason=\"queue_full\"}", 0.0),
+        ("coupon_spans_dropped_total{reason=\"export_failed\"}", 0.0),
+    ];
+    let refused = [
+        ("coupon_claims_total{outcome=\"sold_out\"}", 0.0),
+        ("coupon_claims_total{outcome=\"campaign_paused\"}", 0.0),
+        ("coupon_claims_total{outcome=\"too_many_claims\"}", 0.0),
+        ("coupon_claims_total{outcome=\"unavailable\"}", 0.0),
+    ];
+    let confirms = [
+        ("coupon_publisher_confirms_total{result=\"ack\"}", 0.0),
+        ("coupon_publisher_confirms_total{result=\"nack\"}", 0.0),
+    ];
+    let of_batches = [
+        ("coupon_dead_letters_total", 0.0),
+        ("coupon_redeliveries_total", 0.0),
+        ("coupon_refills_total{result=\"failed\"}", 0.0),
+        ("coupon_retries_total{class=\"retryable\"}", 0.0),
+        ("coupon_claims_total{outcome=\"issued\"}", 0.0),
+    ];
+
+    let consumer = metrics(&space.api(consumer.address())).await;
+    for (metrics, samples) in [
+        (metrics(&producer).await, [&spans[..], &refused, &confirms].concat()),
+        (metrics(&skiplock).await, [&spans[..], &refused].concat()),
+        (consumer, [&spans[..], &of_batches].concat()),
+    ] {
+        has(&metrics, &samples);
         are_described(&metrics);
-    })
-    .await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_counted_begins_with_0() {
-    audited(async |space| {
-        let (_producer, producer) = producer(space, NO_SPANS).await;
-        let (_skiplock, skiplock) = skiplock(space, NO_SPANS).await;
-        let consumer = consumer(space, NO_SPANS).await;
-        let spans = [
-            ("coupon_spans_sent_total", 0.0),
-            ("coupon_spans_dropped_total{reason=\"queue_full\"}", 0.0),
-            ("coupon_spans_dropped_total{reason=\"export_failed\"}", 0.0),
-        ];
-        let refused = [
-            ("coupon_claims_total{outcome=\"sold_out\"}", 0.0),
-            ("coupon_claims_total{outcome=\"campaign_paused\"}", 0.0),
-            ("coupon_claims_total{outcome=\"too_many_claims\"}", 0.0),
-            ("coupon_claims_total{outcome=\"unavailable\"}", 0.0),
-        ];
-        let confirms = [
-            ("coupon_publisher_confirms_total{result=\"ack\"}", 0.0),
-            ("coupon_publisher_confirms_total{result=\"nack\"}", 0.0),
-        ];
-        let of_batches = [
-            ("coupon_dead_letters_total", 0.0),
-            ("coupon_redeliveries_total", 0.0),
-            ("coupon_refills_total{result=\"failed\"}", 0.0),
-            ("coupon_retries_total{class=\"retryable\"}", 0.0),
-            ("coupon_claims_total{outcome=\"issued\"}", 0.0),
-        ];
+async fn the_stock_of_a_campaign_that_nobody_uses_is_not_shown(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    let (_service, api) = skiplock(space, NO_SPANS).await;
+    let stock = format!("coupon_campaign_free_coupons{{campaign=\"{campaign}\"}}");
+    assert_eq!(api.get(&format!("/v1/campaigns/{campaign}")).await.status, 200);
+    assert_eq!(value(&metrics(&api).await, &stock), Some(5.0));
 
-        let consumer = metrics(&space.api(consumer.address())).await;
-        for (metrics, samples) in [
-            (metrics(&producer).await, [&spans[..], &refused, &confirms].concat()),
-            (metrics(&skiplock).await, [&spans[..], &refused].concat()),
-            (consumer, [&spans[..], &of_batches].concat()),
-        ] {
-            has(&metrics, &samples);
-            are_described(&metrics);
-        }
-    })
-    .await;
+    eventually("it is forgotten", async || value(&metrics(&api).await, &stock).is_none()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_stock_of_a_campaign_that_nobody_uses_is_not_shown() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        let (_service, api) = skiplock(space, NO_SPANS).await;
-        let stock = format!("coupon_campaign_free_coupons{{campaign=\"{campaign}\"}}");
-        assert_eq!(api.get(&format!("/v1/campaigns/{campaign}")).await.status, 200);
-        assert_eq!(value(&metrics(&api).await, &stock), Some(5.0));
+async fn the_stock_is_not_shown_while_it_cannot_be_read(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+    let settings = [("COUPON_MYSQL_URL", proxy.url()), ("MYSQL_DEADLINE", "1s"), ("OTEL_SDK_DISABLED", "true")];
+    let service = start_by_environment(space, "skiplock-api", &settings).await;
+    let api = space.api(service.address());
+    let stock = format!("coupon_campaign_coupons{{campaign=\"{campaign}\"}}");
+    let shown = async || {
+        api.get(&format!("/v1/campaigns/{campaign}")).await;
+        value(&metrics(&api).await, &stock)
+    };
+    assert_eq!(shown().await, Some(5.0));
 
-        eventually("it is forgotten", async || value(&metrics(&api).await, &stock).is_none()).await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_stock_is_not_shown_while_it_cannot_be_read() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
-        let settings = [("COUPON_MYSQL_URL", proxy.url()), ("MYSQL_DEADLINE", "1s"), ("OTEL_SDK_DISABLED", "true")];
-        let service = start_by_environment(space, "skiplock-api", &settings).await;
-        let api = space.api(service.address());
-        let stock = format!("coupon_campaign_coupons{{campaign=\"{campaign}\"}}");
-        let shown = async || {
-            api.get(&format!("/v1/campaigns/{campaign}")).await;
-            value(&metrics(&api).await, &stock)
-        };
-        assert_eq!(shown().await, Some(5.0));
-
-        proxy.cut();
-        eventually("it is not shown", async || shown().await.is_none()).await;
-        proxy.heal();
-        eventually("it is shown again", async || shown().await == Some(5.0)).await;
-    })
-    .await;
+    proxy.cut();
+    eventually("it is not shown", async || shown().await.is_none()).await;
+    proxy.heal();
+    eventually("it is shown again", async || shown().await == Some(5.0)).await;
 }
 
 #[test]

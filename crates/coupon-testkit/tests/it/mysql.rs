@@ -9,71 +9,71 @@ use coupon_testkit::{Api, Proxy, TestSpace, eventually};
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 
-use crate::system::{audited, count_coupons, start_consumer, start_producer_api, start_skiplock};
+use crate::system::{count_coupons, start_consumer, start_producer_api, start_skiplock};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumers_batch_waits_for_mysql() {
-    audited(async |space| {
-        let campaign = space.campaign(20).await;
-        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
-        let api = start_producer_api(space, &[]).await;
-        start_consumer(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
-        api.claim(campaign, 1).await;
+audited![
+    a_consumers_batch_waits_for_mysql,
+    the_producer_accepts_claims_while_mysql_is_away,
+    the_producer_tells_no_holder_of_a_coupon_pending_while_mysql_is_away,
+    skiplock_coalesced_refuses_while_mysql_is_away,
+    skiplock_select_update_refuses_while_mysql_is_away,
+    operators_are_told_why_a_service_is_not_ready_and_the_crowd_is_not,
+    skiplock_says_busy_not_sold_out_while_others_hold_every_row,
+    skiplock_finds_the_rows_that_others_let_go,
+    skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another,
+];
 
-        proxy.cut();
-        for account in 2..=20 {
-            assert_eq!(api.post_claim(campaign, account).await.status, 202);
-        }
-        eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
-        assert_eq!(space.issued(campaign).await, 1);
-        proxy.heal();
+async fn a_consumers_batch_waits_for_mysql(space: &TestSpace) {
+    let campaign = space.campaign(20).await;
+    let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+    let api = start_producer_api(space, &[]).await;
+    start_consumer(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
+    api.claim(campaign, 1).await;
 
-        for account in 2..=20 {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
-    })
-    .await;
+    proxy.cut();
+    for account in 2..=20 {
+        assert_eq!(api.post_claim(campaign, account).await.status, 202);
+    }
+    eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
+    assert_eq!(space.issued(campaign).await, 1);
+    proxy.heal();
+
+    for account in 2..=20 {
+        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_producer_accepts_claims_while_mysql_is_away() {
-    audited(async |space| {
-        let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
+async fn the_producer_accepts_claims_while_mysql_is_away(space: &TestSpace) {
+    let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
 
-        proxy.cut();
-        for account in 2..=10 {
-            assert_eq!(api.post_claim(campaign, account).await.status, 202, "the campaign is known");
-        }
-        assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first, "Redis knows it");
-        let unknown = api.post_claim(CampaignId(404), 1).await;
-        assert!(unknown.is_unavailable(), "whether there is such a campaign cannot be told: {unknown:?}");
-        let ready = async || api.get("/readyz").await.json["servers"]["mysql"] == "down";
-        eventually("it tells that MySQL is away", ready).await;
-        proxy.heal();
+    proxy.cut();
+    for account in 2..=10 {
+        assert_eq!(api.post_claim(campaign, account).await.status, 202, "the campaign is known");
+    }
+    assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first, "Redis knows it");
+    let unknown = api.post_claim(CampaignId(404), 1).await;
+    assert!(unknown.is_unavailable(), "whether there is such a campaign cannot be told: {unknown:?}");
+    let ready = async || api.get("/readyz").await.json["servers"]["mysql"] == "down";
+    eventually("it tells that MySQL is away", ready).await;
+    proxy.heal();
 
-        for account in 2..=10 {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
-    })
-    .await;
+    for account in 2..=10 {
+        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_producer_tells_no_holder_of_a_coupon_pending_while_mysql_is_away() {
-    audited(async |space| {
-        let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
-        space.empty_redis().await;
+async fn the_producer_tells_no_holder_of_a_coupon_pending_while_mysql_is_away(space: &TestSpace) {
+    let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
+    space.empty_redis().await;
 
-        proxy.cut();
-        for wait in [0, 50, 700, 1_500] {
-            let told = api.get_claim(campaign, 1, Duration::from_millis(wait)).await;
-            assert!(told.is_unavailable(), "after {wait} ms: {told:?}");
-        }
-        proxy.heal();
+    proxy.cut();
+    for wait in [0, 50, 700, 1_500] {
+        let told = api.get_claim(campaign, 1, Duration::from_millis(wait)).await;
+        assert!(told.is_unavailable(), "after {wait} ms: {told:?}");
+    }
+    proxy.heal();
 
-        assert_eq!(api.settled(campaign, 1).await, first);
-    })
-    .await;
+    assert_eq!(api.settled(campaign, 1).await, first);
 }
 
 /// A producer-api that reaches MySQL through a proxy, and the claim that it has served with a consumer that does not.
@@ -94,14 +94,12 @@ async fn served_through_a_proxy(space: &TestSpace) -> Served {
     Served { campaign, api, proxy, first }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn skiplock_coalesced_refuses_while_mysql_is_away() {
-    audited(async |space| skiplock_without_mysql(space, "coalesced").await).await;
+async fn skiplock_coalesced_refuses_while_mysql_is_away(space: &TestSpace) {
+    skiplock_without_mysql(space, "coalesced").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn skiplock_select_update_refuses_while_mysql_is_away() {
-    audited(async |space| skiplock_without_mysql(space, "select-update").await).await;
+async fn skiplock_select_update_refuses_while_mysql_is_away(space: &TestSpace) {
+    skiplock_without_mysql(space, "select-update").await;
 }
 
 async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
@@ -131,77 +129,61 @@ async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn operators_are_told_why_a_service_is_not_ready_and_the_crowd_is_not() {
-    audited(async |space| {
-        let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
-        let service = start_skiplock(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
-        let (api, admin) = (space.api(service.address()), space.api(service.admin()));
-        assert_eq!(admin.get("/readyz").await.json, serde_json::json!({"ready": true, "servers": {"mysql": "up"}}));
+async fn operators_are_told_why_a_service_is_not_ready_and_the_crowd_is_not(space: &TestSpace) {
+    let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+    let service = start_skiplock(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
+    let (api, admin) = (space.api(service.address()), space.api(service.admin()));
+    assert_eq!(admin.get("/readyz").await.json, serde_json::json!({"ready": true, "servers": {"mysql": "up"}}));
 
-        proxy.cut();
+    proxy.cut();
 
-        eventually("it is not ready", async || admin.get("/readyz").await.status == 503).await;
-        let (told, crowd) = (admin.get("/readyz").await, api.get("/readyz").await);
-        let reason = told.json["reasons"]["mysql"].as_str().unwrap_or_default();
-        assert!(reason.contains("MySQL") && reason.contains("COUPON_MYSQL_URL"), "{told:?}");
-        assert!(!told.text.contains("skiplock-api@"), "no address with a password: {told:?}");
-        assert_eq!(crowd.json, serde_json::json!({"ready": false, "servers": {"mysql": "down"}}));
-    })
-    .await;
+    eventually("it is not ready", async || admin.get("/readyz").await.status == 503).await;
+    let (told, crowd) = (admin.get("/readyz").await, api.get("/readyz").await);
+    let reason = told.json["reasons"]["mysql"].as_str().unwrap_or_default();
+    assert!(reason.contains("MySQL") && reason.contains("COUPON_MYSQL_URL"), "{told:?}");
+    assert!(!told.text.contains("skiplock-api@"), "no address with a password: {told:?}");
+    assert_eq!(crowd.json, serde_json::json!({"ready": false, "servers": {"mysql": "down"}}));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn skiplock_says_busy_not_sold_out_while_others_hold_every_row() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        for (account, strategy) in [(1, "coalesced"), (2, "select-update")] {
-            let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
-            let locks = space.lock_rows(campaign).await;
-            let answer = api.post_claim(campaign, account).await;
-            assert!(answer.is_unavailable(), "{strategy}: {answer:?}");
-            locks.disconnect().await.unwrap();
-            assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }), "{strategy}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn skiplock_finds_the_rows_that_others_let_go() {
-    audited(async |space| {
-        for strategy in ["coalesced", "select-update", "single-statement", "scattered"] {
-            let campaign = space.campaign(10).await;
-            let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
-            let mut others = space.mysql().connection().await.unwrap();
-            others.query_drop("START TRANSACTION").await.unwrap();
-            let first_three = Wanted { campaign_id: campaign, count: 3, after: None };
-            others.query_drop(sql::lock_free_coupons(first_three)).await.unwrap();
-
-            let meanwhile = api.claim_all(campaign, 1..=7).await;
-            others.disconnect().await.unwrap();
-            let after = api.claim_all(campaign, 8..=12).await;
-
-            assert_eq!((count_coupons(&meanwhile), count_coupons(&after)), (7, 3), "{strategy}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another() {
-    audited(async |space| {
-        let (free, held) = (space.campaign(40).await, space.campaign(1).await);
-        let api = space.api(start_skiplock(space, &[("groups", "1")]).await.address());
-        let locks = space.lock_rows(held).await;
-
-        let (refused, answers) =
-            tokio::join!(api.post_claim(held, 1), join_all((1..=40).map(|account| api.post_claim(free, account))),);
-
-        assert!(refused.is_unavailable(), "{refused:?}");
-        assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
+async fn skiplock_says_busy_not_sold_out_while_others_hold_every_row(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    for (account, strategy) in [(1, "coalesced"), (2, "select-update")] {
+        let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
+        let locks = space.lock_rows(campaign).await;
+        let answer = api.post_claim(campaign, account).await;
+        assert!(answer.is_unavailable(), "{strategy}: {answer:?}");
         locks.disconnect().await.unwrap();
-        assert!(matches!(api.claim(held, 1).await, Outcome::Issued { .. }));
-    })
-    .await;
+        assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }), "{strategy}");
+    }
+}
+
+async fn skiplock_finds_the_rows_that_others_let_go(space: &TestSpace) {
+    for strategy in ["coalesced", "select-update", "single-statement", "scattered"] {
+        let campaign = space.campaign(10).await;
+        let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
+        let mut others = space.mysql().connection().await.unwrap();
+        others.query_drop("START TRANSACTION").await.unwrap();
+        let first_three = Wanted { campaign_id: campaign, count: 3, after: None };
+        others.query_drop(sql::lock_free_coupons(first_three)).await.unwrap();
+
+        let meanwhile = api.claim_all(campaign, 1..=7).await;
+        others.disconnect().await.unwrap();
+        let after = api.claim_all(campaign, 8..=12).await;
+
+        assert_eq!((count_coupons(&meanwhile), count_coupons(&after)), (7, 3), "{strategy}");
+    }
+}
+
+async fn skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another(space: &TestSpace) {
+    let (free, held) = (space.campaign(40).await, space.campaign(1).await);
+    let api = space.api(start_skiplock(space, &[("groups", "1")]).await.address());
+    let locks = space.lock_rows(held).await;
+
+    let (refused, answers) =
+        tokio::join!(api.post_claim(held, 1), join_all((1..=40).map(|account| api.post_claim(free, account))),);
+
+    assert!(refused.is_unavailable(), "{refused:?}");
+    assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
+    locks.disconnect().await.unwrap();
+    assert!(matches!(api.claim(held, 1).await, Outcome::Issued { .. }));
 }

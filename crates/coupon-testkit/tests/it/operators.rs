@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use coupon_core::{CampaignId, Outcome};
-use coupon_testkit::{Answer, eventually};
+use coupon_testkit::{Answer, TestSpace, eventually};
 
 use crate::programs::couponctl;
-use crate::system::{System, audited, start_consumer, start_producer_api};
+use crate::system::{System, start_consumer, start_producer_api};
 
 each_way![
     a_paused_campaign_takes_no_claims_until_it_is_resumed,
@@ -15,6 +15,8 @@ each_way![
     a_campaign_that_was_closed_takes_no_claims,
     a_window_that_was_moved_is_seen,
 ];
+
+audited![a_claim_that_was_accepted_is_settled_while_the_campaign_is_paused,];
 
 /// Claims for one account after another until the API answers as wanted.
 async fn until_claims_are_answered(system: &System, campaign: CampaignId, status: u16, code: &str) -> Answer {
@@ -81,18 +83,14 @@ async fn a_window_that_was_moved_is_seen(system: &System) {
     until_claims_are_answered(system, campaign, 403, "campaign_not_open").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_was_accepted_is_settled_while_the_campaign_is_paused() {
-    audited(async |space| {
-        let campaign = space.campaign(3).await;
-        let api = start_producer_api(space, &[]).await;
-        assert_eq!(api.post_claim(campaign, 1).await.status, 202);
+async fn a_claim_that_was_accepted_is_settled_while_the_campaign_is_paused(space: &TestSpace) {
+    let campaign = space.campaign(3).await;
+    let api = start_producer_api(space, &[]).await;
+    assert_eq!(api.post_claim(campaign, 1).await.status, 202);
 
-        couponctl(space, &format!("campaign pause --id {campaign}")).await;
-        eventually("it is seen", async || api.post_claim(campaign, 2).await.code() == "campaign_paused").await;
-        start_consumer(space, &[]).await;
+    couponctl(space, &format!("campaign pause --id {campaign}")).await;
+    eventually("it is seen", async || api.post_claim(campaign, 2).await.code() == "campaign_paused").await;
+    start_consumer(space, &[]).await;
 
-        assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
-    })
-    .await;
+    assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
 }

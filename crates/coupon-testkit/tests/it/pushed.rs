@@ -12,12 +12,23 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::system::{System, audited, claim, start_consumer, start_producer_api};
+use crate::system::{System, claim, start_consumer, start_producer_api};
 
 /// Longer than any of these tests.
 const WAIT: Duration = Duration::from_secs(30);
 
 each_way![a_claim_may_wait_for_its_outcome, a_wait_that_is_not_understood_is_no_wait];
+
+audited![
+    an_instance_hears_of_the_outcomes_of_its_claims,
+    a_pushed_sold_out_that_is_over_is_not_passed_on,
+    a_consumer_pushes_to_each_instance_the_outcomes_of_its_claims,
+    an_outcome_reaches_who_asks_another_instance,
+    an_outcome_that_is_only_recorded_is_found,
+    an_outcome_that_redis_never_had_is_found_in_mysql,
+    an_outcome_pushed_while_redis_was_away_comes_when_it_is_back,
+    a_subscription_that_has_gone_deaf_is_made_anew,
+];
 
 /// Only the queue way has anything to wait for; what the header asks for is had at once on the other.
 async fn a_claim_may_wait_for_its_outcome(system: &System) {
@@ -82,180 +93,148 @@ fn wait(api: &coupon_testkit::Api, campaign: CampaignId, account: u64) -> JoinHa
 }
 
 /// Nobody but the test knows the coupon, so nothing but the push can tell it.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_instance_hears_of_the_outcomes_of_its_claims() {
-    audited(async |space| {
-        let api = start_producer_api(space, &[]).await;
-        let campaign = space.campaign(1).await;
-        let claiming = tokio::spawn({
-            let api = api.clone();
-            async move { api.post_claim_preferring("wait=30", campaign, 1).await }
-        });
-        let instance = publisher(space).await;
-        let asking = [wait(&api, campaign, 1), wait(&api, campaign, 1)];
-        let (told, late) = (issued(), issued());
+async fn an_instance_hears_of_the_outcomes_of_its_claims(space: &TestSpace) {
+    let api = start_producer_api(space, &[]).await;
+    let campaign = space.campaign(1).await;
+    let claiming = tokio::spawn({
+        let api = api.clone();
+        async move { api.post_claim_preferring("wait=30", campaign, 1).await }
+    });
+    let instance = publisher(space).await;
+    let asking = [wait(&api, campaign, 1), wait(&api, campaign, 1)];
+    let (told, late) = (issued(), issued());
 
-        let channel = push::channel(space.installation(), instance);
-        let pushes = [(key(campaign, 1), told), (key(campaign, 2), late)];
-        redis(space).publish(&channel, &push::encode(&pushes)).await.unwrap();
+    let channel = push::channel(space.installation(), instance);
+    let pushes = [(key(campaign, 1), told), (key(campaign, 2), late)];
+    redis(space).publish(&channel, &push::encode(&pushes)).await.unwrap();
 
-        assert_eq!(claiming.await.unwrap().outcome(), told);
-        for asking in asking {
-            assert_eq!(asking.await.unwrap().outcome(), told);
-        }
-        let who_asks_afterwards = api.get_claim(campaign, 2, WAIT).await;
-        assert_eq!(who_asks_afterwards.outcome(), late);
-    })
-    .await;
+    assert_eq!(claiming.await.unwrap().outcome(), told);
+    for asking in asking {
+        assert_eq!(asking.await.unwrap().outcome(), told);
+    }
+    let who_asks_afterwards = api.get_claim(campaign, 2, WAIT).await;
+    assert_eq!(who_asks_afterwards.outcome(), late);
 }
 
 /// As by a consumer that stood still since before a restock.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pushed_sold_out_that_is_over_is_not_passed_on() {
-    audited(async |space| {
-        let api = start_producer_api(space, &[]).await;
-        let campaign = space.campaign(1).await;
-        let claiming = tokio::spawn({
-            let api = api.clone();
-            async move { api.post_claim_preferring("wait=1", campaign, 1).await }
-        });
-        let instance = publisher(space).await;
+async fn a_pushed_sold_out_that_is_over_is_not_passed_on(space: &TestSpace) {
+    let api = start_producer_api(space, &[]).await;
+    let campaign = space.campaign(1).await;
+    let claiming = tokio::spawn({
+        let api = api.clone();
+        async move { api.post_claim_preferring("wait=1", campaign, 1).await }
+    });
+    let instance = publisher(space).await;
 
-        let channel = push::channel(space.installation(), instance);
-        let pushed = push::encode(&[(key(campaign, 1), Outcome::SoldOut)]);
-        redis(space).publish(&channel, &pushed).await.unwrap();
+    let channel = push::channel(space.installation(), instance);
+    let pushed = push::encode(&[(key(campaign, 1), Outcome::SoldOut)]);
+    redis(space).publish(&channel, &pushed).await.unwrap();
 
-        let answer = claiming.await.unwrap();
-        assert_eq!((answer.status, answer.outcome()), (202, Outcome::Pending));
-        assert_eq!(answer.header("preference-applied"), "wait=1");
-    })
-    .await;
+    let answer = claiming.await.unwrap();
+    assert_eq!((answer.status, answer.outcome()), (202, Outcome::Pending));
+    assert_eq!(answer.header("preference-applied"), "wait=1");
 }
 
 /// A batch may hold claims of several instances, and of producers that are too old to say which they are.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_pushes_to_each_instance_the_outcomes_of_its_claims() {
-    audited(async |space| {
-        let campaign = space.campaign(2).await;
-        let instances = [InstanceId::random(), InstanceId::random()];
-        let redis = redis(space);
-        let mut pushed = Vec::new();
-        for instance in instances {
-            pushed.push(redis.subscribe(&push::channel(space.installation(), instance)).await.unwrap().boxed());
-        }
-        for (instance, accounts) in [(instances[0], [1, 2]), (instances[1], [3, 4])] {
-            let body = message::encode(&accounts.map(|account| claim(campaign, account))).unwrap();
-            let properties = message::properties(space.installation().id, std::iter::empty());
-            space.queues.publish(message::published_by(properties, instance), &body).await;
-        }
-        space.queues.publish_claim(&claim(campaign, 5)).await;
+async fn a_consumer_pushes_to_each_instance_the_outcomes_of_its_claims(space: &TestSpace) {
+    let campaign = space.campaign(2).await;
+    let instances = [InstanceId::random(), InstanceId::random()];
+    let redis = redis(space);
+    let mut pushed = Vec::new();
+    for instance in instances {
+        pushed.push(redis.subscribe(&push::channel(space.installation(), instance)).await.unwrap().boxed());
+    }
+    for (instance, accounts) in [(instances[0], [1, 2]), (instances[1], [3, 4])] {
+        let body = message::encode(&accounts.map(|account| claim(campaign, account))).unwrap();
+        let properties = message::properties(space.installation().id, std::iter::empty());
+        space.queues.publish(message::published_by(properties, instance), &body).await;
+    }
+    space.queues.publish_claim(&claim(campaign, 5)).await;
 
-        let _consumer = start_consumer(space, &[]).await;
-        let mut told = Vec::new();
-        for pushed in &mut pushed {
-            told.push(push::decode(&pushed.next().await.expect("a push")));
-        }
+    let _consumer = start_consumer(space, &[]).await;
+    let mut told = Vec::new();
+    for pushed in &mut pushed {
+        told.push(push::decode(&pushed.next().await.expect("a push")));
+    }
 
-        let accounts = |told: &[(ClaimKey, Outcome)]| told.iter().map(|(key, _)| key.account_id.0).collect::<Vec<_>>();
-        assert_eq!((accounts(&told[0]), accounts(&told[1])), (vec![1, 2], vec![3, 4]));
-        assert!(told[0].iter().all(|(_, outcome)| matches!(outcome, Outcome::Issued { .. })), "{told:?}");
-        assert!(told[1].iter().all(|(_, outcome)| *outcome == Outcome::SoldOut), "{told:?}");
-        for (key, outcome) in told.concat() {
-            let api = start_producer_api(space, &[]).await;
-            assert_eq!(api.settled(campaign, key.account_id.0).await, outcome);
-        }
-    })
-    .await;
+    let accounts = |told: &[(ClaimKey, Outcome)]| told.iter().map(|(key, _)| key.account_id.0).collect::<Vec<_>>();
+    assert_eq!((accounts(&told[0]), accounts(&told[1])), (vec![1, 2], vec![3, 4]));
+    assert!(told[0].iter().all(|(_, outcome)| matches!(outcome, Outcome::Issued { .. })), "{told:?}");
+    assert!(told[1].iter().all(|(_, outcome)| *outcome == Outcome::SoldOut), "{told:?}");
+    for (key, outcome) in told.concat() {
+        let api = start_producer_api(space, &[]).await;
+        assert_eq!(api.settled(campaign, key.account_id.0).await, outcome);
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_reaches_who_asks_another_instance() {
-    audited(async |space| {
-        let (api, other) = (start_producer_api(space, &[]).await, start_producer_api(space, &[]).await);
-        let campaign = space.campaign(1).await;
-        api.post_claim(campaign, 1).await;
-        let asking = wait(&other, campaign, 1);
+async fn an_outcome_reaches_who_asks_another_instance(space: &TestSpace) {
+    let (api, other) = (start_producer_api(space, &[]).await, start_producer_api(space, &[]).await);
+    let campaign = space.campaign(1).await;
+    api.post_claim(campaign, 1).await;
+    let asking = wait(&other, campaign, 1);
 
-        let _consumer = start_consumer(space, &[]).await;
+    let _consumer = start_consumer(space, &[]).await;
 
-        assert_eq!(asking.await.unwrap().outcome(), other.settled(campaign, 1).await);
-    })
-    .await;
+    assert_eq!(asking.await.unwrap().outcome(), other.settled(campaign, 1).await);
 }
 
 /// A consumer of the version before records and pushes nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_is_only_recorded_is_found() {
-    audited(async |space| {
-        let api = start_producer_api(space, &[]).await;
-        let campaign = space.campaign(1).await;
-        let asking = wait(&api, campaign, 1);
-        let told = issued();
+async fn an_outcome_that_is_only_recorded_is_found(space: &TestSpace) {
+    let api = start_producer_api(space, &[]).await;
+    let campaign = space.campaign(1).await;
+    let asking = wait(&api, campaign, 1);
+    let told = issued();
 
-        outcomes(space).write(&[(key(campaign, 1), told)], &[]).await.unwrap();
+    outcomes(space).write(&[(key(campaign, 1), told)], &[]).await.unwrap();
 
-        assert_eq!(asking.await.unwrap().outcome(), told);
-    })
-    .await;
+    assert_eq!(asking.await.unwrap().outcome(), told);
 }
 
 /// As after a FLUSHALL, or when Redis was away as the consumer settled the claim.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_redis_never_had_is_found_in_mysql() {
-    audited(async |space| {
-        let api = start_producer_api(space, &[]).await;
-        let campaign = space.campaign(1).await;
-        let asking = wait(&api, campaign, 1);
+async fn an_outcome_that_redis_never_had_is_found_in_mysql(space: &TestSpace) {
+    let api = start_producer_api(space, &[]).await;
+    let campaign = space.campaign(1).await;
+    let asking = wait(&api, campaign, 1);
 
-        space.sql(format!("UPDATE coupon SET account_id = 1 WHERE campaign_id = {campaign}")).await;
+    space.sql(format!("UPDATE coupon SET account_id = 1 WHERE campaign_id = {campaign}")).await;
 
-        assert_eq!(asking.await.unwrap().outcome(), api.settled(campaign, 1).await);
-    })
-    .await;
+    assert_eq!(asking.await.unwrap().outcome(), api.settled(campaign, 1).await);
 }
 
 /// What was pushed while the subscription was broken is looked for as soon as there is one again.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_pushed_while_redis_was_away_comes_when_it_is_back() {
-    audited(async |space| {
-        let proxy = Proxy::start(&space.servers_of("producer-api").redis.redis_url).await;
-        let api = start_producer_api(space, &[("redis-url", proxy.url())]).await;
-        let campaign = space.campaign(1).await;
-        let asking = wait(&api, campaign, 1);
-        assert_eq!(api.post_claim(campaign, 1).await.status, 202);
-        proxy.cut();
+async fn an_outcome_pushed_while_redis_was_away_comes_when_it_is_back(space: &TestSpace) {
+    let proxy = Proxy::start(&space.servers_of("producer-api").redis.redis_url).await;
+    let api = start_producer_api(space, &[("redis-url", proxy.url())]).await;
+    let campaign = space.campaign(1).await;
+    let asking = wait(&api, campaign, 1);
+    assert_eq!(api.post_claim(campaign, 1).await.status, 202);
+    proxy.cut();
 
-        let _consumer = start_consumer(space, &[]).await;
-        eventually("the claim is settled", async || space.issued(campaign).await == 1).await;
-        proxy.heal();
+    let _consumer = start_consumer(space, &[]).await;
+    eventually("the claim is settled", async || space.issued(campaign).await == 1).await;
+    proxy.heal();
 
-        assert_eq!(asking.await.unwrap().outcome(), api.settled(campaign, 1).await);
-    })
-    .await;
+    assert_eq!(asking.await.unwrap().outcome(), api.settled(campaign, 1).await);
 }
 
 /// A name may lead to another Redis while connections to the one before stay up: nothing is ever heard there again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_that_has_gone_deaf_is_made_anew() {
-    audited(async |space| {
-        let proxy = Proxy::start(&space.servers_of("producer-api").redis.redis_url).await;
-        let api = start_producer_api(space, &[("redis-url", proxy.url())]).await;
-        let campaign = space.campaign(1).await;
-        proxy.lead_to(&space.servers().redis.redis_url);
-        proxy.freeze_those_before();
-        api.post_claim(campaign, 1).await;
-        let channel = push::channel(space.installation(), publisher(space).await);
+async fn a_subscription_that_has_gone_deaf_is_made_anew(space: &TestSpace) {
+    let proxy = Proxy::start(&space.servers_of("producer-api").redis.redis_url).await;
+    let api = start_producer_api(space, &[("redis-url", proxy.url())]).await;
+    let campaign = space.campaign(1).await;
+    proxy.lead_to(&space.servers().redis.redis_url);
+    proxy.freeze_those_before();
+    api.post_claim(campaign, 1).await;
+    let channel = push::channel(space.installation(), publisher(space).await);
 
-        let told = issued();
-        let asking = wait(&api, campaign, 1);
-        eventually("the instance listens again", async || {
-            // Nobody hears on a frozen connection, and Redis still counts it.
-            redis(space).publish(&channel, &push::encode(&[(key(campaign, 1), told)])).await.unwrap();
-            asking.is_finished()
-        })
-        .await;
-
-        assert_eq!(asking.await.unwrap().outcome(), told);
+    let told = issued();
+    let asking = wait(&api, campaign, 1);
+    eventually("the instance listens again", async || {
+        // Nobody hears on a frozen connection, and Redis still counts it.
+        redis(space).publish(&channel, &push::encode(&[(key(campaign, 1), told)])).await.unwrap();
+        asking.is_finished()
     })
     .await;
+
+    assert_eq!(asking.await.unwrap().outcome(), told);
 }

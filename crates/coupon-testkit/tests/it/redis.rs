@@ -10,64 +10,67 @@ use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::future::join_all;
 use queue_consumer::settle::{Publishers, Settler};
 
-use crate::system::{audited, claim, count_coupons, start_consumer, start_producer_api};
+use crate::system::{claim, count_coupons, start_consumer, start_producer_api};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn redis_emptied_under_load_loses_no_coupon() {
-    audited(async |space| {
-        let campaign = space.campaign(300).await;
-        let api = start_producer_api(space, &[]).await;
-        for _ in 0..2 {
-            start_consumer(space, &[("batch-max", "20"), ("refill-max", "70")]).await;
+audited![
+    redis_emptied_under_load_loses_no_coupon,
+    outcomes_go_before_ids,
+    stale_ids_are_passed_over,
+    stale_ids_are_passed_over_one_by_one,
+    many_refill_at_once,
+    a_refill_lock_left_by_the_dead_frees_itself,
+    who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock,
+    while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql,
+    an_id_that_a_repeated_claim_does_not_need_goes_back,
+    a_list_full_of_stale_ids_is_filled_anew,
+];
+
+async fn redis_emptied_under_load_loses_no_coupon(space: &TestSpace) {
+    let campaign = space.campaign(300).await;
+    let api = start_producer_api(space, &[]).await;
+    for _ in 0..2 {
+        start_consumer(space, &[("batch-max", "20"), ("refill-max", "70")]).await;
+    }
+    let emptying = async {
+        for issued in [20, 100, 180, 260, 300] {
+            eventually("more coupons are issued", async || space.issued(campaign).await >= issued).await;
+            space.empty_redis().await;
         }
-        let emptying = async {
-            for issued in [20, 100, 180, 260, 300] {
-                eventually("more coupons are issued", async || space.issued(campaign).await >= issued).await;
-                space.empty_redis().await;
-            }
-        };
+    };
 
-        let (told, ()) = tokio::join!(api.claim_all(campaign, 1..=450), emptying);
+    let (told, ()) = tokio::join!(api.claim_all(campaign, 1..=450), emptying);
 
-        assert_eq!(count_coupons(&told), 300);
-    })
-    .await;
+    assert_eq!(count_coupons(&told), 300);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn outcomes_go_before_ids() {
-    audited(async |space| {
-        let campaign = space.campaign(30).await;
-        let api = start_producer_api(space, &[]).await;
-        start_consumer(space, &[]).await;
-        api.claim_all(campaign, 1..=20).await;
+async fn outcomes_go_before_ids(space: &TestSpace) {
+    let campaign = space.campaign(30).await;
+    let api = start_producer_api(space, &[]).await;
+    start_consumer(space, &[]).await;
+    api.claim_all(campaign, 1..=20).await;
 
-        let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut space.redis()).await.unwrap();
-        assert!(memory.contains("maxmemory_policy:volatile-ttl"), "see deploy/redis/redis.conf: {memory}");
-        let installation = space.installation();
-        let lives = async |key: String| space.redis().ttl::<_, i64>(key).await.unwrap();
-        let ids = lives(keys::free_coupons(installation, campaign)).await;
-        assert!((1..=lives(keys::refilled_to(installation, campaign)).await).contains(&ids));
-        for account_id in (1..=20).map(AccountId) {
-            let claim = ClaimKey { campaign_id: campaign, account_id };
-            // MySQL may have told the client before it was recorded.
-            eventually("an outcome goes before the ids", async || {
-                (1..ids).contains(&lives(keys::outcome(installation, claim)).await)
-            })
-            .await;
-        }
-    })
-    .await;
+    let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut space.redis()).await.unwrap();
+    assert!(memory.contains("maxmemory_policy:volatile-ttl"), "see deploy/redis/redis.conf: {memory}");
+    let installation = space.installation();
+    let lives = async |key: String| space.redis().ttl::<_, i64>(key).await.unwrap();
+    let ids = lives(keys::free_coupons(installation, campaign)).await;
+    assert!((1..=lives(keys::refilled_to(installation, campaign)).await).contains(&ids));
+    for account_id in (1..=20).map(AccountId) {
+        let claim = ClaimKey { campaign_id: campaign, account_id };
+        // MySQL may have told the client before it was recorded.
+        eventually("an outcome goes before the ids", async || {
+            (1..ids).contains(&lives(keys::outcome(installation, claim)).await)
+        })
+        .await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stale_ids_are_passed_over() {
-    audited(async |space| stale_ids(space, "500").await).await;
+async fn stale_ids_are_passed_over(space: &TestSpace) {
+    stale_ids(space, "500").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stale_ids_are_passed_over_one_by_one() {
-    audited(async |space| stale_ids(space, "1").await).await;
+async fn stale_ids_are_passed_over_one_by_one(space: &TestSpace) {
+    stale_ids(space, "1").await;
 }
 
 async fn stale_ids(space: &TestSpace, batch_max: &str) {
@@ -90,30 +93,26 @@ async fn stale_ids(space: &TestSpace, batch_max: &str) {
     assert_eq!(count_coupons(&told), 20);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_refill_at_once() {
-    audited(async |space| {
-        let campaign = space.campaign(150).await;
-        let settlers = [settler(space), settler(space)];
-        let batches = (0_u64..40).zip(settlers.iter().cycle()).map(|(n, settler)| {
-            // Each account in two batches, of different consumers.
-            let accounts = (n * 5 + 1)..=(n * 5 + 10);
-            let claims: Vec<_> = accounts.map(|account| claim(campaign, account)).collect();
-            async move { settler.settle(&claims, &Publishers::new(), &Timeline::default()).await.unwrap() }
-        });
+async fn many_refill_at_once(space: &TestSpace) {
+    let campaign = space.campaign(150).await;
+    let settlers = [settler(space), settler(space)];
+    let batches = (0_u64..40).zip(settlers.iter().cycle()).map(|(n, settler)| {
+        // Each account in two batches, of different consumers.
+        let accounts = (n * 5 + 1)..=(n * 5 + 10);
+        let claims: Vec<_> = accounts.map(|account| claim(campaign, account)).collect();
+        async move { settler.settle(&claims, &Publishers::new(), &Timeline::default()).await.unwrap() }
+    });
 
-        let settled = join_all(batches).await;
+    let settled = join_all(batches).await;
 
-        let told: Vec<(u64, Outcome)> = settled
-            .iter()
-            .flat_map(|settled| &settled.outcomes)
-            .map(|(claim, outcome)| (claim.account_id.0, *outcome))
-            .collect();
-        assert_eq!(told.len(), 400);
-        assert_eq!(count_coupons(&told), 150);
-        tell(space, campaign, &told).await;
-    })
-    .await;
+    let told: Vec<(u64, Outcome)> = settled
+        .iter()
+        .flat_map(|settled| &settled.outcomes)
+        .map(|(claim, outcome)| (claim.account_id.0, *outcome))
+        .collect();
+    assert_eq!(told.len(), 400);
+    assert_eq!(count_coupons(&told), 150);
+    tell(space, campaign, &told).await;
 }
 
 /// Outcomes that a test was told by a settler are told to the audit as a client would be.
@@ -124,79 +123,66 @@ async fn tell(space: &TestSpace, campaign: CampaignId, told: &[(u64, Outcome)]) 
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refill_lock_left_by_the_dead_frees_itself() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        let lock = keys::refill_lock(space.installation(), campaign);
-        let set = redis::cmd("SET").arg(&lock).arg("of the dead").arg("PX").arg(700).to_owned();
-        set.exec_async(&mut space.redis()).await.unwrap();
+async fn a_refill_lock_left_by_the_dead_frees_itself(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    let lock = keys::refill_lock(space.installation(), campaign);
+    let set = redis::cmd("SET").arg(&lock).arg("of the dead").arg("PX").arg(700).to_owned();
+    set.exec_async(&mut space.redis()).await.unwrap();
 
-        let settled =
-            settler(space).settle(&[claim(campaign, 1)], &Publishers::new(), &Timeline::default()).await.unwrap();
+    let settled = settler(space).settle(&[claim(campaign, 1)], &Publishers::new(), &Timeline::default()).await.unwrap();
 
-        assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
-        let left: Option<String> = space.redis().get(&lock).await.unwrap();
-        assert_eq!(left, None);
-    })
-    .await;
+    assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
+    let left: Option<String> = space.redis().get(&lock).await.unwrap();
+    assert_eq!(left, None);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        let lock = keys::refill_lock(space.installation(), campaign);
-        space.redis().set::<_, _, ()>(&lock, "of another").await.unwrap();
-        let settler = settler(space);
-        let claims = [claim(campaign, 1)];
+async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    let lock = keys::refill_lock(space.installation(), campaign);
+    space.redis().set::<_, _, ()>(&lock, "of another").await.unwrap();
+    let settler = settler(space);
+    let claims = [claim(campaign, 1)];
 
-        let timeline = Timeline::default();
-        let publishers = Publishers::new();
-        let (settled, ()) = tokio::join!(settler.settle(&claims, &publishers, &timeline), async {
-            let free: Vec<CouponId> = {
-                let mut conn = space.mysql().connection().await.unwrap();
-                let wanted = Wanted { campaign_id: campaign, count: 5, after: None };
-                coupon_core::mysql::coupons::free_coupons(&mut conn, wanted).await.unwrap()
-            };
-            let ids: Vec<&[u8]> = free.iter().map(|id| id.0.as_bytes().as_slice()).collect();
-            let list = keys::free_coupons(space.installation(), campaign);
-            space.redis().rpush::<_, _, ()>(list, ids).await.unwrap();
-        });
+    let timeline = Timeline::default();
+    let publishers = Publishers::new();
+    let (settled, ()) = tokio::join!(settler.settle(&claims, &publishers, &timeline), async {
+        let free: Vec<CouponId> = {
+            let mut conn = space.mysql().connection().await.unwrap();
+            let wanted = Wanted { campaign_id: campaign, count: 5, after: None };
+            coupon_core::mysql::coupons::free_coupons(&mut conn, wanted).await.unwrap()
+        };
+        let ids: Vec<&[u8]> = free.iter().map(|id| id.0.as_bytes().as_slice()).collect();
+        let list = keys::free_coupons(space.installation(), campaign);
+        space.redis().rpush::<_, _, ()>(list, ids).await.unwrap();
+    });
 
-        let settled = settled.unwrap();
-        assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
-        let left: Option<String> = space.redis().get(&lock).await.unwrap();
-        assert_eq!(left.as_deref(), Some("of another"));
-    })
-    .await;
+    let settled = settled.unwrap();
+    assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
+    let left: Option<String> = space.redis().get(&lock).await.unwrap();
+    assert_eq!(left.as_deref(), Some("of another"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql() {
-    audited(async |space| {
-        let campaign = space.campaign(50).await;
-        let proxy = Proxy::start(&space.servers().redis.redis_url).await;
-        let through = [("redis-url", proxy.url()), ("redis-deadline", "500ms")];
-        let api = start_producer_api(space, &through).await;
-        start_consumer(space, &through).await;
-        let first = api.claim(campaign, 1).await;
+async fn while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql(space: &TestSpace) {
+    let campaign = space.campaign(50).await;
+    let proxy = Proxy::start(&space.servers().redis.redis_url).await;
+    let through = [("redis-url", proxy.url()), ("redis-deadline", "500ms")];
+    let api = start_producer_api(space, &through).await;
+    start_consumer(space, &through).await;
+    let first = api.claim(campaign, 1).await;
 
-        proxy.cut();
-        let down = async || api.get("/readyz").await.json["servers"]["redis"] == "down";
-        eventually("the producer knows", down).await;
-        assert_eq!(api.settled(campaign, 1).await, first, "MySQL knows it too");
-        for account in 2..=20 {
-            assert_eq!(api.post_claim(campaign, account).await.status, 202);
-        }
-        eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
-        proxy.heal();
+    proxy.cut();
+    let down = async || api.get("/readyz").await.json["servers"]["redis"] == "down";
+    eventually("the producer knows", down).await;
+    assert_eq!(api.settled(campaign, 1).await, first, "MySQL knows it too");
+    for account in 2..=20 {
+        assert_eq!(api.post_claim(campaign, account).await.status, 202);
+    }
+    eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
+    proxy.heal();
 
-        for account in 2..=20 {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
-        }
-    })
-    .await;
+    for account in 2..=20 {
+        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
+    }
 }
 
 fn settler(space: &TestSpace) -> Settler {
@@ -206,43 +192,34 @@ fn settler(space: &TestSpace) -> Settler {
     queue_consumer::settler(&settings, space.installation(), mysql, redis).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_a_repeated_claim_does_not_need_goes_back() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        let (settler, timeline) = (settler(space), Timeline::default());
-        let first = settler.settle(&[claim(campaign, 1)], &Publishers::new(), &timeline).await.unwrap();
-        assert_eq!(space.ids_in_redis(campaign).await, 4);
+async fn an_id_that_a_repeated_claim_does_not_need_goes_back(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    let (settler, timeline) = (settler(space), Timeline::default());
+    let first = settler.settle(&[claim(campaign, 1)], &Publishers::new(), &timeline).await.unwrap();
+    assert_eq!(space.ids_in_redis(campaign).await, 4);
 
-        let both =
-            settler.settle(&[claim(campaign, 1), claim(campaign, 2)], &Publishers::new(), &timeline).await.unwrap();
+    let both = settler.settle(&[claim(campaign, 1), claim(campaign, 2)], &Publishers::new(), &timeline).await.unwrap();
 
-        let key = claim(campaign, 1).key();
-        assert_eq!(both.outcomes[&key], first.outcomes[&key], "the repeated claim has the coupon of the first");
-        assert_eq!(space.ids_in_redis(campaign).await, 3, "one of the two ids was not used");
-    })
-    .await;
+    let key = claim(campaign, 1).key();
+    assert_eq!(both.outcomes[&key], first.outcomes[&key], "the repeated claim has the coupon of the first");
+    assert_eq!(space.ids_in_redis(campaign).await, 3, "one of the two ids was not used");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_list_full_of_stale_ids_is_filled_anew() {
-    audited(async |space| {
-        let campaign = space.campaign(10).await;
-        let (settler, timeline) = (settler(space), Timeline::default());
-        let first: Vec<_> = (1..=5).map(|account| claim(campaign, account)).collect();
-        settler.settle(&first, &Publishers::new(), &timeline).await.unwrap();
-        // Far more ids of no coupon than the rounds of one try come through, in front of those that are free.
-        let stale: Vec<Vec<u8>> = (0..5_000).map(|_| uuid::Uuid::new_v4().as_bytes().to_vec()).collect();
-        let list = keys::free_coupons(space.installation(), campaign);
-        space.redis().lpush::<_, _, ()>(list, stale).await.unwrap();
+async fn a_list_full_of_stale_ids_is_filled_anew(space: &TestSpace) {
+    let campaign = space.campaign(10).await;
+    let (settler, timeline) = (settler(space), Timeline::default());
+    let first: Vec<_> = (1..=5).map(|account| claim(campaign, account)).collect();
+    settler.settle(&first, &Publishers::new(), &timeline).await.unwrap();
+    // Far more ids of no coupon than the rounds of one try come through, in front of those that are free.
+    let stale: Vec<Vec<u8>> = (0..5_000).map(|_| uuid::Uuid::new_v4().as_bytes().to_vec()).collect();
+    let list = keys::free_coupons(space.installation(), campaign);
+    space.redis().lpush::<_, _, ()>(list, stale).await.unwrap();
 
-        // As after a redelivery: most of the batch is settled already, one claim is not.
-        let batch = [first, vec![claim(campaign, 6)]].concat();
-        let refused = settler.settle(&batch, &Publishers::new(), &timeline).await;
-        let settled = settler.settle(&batch, &Publishers::new(), &timeline).await.unwrap();
+    // As after a redelivery: most of the batch is settled already, one claim is not.
+    let batch = [first, vec![claim(campaign, 6)]].concat();
+    let refused = settler.settle(&batch, &Publishers::new(), &timeline).await;
+    let settled = settler.settle(&batch, &Publishers::new(), &timeline).await.unwrap();
 
-        assert!(refused.is_err(), "{refused:?}");
-        assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
-    })
-    .await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
 }

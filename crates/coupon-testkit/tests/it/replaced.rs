@@ -9,7 +9,23 @@ use coupon_core::mysql::schema;
 use coupon_testkit::{Api, Proxy, Service, Spare, TestSpace, eventually, with_spare};
 
 use crate::programs;
-use crate::system::{audited, start_consumer, start_producer, start_skiplock};
+use crate::system::{start_consumer, start_producer, start_skiplock};
+
+audited![
+    skiplock_goes_on_when_mysql_was_demoted,
+    queue_goes_on_when_mysql_was_demoted,
+    skiplock_goes_on_when_mysql_has_fallen_silent,
+    queue_goes_on_when_mysql_has_fallen_silent,
+    connections_move_to_the_server_that_a_name_means_now,
+    a_coupon_is_committed_where_autocommit_is_off_by_default,
+    accepted_claims_are_settled_when_redis_was_demoted,
+    accepted_claims_are_settled_when_redis_has_fallen_silent,
+    claims_go_to_the_next_broker_when_one_has_fallen_silent,
+    a_consumer_that_cannot_issue_is_not_ready_and_says_why_once,
+    a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself,
+    a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claims,
+    a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself,
+];
 
 /// A way, behind a proxy of MySQL.
 struct Behind {
@@ -54,128 +70,111 @@ async fn queue_behind(space: &TestSpace, mysql: &Proxy) -> Behind {
 }
 
 /// The data of MySQL is on the next server, which then takes its place.
-async fn mysql_is_replaced(before: Before, start: impl AsyncFn(&TestSpace, &Proxy) -> Behind) {
-    audited(async |space| {
-        with_spare(space, async |spare: &Spare| {
-            let campaign = space.campaign(40).await;
-            spare.take_over(space).await;
-            let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
-            let behind = start(space, &proxy).await;
-            for account in 1..=10 {
-                let told = behind.api.claim(campaign, account).await;
-                assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
-            }
+async fn mysql_is_replaced(space: &TestSpace, before: Before, start: impl AsyncFn(&TestSpace, &Proxy) -> Behind) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(40).await;
+        spare.take_over(space).await;
+        let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
+        let behind = start(space, &proxy).await;
+        for account in 1..=10 {
+            let told = behind.api.claim(campaign, account).await;
+            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+        }
 
-            if before == Before::Demoted {
-                spare.sql("SET GLOBAL super_read_only = ON").await;
-                eventually("it is not ready where nothing is written", async || !behind.is_ready(space).await).await;
-            }
-            spare.hand_over(space).await;
-            proxy.lead_to(&space.servers().mysql.mysql_url);
-            if before == Before::Silent {
-                proxy.freeze_those_before();
-            }
+        if before == Before::Demoted {
+            spare.sql("SET GLOBAL super_read_only = ON").await;
+            eventually("it is not ready where nothing is written", async || !behind.is_ready(space).await).await;
+        }
+        spare.hand_over(space).await;
+        proxy.lead_to(&space.servers().mysql.mysql_url);
+        if before == Before::Silent {
+            proxy.freeze_those_before();
+        }
 
-            for account in 1..=20 {
-                let told = behind.api.claim_patiently(campaign, account).await;
-                assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
-            }
-            eventually("it is ready", async || behind.is_ready(space).await).await;
-            assert_eq!(space.issued(campaign).await, 20);
-        })
-        .await;
+        for account in 1..=20 {
+            let told = behind.api.claim_patiently(campaign, account).await;
+            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+        }
+        eventually("it is ready", async || behind.is_ready(space).await).await;
+        assert_eq!(space.issued(campaign).await, 20);
     })
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn skiplock_goes_on_when_mysql_was_demoted() {
-    mysql_is_replaced(Before::Demoted, skiplock_behind).await;
+async fn skiplock_goes_on_when_mysql_was_demoted(space: &TestSpace) {
+    mysql_is_replaced(space, Before::Demoted, skiplock_behind).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn queue_goes_on_when_mysql_was_demoted() {
-    mysql_is_replaced(Before::Demoted, queue_behind).await;
+async fn queue_goes_on_when_mysql_was_demoted(space: &TestSpace) {
+    mysql_is_replaced(space, Before::Demoted, queue_behind).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn skiplock_goes_on_when_mysql_has_fallen_silent() {
-    mysql_is_replaced(Before::Silent, skiplock_behind).await;
+async fn skiplock_goes_on_when_mysql_has_fallen_silent(space: &TestSpace) {
+    mysql_is_replaced(space, Before::Silent, skiplock_behind).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn queue_goes_on_when_mysql_has_fallen_silent() {
-    mysql_is_replaced(Before::Silent, queue_behind).await;
+async fn queue_goes_on_when_mysql_has_fallen_silent(space: &TestSpace) {
+    mysql_is_replaced(space, Before::Silent, queue_behind).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_move_to_the_server_that_a_name_means_now() {
-    audited(async |space| {
-        with_spare(space, async |spare: &Spare| {
-            let campaign = space.campaign(5).await;
-            spare.take_over(space).await;
-            let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
-            let own = [("mysql-url", proxy.url()), ("mysql-connection-age", "1s")];
-            let api = space.api(start_skiplock(space, &own).await.address());
-            assert!(matches!(api.claim(campaign, 1).await, Outcome::Issued { .. }));
+async fn connections_move_to_the_server_that_a_name_means_now(space: &TestSpace) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(5).await;
+        spare.take_over(space).await;
+        let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
+        let own = [("mysql-url", proxy.url()), ("mysql-connection-age", "1s")];
+        let api = space.api(start_skiplock(space, &own).await.address());
+        assert!(matches!(api.claim(campaign, 1).await, Outcome::Issued { .. }));
 
-            spare.hand_over(space).await;
-            proxy.lead_to(&space.servers().mysql.mysql_url);
+        spare.hand_over(space).await;
+        proxy.lead_to(&space.servers().mysql.mysql_url);
 
-            // Nothing fails at the server before: only the age of its connections ends them.
-            eventually("none is left", async || spare.connections().await == 0).await;
-            assert!(matches!(api.claim(campaign, 2).await, Outcome::Issued { .. }));
-            assert_eq!(space.issued(campaign).await, 2);
-        })
-        .await;
+        // Nothing fails at the server before: only the age of its connections ends them.
+        eventually("none is left", async || spare.connections().await == 0).await;
+        assert!(matches!(api.claim(campaign, 2).await, Outcome::Issued { .. }));
+        assert_eq!(space.issued(campaign).await, 2);
     })
     .await;
 }
 
 /// Whatever MySQL's own defaults are, a coupon that was told is committed.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_coupon_is_committed_where_autocommit_is_off_by_default() {
-    audited(async |space| {
-        with_spare(space, async |spare: &Spare| {
-            let campaign = space.campaign(40).await;
-            spare.sql("SET GLOBAL autocommit = OFF").await;
-            spare.sql("SET GLOBAL transaction_read_only = ON").await;
-            // The schema is made there too.
-            spare.sql(&format!("DROP DATABASE `{}`", space.name())).await;
-            schema::migrate(spare.mysql_settings()).await.unwrap();
-            spare.sql(&format!("USE `{}`", space.name())).await;
-            spare.take_over(space).await;
-            let url = spare.mysql_settings().mysql_url.reveal();
-            let queue = queue(space, &[("mysql-url", url)]).await.api;
-            let mut account = 0;
-            for strategy in ["coalesced", "single-statement", "select-update"] {
-                let own = [("mysql-url", url), ("strategy", strategy)];
-                let skiplock = space.api(start_skiplock(space, &own).await.address());
-                for api in [&queue, &skiplock] {
-                    account += 1;
-                    let told = api.claim(campaign, account).await;
-                    assert!(matches!(told, Outcome::Issued { .. }), "{strategy}: {told:?}");
-                }
+async fn a_coupon_is_committed_where_autocommit_is_off_by_default(space: &TestSpace) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(40).await;
+        spare.sql("SET GLOBAL autocommit = OFF").await;
+        spare.sql("SET GLOBAL transaction_read_only = ON").await;
+        // The schema is made there too.
+        spare.sql(&format!("DROP DATABASE `{}`", space.name())).await;
+        schema::migrate(spare.mysql_settings()).await.unwrap();
+        spare.sql(&format!("USE `{}`", space.name())).await;
+        spare.take_over(space).await;
+        let url = spare.mysql_settings().mysql_url.reveal();
+        let queue = queue(space, &[("mysql-url", url)]).await.api;
+        let mut account = 0;
+        for strategy in ["coalesced", "single-statement", "select-update"] {
+            let own = [("mysql-url", url), ("strategy", strategy)];
+            let skiplock = space.api(start_skiplock(space, &own).await.address());
+            for api in [&queue, &skiplock] {
+                account += 1;
+                let told = api.claim(campaign, account).await;
+                assert!(matches!(told, Outcome::Issued { .. }), "{strategy}: {told:?}");
             }
-            // Only what is committed there comes over, and the audit compares it with what was told.
-            spare.sql("SET GLOBAL transaction_read_only = OFF").await;
-            spare.hand_over(space).await;
-            assert_eq!(space.issued(campaign).await, account);
-        })
-        .await;
+        }
+        // Only what is committed there comes over, and the audit compares it with what was told.
+        spare.sql("SET GLOBAL transaction_read_only = OFF").await;
+        spare.hand_over(space).await;
+        assert_eq!(space.issued(campaign).await, account);
     })
     .await;
 }
 
 /// Redis is demoted to a replica; another, empty one takes its place.
-#[tokio::test(flavor = "multi_thread")]
-async fn accepted_claims_are_settled_when_redis_was_demoted() {
-    audited(async |space| redis_is_replaced(space, Before::Demoted).await).await;
+async fn accepted_claims_are_settled_when_redis_was_demoted(space: &TestSpace) {
+    redis_is_replaced(space, Before::Demoted).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn accepted_claims_are_settled_when_redis_has_fallen_silent() {
-    audited(async |space| redis_is_replaced(space, Before::Silent).await).await;
+async fn accepted_claims_are_settled_when_redis_has_fallen_silent(space: &TestSpace) {
+    redis_is_replaced(space, Before::Silent).await;
 }
 
 async fn redis_is_replaced(space: &TestSpace, before: Before) {
@@ -209,62 +208,54 @@ async fn redis_is_replaced(space: &TestSpace, before: Before) {
 }
 
 /// The broker swallows bytes; another one takes its place.
-#[tokio::test(flavor = "multi_thread")]
-async fn claims_go_to_the_next_broker_when_one_has_fallen_silent() {
-    audited(async |space| {
-        with_spare(space, async |spare: &Spare| {
-            let campaign = space.campaign(40).await;
-            let proxy = Proxy::start(&spare.amqp_settings().amqp_url).await;
-            let behind = queue(space, &[("amqp-url", proxy.url()), ("amqp-management-url", "")]).await;
-            for account in 1..=10 {
-                let told = behind.api.claim_patiently(campaign, account).await;
-                assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
-            }
+async fn claims_go_to_the_next_broker_when_one_has_fallen_silent(space: &TestSpace) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(40).await;
+        let proxy = Proxy::start(&spare.amqp_settings().amqp_url).await;
+        let behind = queue(space, &[("amqp-url", proxy.url()), ("amqp-management-url", "")]).await;
+        for account in 1..=10 {
+            let told = behind.api.claim_patiently(campaign, account).await;
+            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+        }
 
-            proxy.lead_to(&space.servers().amqp.amqp_url);
-            proxy.freeze_those_before();
+        proxy.lead_to(&space.servers().amqp.amqp_url);
+        proxy.freeze_those_before();
 
-            for account in 1..=20 {
-                let told = behind.api.claim_patiently(campaign, account).await;
-                assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
-            }
-            eventually("it is ready", async || behind.is_ready(space).await).await;
-        })
-        .await;
+        for account in 1..=20 {
+            let told = behind.api.claim_patiently(campaign, account).await;
+            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+        }
+        eventually("it is ready", async || behind.is_ready(space).await).await;
     })
     .await;
 }
 
 /// An operator's trigger refuses each issue, as an error of MySQL that stays.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once() {
-    audited(async |space| {
-        let campaign = space.campaign(10).await;
-        let (_producer, api) = programs::producer(space, &[]).await;
-        let consumer = programs::consumer(space, &[]).await;
-        let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
-        eventually("the consumer is ready", is_ready).await;
-        space
-            .sql(
-                "CREATE TRIGGER refuse BEFORE UPDATE ON coupon FOR EACH ROW \
-                 SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no coupons today'",
-            )
-            .await;
+async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once(space: &TestSpace) {
+    let campaign = space.campaign(10).await;
+    let (_producer, api) = programs::producer(space, &[]).await;
+    let consumer = programs::consumer(space, &[]).await;
+    let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
+    eventually("the consumer is ready", is_ready).await;
+    space
+        .sql(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON coupon FOR EACH ROW \
+             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no coupons today'",
+        )
+        .await;
 
-        for account in 1..=5 {
-            assert_eq!(api.post_claim(campaign, account).await.status, 202);
-        }
-        eventually("it is not ready", async || !is_ready().await).await;
-        space.sql("DROP TRIGGER refuse").await;
+    for account in 1..=5 {
+        assert_eq!(api.post_claim(campaign, account).await.status, 202);
+    }
+    eventually("it is not ready", async || !is_ready().await).await;
+    space.sql("DROP TRIGGER refuse").await;
 
-        for account in 1..=5 {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
-        eventually("it is ready again", is_ready).await;
-        let log = consumer.log();
-        assert_eq!(log.matches("no coupons today").count(), 1, "{log}");
-    })
-    .await;
+    for account in 1..=5 {
+        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+    }
+    eventually("it is ready again", is_ready).await;
+    let log = consumer.log();
+    assert_eq!(log.matches("no coupons today").count(), 1, "{log}");
 }
 
 /// What an operator may do to MySQL, or a user there, while a service runs, what undoes it, and what the log then asks for.
@@ -283,108 +274,96 @@ const LOCKED_OUT: [(&str, &str, &str); 4] = [
     ("SET GLOBAL binlog_format = STATEMENT", "SET GLOBAL binlog_format = ROW", "set binlog_format = ROW"),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself() {
-    audited(async |space| {
-        with_spare(space, async |spare: &Spare| {
-            let campaign = space.campaign(20).await;
-            spare.take_over(space).await;
-            spare.sql("CREATE USER IF NOT EXISTS limited IDENTIFIED BY 'limited'").await;
-            spare.sql(&format!("GRANT SELECT, UPDATE ON `{}`.* TO limited", space.name())).await;
-            let url = spare.mysql_settings().mysql_url.with_user("limited", "limited");
-            let own = [("mysql-url", url.reveal()), ("mysql-connection-age", "1s")];
-            for (account, (spoil, mend, remedy)) in (1..).zip(LOCKED_OUT) {
-                let skiplock = programs::skiplock_with(space, &own).await;
-                let api = space.api(skiplock.address());
-                let admin = space.api(skiplock.admin());
-                let is_ready = async || admin.get("/readyz").await.status == 200;
-                eventually("it is ready", is_ready).await;
-
-                spare.sql(&spoil.replace("{}", space.name())).await;
-                eventually("it is not ready", async || !is_ready().await).await;
-                let refused = api.post_claim(campaign, account).await;
-                spare.sql(&mend.replace("{}", space.name())).await;
-
-                assert!(refused.is_unavailable(), "{spoil}: {refused:?}");
-                assert!(matches!(api.claim_patiently(campaign, account).await, Outcome::Issued { .. }), "{spoil}");
-                eventually("it is ready again", is_ready).await;
-                let log = skiplock.log();
-                assert_eq!(log.matches(remedy).count(), 1, "{spoil}: {log}");
-            }
-            spare.sql("DROP USER limited").await;
-            spare.hand_over(space).await;
-        })
-        .await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claims() {
-    audited(async |space| {
-        with_spare(space, async |spare: &Spare| {
-            spare.redis("ACL SETUSER limited on >limited ~* +@all").await;
-            let url = spare.redis_settings().redis_url.with_user("limited", "limited");
-            let consumer = start_consumer(space, &[("redis-url", url.reveal())]).await;
-            let admin = space.api(consumer.admin());
+async fn a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself(space: &TestSpace) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(20).await;
+        spare.take_over(space).await;
+        spare.sql("CREATE USER IF NOT EXISTS limited IDENTIFIED BY 'limited'").await;
+        spare.sql(&format!("GRANT SELECT, UPDATE ON `{}`.* TO limited", space.name())).await;
+        let url = spare.mysql_settings().mysql_url.with_user("limited", "limited");
+        let own = [("mysql-url", url.reveal()), ("mysql-connection-age", "1s")];
+        for (account, (spoil, mend, remedy)) in (1..).zip(LOCKED_OUT) {
+            let skiplock = programs::skiplock_with(space, &own).await;
+            let api = space.api(skiplock.address());
+            let admin = space.api(skiplock.admin());
             let is_ready = async || admin.get("/readyz").await.status == 200;
-            for command in ["set", "get", "lpop", "rpush", "lpushx", "llen", "expire", "setex", "unlink", "eval"] {
-                eventually("it is ready", is_ready).await;
+            eventually("it is ready", is_ready).await;
 
-                spare.redis(&format!("ACL SETUSER limited -{command}")).await;
+            spare.sql(&spoil.replace("{}", space.name())).await;
+            eventually("it is not ready", async || !is_ready().await).await;
+            let refused = api.post_claim(campaign, account).await;
+            spare.sql(&mend.replace("{}", space.name())).await;
 
-                eventually(command, async || {
-                    let told = admin.get("/readyz").await;
-                    let reason = told.json["reasons"]["redis"].as_str().unwrap_or_default().to_lowercase();
-                    told.status == 503 && reason.contains(&format!("'{command}'")) && reason.contains("docs/rights.md")
-                })
-                .await;
-                spare.redis("ACL SETUSER limited +@all").await;
-            }
-            spare.redis("ACL DELUSER limited").await;
-        })
-        .await;
+            assert!(refused.is_unavailable(), "{spoil}: {refused:?}");
+            assert!(matches!(api.claim_patiently(campaign, account).await, Outcome::Issued { .. }), "{spoil}");
+            eventually("it is ready again", is_ready).await;
+            let log = skiplock.log();
+            assert_eq!(log.matches(remedy).count(), 1, "{spoil}: {log}");
+        }
+        spare.sql("DROP USER limited").await;
+        spare.hand_over(space).await;
     })
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself() {
-    audited(async |space| {
-        with_spare(space, async |spare: &Spare| {
-            let campaign = space.campaign(20).await;
-            spare.redis("ACL SETUSER limited on >limited ~* +@all").await;
-            let url = spare.redis_settings().redis_url.with_user("limited", "limited");
-            let consumer = programs::consumer_with(space, &[("redis-url", url.reveal())]).await;
-            let api = space.api(start_producer(space, &[("redis-url", url.reveal())]).await.address());
-            let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
-            for (account, spoil, mend, remedy) in [
-                (1, "ACL SETUSER limited -set -lpop", "ACL SETUSER limited +@all", "grant this user the rights"),
-                (
-                    2,
-                    "ACL SETUSER limited >other <limited",
-                    "ACL SETUSER limited >limited",
-                    "check the user and the password",
-                ),
-                (3, "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "raise maxmemory"),
-            ] {
-                eventually("it is ready", is_ready).await;
+async fn a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claims(space: &TestSpace) {
+    with_spare(space, async |spare: &Spare| {
+        spare.redis("ACL SETUSER limited on >limited ~* +@all").await;
+        let url = spare.redis_settings().redis_url.with_user("limited", "limited");
+        let consumer = start_consumer(space, &[("redis-url", url.reveal())]).await;
+        let admin = space.api(consumer.admin());
+        let is_ready = async || admin.get("/readyz").await.status == 200;
+        for command in ["set", "get", "lpop", "rpush", "lpushx", "llen", "expire", "setex", "unlink", "eval"] {
+            eventually("it is ready", is_ready).await;
 
-                spare.redis(spoil).await;
-                // Who is in already stays in.
-                spare.redis("CLIENT KILL USER limited").await;
-                assert_eq!(api.post_claim(campaign, account).await.status, 202);
-                eventually("it is not ready", async || !is_ready().await).await;
-                spare.redis(mend).await;
+            spare.redis(&format!("ACL SETUSER limited -{command}")).await;
 
-                assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "{spoil}");
-                eventually("it is ready again", is_ready).await;
-                let log = consumer.log();
-                assert!(log.contains(remedy), "{spoil}: {log}");
-            }
-            spare.redis("ACL DELUSER limited").await;
-        })
-        .await;
+            eventually(command, async || {
+                let told = admin.get("/readyz").await;
+                let reason = told.json["reasons"]["redis"].as_str().unwrap_or_default().to_lowercase();
+                told.status == 503 && reason.contains(&format!("'{command}'")) && reason.contains("docs/rights.md")
+            })
+            .await;
+            spare.redis("ACL SETUSER limited +@all").await;
+        }
+        spare.redis("ACL DELUSER limited").await;
+    })
+    .await;
+}
+
+async fn a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself(space: &TestSpace) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(20).await;
+        spare.redis("ACL SETUSER limited on >limited ~* +@all").await;
+        let url = spare.redis_settings().redis_url.with_user("limited", "limited");
+        let consumer = programs::consumer_with(space, &[("redis-url", url.reveal())]).await;
+        let api = space.api(start_producer(space, &[("redis-url", url.reveal())]).await.address());
+        let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
+        for (account, spoil, mend, remedy) in [
+            (1, "ACL SETUSER limited -set -lpop", "ACL SETUSER limited +@all", "grant this user the rights"),
+            (
+                2,
+                "ACL SETUSER limited >other <limited",
+                "ACL SETUSER limited >limited",
+                "check the user and the password",
+            ),
+            (3, "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "raise maxmemory"),
+        ] {
+            eventually("it is ready", is_ready).await;
+
+            spare.redis(spoil).await;
+            // Who is in already stays in.
+            spare.redis("CLIENT KILL USER limited").await;
+            assert_eq!(api.post_claim(campaign, account).await.status, 202);
+            eventually("it is not ready", async || !is_ready().await).await;
+            spare.redis(mend).await;
+
+            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "{spoil}");
+            eventually("it is ready again", is_ready).await;
+            let log = consumer.log();
+            assert!(log.contains(remedy), "{spoil}: {log}");
+        }
+        spare.redis("ACL DELUSER limited").await;
     })
     .await;
 }

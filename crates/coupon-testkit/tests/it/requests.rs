@@ -2,14 +2,14 @@
 //! and nothing is done that its client cannot be told of. Method: sockets that a test writes to by hand.
 
 use coupon_core::Outcome;
-use coupon_testkit::DEADLINE;
+use coupon_testkit::{DEADLINE, TestSpace};
 use futures_util::future::join_all;
 use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::programs;
-use crate::system::{System, audited};
+use crate::system::System;
 
 each_way![
     a_body_that_does_not_arrive_ends_its_connection,
@@ -23,6 +23,8 @@ each_way![
     head_is_answered_as_get,
     options_tells_the_methods,
 ];
+
+audited![a_stranger_causes_no_error_in_the_log,];
 
 /// Sends this and reads until the connection is closed.
 async fn exchange(system: &System, request: &str) -> String {
@@ -228,30 +230,26 @@ async fn options_tells_the_methods(system: &System) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_causes_no_error_in_the_log() {
-    audited(async |space| {
-        let strange: [&[u8]; 8] = [
-            b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
-            b"GET /livez HTTP/1.1\r\n\r\n",
-            b"GET /livez HTTP/9.9\r\nhost: a\r\n\r\n",
-            b"GET /\xc3\xa9 HTTP/1.1\r\nhost: a\r\n\r\n",
-            b"POST /v1/campaigns/1/claims HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
-            b"POST /v1/campaigns/1/claims HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-            b"POST /v1/campaigns/1/claims HTTP/1.1\r\nhost: a\r\ncontent-length: 5000\r\n\r\n{",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        ];
-        let many_headers = format!("GET /livez HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(200));
-        let service = programs::skiplock_with(space, &[("log", "info")]).await;
-        for sent in strange.into_iter().chain([many_headers.as_bytes()]) {
-            let mut connection = TcpStream::connect(service.address()).await.unwrap();
-            connection.write_all(sent).await.unwrap();
-            let answer = read_to_end(&mut connection).await;
-            assert!(answer.starts_with("HTTP/1.1 4"), "{}: {answer}", String::from_utf8_lossy(sent));
-        }
+async fn a_stranger_causes_no_error_in_the_log(space: &TestSpace) {
+    let strange: [&[u8]; 8] = [
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\nhost: a\r\n\r\n",
+        b"GET /\xc3\xa9 HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST /v1/campaigns/1/claims HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/campaigns/1/claims HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/campaigns/1/claims HTTP/1.1\r\nhost: a\r\ncontent-length: 5000\r\n\r\n{",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    let many_headers = format!("GET /livez HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(200));
+    let service = programs::skiplock_with(space, &[("log", "info")]).await;
+    for sent in strange.into_iter().chain([many_headers.as_bytes()]) {
+        let mut connection = TcpStream::connect(service.address()).await.unwrap();
+        connection.write_all(sent).await.unwrap();
+        let answer = read_to_end(&mut connection).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{}: {answer}", String::from_utf8_lossy(sent));
+    }
 
-        let log = service.log();
-        assert!(!log.contains("ERROR") && log.contains("listening"), "{log}");
-    })
-    .await;
+    let log = service.log();
+    assert!(!log.contains("ERROR") && log.contains("listening"), "{log}");
 }

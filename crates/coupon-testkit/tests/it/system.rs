@@ -44,6 +44,35 @@ macro_rules! a_test {
         }
     };
 }
+
+/// Makes a test of each of these functions for either way as it is set up by default, where how a claim finds its coupon
+/// makes no difference: `async fn name(system: &System)`.
+macro_rules! both_ways {
+    ($($test:ident),+ $(,)?) => {$(
+        mod $test {
+            use skiplock_api::StrategyName;
+
+            use crate::system::{System, Way};
+
+            a_test!($test, queue, Way::Queue);
+            a_test!($test, skiplock, Way::Skiplock(StrategyName::Coalesced));
+        }
+    )+};
+}
+
+/// Makes a test of each of these functions about what one way alone can suffer: `async fn name(space: &TestSpace)`. It
+/// starts what it needs, and the audit follows.
+macro_rules! audited {
+    ($($test:ident),+ $(,)?) => {$(
+        mod $test {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn audited() {
+                crate::system::audited(super::$test).await;
+            }
+        }
+    )+};
+}
+
 /// A running system: an API and, on the queue way, two consumers.
 pub struct System {
     pub space: Arc<TestSpace>,
@@ -122,13 +151,6 @@ impl System {
 
     pub fn is_queue(&self) -> bool {
         matches!(self.way, Way::Queue | Way::QueueOneByOne)
-    }
-}
-
-/// Runs a test for either way, as it is set up by default, where how a claim finds its coupon makes no difference.
-pub async fn both(test: impl AsyncFn(&System)) {
-    for way in [Way::Queue, Way::Skiplock(StrategyName::Coalesced)] {
-        System::run(way, async |system: &System| test(system).await).await;
     }
 }
 

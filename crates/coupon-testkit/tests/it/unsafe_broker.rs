@@ -8,7 +8,17 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::programs;
-use crate::system::{audited, start_consumer, start_producer_api};
+use crate::system::{start_consumer, start_producer_api};
+
+audited![
+    queues_with_other_arguments_are_named_and_not_used,
+    a_queue_replaced_under_a_producer_gets_no_claims,
+    a_policy_that_would_lose_claims_stops_the_start_of_a_producer,
+    a_policy_set_under_a_producer_stops_it_until_it_is_gone,
+    a_broker_that_comes_late_is_looked_at_before_it_gets_claims,
+    policies_that_are_let_pass_lose_no_accepted_claim,
+    a_broker_whose_policies_cannot_be_asked_is_warned_of_and_used,
+];
 
 /// The arguments of our queue of claims, with some of somebody else's, or without those that are `None`.
 fn arguments(space: &TestSpace, others: &[(&str, Option<AMQPValue>)]) -> FieldTable {
@@ -43,59 +53,55 @@ async fn refused(space: &TestSpace) -> String {
     producer.to_string()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn queues_with_other_arguments_are_named_and_not_used() {
-    audited(async |space| {
-        let number = |number| Some(AMQPValue::LongLongInt(number));
-        let text = |text: &str| Some(AMQPValue::LongString(text.into()));
-        let strangers = [
-            ("x-max-length", arguments(space, &[("x-max-length", number(3))])),
-            ("x-message-ttl", arguments(space, &[("x-message-ttl", number(1000))])),
-            ("x-expires", arguments(space, &[("x-expires", number(600_000))])),
-            ("x-delivery-limit", arguments(space, &[("x-delivery-limit", None)])),
-            ("x-overflow", arguments(space, &[("x-overflow", None)])),
-            (
-                "x-dead-letter",
-                arguments(
-                    space,
-                    &[
-                        ("x-dead-letter-exchange", None),
-                        ("x-dead-letter-routing-key", None),
-                        ("x-dead-letter-strategy", None),
-                    ],
-                ),
+async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
+    let number = |number| Some(AMQPValue::LongLongInt(number));
+    let text = |text: &str| Some(AMQPValue::LongString(text.into()));
+    let strangers = [
+        ("x-max-length", arguments(space, &[("x-max-length", number(3))])),
+        ("x-message-ttl", arguments(space, &[("x-message-ttl", number(1000))])),
+        ("x-expires", arguments(space, &[("x-expires", number(600_000))])),
+        ("x-delivery-limit", arguments(space, &[("x-delivery-limit", None)])),
+        ("x-overflow", arguments(space, &[("x-overflow", None)])),
+        (
+            "x-dead-letter",
+            arguments(
+                space,
+                &[
+                    ("x-dead-letter-exchange", None),
+                    ("x-dead-letter-routing-key", None),
+                    ("x-dead-letter-strategy", None),
+                ],
             ),
-            (
-                "x-queue-type",
-                arguments(
-                    space,
-                    &[("x-queue-type", text("classic")), ("x-delivery-limit", None), ("x-dead-letter-strategy", None)],
-                ),
+        ),
+        (
+            "x-queue-type",
+            arguments(
+                space,
+                &[("x-queue-type", text("classic")), ("x-delivery-limit", None), ("x-dead-letter-strategy", None)],
             ),
-        ];
-        let name = format!("{}.claims", space.name());
-        for (differs, arguments) in strangers {
-            space.queues.delete_claims().await;
-            space.queues.declare_claims_as(true, arguments).await;
-
-            let refusal = refused(space).await;
-
-            assert!(refusal.contains(differs), "{differs}: {refusal}");
-            assert!(refusal.contains(&format!("rabbitmqctl delete_queue {name}`")), "{refusal}");
-        }
+        ),
+    ];
+    let name = format!("{}.claims", space.name());
+    for (differs, arguments) in strangers {
         space.queues.delete_claims().await;
-        space.queues.declare_claims_as(false, FieldTable::default()).await;
-        assert!(refused(space).await.contains("delete_queue"), "what is not durable is gone with a restart");
+        space.queues.declare_claims_as(true, arguments).await;
 
-        space.queues.delete_dead().await;
-        space.queues.declare_dead_as(true, FieldTable::default()).await;
         let refusal = refused(space).await;
-        assert!(refusal.contains(&format!("delete_queue {name}`")), "{refusal}");
-        assert!(refusal.contains(&format!("delete_queue {name}.dead`")), "both are named at once: {refusal}");
-        space.queues.delete_claims().await;
-        assert!(refused(space).await.contains(&format!("delete_queue {name}.dead`")));
-    })
-    .await;
+
+        assert!(refusal.contains(differs), "{differs}: {refusal}");
+        assert!(refusal.contains(&format!("rabbitmqctl delete_queue {name}`")), "{refusal}");
+    }
+    space.queues.delete_claims().await;
+    space.queues.declare_claims_as(false, FieldTable::default()).await;
+    assert!(refused(space).await.contains("delete_queue"), "what is not durable is gone with a restart");
+
+    space.queues.delete_dead().await;
+    space.queues.declare_dead_as(true, FieldTable::default()).await;
+    let refusal = refused(space).await;
+    assert!(refusal.contains(&format!("delete_queue {name}`")), "{refusal}");
+    assert!(refusal.contains(&format!("delete_queue {name}.dead`")), "both are named at once: {refusal}");
+    space.queues.delete_claims().await;
+    assert!(refused(space).await.contains(&format!("delete_queue {name}.dead`")));
 }
 
 /// Waits until a producer-api is not ready, and checks that it takes no claim.
@@ -105,136 +111,109 @@ async fn refuses_claims(api: &Api, campaign: coupon_core::CampaignId) {
     assert!(answer.is_unavailable(), "{answer:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_queue_replaced_under_a_producer_gets_no_claims() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        let api = start_producer_api(space, &[]).await;
-        space.queues.replace_claims_as(true, FieldTable::default()).await;
+async fn a_queue_replaced_under_a_producer_gets_no_claims(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    let api = start_producer_api(space, &[]).await;
+    space.queues.replace_claims_as(true, FieldTable::default()).await;
 
-        refuses_claims(&api, campaign).await;
+    refuses_claims(&api, campaign).await;
 
-        space.queues.delete_claims().await;
-        eventually("claims are accepted", async || api.post_claim(campaign, 2).await.status == 202).await;
-        start_consumer(space, &[]).await;
-        assert!(matches!(api.settled(campaign, 2).await, Outcome::Issued { .. }));
-    })
-    .await;
+    space.queues.delete_claims().await;
+    eventually("claims are accepted", async || api.post_claim(campaign, 2).await.status == 202).await;
+    start_consumer(space, &[]).await;
+    assert!(matches!(api.settled(campaign, 2).await, Outcome::Issued { .. }));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_would_lose_claims_stops_the_start_of_a_producer() {
-    audited(async |space| {
-        for policy in [json!({"message-ttl": 60_000}), json!({"expires": 600_000}), json!({"overflow": "drop-head"})] {
-            space.queues.set_policy(&policy).await;
+async fn a_policy_that_would_lose_claims_stops_the_start_of_a_producer(space: &TestSpace) {
+    for policy in [json!({"message-ttl": 60_000}), json!({"expires": 600_000}), json!({"overflow": "drop-head"})] {
+        space.queues.set_policy(&policy).await;
 
-            let started = producer_api::start(space.settings(&[]), CancellationToken::new()).await;
+        let started = producer_api::start(space.settings(&[]), CancellationToken::new()).await;
 
-            let Err(refusal) = started else { panic!("it starts with {policy}") };
-            let refusal = refusal.to_string();
-            let key = policy.as_object().unwrap().keys().next().unwrap();
-            for word in [key.as_str(), ".claims,", ".claims.dead,", "rabbitmqctl clear_policy", space.queues.policy()] {
-                assert!(refusal.contains(word), "{word} is missing: {refusal}");
-            }
+        let Err(refusal) = started else { panic!("it starts with {policy}") };
+        let refusal = refusal.to_string();
+        let key = policy.as_object().unwrap().keys().next().unwrap();
+        for word in [key.as_str(), ".claims,", ".claims.dead,", "rabbitmqctl clear_policy", space.queues.policy()] {
+            assert!(refusal.contains(word), "{word} is missing: {refusal}");
         }
-        // It can do no harm that is not done yet, and claims that wait need it.
-        start_consumer(space, &[]).await;
-    })
-    .await;
+    }
+    // It can do no harm that is not done yet, and claims that wait need it.
+    start_consumer(space, &[]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_policy_set_under_a_producer_stops_it_until_it_is_gone() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        start_consumer(space, &[]).await;
-        let (producer, api) = programs::producer_with(space, &[]).await;
-        api.claim(campaign, 1).await;
+async fn a_policy_set_under_a_producer_stops_it_until_it_is_gone(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    start_consumer(space, &[]).await;
+    let (producer, api) = programs::producer_with(space, &[]).await;
+    api.claim(campaign, 1).await;
 
-        space.queues.set_policy(&json!({"message-ttl": 600_000})).await;
-        refuses_claims(&api, campaign).await;
-        space.queues.clear_policy().await;
+    space.queues.set_policy(&json!({"message-ttl": 600_000})).await;
+    refuses_claims(&api, campaign).await;
+    space.queues.clear_policy().await;
 
-        assert!(matches!(api.claim_patiently(campaign, 2).await, Outcome::Issued { .. }));
-        let log = producer.log();
-        let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
-        assert!(matches!(&errors[..], [error] if error.contains("message-ttl = 600000")), "it says so once: {log}");
-    })
-    .await;
+    assert!(matches!(api.claim_patiently(campaign, 2).await, Outcome::Issued { .. }));
+    let log = producer.log();
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert!(matches!(&errors[..], [error] if error.contains("message-ttl = 600000")), "it says so once: {log}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_comes_late_is_looked_at_before_it_gets_claims() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        let broker = Proxy::start(&space.servers().amqp.amqp_url).await;
-        let management = Proxy::before(space.servers().amqp.amqp_management_url.reveal()).await;
-        let through = [("amqp-url", broker.url()), ("amqp-management-url", management.url().trim_end_matches('/'))];
-        broker.cut();
-        management.cut();
-        let (producer, api) = programs::producer_with(space, &through).await;
-        space.queues.set_policy(&json!({"message-ttl": 600_000})).await;
+async fn a_broker_that_comes_late_is_looked_at_before_it_gets_claims(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    let broker = Proxy::start(&space.servers().amqp.amqp_url).await;
+    let management = Proxy::before(space.servers().amqp.amqp_management_url.reveal()).await;
+    let through = [("amqp-url", broker.url()), ("amqp-management-url", management.url().trim_end_matches('/'))];
+    broker.cut();
+    management.cut();
+    let (producer, api) = programs::producer_with(space, &through).await;
+    space.queues.set_policy(&json!({"message-ttl": 600_000})).await;
 
-        management.heal();
-        broker.heal();
+    management.heal();
+    broker.heal();
 
-        eventually("it says why it takes none", async || {
-            let answer = api.post_claim(campaign, 1).await;
+    eventually("it says why it takes none", async || {
+        let answer = api.post_claim(campaign, 1).await;
+        assert!(answer.is_unavailable(), "{answer:?}");
+        producer.log().contains("no claims are accepted")
+    })
+    .await;
+    space.queues.clear_policy().await;
+    start_consumer(space, &[]).await;
+    assert!(matches!(api.claim_patiently(campaign, 1).await, Outcome::Issued { .. }));
+}
+
+async fn policies_that_are_let_pass_lose_no_accepted_claim(space: &TestSpace) {
+    let campaign = space.campaign(30).await;
+    space.queues.set_policy(&json!({"max-length": 5, "max-length-bytes": 100_000, "overflow": "reject-publish"})).await;
+    let own = [("claims-per-message", "1")];
+    let api = start_producer_api(space, &own).await;
+    let mut accepted = Vec::new();
+    for account in 1..=30 {
+        let answer = api.post_claim(campaign, account).await;
+        if answer.status == 202 {
+            accepted.push(account);
+        } else {
             assert!(answer.is_unavailable(), "{answer:?}");
-            producer.log().contains("no claims are accepted")
-        })
-        .await;
-        space.queues.clear_policy().await;
-        start_consumer(space, &[]).await;
-        assert!(matches!(api.claim_patiently(campaign, 1).await, Outcome::Issued { .. }));
-    })
-    .await;
+        }
+    }
+    assert!(accepted.len() < 30, "the queue is never full");
+
+    start_consumer(space, &[]).await;
+
+    for account in accepted {
+        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn policies_that_are_let_pass_lose_no_accepted_claim() {
-    audited(async |space| {
-        let campaign = space.campaign(30).await;
-        space
-            .queues
-            .set_policy(&json!({"max-length": 5, "max-length-bytes": 100_000, "overflow": "reject-publish"}))
-            .await;
-        let own = [("claims-per-message", "1")];
-        let api = start_producer_api(space, &own).await;
-        let mut accepted = Vec::new();
-        for account in 1..=30 {
-            let answer = api.post_claim(campaign, account).await;
-            if answer.status == 202 {
-                accepted.push(account);
-            } else {
-                assert!(answer.is_unavailable(), "{answer:?}");
-            }
-        }
-        assert!(accepted.len() < 30, "the queue is never full");
+async fn a_broker_whose_policies_cannot_be_asked_is_warned_of_and_used(space: &TestSpace) {
+    let campaign = space.campaign(5).await;
+    start_consumer(space, &[]).await;
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let url = format!("http://secret:word@{closed}");
 
-        start_consumer(space, &[]).await;
+    let (producer, api) = programs::producer_with(space, &[("amqp-management-url", &url)]).await;
 
-        for account in accepted {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_whose_policies_cannot_be_asked_is_warned_of_and_used() {
-    audited(async |space| {
-        let campaign = space.campaign(5).await;
-        start_consumer(space, &[]).await;
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let url = format!("http://secret:word@{closed}");
-
-        let (producer, api) = programs::producer_with(space, &[("amqp-management-url", &url)]).await;
-
-        assert!(matches!(api.claim(campaign, 1).await, Outcome::Issued { .. }));
-        let log = producer.log();
-        assert_eq!(log.matches("policies are not checked").count(), 1, "{log}");
-        assert!(!log.contains("word"), "a password leaked: {log}");
-    })
-    .await;
+    assert!(matches!(api.claim(campaign, 1).await, Outcome::Issued { .. }));
+    let log = producer.log();
+    assert_eq!(log.matches("policies are not checked").count(), 1, "{log}");
+    assert!(!log.contains("word"), "a password leaked: {log}");
 }

@@ -7,7 +7,13 @@ use futures_util::future::join_all;
 use reqwest::RequestBuilder;
 
 use super::requests;
-use crate::system::{System, both};
+use crate::system::System;
+
+both_ways![
+    nobody_is_locked_out_by_claims_in_their_name_from_elsewhere,
+    nobody_is_locked_out_by_claims_in_their_name_with_another_token,
+    an_address_is_believed_of_a_trusted_proxy_only,
+];
 
 /// 100 claims in the name of account 42, and then its own.
 async fn is_not_locked_out(system: &System, strangers: &Api, me: impl Fn(RequestBuilder) -> RequestBuilder, own: &Api) {
@@ -25,47 +31,35 @@ async fn is_not_locked_out(system: &System, strangers: &Api, me: impl Fn(Request
     assert!(matches!(own.settled(campaign, 42).await, Outcome::Issued { .. }));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_locked_out_by_claims_in_their_name_from_elsewhere() {
-    both(async |system| {
-        let api = system.another_api_with(&[("claims-per-account", "2")]).await;
-        let strangers = api.clone().calling_from([127, 0, 0, 2]);
+async fn nobody_is_locked_out_by_claims_in_their_name_from_elsewhere(system: &System) {
+    let api = system.another_api_with(&[("claims-per-account", "2")]).await;
+    let strangers = api.clone().calling_from([127, 0, 0, 2]);
 
-        is_not_locked_out(system, &strangers, |request| request, &api).await;
-    })
-    .await;
+    is_not_locked_out(system, &strangers, |request| request, &api).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_locked_out_by_claims_in_their_name_with_another_token() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let system = &system.with_tokens(&issuer).await;
-        let api = system.another_api_with(&[("claims-per-account", "2")]).await;
-        let token = issuer.token(7);
+async fn nobody_is_locked_out_by_claims_in_their_name_with_another_token(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let system = &system.with_tokens(&issuer).await;
+    let api = system.another_api_with(&[("claims-per-account", "2")]).await;
+    let token = issuer.token(7);
 
-        is_not_locked_out(system, &api, |request| request.bearer_auth(&token), &api).await;
-    })
-    .await;
+    is_not_locked_out(system, &api, |request| request.bearer_auth(&token), &api).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_is_believed_of_a_trusted_proxy_only() {
-    both(async |system| {
-        let campaign = system.space.campaign(1).await;
-        let limit = [("claims-per-account", "1"), ("trusted-proxies", "127.0.0.1")];
-        let api = system.another_api_with(&limit).await;
-        let elsewhere = api.clone().calling_from([127, 0, 0, 2]);
-        let claims = async |api: &Api| {
-            let claims = (0..40).map(|client| {
-                let [claim, _] = requests(api, campaign);
-                api.send(claim.header("x-forwarded-for", format!("192.0.2.{client}")))
-            });
-            join_all(claims).await.iter().filter(|answer| answer.status == 429).count()
-        };
+async fn an_address_is_believed_of_a_trusted_proxy_only(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    let limit = [("claims-per-account", "1"), ("trusted-proxies", "127.0.0.1")];
+    let api = system.another_api_with(&limit).await;
+    let elsewhere = api.clone().calling_from([127, 0, 0, 2]);
+    let claims = async |api: &Api| {
+        let claims = (0..40).map(|client| {
+            let [claim, _] = requests(api, campaign);
+            api.send(claim.header("x-forwarded-for", format!("192.0.2.{client}")))
+        });
+        join_all(claims).await.iter().filter(|answer| answer.status == 429).count()
+    };
 
-        assert_eq!(claims(&api).await, 0, "the proxy says that they are forty");
-        assert!(claims(&elsewhere).await > 0, "a client only says so of itself");
-    })
-    .await;
+    assert_eq!(claims(&api).await, 0, "the proxy says that they are forty");
+    assert!(claims(&elsewhere).await > 0, "a client only says so of itself");
 }

@@ -12,10 +12,18 @@ use coupon_testkit::{Answer, Api, TestIssuer};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::system::{System, both};
+use crate::system::System;
 use crate::{claims, crowd, outcomes, sold_out};
 
 each_way![claims_keep_their_promises_with_tokens, crowds_keep_their_promises_with_tokens];
+
+both_ways![
+    without_a_token_nobody_claims_or_reads,
+    another_account_is_refused_whatever_its_claim_is_by_token,
+    another_account_is_refused_whatever_its_claim_is_by_header,
+    who_the_gateway_names_claims_and_reads,
+    the_document_says_who_may,
+];
 
 async fn claims_keep_their_promises_with_tokens(system: &System) {
     let system = &system.with_tokens(&TestIssuer::start().await).await;
@@ -65,30 +73,26 @@ fn is_refused(answers: &[Answer; 2], case: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_nobody_claims_or_reads() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let api = &system.with_tokens(&issuer).await.api;
-        let campaign = system.space.campaign(1).await;
+async fn without_a_token_nobody_claims_or_reads(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let api = &system.with_tokens(&issuer).await.api;
+    let campaign = system.space.campaign(1).await;
 
-        for request in requests(api, campaign) {
-            let answer = api.send(request.try_clone().unwrap()).await;
-            assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer realm=\"coupons\""));
+    for request in requests(api, campaign) {
+        let answer = api.send(request.try_clone().unwrap()).await;
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer realm=\"coupons\""));
 
-            let basic = api.send(request.try_clone().unwrap().basic_auth("42", Some("secret"))).await;
-            assert_eq!(basic.status, 401, "another scheme is no token");
+        let basic = api.send(request.try_clone().unwrap().basic_auth("42", Some("secret"))).await;
+        assert_eq!(basic.status, 401, "another scheme is no token");
 
-            let twice = request.bearer_auth(issuer.token(42)).bearer_auth(issuer.token(42));
-            let twice = api.send(twice).await;
-            assert_eq!((twice.status, twice.code()), (400, "invalid_request"));
-            assert!(twice.header("www-authenticate").contains("error=\"invalid_request\""), "{twice:?}");
-        }
+        let twice = request.bearer_auth(issuer.token(42)).bearer_auth(issuer.token(42));
+        let twice = api.send(twice).await;
+        assert_eq!((twice.status, twice.code()), (400, "invalid_request"));
+        assert!(twice.header("www-authenticate").contains("error=\"invalid_request\""), "{twice:?}");
+    }
 
-        assert_eq!(system.space.issued(campaign).await, 0);
-        assert_eq!(api.get(&format!("/v1/campaigns/{campaign}")).await.status, 200, "campaigns are public");
-    })
-    .await;
+    assert_eq!(system.space.issued(campaign).await, 0);
+    assert_eq!(api.get(&format!("/v1/campaigns/{campaign}")).await.status, 200, "campaigns are public");
 }
 
 /// What somebody else may see of a claim: nothing, not even whether there is one.
@@ -116,83 +120,67 @@ async fn foreign_claims_look_alike(system: &System, others: &Api, me: impl Fn(Re
     assert_eq!(seen.len(), 1, "{seen:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_account_is_refused_whatever_its_claim_is_by_token() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let api = &system.with_tokens(&issuer).await.api;
-        let token = issuer.token(7);
+async fn another_account_is_refused_whatever_its_claim_is_by_token(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let api = &system.with_tokens(&issuer).await.api;
+    let token = issuer.token(7);
 
-        foreign_claims_look_alike(system, api, |request| request.bearer_auth(&token)).await;
-    })
-    .await;
+    foreign_claims_look_alike(system, api, |request| request.bearer_auth(&token)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_account_is_refused_whatever_its_claim_is_by_header() {
-    both(async |system| {
-        let settings = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
-        let api = &system.another_api_with(&settings).await;
+async fn another_account_is_refused_whatever_its_claim_is_by_header(system: &System) {
+    let settings = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
+    let api = &system.another_api_with(&settings).await;
 
-        foreign_claims_look_alike(system, api, |request| request.header("x-account-id", "7")).await;
-    })
-    .await;
+    foreign_claims_look_alike(system, api, |request| request.header("x-account-id", "7")).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_the_gateway_names_claims_and_reads() {
-    both(async |system| {
-        let settings = [("auth", "trusted-header"), ("auth-header", "X-Account-Id")];
-        let api = &system.another_api_with(&settings).await;
-        let campaign = system.space.campaign(1).await;
+async fn who_the_gateway_names_claims_and_reads(system: &System) {
+    let settings = [("auth", "trusted-header"), ("auth-header", "X-Account-Id")];
+    let api = &system.another_api_with(&settings).await;
+    let campaign = system.space.campaign(1).await;
 
-        for request in requests(api, campaign) {
-            let named = |name: &'static str| request.try_clone().unwrap().header("x-account-id", name);
-            for wrong in
-                [request.try_clone().unwrap(), named("alice"), named("042"), named("42").header("x-account-id", "7")]
-            {
-                let answer = api.send(wrong).await;
-                assert_eq!((answer.status, answer.code()), (401, "unauthenticated"), "{answer:?}");
-                assert!(!answer.header("www-authenticate").is_empty(), "{answer:?}");
-            }
-            let answer = api.send(named("42")).await;
-            assert!((200..=202).contains(&answer.status), "{answer:?}");
-            assert_eq!(answer.header("cache-control"), "no-store");
+    for request in requests(api, campaign) {
+        let named = |name: &'static str| request.try_clone().unwrap().header("x-account-id", name);
+        for wrong in
+            [request.try_clone().unwrap(), named("alice"), named("042"), named("42").header("x-account-id", "7")]
+        {
+            let answer = api.send(wrong).await;
+            assert_eq!((answer.status, answer.code()), (401, "unauthenticated"), "{answer:?}");
+            assert!(!answer.header("www-authenticate").is_empty(), "{answer:?}");
         }
-    })
-    .await;
+        let answer = api.send(named("42")).await;
+        assert!((200..=202).contains(&answer.status), "{answer:?}");
+        assert_eq!(answer.header("cache-control"), "no-store");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_document_says_who_may() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let header = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
-        let document = async |api: &Api| api.get("/openapi.json").await.json;
-        let claims = "/v1/campaigns/{campaign_id}/claims";
-        let operations = |document: &Value| {
-            [
-                document["paths"][claims]["post"].clone(),
-                document["paths"][format!("{claims}/{{account_id}}")]["get"].clone(),
-            ]
-        };
+async fn the_document_says_who_may(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let header = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
+    let document = async |api: &Api| api.get("/openapi.json").await.json;
+    let claims = "/v1/campaigns/{campaign_id}/claims";
+    let operations = |document: &Value| {
+        [
+            document["paths"][claims]["post"].clone(),
+            document["paths"][format!("{claims}/{{account_id}}")]["get"].clone(),
+        ]
+    };
 
-        let open = document(&system.api).await;
-        assert_eq!((&open["security"], &open["components"]["securitySchemes"]), (&json!([]), &Value::Null));
-        assert!(operations(&open).iter().all(|operation| operation["responses"]["401"].is_null()), "{open}");
+    let open = document(&system.api).await;
+    assert_eq!((&open["security"], &open["components"]["securitySchemes"]), (&json!([]), &Value::Null));
+    assert!(operations(&open).iter().all(|operation| operation["responses"]["401"].is_null()), "{open}");
 
-        let by_token = document(&system.with_tokens(&issuer).await.api).await;
-        let by_header = document(&system.another_api_with(&header).await).await;
-        assert_eq!(by_token["components"]["securitySchemes"]["account"]["scheme"], "bearer");
-        assert_eq!(by_header["components"]["securitySchemes"]["account"]["name"], "x-account-id");
-        for document in [by_token, by_header] {
-            for operation in operations(&document) {
-                assert_eq!(operation["security"], json!([{ "account": [] }]));
-                assert!(operation["responses"]["401"]["headers"]["WWW-Authenticate"].is_object(), "{operation}");
-                assert!(operation["responses"]["403"].is_object(), "{operation}");
-            }
-            assert!(document["paths"]["/v1/campaigns/{campaign_id}"]["get"]["security"].is_null(), "{document}");
+    let by_token = document(&system.with_tokens(&issuer).await.api).await;
+    let by_header = document(&system.another_api_with(&header).await).await;
+    assert_eq!(by_token["components"]["securitySchemes"]["account"]["scheme"], "bearer");
+    assert_eq!(by_header["components"]["securitySchemes"]["account"]["name"], "x-account-id");
+    for document in [by_token, by_header] {
+        for operation in operations(&document) {
+            assert_eq!(operation["security"], json!([{ "account": [] }]));
+            assert!(operation["responses"]["401"]["headers"]["WWW-Authenticate"].is_object(), "{operation}");
+            assert!(operation["responses"]["403"].is_object(), "{operation}");
         }
-    })
-    .await;
+        assert!(document["paths"]["/v1/campaigns/{campaign_id}"]["get"]["security"].is_null(), "{document}");
+    }
 }

@@ -12,7 +12,16 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::{answers, is_refused, is_taken};
-use crate::system::both;
+use crate::system::System;
+
+both_ways![
+    a_token_that_is_wrong_is_refused,
+    a_token_may_hold_the_account_in_a_claim_of_its_own,
+    a_new_key_of_the_issuer_is_taken_at_once,
+    unknown_keys_do_not_make_a_service_ask_its_issuer_again_and_again,
+    known_keys_serve_while_the_issuer_is_away,
+    a_service_whose_issuer_is_away_at_the_start_waits_for_it,
+];
 
 /// A token of the issuer's key, with what it says changed; null takes a claim away.
 fn changed(issuer: &TestIssuer, changes: &[(&str, Value)]) -> String {
@@ -98,119 +107,95 @@ fn wrong_tokens(issuer: &TestIssuer) -> Vec<(&'static str, String)> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_wrong_is_refused() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let api = &system.with_tokens(&issuer).await.api;
-        let campaign = system.space.campaign(1).await;
+async fn a_token_that_is_wrong_is_refused(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let api = &system.with_tokens(&issuer).await.api;
+    let campaign = system.space.campaign(1).await;
 
-        for (case, token) in wrong_tokens(&issuer) {
-            is_refused(&answers(api, campaign, &token).await, case);
-        }
+    for (case, token) in wrong_tokens(&issuer) {
+        is_refused(&answers(api, campaign, &token).await, case);
+    }
 
-        assert_eq!(system.space.issued(campaign).await, 0);
-        assert!(is_taken(&answers(api, campaign, &issuer.token(42)).await), "and the right one is taken");
-    })
-    .await;
+    assert_eq!(system.space.issued(campaign).await, 0);
+    assert!(is_taken(&answers(api, campaign, &issuer.token(42)).await), "and the right one is taken");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_may_hold_the_account_in_a_claim_of_its_own() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let system = &system.with_tokens(&issuer).await;
-        let api = system.another_api_with(&[("auth-account-claim", "shop_account")]).await;
-        let campaign = system.space.campaign(1).await;
+async fn a_token_may_hold_the_account_in_a_claim_of_its_own(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let system = &system.with_tokens(&issuer).await;
+    let api = system.another_api_with(&[("auth-account-claim", "shop_account")]).await;
+    let campaign = system.space.campaign(1).await;
 
-        is_refused(&answers(&api, campaign, &issuer.token(42)).await, "its subject is somebody else's number");
-        let named = changed(&issuer, &[("sub", json!("alice")), ("shop_account", json!(42))]);
-        assert!(is_taken(&answers(&api, campaign, &named).await));
-    })
-    .await;
+    is_refused(&answers(&api, campaign, &issuer.token(42)).await, "its subject is somebody else's number");
+    let named = changed(&issuer, &[("sub", json!("alice")), ("shop_account", json!(42))]);
+    assert!(is_taken(&answers(&api, campaign, &named).await));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_key_of_the_issuer_is_taken_at_once() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
+async fn a_new_key_of_the_issuer_is_taken_at_once(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let api = &system.with_tokens(&issuer).await.api;
+    let campaign = system.space.campaign(1).await;
+    let old = issuer.token(42);
+    assert!(is_taken(&answers(api, campaign, &old).await));
+
+    issuer.change_key();
+
+    assert!(is_taken(&answers(api, campaign, &issuer.token(42)).await));
+    is_refused(&answers(api, campaign, &old).await, "the issuer has withdrawn the key");
+}
+
+async fn unknown_keys_do_not_make_a_service_ask_its_issuer_again_and_again(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let api = &system.with_tokens(&issuer).await.api;
+    let campaign = system.space.campaign(1).await;
+    let (started, before) = (Instant::now(), issuer.asked());
+    let unknown = |n: usize| headed(&issuer, &issuer.key(), |header| header.kid = Some(format!("unknown {n}")));
+
+    let refused = join_all((0..100).map(unknown).map(async |token| answers(api, campaign, &token).await)).await;
+
+    for answers in &refused {
+        is_refused(answers, "unknown");
+    }
+    // One each 30 s, and one each 5 min whatever comes, however slow this machine is.
+    let allowed = 1 + started.elapsed().as_secs() / 30 + 1 + started.elapsed().as_secs() / 300;
+    assert!((1..=allowed).contains(&(issuer.asked() - before)), "{} of {allowed}", issuer.asked() - before);
+}
+
+async fn known_keys_serve_while_the_issuer_is_away(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let campaign = system.space.campaign(1).await;
+    let stranger = KeyPair::generate().unwrap();
+    let (theirs, good) = (stranger.sign(&issuer.claims(42)).unwrap(), issuer.key().jwks().to_string());
+
+    let huge = format!("{{\"keys\":{},\"x\":\"{}\"}}", stranger.jwks()["keys"], "x".repeat(300_000));
+    let nonsense = ["<html>not found</html>", "{\"keys\":[]}", &huge].map(String::from).map(Some);
+    for published in [None].into_iter().chain(nonsense) {
+        issuer.publish(Some(good.clone()));
         let api = &system.with_tokens(&issuer).await.api;
-        let campaign = system.space.campaign(1).await;
-        let old = issuer.token(42);
-        assert!(is_taken(&answers(api, campaign, &old).await));
+        issuer.publish(published);
+        let before = issuer.asked();
 
-        issuer.change_key();
-
+        is_refused(&answers(api, campaign, &theirs).await, "it makes the service ask");
+        assert!(issuer.asked() > before);
         assert!(is_taken(&answers(api, campaign, &issuer.token(42)).await));
-        is_refused(&answers(api, campaign, &old).await, "the issuer has withdrawn the key");
-    })
-    .await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn unknown_keys_do_not_make_a_service_ask_its_issuer_again_and_again() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let api = &system.with_tokens(&issuer).await.api;
-        let campaign = system.space.campaign(1).await;
-        let (started, before) = (Instant::now(), issuer.asked());
-        let unknown = |n: usize| headed(&issuer, &issuer.key(), |header| header.kid = Some(format!("unknown {n}")));
+async fn a_service_whose_issuer_is_away_at_the_start_waits_for_it(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let published = issuer.key().jwks().to_string();
+    issuer.publish(None);
+    let with_tokens = system.with_tokens(&issuer).await;
+    let (api, campaign) = (&with_tokens.api, system.space.campaign(1).await);
 
-        let refused = join_all((0..100).map(unknown).map(async |token| answers(api, campaign, &token).await)).await;
+    let early = answers(api, campaign, &issuer.token(42)).await;
+    assert!(early.iter().all(Answer::is_unavailable), "{early:?}");
+    let ready = async || with_tokens.admin().get("/readyz").await;
+    eventually("it is not ready", async || ready().await.json["servers"]["issuer"] == "down").await;
+    assert_eq!(ready().await.status, 503);
 
-        for answers in &refused {
-            is_refused(answers, "unknown");
-        }
-        // One each 30 s, and one each 5 min whatever comes, however slow this machine is.
-        let allowed = 1 + started.elapsed().as_secs() / 30 + 1 + started.elapsed().as_secs() / 300;
-        assert!((1..=allowed).contains(&(issuer.asked() - before)), "{} of {allowed}", issuer.asked() - before);
-    })
-    .await;
-}
+    issuer.publish(Some(published));
 
-#[tokio::test(flavor = "multi_thread")]
-async fn known_keys_serve_while_the_issuer_is_away() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let campaign = system.space.campaign(1).await;
-        let stranger = KeyPair::generate().unwrap();
-        let (theirs, good) = (stranger.sign(&issuer.claims(42)).unwrap(), issuer.key().jwks().to_string());
-
-        let huge = format!("{{\"keys\":{},\"x\":\"{}\"}}", stranger.jwks()["keys"], "x".repeat(300_000));
-        let nonsense = ["<html>not found</html>", "{\"keys\":[]}", &huge].map(String::from).map(Some);
-        for published in [None].into_iter().chain(nonsense) {
-            issuer.publish(Some(good.clone()));
-            let api = &system.with_tokens(&issuer).await.api;
-            issuer.publish(published);
-            let before = issuer.asked();
-
-            is_refused(&answers(api, campaign, &theirs).await, "it makes the service ask");
-            assert!(issuer.asked() > before);
-            assert!(is_taken(&answers(api, campaign, &issuer.token(42)).await));
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_whose_issuer_is_away_at_the_start_waits_for_it() {
-    both(async |system| {
-        let issuer = TestIssuer::start().await;
-        let published = issuer.key().jwks().to_string();
-        issuer.publish(None);
-        let with_tokens = system.with_tokens(&issuer).await;
-        let (api, campaign) = (&with_tokens.api, system.space.campaign(1).await);
-
-        let early = answers(api, campaign, &issuer.token(42)).await;
-        assert!(early.iter().all(Answer::is_unavailable), "{early:?}");
-        let ready = async || with_tokens.admin().get("/readyz").await;
-        eventually("it is not ready", async || ready().await.json["servers"]["issuer"] == "down").await;
-        assert_eq!(ready().await.status, 503);
-
-        issuer.publish(Some(published));
-
-        eventually("it is ready", async || ready().await.status == 200).await;
-        assert!(is_taken(&answers(api, campaign, &issuer.token(42)).await));
-    })
-    .await;
+    eventually("it is ready", async || ready().await.status == 200).await;
+    assert!(is_taken(&answers(api, campaign, &issuer.token(42)).await));
 }

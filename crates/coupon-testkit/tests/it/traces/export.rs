@@ -3,115 +3,102 @@
 //! collector or one in this process.
 
 use coupon_core::Outcome;
-use coupon_testkit::{Collector, eventually};
+use coupon_testkit::{Collector, TestSpace, eventually};
 
 use super::{POST, one, outcome, post, trace_id};
 use crate::programs::{consumer, producer, skiplock, traced};
-use crate::system::audited;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_not_there_costs_spans_and_nothing_else() {
-    audited(async |space| {
-        let campaign = space.campaign(50).await;
-        // A port on which nobody listens.
-        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let url = format!("http://{gone}");
-        let environment = [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
-            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
-            ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
-        ];
-        let (mut service, api) = producer(space, &environment).await;
-        let mut consumer = consumer(space, &environment).await;
+audited![
+    a_collector_that_is_not_there_costs_spans_and_nothing_else,
+    a_collector_behind_tls_costs_spans_and_nothing_else,
+    a_variable_that_nothing_reads_is_named_and_costs_nothing,
+    the_last_spans_are_sent_before_a_service_ends,
+    the_environment_decides_what_is_sampled_and_under_which_name,
+];
 
-        for account in 1..=50 {
-            assert_eq!(post(&api, campaign, account, &trace_id(account), "01").await.status, 202);
-        }
-        for account in 1..=50 {
-            assert!(matches!(outcome(&api, campaign, account).await, Outcome::Issued { .. }));
-        }
+async fn a_collector_that_is_not_there_costs_spans_and_nothing_else(space: &TestSpace) {
+    let campaign = space.campaign(50).await;
+    // A port on which nobody listens.
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let url = format!("http://{gone}");
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
+    ];
+    let (mut service, api) = producer(space, &environment).await;
+    let mut consumer = consumer(space, &environment).await;
 
-        eventually("spans are counted as dropped", async || {
-            let metrics = api.get("/metrics").await.text;
-            metrics.lines().any(|line| line.starts_with("coupon_spans_dropped_total{") && !line.ends_with(" 0"))
-        })
-        .await;
-        assert_eq!(service.stop("TERM").await, Some(0), "{}", service.log());
-        assert_eq!(consumer.stop("TERM").await, Some(0), "{}", consumer.log());
+    for account in 1..=50 {
+        assert_eq!(post(&api, campaign, account, &trace_id(account), "01").await.status, 202);
+    }
+    for account in 1..=50 {
+        assert!(matches!(outcome(&api, campaign, account).await, Outcome::Issued { .. }));
+    }
+
+    eventually("spans are counted as dropped", async || {
+        let metrics = api.get("/metrics").await.text;
+        metrics.lines().any(|line| line.starts_with("coupon_spans_dropped_total{") && !line.ends_with(" 0"))
     })
     .await;
+    assert_eq!(service.stop("TERM").await, Some(0), "{}", service.log());
+    assert_eq!(consumer.stop("TERM").await, Some(0), "{}", consumer.log());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collector_behind_tls_costs_spans_and_nothing_else() {
-    audited(async |space| {
-        let campaign = space.campaign(2).await;
-        for (account, address) in [(1, "https://127.0.0.1:4317"), (2, "127.0.0.1:4317")] {
-            let (service, api) = producer(space, &[("OTEL_EXPORTER_OTLP_ENDPOINT", address)]).await;
-            let _consumer = consumer(space, &[("OTEL_EXPORTER_OTLP_ENDPOINT", address)]).await;
+async fn a_collector_behind_tls_costs_spans_and_nothing_else(space: &TestSpace) {
+    let campaign = space.campaign(2).await;
+    for (account, address) in [(1, "https://127.0.0.1:4317"), (2, "127.0.0.1:4317")] {
+        let (service, api) = producer(space, &[("OTEL_EXPORTER_OTLP_ENDPOINT", address)]).await;
+        let _consumer = consumer(space, &[("OTEL_EXPORTER_OTLP_ENDPOINT", address)]).await;
 
-            assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }));
+        assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }));
 
-            assert!(service.log().contains("no spans are sent"), "{}", service.log());
-        }
-    })
-    .await;
+        assert!(service.log().contains("no spans are sent"), "{}", service.log());
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_variable_that_nothing_reads_is_named_and_costs_nothing() {
-    audited(async |space| {
-        let campaign = space.campaign(1).await;
-        let misspelt = [("OTEL_TRACE_SAMPLER", "always_off"), ("OTEL_METRICS_EXPORTER", "none"), ("LOG", "info")];
-        let (mut service, api) = skiplock(space, &misspelt).await;
+async fn a_variable_that_nothing_reads_is_named_and_costs_nothing(space: &TestSpace) {
+    let campaign = space.campaign(1).await;
+    let misspelt = [("OTEL_TRACE_SAMPLER", "always_off"), ("OTEL_METRICS_EXPORTER", "none"), ("LOG", "info")];
+    let (mut service, api) = skiplock(space, &misspelt).await;
 
-        let answer = post(&api, campaign, 1, &trace_id(1), "01").await;
+    let answer = post(&api, campaign, 1, &trace_id(1), "01").await;
 
-        assert_eq!(answer.status, 201, "{answer:?}");
-        assert_eq!(service.stop("TERM").await, Some(0), "{}", service.log());
-        let log = service.log();
-        let named = |line: &&str| misspelt[..2].iter().all(|(name, _)| line.contains(name)) && line.contains("WARN");
-        assert_eq!(log.lines().filter(named).count(), 1, "{log}");
-        assert!(!log.contains("OTEL_EXPORTER"), "{log}");
-    })
-    .await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_eq!(service.stop("TERM").await, Some(0), "{}", service.log());
+    let log = service.log();
+    let named = |line: &&str| misspelt[..2].iter().all(|(name, _)| line.contains(name)) && line.contains("WARN");
+    assert_eq!(log.lines().filter(named).count(), 1, "{log}");
+    assert!(!log.contains("OTEL_EXPORTER"), "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_spans_are_sent_before_a_service_ends() {
-    audited(async |space| {
-        let collector = Collector::start().await;
-        let campaign = space.campaign(1).await;
-        let hourly = [traced(&collector), vec![("OTEL_BSP_SCHEDULE_DELAY", "3600000")]].concat();
-        let (mut service, api) = skiplock(space, &hourly).await;
-        post(&api, campaign, 1, &trace_id(1), "01").await;
+async fn the_last_spans_are_sent_before_a_service_ends(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let campaign = space.campaign(1).await;
+    let hourly = [traced(&collector), vec![("OTEL_BSP_SCHEDULE_DELAY", "3600000")]].concat();
+    let (mut service, api) = skiplock(space, &hourly).await;
+    post(&api, campaign, 1, &trace_id(1), "01").await;
 
+    assert_eq!(service.stop("TERM").await, Some(0));
+
+    one(&collector.trace(&trace_id(1)), POST);
+}
+
+async fn the_environment_decides_what_is_sampled_and_under_which_name(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let campaign = space.campaign(4).await;
+    for (account, own) in [
+        (1, &[("OTEL_SDK_DISABLED", "true")][..]),
+        (2, &[("OTEL_TRACES_EXPORTER", "none")]),
+        (3, &[("OTEL_TRACES_SAMPLER", "always_off")]),
+        (4, &[("OTEL_SERVICE_NAME", "shop"), ("OTEL_RESOURCE_ATTRIBUTES", "region=eu")]),
+    ] {
+        let (mut service, api) = skiplock(space, &[traced(&collector), own.to_vec()].concat()).await;
+        let answer = post(&api, campaign, account, &trace_id(account), "01").await;
+        assert!(answer.header("traceparent").contains(&trace_id(account)), "{answer:?}");
         assert_eq!(service.stop("TERM").await, Some(0));
+    }
 
-        one(&collector.trace(&trace_id(1)), POST);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_environment_decides_what_is_sampled_and_under_which_name() {
-    audited(async |space| {
-        let collector = Collector::start().await;
-        let campaign = space.campaign(4).await;
-        for (account, own) in [
-            (1, &[("OTEL_SDK_DISABLED", "true")][..]),
-            (2, &[("OTEL_TRACES_EXPORTER", "none")]),
-            (3, &[("OTEL_TRACES_SAMPLER", "always_off")]),
-            (4, &[("OTEL_SERVICE_NAME", "shop"), ("OTEL_RESOURCE_ATTRIBUTES", "region=eu")]),
-        ] {
-            let (mut service, api) = skiplock(space, &[traced(&collector), own.to_vec()].concat()).await;
-            let answer = post(&api, campaign, account, &trace_id(account), "01").await;
-            assert!(answer.header("traceparent").contains(&trace_id(account)), "{answer:?}");
-            assert_eq!(service.stop("TERM").await, Some(0));
-        }
-
-        let services: Vec<String> = collector.spans().into_iter().map(|span| span.service).collect();
-        assert!(!services.is_empty() && services.iter().all(|service| service == "shop"), "{services:?}");
-    })
-    .await;
+    let services: Vec<String> = collector.spans().into_iter().map(|span| span.service).collect();
+    assert!(!services.is_empty() && services.iter().all(|service| service == "shop"), "{services:?}");
 }

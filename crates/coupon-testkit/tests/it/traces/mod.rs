@@ -12,7 +12,16 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use reqwest::Method;
 
 use crate::programs::{consumer, producer, skiplock, traced};
-use crate::system::{audited, claim};
+use crate::system::claim;
+
+audited![
+    the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement,
+    the_skiplock_way_is_one_trace_from_the_request_to_the_statements,
+    a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans,
+    each_sampled_claim_of_a_batch_tells_of_it,
+    a_redelivered_claim_says_so_in_the_same_trace,
+    sold_out_is_no_error_and_unavailable_is_one,
+];
 
 const CALLER: &str = "00f067aa0ba902b7";
 const POST: &str = "POST /v1/campaigns/{campaign_id}/claims";
@@ -51,178 +60,154 @@ fn process(space: &TestSpace) -> String {
     format!("process {}.claims", space.name())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement() {
-    audited(async |space| {
+async fn the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let campaign = space.campaign(10).await;
+    let (_producer, api) = producer(space, &traced(&collector)).await;
+    let _consumer = consumer(space, &traced(&collector)).await;
+
+    let answer = post(&api, campaign, 42, &trace_id(1), "01").await;
+
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert!(matches!(outcome(&api, campaign, 42).await, Outcome::Issued { .. }));
+    let process = process(space);
+    collector.trace_with(&trace_id(1), &process).await;
+    let trace = collector.trace_with(&trace_id(1), POST).await;
+    let server = one(&trace, POST);
+    let publish = one(&trace, &format!("publish {}.claims", space.name()));
+    let process = one(&trace, &process);
+    assert_eq!(answer.header("traceparent"), format!("00-{}-{}-01", trace_id(1), server.id));
+    for (span, service, kind, parent) in [
+        (server, "producer-api", SpanKind::Server, CALLER),
+        (publish, "producer-api", SpanKind::Producer, &server.id),
+        (process, "queue-consumer", SpanKind::Consumer, &publish.id),
+    ] {
+        assert_eq!((span.service.as_str(), span.kind, span.parent_id.as_str()), (service, kind, parent), "{span:?}");
+    }
+    assert_eq!(server.attribute("http.response.status_code"), "202");
+    assert_eq!(server.attribute("http.route"), "/v1/campaigns/{campaign_id}/claims");
+    assert_eq!(publish.attribute("messaging.system"), "rabbitmq");
+    assert_eq!(publish.attribute("messaging.destination.name"), format!("{}.claims", space.name()));
+    assert!(is_within(publish, server));
+    assert_eq!(process.attribute("coupon.batch.size"), "1");
+    assert_eq!(process.attribute("coupon.outcome"), "issued");
+    assert_eq!(process.attribute("coupon.redelivered"), "false");
+    assert!(process.attribute("coupon.queue.time").parse::<f64>().unwrap() < 60.0);
+
+    for (name, system) in [("refill", "mysql"), ("persist", "mysql"), ("record", "redis"), ("refill lock", "redis")] {
+        let step = one(&trace, name);
+        assert_eq!((step.parent_id.as_str(), step.kind), (process.id.as_str(), SpanKind::Client), "{step:?}");
+        assert_eq!(step.attribute("db.system.name"), system);
+        assert!(is_within(step, process), "{step:?} within {process:?}");
+    }
+    // Once on the empty list, once after the refill.
+    assert_eq!(trace.iter().filter(|span| span.name == "reserve").count(), 2);
+    assert!(one(&trace, "persist").attribute("db.query.text").contains("(?) AS wanted"));
+    assert_eq!(one(&trace, "ack").attribute("messaging.operation.type"), "settle");
+
+    // The batch has a trace of its own, linked both ways.
+    let (batch_trace, batch) = process.links[0].clone();
+    let batch_name = format!("process batch {}.claims", space.name());
+    let batch_spans = collector.trace_with(&batch_trace, &batch_name).await;
+    let batch_span = one(&batch_spans, &batch_name);
+    assert_eq!((batch_span.id.clone(), batch_span.parent_id.as_str()), (batch, ""));
+    assert_eq!(batch_span.links, [(trace_id(1), process.id.clone())]);
+    for name in ["refill lock", "refill", "persist", "record", "ack"] {
+        assert_eq!(one(&batch_spans, name).parent_id, batch_span.id);
+        assert_eq!(one(&batch_spans, name).time, one(&trace, name).time, "the batch's true times");
+    }
+    for span in trace.iter().chain(&batch_spans) {
+        assert!(span.attributes.values().all(|value| value != "42"), "no account in {span:?}");
+        assert!(!span.is_error, "{span:?}");
+    }
+}
+
+async fn the_skiplock_way_is_one_trace_from_the_request_to_the_statements(space: &TestSpace) {
+    let campaign = space.campaign(10).await;
+    // Ids are read ahead, for this claim and those to come.
+    let ahead = &["wait for connection", "SELECT coupon", "UPDATE coupon"][..];
+    let one_statement = &["wait for connection", "UPDATE coupon", "SELECT coupon held"];
+    let transaction = &["wait for connection", "START TRANSACTION", "SELECT coupon", "UPDATE coupon", "COMMIT"];
+    for (n, strategy, steps) in
+        [(1, "coalesced", ahead), (2, "single-statement", one_statement), (3, "select-update", transaction)]
+    {
         let collector = Collector::start().await;
-        let campaign = space.campaign(10).await;
-        let (_producer, api) = producer(space, &traced(&collector)).await;
-        let _consumer = consumer(space, &traced(&collector)).await;
+        let (_service, api) = skiplock(space, &[traced(&collector), vec![("STRATEGY", strategy)]].concat()).await;
 
-        let answer = post(&api, campaign, 42, &trace_id(1), "01").await;
+        let answer = post(&api, campaign, n, &trace_id(n), "01").await;
 
-        assert_eq!(answer.status, 202, "{answer:?}");
-        assert!(matches!(outcome(&api, campaign, 42).await, Outcome::Issued { .. }));
-        let process = process(space);
-        collector.trace_with(&trace_id(1), &process).await;
-        let trace = collector.trace_with(&trace_id(1), POST).await;
-        let server = one(&trace, POST);
-        let publish = one(&trace, &format!("publish {}.claims", space.name()));
-        let process = one(&trace, &process);
-        assert_eq!(answer.header("traceparent"), format!("00-{}-{}-01", trace_id(1), server.id));
-        for (span, service, kind, parent) in [
-            (server, "producer-api", SpanKind::Server, CALLER),
-            (publish, "producer-api", SpanKind::Producer, &server.id),
-            (process, "queue-consumer", SpanKind::Consumer, &publish.id),
-        ] {
-            assert_eq!(
-                (span.service.as_str(), span.kind, span.parent_id.as_str()),
-                (service, kind, parent),
-                "{span:?}"
-            );
-        }
-        assert_eq!(server.attribute("http.response.status_code"), "202");
-        assert_eq!(server.attribute("http.route"), "/v1/campaigns/{campaign_id}/claims");
-        assert_eq!(publish.attribute("messaging.system"), "rabbitmq");
-        assert_eq!(publish.attribute("messaging.destination.name"), format!("{}.claims", space.name()));
-        assert!(is_within(publish, server));
-        assert_eq!(process.attribute("coupon.batch.size"), "1");
-        assert_eq!(process.attribute("coupon.outcome"), "issued");
-        assert_eq!(process.attribute("coupon.redelivered"), "false");
-        assert!(process.attribute("coupon.queue.time").parse::<f64>().unwrap() < 60.0);
-
-        for (name, system) in [("refill", "mysql"), ("persist", "mysql"), ("record", "redis"), ("refill lock", "redis")]
-        {
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let trace = collector.trace_with(&trace_id(n), POST).await;
+        let (server, claim) = (one(&trace, POST), one(&trace, "claim"));
+        assert_eq!((server.service.as_str(), server.parent_id.as_str()), ("skiplock-api", CALLER));
+        assert_eq!((&claim.parent_id, claim.kind), (&server.id, SpanKind::Internal));
+        assert_eq!(claim.attribute("coupon.strategy"), strategy);
+        assert_eq!(claim.attribute("coupon.group.size"), "1");
+        assert!(claim.attribute("coupon.group.wait").parse::<f64>().unwrap() < 60.0);
+        assert_eq!(server.attribute("coupon.outcome"), "issued");
+        for name in steps {
             let step = one(&trace, name);
-            assert_eq!((step.parent_id.as_str(), step.kind), (process.id.as_str(), SpanKind::Client), "{step:?}");
-            assert_eq!(step.attribute("db.system.name"), system);
-            assert!(is_within(step, process), "{step:?} within {process:?}");
+            assert_eq!(step.parent_id, claim.id, "{step:?}");
+            assert!(is_within(step, claim), "{step:?} within {claim:?}");
         }
-        // Once on the empty list, once after the refill.
-        assert_eq!(trace.iter().filter(|span| span.name == "reserve").count(), 2);
-        assert!(one(&trace, "persist").attribute("db.query.text").contains("(?) AS wanted"));
-        assert_eq!(one(&trace, "ack").attribute("messaging.operation.type"), "settle");
-
-        // The batch has a trace of its own, linked both ways.
-        let (batch_trace, batch) = process.links[0].clone();
-        let batch_name = format!("process batch {}.claims", space.name());
-        let batch_spans = collector.trace_with(&batch_trace, &batch_name).await;
-        let batch_span = one(&batch_spans, &batch_name);
-        assert_eq!((batch_span.id.clone(), batch_span.parent_id.as_str()), (batch, ""));
-        assert_eq!(batch_span.links, [(trace_id(1), process.id.clone())]);
-        for name in ["refill lock", "refill", "persist", "record", "ack"] {
-            assert_eq!(one(&batch_spans, name).parent_id, batch_span.id);
-            assert_eq!(one(&batch_spans, name).time, one(&trace, name).time, "the batch's true times");
-        }
-        for span in trace.iter().chain(&batch_spans) {
-            assert!(span.attributes.values().all(|value| value != "42"), "no account in {span:?}");
-            assert!(!span.is_error, "{span:?}");
-        }
-    })
-    .await;
+        let texts: Vec<&str> = trace.iter().map(|span| span.attribute("db.query.text")).collect();
+        assert!(texts.iter().any(|text| text.contains("FOR UPDATE SKIP LOCKED")), "{texts:?}");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_skiplock_way_is_one_trace_from_the_request_to_the_statements() {
-    audited(async |space| {
-        let campaign = space.campaign(10).await;
-        // Ids are read ahead, for this claim and those to come.
-        let ahead = &["wait for connection", "SELECT coupon", "UPDATE coupon"][..];
-        let one_statement = &["wait for connection", "UPDATE coupon", "SELECT coupon held"];
-        let transaction = &["wait for connection", "START TRANSACTION", "SELECT coupon", "UPDATE coupon", "COMMIT"];
-        for (n, strategy, steps) in
-            [(1, "coalesced", ahead), (2, "single-statement", one_statement), (3, "select-update", transaction)]
-        {
-            let collector = Collector::start().await;
-            let (_service, api) = skiplock(space, &[traced(&collector), vec![("STRATEGY", strategy)]].concat()).await;
+async fn a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let campaign = space.campaign(1).await;
+    let (_producer, api) = producer(space, &traced(&collector)).await;
+    let _consumer = consumer(space, &traced(&collector)).await;
 
-            let answer = post(&api, campaign, n, &trace_id(n), "01").await;
+    let silent = post(&api, campaign, 1, &trace_id(1), "00").await;
+    assert!(matches!(outcome(&api, campaign, 1).await, Outcome::Issued { .. }));
+    let refused = post(&api, CampaignId(999), 2, &trace_id(2), "00").await;
+    // Of the same batches of spans as those of the silent one, had it any.
+    post(&api, campaign, 3, &trace_id(3), "01").await;
+    outcome(&api, campaign, 3).await;
 
-            assert_eq!(answer.status, 201, "{answer:?}");
-            let trace = collector.trace_with(&trace_id(n), POST).await;
-            let (server, claim) = (one(&trace, POST), one(&trace, "claim"));
-            assert_eq!((server.service.as_str(), server.parent_id.as_str()), ("skiplock-api", CALLER));
-            assert_eq!((&claim.parent_id, claim.kind), (&server.id, SpanKind::Internal));
-            assert_eq!(claim.attribute("coupon.strategy"), strategy);
-            assert_eq!(claim.attribute("coupon.group.size"), "1");
-            assert!(claim.attribute("coupon.group.wait").parse::<f64>().unwrap() < 60.0);
-            assert_eq!(server.attribute("coupon.outcome"), "issued");
-            for name in steps {
-                let step = one(&trace, name);
-                assert_eq!(step.parent_id, claim.id, "{step:?}");
-                assert!(is_within(step, claim), "{step:?} within {claim:?}");
-            }
-            let texts: Vec<&str> = trace.iter().map(|span| span.attribute("db.query.text")).collect();
-            assert!(texts.iter().any(|text| text.contains("FOR UPDATE SKIP LOCKED")), "{texts:?}");
-        }
-    })
-    .await;
+    assert!(silent.header("traceparent").starts_with(&format!("00-{}-", trace_id(1))), "{silent:?}");
+    assert!(silent.header("traceparent").ends_with("-00"), "{silent:?}");
+    assert_eq!(refused.json["trace_id"], trace_id(2));
+    collector.trace_with(&trace_id(3), &process(space)).await;
+    assert_eq!(collector.trace(&trace_id(1)).len(), 0);
+    assert_eq!(collector.trace(&trace_id(2)).len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans() {
-    audited(async |space| {
-        let collector = Collector::start().await;
-        let campaign = space.campaign(1).await;
-        let (_producer, api) = producer(space, &traced(&collector)).await;
-        let _consumer = consumer(space, &traced(&collector)).await;
+async fn each_sampled_claim_of_a_batch_tells_of_it(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let campaign = space.campaign(4).await;
+    let _consumer = consumer(space, &traced(&collector)).await;
+    // While the consumer waits with a batch of one, the others gather behind it.
+    let locked = space.lock_tables().await;
+    space.queues.publish_claim(&claim(campaign, 9)).await;
+    eventually("the consumer asks MySQL", async || !space.running("SELECT id").await.is_empty()).await;
+    for account in 1..=4 {
+        let flags = if account % 2 == 0 { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        space.queues.publish_claim_of(&remote(account, flags), &claim(campaign, account)).await;
+    }
+    eventually("they are with the consumer", async || space.queues.waiting().await == 0).await;
+    locked.disconnect().await.unwrap();
 
-        let silent = post(&api, campaign, 1, &trace_id(1), "00").await;
-        assert!(matches!(outcome(&api, campaign, 1).await, Outcome::Issued { .. }));
-        let refused = post(&api, CampaignId(999), 2, &trace_id(2), "00").await;
-        // Of the same batches of spans as those of the silent one, had it any.
-        post(&api, campaign, 3, &trace_id(3), "01").await;
-        outcome(&api, campaign, 3).await;
-
-        assert!(silent.header("traceparent").starts_with(&format!("00-{}-", trace_id(1))), "{silent:?}");
-        assert!(silent.header("traceparent").ends_with("-00"), "{silent:?}");
-        assert_eq!(refused.json["trace_id"], trace_id(2));
-        collector.trace_with(&trace_id(3), &process(space)).await;
-        assert_eq!(collector.trace(&trace_id(1)).len(), 0);
-        assert_eq!(collector.trace(&trace_id(2)).len(), 0);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_sampled_claim_of_a_batch_tells_of_it() {
-    audited(async |space| {
-        let collector = Collector::start().await;
-        let campaign = space.campaign(4).await;
-        let _consumer = consumer(space, &traced(&collector)).await;
-        // While the consumer waits with a batch of one, the others gather behind it.
-        let locked = space.lock_tables().await;
-        space.queues.publish_claim(&claim(campaign, 9)).await;
-        eventually("the consumer asks MySQL", async || !space.running("SELECT id").await.is_empty()).await;
-        for account in 1..=4 {
-            let flags = if account % 2 == 0 { TraceFlags::SAMPLED } else { TraceFlags::default() };
-            space.queues.publish_claim_of(&remote(account, flags), &claim(campaign, account)).await;
-        }
-        eventually("they are with the consumer", async || space.queues.waiting().await == 0).await;
-        locked.disconnect().await.unwrap();
-
-        let process = process(space);
-        let traces =
-            [collector.trace_with(&trace_id(2), &process).await, collector.trace_with(&trace_id(4), &process).await];
-        let spans = [one(&traces[0], &process), one(&traces[1], &process)];
-        assert_eq!(spans[0].time.0, spans[1].time.0, "both begin when the batch was taken");
-        assert_eq!(spans[0].links, spans[1].links, "both are linked to the one batch");
-        assert_eq!(spans.map(|span| span.attribute("coupon.batch.size")), ["4", "4"]);
-        assert_eq!(spans.map(|span| span.attribute("coupon.outcome")), ["issued", "sold_out"]);
-        let (batch_trace, _) = spans[0].links[0].clone();
-        let batch_name = format!("process batch {}.claims", space.name());
-        let batch = collector.trace_with(&batch_trace, &batch_name).await;
-        let batch = one(&batch, &batch_name);
-        assert_eq!(batch.links.len(), 2);
-        assert_eq!(batch.attribute("coupon.batch.size"), "4");
-        assert!(
-            collector
-                .spans()
-                .iter()
-                .all(|span| [trace_id(2), trace_id(4), batch_trace.clone()].contains(&span.trace_id))
-        );
-    })
-    .await;
+    let process = process(space);
+    let traces =
+        [collector.trace_with(&trace_id(2), &process).await, collector.trace_with(&trace_id(4), &process).await];
+    let spans = [one(&traces[0], &process), one(&traces[1], &process)];
+    assert_eq!(spans[0].time.0, spans[1].time.0, "both begin when the batch was taken");
+    assert_eq!(spans[0].links, spans[1].links, "both are linked to the one batch");
+    assert_eq!(spans.map(|span| span.attribute("coupon.batch.size")), ["4", "4"]);
+    assert_eq!(spans.map(|span| span.attribute("coupon.outcome")), ["issued", "sold_out"]);
+    let (batch_trace, _) = spans[0].links[0].clone();
+    let batch_name = format!("process batch {}.claims", space.name());
+    let batch = collector.trace_with(&batch_trace, &batch_name).await;
+    let batch = one(&batch, &batch_name);
+    assert_eq!(batch.links.len(), 2);
+    assert_eq!(batch.attribute("coupon.batch.size"), "4");
+    assert!(
+        collector.spans().iter().all(|span| [trace_id(2), trace_id(4), batch_trace.clone()].contains(&span.trace_id))
+    );
 }
 
 fn remote(n: u64, flags: TraceFlags) -> Context {
@@ -231,28 +216,24 @@ fn remote(n: u64, flags: TraceFlags) -> Context {
     Context::new().with_remote_span_context(span)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redelivered_claim_says_so_in_the_same_trace() {
-    audited(async |space| {
-        let collector = Collector::start().await;
-        let campaign = space.campaign(1).await;
-        let locked = space.lock_tables().await;
-        let mut first = consumer(space, &traced(&collector)).await;
-        space.queues.publish_claim_of(&remote(1, TraceFlags::SAMPLED), &claim(campaign, 1)).await;
-        eventually("the consumer asks MySQL", async || !space.running("SELECT id").await.is_empty()).await;
+async fn a_redelivered_claim_says_so_in_the_same_trace(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let campaign = space.campaign(1).await;
+    let locked = space.lock_tables().await;
+    let mut first = consumer(space, &traced(&collector)).await;
+    space.queues.publish_claim_of(&remote(1, TraceFlags::SAMPLED), &claim(campaign, 1)).await;
+    eventually("the consumer asks MySQL", async || !space.running("SELECT id").await.is_empty()).await;
 
-        first.stop("KILL").await;
-        let second = consumer(space, &traced(&collector)).await;
-        locked.disconnect().await.unwrap();
+    first.stop("KILL").await;
+    let second = consumer(space, &traced(&collector)).await;
+    locked.disconnect().await.unwrap();
 
-        let process = process(space);
-        let trace = collector.trace_with(&trace_id(1), &process).await;
-        let span = one(&trace, &process);
-        assert_eq!(span.attribute("coupon.redelivered"), "true");
-        assert_eq!(span.attribute("coupon.outcome"), "issued");
-        drop(second);
-    })
-    .await;
+    let process = process(space);
+    let trace = collector.trace_with(&trace_id(1), &process).await;
+    let span = one(&trace, &process);
+    assert_eq!(span.attribute("coupon.redelivered"), "true");
+    assert_eq!(span.attribute("coupon.outcome"), "issued");
+    drop(second);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,39 +254,35 @@ async fn a_message_that_is_no_claim_is_an_error_in_its_trace() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sold_out_is_no_error_and_unavailable_is_one() {
-    audited(async |space| {
-        let collector = Collector::start().await;
-        let campaign = space.campaign(1).await;
-        let (service, api) = skiplock(space, &[traced(&collector), vec![("MYSQL_DEADLINE", "200ms")]].concat()).await;
-        assert_eq!(post(&api, campaign, 1, &trace_id(1), "01").await.status, 201);
+async fn sold_out_is_no_error_and_unavailable_is_one(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let campaign = space.campaign(1).await;
+    let (service, api) = skiplock(space, &[traced(&collector), vec![("MYSQL_DEADLINE", "200ms")]].concat()).await;
+    assert_eq!(post(&api, campaign, 1, &trace_id(1), "01").await.status, 201);
 
-        assert_eq!(post(&api, campaign, 2, &trace_id(2), "01").await.code(), "sold_out");
+    assert_eq!(post(&api, campaign, 2, &trace_id(2), "01").await.code(), "sold_out");
 
-        let server = collector.trace_with(&trace_id(2), POST).await;
-        assert_eq!(one(&server, POST).attribute("coupon.outcome"), "sold_out");
-        assert!(server.iter().all(|span| !span.is_error), "{server:?}");
+    let server = collector.trace_with(&trace_id(2), POST).await;
+    assert_eq!(one(&server, POST).attribute("coupon.outcome"), "sold_out");
+    assert!(server.iter().all(|span| !span.is_error), "{server:?}");
 
-        let other = space.campaign(1).await;
-        api.get(&format!("/v1/campaigns/{other}")).await;
-        let locked = space.lock_tables().await;
-        let answer = post(&api, other, 3, &trace_id(3), "01").await;
-        locked.disconnect().await.unwrap();
+    let other = space.campaign(1).await;
+    api.get(&format!("/v1/campaigns/{other}")).await;
+    let locked = space.lock_tables().await;
+    let answer = post(&api, other, 3, &trace_id(3), "01").await;
+    locked.disconnect().await.unwrap();
 
-        assert!(answer.is_unavailable(), "{answer:?}");
-        assert_eq!(answer.json["trace_id"], trace_id(3));
-        let trace = collector.trace_with(&trace_id(3), POST).await;
-        for name in [POST, "claim"] {
-            let span = one(&trace, name);
-            assert!(span.is_error, "{span:?}");
-            assert_eq!(span.attribute("error.type"), "retryable", "{span:?}");
-        }
-        let log = service.log();
-        let line = log.lines().find(|line| line.contains(&trace_id(3))).unwrap_or_else(|| panic!("a line in {log}"));
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!(line["trace_id"], trace_id(3));
-        assert_eq!(line["message"], "request answered 503");
-    })
-    .await;
+    assert!(answer.is_unavailable(), "{answer:?}");
+    assert_eq!(answer.json["trace_id"], trace_id(3));
+    let trace = collector.trace_with(&trace_id(3), POST).await;
+    for name in [POST, "claim"] {
+        let span = one(&trace, name);
+        assert!(span.is_error, "{span:?}");
+        assert_eq!(span.attribute("error.type"), "retryable", "{span:?}");
+    }
+    let log = service.log();
+    let line = log.lines().find(|line| line.contains(&trace_id(3))).unwrap_or_else(|| panic!("a line in {log}"));
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["trace_id"], trace_id(3));
+    assert_eq!(line["message"], "request answered 503");
 }
