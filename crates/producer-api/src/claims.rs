@@ -8,9 +8,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use coupon_core::api::extract::ClaimBody;
 use coupon_core::api::refusals::{ClaimRefusals, Refusals};
 use coupon_core::api::routes::{Answer, ClaimRoutes};
-use coupon_core::api::schemas::{Issued, Pending};
+use coupon_core::api::schemas::Pending;
 use coupon_core::http::problem::Problem;
-use coupon_core::{CampaignId, Claim};
+use coupon_core::{CampaignId, Claim, Outcome};
 use utoipa::OpenApi;
 
 use crate::publish::Publisher;
@@ -28,18 +28,30 @@ pub struct Document;
 
 /// Claims a coupon for an account.
 ///
-/// The answer comes when the broker has the claim on disk, and says where to ask for the outcome. Repeating a claim is safe:
-/// the account gets one coupon of a campaign at most, and the same one each time.
+/// The answer comes when the broker has the claim on disk, and says where to ask for the outcome; with `Prefer: wait=5` it is
+/// the outcome, if that is known within 5 seconds. Repeating a claim is safe: the account gets one coupon of a campaign at
+/// most, and the same one each time.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims", operation_id = "claimCoupon",
-    params(("campaign_id" = CampaignId, Path, description = "The campaign")),
+    params(
+        ("campaign_id" = CampaignId, Path, description = "The campaign"),
+        (
+            "Prefer" = Option<String>, Header,
+            description = "wait=5: answer with the outcome if it is known within this many seconds; 30 at most",
+            example = "wait=5",
+        ),
+    ),
     request_body = ClaimBody,
     responses(
         (
             status = 202, description = "Accepted; Location is where to ask for the outcome", body = Pending,
             headers(("Location" = String, description = "Where to ask for the outcome, relative to this address"))
         ),
-        (status = 200, description = "The campaign is sold out and this account has its coupon", body = Issued),
+        (
+            status = 200, body = Outcome,
+            description = "The outcome: it was preferred to wait for it, or the campaign is sold out and this account has its coupon",
+            headers(("Preference-Applied" = String, description = "How long it was waited for, if that was preferred"))
+        ),
         Refusals,
         ClaimRefusals,
     )

@@ -28,7 +28,10 @@ pub struct Document;
 /// at most, and the same one each time.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims", operation_id = "claimCoupon",
-    params(("campaign_id" = CampaignId, Path, description = "The campaign")),
+    params(
+        ("campaign_id" = CampaignId, Path, description = "The campaign"),
+        ("Prefer" = Option<String>, Header, description = "Changes nothing here: the answer is the outcome", example = "wait=5"),
+    ),
     request_body = ClaimBody,
     responses(
         (
