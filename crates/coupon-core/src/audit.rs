@@ -1,6 +1,6 @@
-//! The audit: each invariant of the system, checked in MySQL and against what clients were told.
+//! The audit: each invariant of the system, checked in MySQL and against the answers that clients got.
 //!
-//! It reads one snapshot, so it can run while claims flow. What was told must be collected *before* it starts: every
+//! It reads one snapshot, so it can run while claims flow. Answers must be collected *before* it starts: every
 //! coupon in it was committed by then.
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,9 +17,9 @@ use crate::mysql::Mysql;
 /// Examples shown for each broken invariant.
 const EXAMPLES_MAX: usize = 5;
 
-/// What clients were told, as far as it is known.
+/// The answers that clients got, as far as they are known.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct Answers {
     /// Every answer; one claim may have several.
     pub outcomes: Vec<(ClaimKey, Outcome)>,
     /// Whether no coupons were added since the first of these answers: only then does a free coupon prove that "sold
@@ -39,7 +39,7 @@ pub struct Broker {
 pub struct Report {
     /// Whether every invariant that was checked holds.
     pub clean: bool,
-    /// The campaigns that were looked at.
+    /// The campaigns that were audited.
     pub campaigns: Vec<Stock>,
     /// Each invariant.
     pub invariants: Vec<Finding>,
@@ -65,7 +65,7 @@ pub struct Finding {
     pub invariant: &'static str,
     /// What it says.
     pub says: &'static str,
-    /// How many things were looked at.
+    /// How many things were checked.
     pub checked: u64,
     /// How many of them break it.
     pub broken: u64,
@@ -94,21 +94,26 @@ impl Finding {
 ///
 /// # Errors
 /// MySQL's. A broken invariant is no error: it is in the report.
-pub async fn audit(mysql: &Mysql, campaign: Option<CampaignId>, told: Told, broker: Option<Broker>) -> Result<Report> {
+pub async fn audit(
+    mysql: &Mysql,
+    campaign: Option<CampaignId>,
+    answers: Answers,
+    broker: Option<Broker>,
+) -> Result<Report> {
     let mut conn = mysql.connection().await?;
     let mut options = TxOpts::default();
     options.with_isolation_level(IsolationLevel::RepeatableRead).with_consistent_snapshot(true).with_readonly(true);
     let mut snapshot = conn.start_transaction(options).await?;
 
     let stocks = stocks(&mut snapshot, campaign).await?;
-    let holders = Holders::of(&told, &mut snapshot).await?;
+    let holders = Holders::of(&answers, &mut snapshot).await?;
     let invariants = vec![
-        coupon_keeps_its_account(&mut snapshot, campaign, &stocks, &told, &holders).await?,
-        account_has_one_coupon(&mut snapshot, campaign, &stocks, &told).await?,
+        coupon_keeps_its_account(&mut snapshot, campaign, &stocks, &answers, &holders).await?,
+        account_has_one_coupon(&mut snapshot, campaign, &stocks, &answers).await?,
         issued_within_stock(&mut snapshot, campaign, &stocks).await?,
-        accepted_claims_settle(&told, broker),
-        sold_out_only_when_true(&told, &stocks, &holders),
-        repeated_claims_agree(&told),
+        accepted_claims_settle(&answers, broker),
+        sold_out_only_when_true(&answers, &stocks, &holders),
+        repeated_claims_agree(&answers),
     ];
     snapshot.rollback().await?;
     let clean = invariants.iter().all(|finding| finding.broken == 0);
@@ -133,15 +138,15 @@ async fn stocks(snapshot: &mut Snapshot<'_>, campaign: Option<CampaignId>) -> Re
         .collect())
 }
 
-/// Who holds which coupon, of the campaigns that something was told about.
+/// Which account holds which coupon, of the campaigns that answers are about.
 struct Holders {
     by_coupon: HashMap<CouponId, ClaimKey>,
     by_claim: HashMap<ClaimKey, CouponId>,
 }
 
 impl Holders {
-    async fn of(told: &Told, snapshot: &mut Snapshot<'_>) -> Result<Self> {
-        let mut campaigns: Vec<u64> = told.outcomes.iter().map(|(claim, _)| claim.campaign_id.0).collect();
+    async fn of(answers: &Answers, snapshot: &mut Snapshot<'_>) -> Result<Self> {
+        let mut campaigns: Vec<u64> = answers.outcomes.iter().map(|(claim, _)| claim.campaign_id.0).collect();
         campaigns.sort_unstable();
         campaigns.dedup();
         let mut holders = Self { by_coupon: HashMap::new(), by_claim: HashMap::new() };
@@ -163,7 +168,7 @@ async fn coupon_keeps_its_account(
     snapshot: &mut Snapshot<'_>,
     campaign: Option<CampaignId>,
     stocks: &[Stock],
-    told: &Told,
+    answers: &Answers,
     holders: &Holders,
 ) -> Result<Finding> {
     let mut finding =
@@ -180,19 +185,20 @@ async fn coupon_keeps_its_account(
             finding.breaks(|| format!("coupon {id} is held in {times} campaigns"));
         }
     }
-    for (claim, outcome) in &told.outcomes {
+    for (claim, outcome) in &answers.outcomes {
         if let Outcome::Issued { coupon_id } = outcome {
             finding.check(1);
             match holders.by_coupon.get(coupon_id) {
                 Some(holder) if holder == claim => {}
                 Some(holder) => finding.breaks(|| {
                     format!(
-                        "account {} was told coupon {coupon_id}, which account {} holds",
+                        "account {} was given coupon {coupon_id}, which account {} holds",
                         claim.account_id, holder.account_id
                     )
                 }),
-                None => finding
-                    .breaks(|| format!("account {} was told coupon {coupon_id}, which nobody holds", claim.account_id)),
+                None => finding.breaks(|| {
+                    format!("account {} was given coupon {coupon_id}, which nobody holds", claim.account_id)
+                }),
             }
         }
     }
@@ -215,7 +221,7 @@ async fn account_has_one_coupon(
     snapshot: &mut Snapshot<'_>,
     campaign: Option<CampaignId>,
     stocks: &[Stock],
-    told: &Told,
+    answers: &Answers,
 ) -> Result<Finding> {
     let mut finding = Finding::new("account_has_one_coupon", "An account has at most one coupon of a campaign.");
     finding.check(stocks.iter().map(|stock| stock.issued).sum());
@@ -234,11 +240,11 @@ async fn account_has_one_coupon(
         finding.breaks(|| String::from("the unique key coupon_campaign_account, which holds this, is missing"));
     }
     let mut first: HashMap<ClaimKey, CouponId> = HashMap::new();
-    for (claim, outcome) in &told.outcomes {
+    for (claim, outcome) in &answers.outcomes {
         if let Outcome::Issued { coupon_id } = outcome {
             let before = *first.entry(*claim).or_insert(*coupon_id);
             if before != *coupon_id {
-                finding.breaks(|| format!("account {} was told {before} and {coupon_id}", claim.account_id));
+                finding.breaks(|| format!("account {} was given {before} and {coupon_id}", claim.account_id));
             }
         }
     }
@@ -278,13 +284,13 @@ async fn issued_within_stock(
     Ok(finding)
 }
 
-fn accepted_claims_settle(told: &Told, broker: Option<Broker>) -> Finding {
+fn accepted_claims_settle(answers: &Answers, broker: Option<Broker>) -> Finding {
     let mut finding = Finding::new(
         "accepted_claims_settle",
         "A claim that was accepted reaches a final outcome; none ends among the dead letters.",
     );
-    finding.check(told.outcomes.len() as u64);
-    for (claim, outcome) in &told.outcomes {
+    finding.check(answers.outcomes.len() as u64);
+    for (claim, outcome) in &answers.outcomes {
         if *outcome == Outcome::Pending {
             finding.breaks(|| {
                 format!("account {} of campaign {} is left without an outcome", claim.account_id, claim.campaign_id)
@@ -301,36 +307,38 @@ fn accepted_claims_settle(told: &Told, broker: Option<Broker>) -> Finding {
     finding
 }
 
-fn sold_out_only_when_true(told: &Told, stocks: &[Stock], holders: &Holders) -> Finding {
+fn sold_out_only_when_true(answers: &Answers, stocks: &[Stock], holders: &Holders) -> Finding {
     let mut finding = Finding::new(
         "sold_out_only_when_true",
         "Sold out is said only when no coupon is free, and never to an account that holds one.",
     );
     let free: HashMap<CampaignId, u64> = stocks.iter().map(|stock| (stock.campaign_id, stock.free)).collect();
     let mut undersold: BTreeMap<CampaignId, u64> = BTreeMap::new();
-    for (claim, _) in told.outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::SoldOut) {
+    for (claim, _) in answers.outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::SoldOut) {
         finding.check(1);
         if let Some(coupon) = holders.by_claim.get(claim) {
-            finding.breaks(|| format!("account {} was told sold out and holds {coupon}", claim.account_id));
-        } else if told.no_restock && free.get(&claim.campaign_id).is_some_and(|free| *free > 0) {
+            finding.breaks(|| format!("account {} was refused as sold out and holds {coupon}", claim.account_id));
+        } else if answers.no_restock && free.get(&claim.campaign_id).is_some_and(|free| *free > 0) {
             *undersold.entry(claim.campaign_id).or_default() += 1;
         }
     }
     for (campaign, claims) in undersold {
         let free = free.get(&campaign).copied().unwrap_or(0);
-        finding.breaks(|| format!("campaign {campaign}: {claims} claims were told sold out with {free} coupons free"));
+        finding.breaks(|| {
+            format!("campaign {campaign}: {claims} claims were refused as sold out with {free} coupons free")
+        });
     }
     finding
 }
 
-fn repeated_claims_agree(told: &Told) -> Finding {
+fn repeated_claims_agree(answers: &Answers) -> Finding {
     let mut finding = Finding::new("repeated_claims_agree", "A repeated claim gets the same answer.");
     let mut first: HashMap<ClaimKey, Outcome> = HashMap::new();
-    for (claim, outcome) in &told.outcomes {
+    for (claim, outcome) in &answers.outcomes {
         let before = *first.entry(*claim).or_insert(*outcome);
         finding.check(1);
         if before != *outcome {
-            finding.breaks(|| format!("account {} was told {before:?} and {outcome:?}", claim.account_id));
+            finding.breaks(|| format!("account {} was answered {before:?} and {outcome:?}", claim.account_id));
         }
     }
     finding

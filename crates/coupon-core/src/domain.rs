@@ -53,7 +53,7 @@ id! {
     CampaignId, JSON_NUMBER_MAX
 }
 id! {
-    /// Whoever claims: an account of the shop. Its number fits the signed integers of other languages.
+    /// The account that claims, one of the shop's. Its number fits the signed integers of other languages.
     AccountId, i64::MAX.unsigned_abs()
 }
 
@@ -179,7 +179,7 @@ impl Outcome {
 pub struct Campaign {
     /// Its number, in every address.
     pub id: CampaignId,
-    /// For people.
+    /// Its name, for people.
     pub name: String,
     /// Claims are refused before this instant; `None` = open from the start.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -196,11 +196,11 @@ pub struct Campaign {
 /// Where an instant lies in a campaign's window.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Window {
-    /// Before `opens_at`.
+    /// It lies before `opens_at`.
     NotOpen,
     /// Claims are taken.
     Open,
-    /// From `closes_at` on.
+    /// It is `closes_at` or later.
     Closed,
 }
 
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_are_told_by_their_status() {
+    fn outcomes_are_named_by_their_status() {
         let issued = Outcome::Issued { coupon_id: CouponId(Uuid::nil()) };
 
         assert_eq!(

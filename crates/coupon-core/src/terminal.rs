@@ -42,7 +42,7 @@ pub fn shortened(text: &str, max: usize) -> String {
     }
 }
 
-/// A line, or a table of lines, on standard output. Whoever closed it, as `head` does, has seen enough.
+/// A line, or a table of lines, on standard output. A reader that closed it, as `head` does, has seen enough.
 ///
 /// # Errors
 /// It cannot be written, as on a full disk.
@@ -61,7 +61,7 @@ fn print_to(out: &mut impl Write, text: &impl Display) -> io::Result<()> {
 /// A result for programs, on standard output.
 ///
 /// # Errors
-/// As of [`print()`].
+/// Those of [`print()`].
 pub fn print_json<T: Serialize + ?Sized>(value: &T) -> io::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     // JSON leaves most of them as they are. Outside of its strings there are none but ends of lines.
@@ -82,8 +82,8 @@ pub fn error(error: &impl Display) {
     note(&format!("error: {}", shortened(&printable(&line), LINE_MAX)));
 }
 
-/// A line on standard error: something worth knowing while the work goes on. Nobody is left to tell when it cannot be
-/// written, but for the exit code: see [`is_complete`].
+/// A line on standard error: something worth knowing while the work goes on. When it cannot be written, only the exit
+/// code can still say so: see [`is_complete`].
 pub fn note(text: &impl Display) {
     if let Err(error) = writeln!(io::stderr(), "{text}")
         && error.kind() != io::ErrorKind::BrokenPipe

@@ -309,7 +309,7 @@ impl TestSpace {
     /// Like [`Self::audit`], but returns broken invariants instead of panicking.
     pub async fn report(&self) -> Report {
         let no_restock = !*self.restocked.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = audit::Told { outcomes: self.told.all(), no_restock };
+        let told = audit::Answers { outcomes: self.told.all(), no_restock };
         let broker = Broker { dead_letters: u64::from(self.queues.dead_letters().await) };
         audit::audit(&self.mysql, None, told, Some(broker)).await.expect("an audit")
     }

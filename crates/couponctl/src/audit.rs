@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use coupon_core::audit::{self, Broker, Report, Told};
+use coupon_core::audit::{self, Answers, Broker, Report};
 use coupon_core::mysql::Mysql;
 use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::Redis;
@@ -67,7 +67,7 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
         campaign::must_exist(mysql, campaign).await?;
     }
     let mut not_checked = Vec::new();
-    let (mut told, mut broker) = (Told::default(), None);
+    let (mut told, mut broker) = (Answers::default(), None);
     if !arguments.mysql_only {
         let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
         match self::told(couponctl, &installation, arguments.campaign).await {
@@ -86,7 +86,7 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
 }
 
 /// The outcomes recorded in Redis. Campaigns may have been restocked since, so they are no proof of a wrong "sold out".
-async fn told(couponctl: &Couponctl, installation: &Installation, campaign: Option<CampaignId>) -> Result<Told> {
+async fn told(couponctl: &Couponctl, installation: &Installation, campaign: Option<CampaignId>) -> Result<Answers> {
     let mut connection = Redis::new(&couponctl.redis)?;
     let outcomes = Outcomes::new(connection.clone(), installation.clone());
     let options = redis::ScanOptions::default().with_pattern(keys::outcomes(installation, campaign)).with_count(1_000);
@@ -96,7 +96,7 @@ async fn told(couponctl: &Couponctl, installation: &Installation, campaign: Opti
         claims.extend(keys::claim_of_outcome(&key?));
     }
     drop(found);
-    let mut told = Told::default();
+    let mut told = Answers::default();
     for claims in claims.chunks(OUTCOMES_PER_READ) {
         let read = outcomes.read(claims).await?;
         // One that ran out between the two commands says nothing.

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use clap::Args;
 use coupon_core::AccountId;
-use coupon_core::audit::Told;
+use coupon_core::audit::Answers;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,7 @@ pub struct Seen {
     /// From the first claim to the last outcome.
     pub decided_in: Duration,
     /// Every outcome, for the audit.
-    pub reported: Told,
+    pub reported: Answers,
     pub figures: Figures,
 }
 

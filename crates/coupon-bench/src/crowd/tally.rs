@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coupon_core::audit::Told;
+use coupon_core::audit::Answers;
 use coupon_core::{AccountId, ClaimKey, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
@@ -108,7 +108,7 @@ impl Tally {
     }
 
     /// All outcomes, for the audit, and the figures.
-    pub fn finish(&self, campaigns: Campaigns) -> (Told, Figures) {
+    pub fn finish(&self, campaigns: Campaigns) -> (Answers, Figures) {
         self.bar.finish_and_clear();
         let claim = |account| ClaimKey { campaign_id: campaigns.of(account), account_id: AccountId(account) };
         let outcomes = self.outcomes.iter().map(|&(account, outcome)| (claim(account), outcome)).collect();
@@ -120,7 +120,7 @@ impl Tally {
             error_examples: self.error_examples.clone(),
             trace_ids: self.trace_ids.clone(),
         };
-        (Told { outcomes, no_restock: true }, figures)
+        (Answers { outcomes, no_restock: true }, figures)
     }
 
     /// How long the first tenth of the outcomes took / how long the last did: 1 means as fast at the end.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use clap::Args;
-use coupon_core::audit::{self, Told};
+use coupon_core::audit::{self, Answers};
 use coupon_core::mysql::Mysql;
 use coupon_core::terminal::{print, printable};
 use coupon_core::{CampaignId, ClaimKey, Outcome};
@@ -146,10 +146,10 @@ async fn probe(target: &Target, campaign: CampaignId) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn audit_each(mysql: &Mysql, campaigns: Campaigns, reported: &Told) -> anyhow::Result<Vec<audit::Report>> {
-    let mut by_campaign: BTreeMap<CampaignId, Told> = BTreeMap::new();
+async fn audit_each(mysql: &Mysql, campaigns: Campaigns, reported: &Answers) -> anyhow::Result<Vec<audit::Report>> {
+    let mut by_campaign: BTreeMap<CampaignId, Answers> = BTreeMap::new();
     for campaign in campaigns.ids() {
-        by_campaign.insert(campaign, Told { outcomes: Vec::new(), no_restock: reported.no_restock });
+        by_campaign.insert(campaign, Answers { outcomes: Vec::new(), no_restock: reported.no_restock });
     }
     for &(claim, outcome) in &reported.outcomes {
         by_campaign.entry(claim.campaign_id).or_default().outcomes.push((claim, outcome));
@@ -162,7 +162,7 @@ async fn audit_each(mysql: &Mysql, campaigns: Campaigns, reported: &Told) -> any
 }
 
 /// How many accounts were issued a coupon, and how many were answered "sold out".
-fn by_account(reported: &Told) -> (u64, u64) {
+fn by_account(reported: &Answers) -> (u64, u64) {
     let mut accounts: HashMap<ClaimKey, Outcome> = HashMap::new();
     for &(claim, outcome) in &reported.outcomes {
         accounts.entry(claim).or_insert(outcome);

@@ -140,7 +140,7 @@ fn whole(number: &Number) -> Option<u64> {
     number.as_u64().or_else(|| plain_number(&number.as_f64()?.to_string(), 0..=u64::MAX))
 }
 
-/// How long the client wants to wait; not at all unless told.
+/// How long the client wants to wait; not at all unless it says so.
 ///
 /// # Errors
 /// 400.

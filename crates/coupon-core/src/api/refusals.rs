@@ -7,7 +7,7 @@ use utoipa::IntoResponses;
 
 use crate::http::problem::ProblemDocument;
 
-/// The errors that any request may be answered with, as the `OpenAPI` document tells them.
+/// The errors that any request may be answered with, as the `OpenAPI` document lists them.
 #[derive(IntoResponses)]
 pub enum Refusals {
     /// Bad input; `field` names what is wrong.
@@ -41,7 +41,7 @@ pub enum Refusals {
     Other(ProblemDocument<'static>),
 }
 
-/// The errors that a claim may be answered with besides.
+/// The errors that only a claim may be answered with.
 #[derive(IntoResponses)]
 pub enum ClaimRefusals {
     /// The campaign has not opened yet, is over, or is paused.

@@ -149,9 +149,9 @@ impl ClaimRoutes {
 
 /// A claim that was let in.
 enum Admitted {
-    /// To be taken on.
+    /// It is to be taken on.
     Claim(ClaimKey),
-    /// Of a campaign that is sold out, by an account that holds this coupon of it.
+    /// Its campaign is sold out, and its account holds this coupon of it.
     Held(CouponId),
 }
 

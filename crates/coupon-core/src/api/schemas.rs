@@ -1,4 +1,4 @@
-//! How the `OpenAPI` document tells the words of the domain: each by its name, with the range that `extract.rs` takes.
+//! How the `OpenAPI` document describes the terms of the domain: each by its name, with the range that `extract.rs` takes.
 
 use std::borrow::Cow;
 
@@ -91,7 +91,7 @@ impl PartialSchema for CouponId {
 }
 impl ToSchema for CouponId {}
 
-/// One of the shapes of an outcome: its `status` tells which.
+/// One of the shapes of an outcome: its `status` says which.
 fn shape(status: &str, description: &str) -> ObjectBuilder {
     let status = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([status]));
     ObjectBuilder::new().description(Some(description)).property("status", status).required("status")

@@ -25,7 +25,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// As spans, metrics and logs name it.
+    /// Its name in spans, metrics and logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,8 @@ pub enum Error {
     /// MySQL refused a statement or could not be reached.
     #[error("MySQL: {0}")]
     Mysql(mysql_async::Error),
-    /// Redis refused a command or could not be reached. Of a pipeline it tells the error of each command: the first do.
+    /// Redis refused a command or could not be reached. A pipeline reports the error of each command, of which the
+    /// first suffice.
     #[error("Redis: {:.300}", .0.to_string())]
     Redis(redis::RedisError),
     /// No Redis connection could be had from the pool.
@@ -265,7 +266,7 @@ impl Error {
         }
     }
 
-    /// Its words, to tell of it elsewhere.
+    /// The same error in words, to be reported elsewhere.
     #[must_use]
     pub fn as_stuck(&self) -> Self {
         Self::Stuck { reason: self.to_string(), class: self.class(), stays: self.stays(), remedy: self.remedy() }

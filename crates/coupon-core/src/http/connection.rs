@@ -37,7 +37,8 @@ pub(crate) struct State {
     gone: CancellationToken,
 }
 
-/// Waits until the client has closed the connection, or its half of it: who reads can still be answered, but will not wait.
+/// Waits until the client has closed the connection, or its half of it: one that still reads can be answered, but
+/// will not wait.
 pub(crate) async fn client_gone(request: &HttpRequest) {
     match request.conn_data::<Rc<State>>() {
         Some(connection) => connection.gone.cancelled().await,
@@ -46,7 +47,7 @@ pub(crate) async fn client_gone(request: &HttpRequest) {
 }
 
 impl State {
-    /// Whether an answer has been given that ends the connection, so that what is behind must not be done.
+    /// Whether an answer has been given that ends the connection, so that what comes after must not be done.
     pub(super) fn is_ended(&self) -> bool {
         self.ended.get()
     }
@@ -76,7 +77,7 @@ impl Drop for Serving {
 pub(super) struct Connection {
     stream: TcpStream,
     pub(super) state: Rc<State>,
-    /// Behind how many requests a head has begun to arrive; it has until `deadline`.
+    /// After how many requests a head has begun to arrive; it has until `deadline`.
     receiving: Option<u64>,
     /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
     closing: bool,
@@ -116,12 +117,12 @@ impl AsyncRead for Connection {
         if this.state.serving.get() || this.closing {
             return read;
         }
-        let behind = Some(this.state.requests.get());
-        if buffer.filled().len() > before && this.receiving != behind {
-            this.receiving = behind;
+        let done = Some(this.state.requests.get());
+        if buffer.filled().len() > before && this.receiving != done {
+            this.receiving = done;
             this.deadline.as_mut().reset(Instant::now() + RECEIVE_DEADLINE);
         }
-        if read.is_pending() && this.receiving == behind {
+        if read.is_pending() && this.receiving == done {
             ready!(this.deadline.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

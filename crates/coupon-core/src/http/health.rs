@@ -1,8 +1,8 @@
-//! `/livez`: the process answers. `/readyz`: the service can do its work, as far as the servers it needs can tell.
+//! `/livez`: the process answers. `/readyz`: the service can do its work, as far as the servers it needs show.
 //!
-//! One task for each server looks at it again and again. Invariants: whoever asks for the health waits for no server,
-//! once each has been looked at; a server that refuses until somebody mends it counts at once ([`Error::stays`]), any
-//! other trouble when two looks in a row meet it; what is wrong and what mends it is logged once, and that it is over,
+//! One task for each server checks it again and again. Invariants: a request for the health waits for no server, once
+//! each has been checked; a server that refuses until somebody mends it counts at once ([`Error::stays`]), any
+//! other trouble when two checks in a row meet it; what is wrong and what mends it is logged once, and that it is over,
 //! too.
 
 use std::collections::BTreeMap;
@@ -16,15 +16,15 @@ use tokio_util::sync::CancellationToken;
 use super::route::get;
 use crate::error::{Error, Result};
 
-/// How often a server that can do its work is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a server that can do its work is checked.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often one that cannot: who is ready soon should be told so soon. And how soon after a first failure the second
-/// look is, which decides.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// How often one that cannot is checked: what is ready soon should soon be seen. And how soon after a first failure the
+/// second check comes, which decides.
+const CHECK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// A look that takes longer than this has failed.
-const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+/// A check that takes longer than this has failed.
+const CHECK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The health of a service. Cheap to clone.
 #[derive(Clone)]
@@ -33,12 +33,12 @@ pub struct Health {
     stop: CancellationToken,
 }
 
-/// A server, and how it looked last.
+/// A server, and what was found last.
 #[derive(Clone)]
 struct Server {
     name: &'static str,
     is_needed: bool,
-    /// Nothing before the first look.
+    /// Nothing before the first check.
     found: watch::Receiver<Option<Found>>,
 }
 
@@ -62,32 +62,32 @@ impl From<&Error> for Reason {
 struct Report {
     ready: bool,
     servers: BTreeMap<&'static str, &'static str>,
-    /// Of those that are down. For operators only: the crowd is told no internals.
+    /// Why servers are down. They are for operators only: the crowd learns no internals.
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<BTreeMap<&'static str, String>>,
 }
 
-/// In the data of a listener whose `/readyz` gives reasons.
+/// Stands in the data of a listener whose `/readyz` gives reasons.
 pub(super) struct GivesReasons;
 
 impl Health {
-    /// Of a service that is not ready any more once it was told to stop.
+    /// Creates the health of a service that is not ready any more once it was asked to stop.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
         Self { servers: Vec::new(), stop }
     }
 
-    /// Adds a server without which the service cannot do its work, and begins to look at it.
+    /// Adds a server without which the service cannot do its work, and begins to check it.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
-    pub fn needs<T, F>(self, server: &'static str, client: &T, look: impl Fn(T) -> F + Send + Sync + 'static) -> Self
+    pub fn needs<T, F>(self, server: &'static str, client: &T, check: impl Fn(T) -> F + Send + Sync + 'static) -> Self
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.with(server, true, client, look)
+        self.with(server, true, client, check)
     }
 
     /// Adds a server that is reported, but that the service can do without for a while: were it needed, its failure
@@ -96,12 +96,12 @@ impl Health {
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
-    pub fn uses<T, F>(self, server: &'static str, client: &T, look: impl Fn(T) -> F + Send + Sync + 'static) -> Self
+    pub fn uses<T, F>(self, server: &'static str, client: &T, check: impl Fn(T) -> F + Send + Sync + 'static) -> Self
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.with(server, false, client, look)
+        self.with(server, false, client, check)
     }
 
     fn with<T, F>(
@@ -109,15 +109,15 @@ impl Health {
         name: &'static str,
         is_needed: bool,
         client: &T,
-        look: impl Fn(T) -> F + Send + Sync + 'static,
+        check: impl Fn(T) -> F + Send + Sync + 'static,
     ) -> Self
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let (told, found) = watch::channel(None);
+        let (reported, found) = watch::channel(None);
         let (client, stop) = (client.clone(), self.stop.clone());
-        let watching = watch_server(name, told, move || look(client.clone()));
+        let watching = watch_server(name, reported, move || check(client.clone()));
         tokio::spawn(async move { stop.run_until_cancelled(watching).await });
         self.servers.push(Server { name, is_needed, found });
         self
@@ -153,35 +153,35 @@ impl Health {
 
 impl Server {
     async fn found(&self) -> Found {
-        // Only the first looks are waited for, and each has its deadline. None comes any more after a stop.
+        // Only the first checks are waited for, and each has its deadline. None comes any more after a stop.
         let mut found = self.found.clone();
-        let looked = tokio::time::timeout(LOOK_DEADLINE * 2, found.wait_for(Option::is_some)).await;
-        let looked = looked.ok().and_then(|looked| looked.ok()?.clone());
-        looked.unwrap_or_else(|| Err(Reason { text: String::from("not looked at yet"), stays: false }))
+        let checked = tokio::time::timeout(CHECK_DEADLINE * 2, found.wait_for(Option::is_some)).await;
+        let checked = checked.ok().and_then(|checked| checked.ok()?.clone());
+        checked.unwrap_or_else(|| Err(Reason { text: String::from("not checked yet"), stays: false }))
     }
 }
 
-/// Looks at a server for ever, and says how it is and, in the log, when that changes.
-async fn watch_server<F>(name: &'static str, found: watch::Sender<Option<Found>>, look: impl Fn() -> F)
+/// Checks a server for ever, and says how it is and, in the log, when that changes.
+async fn watch_server<F>(name: &'static str, found: watch::Sender<Option<Found>>, check: impl Fn() -> F)
 where
     F: Future<Output = Result<()>>,
 {
-    let look = async || {
-        let deadline = Error::Deadline { what: "a look at it", limit: LOOK_DEADLINE };
-        let looked = tokio::time::timeout(LOOK_DEADLINE, look()).await.unwrap_or(Err(deadline));
-        looked.map_err(|error| Reason::from(&error))
+    let check = async || {
+        let deadline = Error::Deadline { what: "a check of it", limit: CHECK_DEADLINE };
+        let checked = tokio::time::timeout(CHECK_DEADLINE, check()).await.unwrap_or(Err(deadline));
+        checked.map_err(|error| Reason::from(&error))
     };
     loop {
-        let mut looked = look().await;
+        let mut checked = check().await;
         let is_down = matches!(*found.borrow(), Some(Err(_)));
-        if !is_down && looked.as_ref().is_err_and(|reason| !reason.stays) {
-            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-            looked = look().await;
+        if !is_down && checked.as_ref().is_err_and(|reason| !reason.stays) {
+            tokio::time::sleep(CHECK_AGAIN_AFTER).await;
+            checked = check().await;
         }
-        let is_up = looked.is_ok();
-        let before = found.send_replace(Some(looked.clone()));
-        log_change(name, before.as_ref(), &looked);
-        tokio::time::sleep(if is_up { LOOK_EVERY } else { LOOK_AGAIN_AFTER }).await;
+        let is_up = checked.is_ok();
+        let before = found.send_replace(Some(checked.clone()));
+        log_change(name, before.as_ref(), &checked);
+        tokio::time::sleep(if is_up { CHECK_EVERY } else { CHECK_AGAIN_AFTER }).await;
     }
 }
 
@@ -206,28 +206,28 @@ mod tests {
     async fn what_passes_counts_when_it_is_met_twice_and_what_stays_at_once() {
         let away = || Err(Error::Away { what: "a server" });
         let refused = || Err(Error::Unsafe(String::from("a server refuses")));
-        let looks = vec![Ok(()), away(), Ok(()), away(), away(), Ok(()), refused(), Ok(())];
-        let (told, found) = watch::channel(None);
-        let (looks, seen) = (RefCell::new(looks.into_iter()), RefCell::new(Vec::new()));
-        // Each look finds how the server stands after those before.
-        let look = async || {
+        let checks = vec![Ok(()), away(), Ok(()), away(), away(), Ok(()), refused(), Ok(())];
+        let (reported, found) = watch::channel(None);
+        let (checks, seen) = (RefCell::new(checks.into_iter()), RefCell::new(Vec::new()));
+        // Each check finds how the server stands after those before.
+        let check = async || {
             seen.borrow_mut().push(found.borrow().as_ref().map(Result::is_ok));
-            let looked = looks.borrow_mut().next();
-            match looked {
-                Some(looked) => looked,
+            let checked = checks.borrow_mut().next();
+            match checked {
+                Some(checked) => checked,
                 None => std::future::pending().await,
             }
         };
 
-        let watching = watch_server("a server", told, &look);
-        let all_looked = async {
+        let watching = watch_server("a server", reported, &check);
+        let all_checked = async {
             while seen.borrow().len() <= 8 {
                 tokio::task::yield_now().await;
             }
         };
         tokio::select! {
             () = watching => {}
-            () = all_looked => {}
+            () = all_checked => {}
         }
 
         let (up, down) = (Some(true), Some(false));

@@ -1,4 +1,4 @@
-//! HTTP as both APIs speak it, so that a client or a load tool swaps one for the other: the same routes, limits,
+//! HTTP as both APIs speak it, so that a client or a load tool can switch between them: the same routes, limits,
 //! problem documents, health and telemetry. Only what `POST …/claims` does is a service's own.
 
 pub(crate) mod connection;
@@ -65,7 +65,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// other listener, logs. Half of a small limit.
 const RESERVED_FILES: u64 = 640;
 
-/// Connections to the listener for health and metrics: a few who look, never the crowd.
+/// Connections to the listener for health and metrics: a few operators and probes, never the crowd.
 const ADMIN_CONNECTIONS: usize = 64;
 
 /// A connection of that listener has this long to end when its service has.
@@ -73,7 +73,7 @@ const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
 /// A listener that serves.
 pub struct Listening {
-    /// Where; tells the port that the system chose when the setting was port 0.
+    /// Where it listens, with the port that the system chose when the setting was port 0.
     pub address: SocketAddr,
     /// Ends when the last request is answered.
     pub task: JoinHandle<anyhow::Result<()>>,

@@ -1,6 +1,6 @@
 //! The second step of a request: it is received whole, with its body, before anything is done with it.
 //!
-//! Invariant: behind an answer that ends its connection nothing is done that the same connection still brings.
+//! Invariant: after an answer that ends its connection, nothing is done that the same connection still brings.
 
 use std::rc::Rc;
 
@@ -34,7 +34,7 @@ pub async fn receive(
     let _serving = connection.serve();
     let is_last = !is_kept_alive(request.head());
     let received = if connection.is_ended() {
-        // Whoever sent this reads no answer any more; on a connection of its own it will get one.
+        // Its client reads no answer any more; on a connection of its own the request will get one.
         Err(Problem::unavailable())
     } else {
         body(&mut request).await
@@ -45,7 +45,7 @@ pub async fn receive(
             request.extensions_mut().insert(Body(body));
             (next.call(request).await?.map_into_left_body(), is_last)
         }
-        // What is left of the body cannot be told from a next request.
+        // What is left of the body cannot be distinguished from a next request.
         Err(problem) => (request.error_response(problem).map_into_right_body(), true),
     };
     if is_last {
@@ -60,7 +60,7 @@ fn is_kept_alive(head: &RequestHead) -> bool {
     head.connection_type() == ConnectionType::KeepAlive && !asks_for_another_protocol(head)
 }
 
-/// To WebSocket for instance, or to a tunnel. actix takes all that follows such a request for its body.
+/// Whether a client asks for WebSocket, for instance, or for a tunnel: actix takes all that follows for the body.
 fn asks_for_another_protocol(head: &RequestHead) -> bool {
     head.headers().contains_key(UPGRADE) || head.method == Method::CONNECT
 }

@@ -68,7 +68,7 @@ fn end_span(context: &Context, response: &ServiceResponse<impl MessageBody>, met
         KeyValue::new(HTTP_ROUTE, route.to_owned()),
         KeyValue::new(HTTP_RESPONSE_STATUS_CODE, i64::from(status.as_u16())),
         KeyValue::new(URL_SCHEME, "http"),
-        // Not as it was sent: accounts are no business of whoever reads traces.
+        // Not as it was sent: accounts are no business of those who read traces.
         KeyValue::new(URL_PATH, route.to_owned()),
     ]);
     // A client's mistake, or a coupon that is gone, is no error of the service.
@@ -80,7 +80,7 @@ fn end_span(context: &Context, response: &ServiceResponse<impl MessageBody>, met
     span.end();
 }
 
-/// As the conventions want it: what a client makes up must not become a label.
+/// The method by the names of the conventions: what a client makes up must not become a label.
 fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

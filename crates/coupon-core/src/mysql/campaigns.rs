@@ -1,7 +1,7 @@
 //! Campaigns: made and changed by the operator, read by everyone.
 //!
 //! Invariant: `campaign.coupons` equals the number of the campaign's committed coupon rows, because [`super::loads`]
-//! writes both in one transaction. Whoever reads it therefore sees a restock without counting.
+//! writes both in one transaction. Anyone who reads it therefore sees a restock without counting.
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -105,8 +105,8 @@ pub async fn next_id(conn: &mut Conn) -> Result<CampaignId> {
     }
 }
 
-/// The right to make and restock campaigns, which one operator has at a time: two who make the same one would both load
-/// its coupons. It ends with its connection.
+/// The right to make and restock campaigns, which one operator has at a time: two operators who make the same one would
+/// both load its coupons. It ends with its connection.
 #[derive(Debug)]
 pub struct OperatorLock(Conn);
 

@@ -16,7 +16,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How often idle connections that are too old are closed.
 const CLOSE_OLD_EVERY: Duration = Duration::from_secs(5);
 
-/// As many connections as asked for, made when they are first used.
+/// A pool of as many connections as asked for, made when they are first used.
 pub struct Connections {
     options: Opts,
     current: RwLock<Generation>,
@@ -33,7 +33,8 @@ pub struct Generation {
 }
 
 impl Connections {
-    /// With these options, up to `count` at once, none older than `max_age` and a fifth, which spreads their ends.
+    /// Creates a pool with these options: up to `count` connections at once, none older than `max_age` and a fifth, which
+    /// spreads their ends.
     pub fn new(options: &Opts, count: usize, max_age: Duration) -> Self {
         let pool = PoolOpts::default()
             .with_constraints(PoolConstraints::new(count, count).unwrap_or_default())
@@ -54,8 +55,8 @@ impl Connections {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes new ones for all who ask from now on. Those of this generation end when the work on them does. Of many
-    /// who find the same generation bad, the first does it.
+    /// Makes new ones for all callers from now on. Those of this generation end when the work on them does. Of many callers
+    /// that find the same generation bad, the first does it.
     pub fn replace(&self, bad: &Generation) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.number == bad.number {

@@ -36,8 +36,8 @@ pub async fn coupon_of(conn: &mut Conn, claim: ClaimKey) -> Result<Option<Coupon
     Ok(coupons_of(conn, &[claim]).await?.remove(&claim))
 }
 
-/// Writes accounts into coupons that are free, and tells whether all were written for sure. If not, some coupons were
-/// taken or some accounts had one, or the server does not count surely, as MariaDB: [`coupons_of`] tells which were.
+/// Writes accounts into coupons that are free, and says whether all were certainly written. If not, some coupons were
+/// taken or some accounts had one, or the server's count is not reliable, as MariaDB's: [`coupons_of`] says which were.
 ///
 /// # Errors
 /// MySQL's.
@@ -45,7 +45,7 @@ pub async fn issue(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<boo
     write_accounts(conn, rows, sql::issue).await
 }
 
-/// As [`issue`], passing over coupons that others hold at this moment.
+/// Like [`issue`], but skips coupons that others hold at this moment.
 ///
 /// # Errors
 /// MySQL's.
@@ -58,8 +58,8 @@ async fn write_accounts(
     rows: &[(ClaimKey, CouponId)],
     statement: fn(&[(ClaimKey, CouponId)]) -> String,
 ) -> Result<bool> {
-    // In MariaDB, whose numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has passed over: accounts
-    // that hold a coupon already.
+    // In MariaDB, whose numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has skipped: accounts that
+    // hold a coupon already.
     let counts_changes_only = conn.server_version() < (10, 0, 0);
     let mut all = true;
     for rows in rows.chunks(sql::ROWS_MAX) {

@@ -1,8 +1,8 @@
 //! Loading coupons into campaigns, in bulk.
 //!
 //! Invariant: each chunk is one transaction that inserts its rows, and adds to the campaign's stock and to what its load
-//! has reached. So whenever a load is cut off, all of them agree, and it can be finished; and two that run beside each
-//! other never add more than was ordered.
+//! has reached. So whenever a load is cut off, all of them agree, and it can be finished; and two that run at the
+//! same time never add more than was ordered.
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,7 @@ const CHUNK_MAX: usize = 5_000;
 /// Bytes of one row in the text of an INSERT at most: an id in hexadecimal digits, and the number of a campaign.
 const ROW_BYTES: u64 = 64;
 
-/// Bytes of an INSERT beside its rows, with room to spare.
+/// Bytes of an INSERT without its rows, with room to spare.
 const HEAD_BYTES: u64 = 256;
 
 /// Coupons whose ids are made and sorted together: sorted ids fill the pages of the primary key one after the other.
@@ -29,12 +29,12 @@ const BLOCK: u64 = 1_000_000;
 /// Chunks on their way at once: one is made into rows while another is written to disk.
 const IN_FLIGHT: usize = 3;
 
-/// How far a load goes. A chunk that would go beyond is refused, whoever else loads at the same time.
+/// How far a load goes. A chunk that would go beyond is refused, even if others load at the same time.
 #[derive(Clone, Debug)]
 pub enum Limit {
-    /// As many coupons as the recorded load of this key has ordered.
+    /// The recorded load of this key has ordered this many coupons.
     Ordered(String),
-    /// So many coupons in the campaign.
+    /// The campaign has this many coupons at the end.
     Stock(u64),
 }
 
@@ -66,7 +66,7 @@ pub async fn find(conn: &mut impl Queryable, campaign: CampaignId, key: &str) ->
     Ok(found.map(|(coupons, loaded)| Load { coupons, loaded }))
 }
 
-/// Records that so many coupons are ordered under a key; none is loaded yet.
+/// Records that this many coupons are ordered under a key; none is loaded yet.
 ///
 /// # Errors
 /// MySQL's, also when the key was used for this campaign before.
@@ -142,10 +142,10 @@ fn within_limit(transaction: &Transaction<'_>) -> Result<()> {
     Err(Error::Broken(String::from("somebody else loads the same coupons; run this again when that is done")))
 }
 
-/// Adds `count` new coupons to a campaign, telling after each chunk how many it had.
+/// Adds `count` new coupons to a campaign, reporting after each chunk how many it had.
 ///
 /// # Errors
-/// MySQL's, or the limit is reached; what was told is loaded.
+/// MySQL's, or the limit is reached; what was reported is loaded.
 pub async fn add_in_chunks(
     mysql: &Mysql,
     campaign: CampaignId,

@@ -24,15 +24,15 @@ use crate::error::{Error, Result};
 use crate::settings::{MysqlSettings, ServerUrl};
 use crate::telemetry::metrics;
 
-/// A look that takes longer than this finds a server that is as good as away.
-const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+/// A check that takes longer than this finds a server that is as good as away.
+const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Mysql {
     work: Arc<Connections>,
     /// One connection apart from those that work may have taken all.
-    look: Arc<Connections>,
+    checks: Arc<Connections>,
     options: Opts,
     runtime: Handle,
     deadline: Duration,
@@ -50,7 +50,7 @@ impl Mysql {
         let connections = |count| Arc::new(Connections::new(&options, count, settings.mysql_connection_age));
         Self {
             work: connections(usize::from(settings.mysql_connections)),
-            look: connections(1),
+            checks: connections(1),
             options,
             runtime: Handle::current(),
             deadline: settings.mysql_deadline,
@@ -67,8 +67,8 @@ impl Mysql {
         self.within(async { Ok(connections.pool.get_conn().await?) }).await
     }
 
-    /// A connection beside those of the pool, for who holds it while others work: with it, one of a small pool would
-    /// wait for itself.
+    /// A connection that is none of the pool's, for callers that hold it while they work on others: taken from a small
+    /// pool, it would make them wait for themselves.
     ///
     /// # Errors
     /// None is to be had within the deadline.
@@ -112,7 +112,7 @@ impl Mysql {
     /// # Errors
     /// Why they cannot.
     pub async fn can_read(&self) -> Result<()> {
-        self.look(async |mut conn: Conn| Ok(conn.query_drop(sql::READ_NOTHING).await?)).await
+        self.check(async |mut conn: Conn| Ok(conn.query_drop(sql::READ_NOTHING).await?)).await
     }
 
     /// Whether coupons can be issued: the server takes an UPDATE of no row, and plain reads are not sent elsewhere.
@@ -120,7 +120,7 @@ impl Mysql {
     /// # Errors
     /// Why they cannot.
     pub async fn can_issue(&self) -> Result<()> {
-        self.look(async |mut conn: Conn| {
+        self.check(async |mut conn: Conn| {
             conn.query_drop(sql::ISSUE_NOTHING).await?;
             let is_read_only: Option<bool> = conn.query_first(sql::READS_ARE_OF_A_REPLICA).await?;
             if is_read_only == Some(true) { Err(Error::ReadsElsewhere) } else { Ok(()) }
@@ -128,30 +128,30 @@ impl Mysql {
         .await
     }
 
-    /// Looks at the server over the connection kept for it. When that fails, the connections for work lead to the same
+    /// Checks the server over the connection kept for it. When that fails, the connections for work lead to the same
     /// server and are thrown away too; work that would only hang there ends now.
-    async fn look<F>(&self, look: impl FnOnce(Conn) -> F) -> Result<()>
+    async fn check<F>(&self, check: impl FnOnce(Conn) -> F) -> Result<()>
     where
         F: Future<Output = Result<()>>,
     {
-        let connections = self.look.current();
-        let looked = tokio::time::timeout(LOOK_DEADLINE, on(&self.look, &connections, look))
+        let connections = self.checks.current();
+        let checked = tokio::time::timeout(CHECK_DEADLINE, on(&self.checks, &connections, check))
             .await
-            .unwrap_or(Err(Error::Deadline { what: "a look at MySQL", limit: LOOK_DEADLINE }));
-        if let Err(error) = &looked
+            .unwrap_or(Err(Error::Deadline { what: "a check of MySQL", limit: CHECK_DEADLINE }));
+        if let Err(error) = &checked
             && error.blames_the_connection()
         {
             let work = self.work.current();
             self.work.replace(&work);
-            self.look.replace(&connections);
+            self.checks.replace(&connections);
             if matches!(error, Error::Deadline { .. }) {
                 work.hung.cancel();
             }
         }
-        looked
+        checked
     }
 
-    /// Tells metrics how its connections are used.
+    /// Records in metrics how its connections are used.
     pub fn measure(&self) {
         let pool = self.work.current().pool.metrics();
         let now = |count: &AtomicUsize| count.load(Ordering::Relaxed);
@@ -168,10 +168,10 @@ impl Mysql {
         &self.address
     }
 
-    /// Says good-bye to the server; what is still in hand fails.
+    /// Disconnects from the server; work that is still in hand fails.
     pub async fn close(self) {
-        for connections in [self.work, self.look] {
-            // A server that is gone needs no good-bye.
+        for connections in [self.work, self.checks] {
+            // A server that is gone does not miss it.
             let _ = tokio::time::timeout(Duration::from_secs(2), connections.current().pool.disconnect()).await;
         }
     }

@@ -47,7 +47,7 @@ async fn create_database(settings: &MysqlSettings) -> Result<()> {
     };
     let mut conn = connected.map_err(|error| not_reached(&settings.mysql_url, &error))?;
     let created = conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await;
-    // An account that may not create databases can still migrate one that is there; the migration's own error tells.
+    // An account that may not create databases can still migrate one that is there; the migration's own error says whether.
     if let Err(error) = created {
         tracing::debug!(%error, "cannot create the database");
     }

@@ -1,7 +1,7 @@
 //! Every statement of the hot paths as text, with the index it relies on. `tests/it/plans.rs` of `coupon-testkit` holds
 //! the plans.
 //!
-//! A constant beside a statement is its text as traces show it, without values.
+//! A constant next to a statement is its text as traces show it, without values.
 //!
 //! Values are numbers and UUIDs only, written as literals: no text of a client ever gets into a statement. One round
 //! trip then does for any number of rows, where a prepared statement would be another one for each number.
@@ -15,7 +15,7 @@ pub const SESSION: [&str; 3] = [
     // Gap locks of the default level make claimers wait for each other.
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
     // A statement by itself is committed; a COMMIT ends neither the connection nor begins the next transaction. Values
-    // that do not fit are errors. Instants are UTC. Duplicates are looked for in every index. An UPDATE may join, and a
+    // that do not fit are errors. Instants are UTC. Duplicates are found in every index. An UPDATE may join, and a
     // SELECT gives all its rows. A row is held for milliseconds, so waiting longer for it means that its holder hangs.
     "SET SESSION autocommit = 1, completion_type = 0, \
          sql_mode = 'NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES', time_zone = '+00:00', unique_checks = 1, \
@@ -71,8 +71,8 @@ pub const ISSUE: &str = "UPDATE IGNORE (?) AS wanted STRAIGHT_JOIN coupon FORCE 
                          ON coupon.campaign_id = wanted.campaign_id AND coupon.id = wanted.id \
                          SET coupon.account_id = wanted.account_id WHERE coupon.account_id IS NULL";
 
-/// Writes accounts into coupons that are still free, and passes over those that are not, as well as accounts that have
-/// a coupon of the campaign already: this one statement is what makes an issue right, whoever else is at it.
+/// Writes accounts into coupons that are still free, and skips those that are not, as well as accounts that have
+/// a coupon of the campaign already: this one statement is what makes an issue right, whatever others do meanwhile.
 /// Index: PRIMARY, a point read for each row. The order of the join and the index are forced, since for a small table the
 /// optimizer would scan and lock all of it.
 #[must_use]
@@ -90,7 +90,7 @@ pub const ISSUE_SKIP_LOCKED: &str = "UPDATE IGNORE (\
                                      ON coupon.campaign_id = free.campaign_id AND coupon.id = free.id \
                                      SET coupon.account_id = free.account_id";
 
-/// As [`issue`], and passes over coupons that others hold at this moment. The limit makes the server look for the free
+/// Like [`issue`], but skips coupons that others hold at this moment. The limit makes the server look for the free
 /// ones by themselves, and the order of the join makes it look for them first: the other way round it would wait for
 /// locks. Index: PRIMARY, a point read for each row, both times.
 #[must_use]
@@ -98,11 +98,11 @@ pub fn issue_skip_locked(rows: &[(ClaimKey, CouponId)]) -> String {
     fill(ISSUE_SKIP_LOCKED, &[&table(rows), &rows.len().to_string()])
 }
 
-/// Rows in one statement at most: a server parses each as a SELECT of its own, and has so much stack for that.
+/// Rows in one statement at most: a server parses each as a SELECT of its own, and has only so much stack for that.
 pub const ROWS_MAX: usize = 1_000;
 
 /// Rows as a table to join. Its cost grows with the rows alone, whatever campaigns they are of; a CASE and a list of keys
-/// would cost each row a look at all others. And MariaDB knows no shorter form: see docs/PERFORMANCE.md.
+/// would compare each row with all others. And MariaDB knows no shorter form: see docs/PERFORMANCE.md.
 ///
 /// Rows are locked in this order: two statements with some of the same rows need them in order of their keys.
 fn table(rows: &[(ClaimKey, CouponId)]) -> String {
@@ -162,8 +162,8 @@ pub const FREE_COUPONS_AFTER: &str = "SELECT id FROM coupon FORCE INDEX (PRIMARY
 /// after, is the proof of sold out.
 ///
 /// Index: from the beginning `coupon_campaign_account`, covering, whose entries without an account are in order of ids;
-/// those of issued coupons are gone, unless a snapshot held open keeps them. After an id PRIMARY, where those who take
-/// coupons in order find the free ones side by side.
+/// those of issued coupons are gone, unless a snapshot held open keeps them. After an id PRIMARY, where readers that
+/// take coupons in order find the free ones side by side.
 #[must_use]
 pub fn free_coupons(wanted: Wanted) -> String {
     wanted.fill(FREE_COUPONS, FREE_COUPONS_AFTER)
@@ -173,7 +173,7 @@ pub fn free_coupons(wanted: Wanted) -> String {
 pub const FREE_COUPON_AT: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
                                   WHERE campaign_id = ? AND account_id IS NULL LIMIT 1 OFFSET ?";
 
-/// The free coupon that this many others come before. Index: `coupon_campaign_account`, covering, which passes over some
+/// The free coupon that this many others come before. Index: `coupon_campaign_account`, covering, which skips some
 /// twenty thousand entries in a millisecond.
 #[must_use]
 pub fn free_coupon_at(campaign: CampaignId, offset: usize) -> String {

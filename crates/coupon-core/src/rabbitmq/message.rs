@@ -13,7 +13,7 @@ use crate::domain::{Claim, InstallationId, InstanceId};
 use crate::error::{Error, Result};
 use crate::telemetry::span;
 
-/// Says what a message is, so that a consumer can tell an older form from a newer one.
+/// Says what a message is, so that a consumer can distinguish an older form from a newer one.
 const MESSAGE_TYPE: &str = "claims.v2";
 
 /// The form before: the same body, and no word of the installation.
@@ -22,7 +22,8 @@ const MESSAGE_TYPE_1: &str = "claims.v1";
 /// The header of a dead letter that says why nobody could handle it.
 const REASON: &str = "x-reason";
 
-/// Claims in one message, whoever sends it: what a consumer takes is bounded by this times its prefetch.
+/// Claims in one message, of whichever version of producer-api: what a consumer takes is bounded by this times its
+/// prefetch.
 pub const CLAIMS_PER_MESSAGE_MAX: usize = 500;
 
 /// AMQP's number for a message that is written to disk.
@@ -42,7 +43,7 @@ pub struct Message {
 /// The body of a message: claims that arrived together.
 ///
 /// # Errors
-/// None in practice: a claim is three numbers.
+/// There are none in practice: a claim is three numbers.
 pub fn encode(claims: &[Claim]) -> Result<Vec<u8>> {
     serde_json::to_vec(claims).map_err(|error| Error::Broken(format!("cannot encode claims: {error}")))
 }

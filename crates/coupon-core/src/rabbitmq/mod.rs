@@ -31,7 +31,7 @@ pub async fn connect(settings: &AmqpSettings, name: &str) -> Result<Connection> 
     .await
 }
 
-/// What every connection of ours tells the broker. No automatic recovery: after a failure a channel is opened anew,
+/// What every connection of ours says to the broker. No automatic recovery: after a failure a channel is opened anew,
 /// because confirms and acknowledgements of the old one are void.
 #[must_use]
 pub fn connection_properties(name: &str) -> lapin::ConnectionProperties {

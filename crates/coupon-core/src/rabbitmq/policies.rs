@@ -5,8 +5,8 @@
 //! helps, so RabbitMQ's HTTP API is asked for the policies, and nothing is accepted while one would lose claims.
 //! docs/REFERENCE.md goes through all keys.
 //!
-//! Invariant: in doubt a policy is taken to apply. Only RabbitMQ itself knows for sure which one does, and tells of a new
-//! queue with a delay.
+//! Invariant: in doubt a policy is taken to apply. Only RabbitMQ itself is certain which one does, and it lists a new queue
+//! with a delay.
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ impl fmt::Display for Danger {
     }
 }
 
-/// A policy as RabbitMQ tells it.
+/// A policy as RabbitMQ lists it.
 #[derive(Debug, Deserialize)]
 struct Policy {
     name: String,
@@ -91,7 +91,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// By the settings.
+    /// Reads where to ask from the settings.
     ///
     /// # Errors
     /// No HTTP client can be had.
@@ -149,7 +149,7 @@ fn loses_dead_letters(key: &str, value: &Value) -> bool {
 }
 
 /// The policies of a list that may be applied to a queue: the one of the highest priority, others of the same, and what
-/// comes behind one that RabbitMQ may pass over.
+/// comes after one that RabbitMQ may skip.
 fn applied<'a>(policies: &'a [Policy], queue: &str) -> impl Iterator<Item = &'a Policy> {
     let mut matching: Vec<&Policy> = policies.iter().filter(|policy| policy.matches(queue)).collect();
     matching.sort_by_key(|policy| std::cmp::Reverse(policy.priority));

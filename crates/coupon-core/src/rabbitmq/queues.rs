@@ -45,7 +45,7 @@ impl Queues {
     /// # Errors
     /// The broker's, or [`Error::Unsafe`] if a queue is there with other arguments, by which it may lose claims.
     pub async fn declare(&self, connection: &Connection) -> Result<()> {
-        // Both are looked at, so that one start names all that is to be mended.
+        // Both are declared, so that one start names all that is to be mended.
         let dead = declare(connection, &self.dead, self.dead_arguments()).await;
         let claims = declare(connection, &self.claims, self.claims_arguments()).await;
         match (dead, claims) {
@@ -54,10 +54,10 @@ impl Queues {
         }
     }
 
-    /// As [`Self::declare`], but makes none: who deleted a queue may mean it, for a while.
+    /// Like [`Self::declare`], but makes none: an operator who deleted a queue may mean it, for a while.
     ///
     /// # Errors
-    /// As those of [`Self::declare`].
+    /// Those of [`Self::declare`].
     pub async fn check(&self, connection: &Connection) -> Result<()> {
         let (claims, dead) = (message_count(connection, &self.claims), message_count(connection, &self.dead));
         if claims.await?.is_some() && dead.await?.is_some() { self.declare(connection).await } else { Ok(()) }
@@ -71,13 +71,14 @@ impl Queues {
         arguments
     }
 
-    /// Without a limit of its own, RabbitMQ 4 drops a message that an operator gave back to the dead letters 20 times.
+    /// They get a limit of their own: without one, RabbitMQ 4 drops a message that an operator gave back to the dead
+    /// letters 20 times.
     fn dead_arguments(&self) -> FieldTable {
         quorum_queue(self.max, i64::from(i32::MAX))
     }
 }
 
-/// On a channel of its own: the broker closes one on which it refuses.
+/// Uses a channel of its own: the broker closes one on which it refuses.
 async fn declare(connection: &Connection, queue: &ShortString, arguments: FieldTable) -> Result<()> {
     let channel = connection.create_channel().await?;
     match channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments).await {
@@ -99,7 +100,7 @@ fn differs(error: &lapin::Error, queue: &ShortString) -> Option<Error> {
     })
 }
 
-/// How many messages wait in a queue that no consumer holds, if the queue is there. On a channel of its own: the broker
+/// How many messages wait in a queue that no consumer holds, if the queue is there. It uses a channel of its own: the broker
 /// closes one on which it is asked for a queue that isn't.
 ///
 /// # Errors

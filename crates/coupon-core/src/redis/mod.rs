@@ -66,7 +66,7 @@ struct Shared {
 }
 
 impl Redis {
-    /// As the settings say.
+    /// Creates a connection as the settings say.
     ///
     /// # Errors
     /// An address that redis-rs refuses. The server need not be there yet.
@@ -77,7 +77,7 @@ impl Redis {
         Ok(Self { client, config, deadline, max_age, current })
     }
 
-    /// Looks whether the server has the database that the address names. Whatever else is wrong may pass.
+    /// Checks that the server has the database that the address names. Whatever else is wrong may pass.
     ///
     /// # Errors
     /// It does not.
@@ -132,8 +132,8 @@ impl Redis {
         if Instant::now() < current.until { Ok(current) } else { self.replace(&current) }
     }
 
-    /// Makes a new connection for all who ask from now on; what is on its way on this one is not disturbed. Of many who
-    /// find the same one bad, the first does it.
+    /// Makes a new connection for all callers from now on; what is on its way on this one is not disturbed. Of many
+    /// callers that find the same one bad, the first does it.
     fn replace(&self, bad: &Shared) -> RedisResult<Shared> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.until == bad.until {

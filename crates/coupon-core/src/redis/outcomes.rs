@@ -14,8 +14,8 @@ use crate::error::Result;
 use crate::installation::Installation;
 use crate::redis::{Redis, keys, push};
 
-/// How long an outcome can be read from Redis; afterwards MySQL is asked. Who waits for one asks within seconds, and a
-/// record takes 210 bytes: ten thousand claims a second keep 250 MB in use.
+/// How long an outcome can be read from Redis; afterwards MySQL is asked. A client that waits for one asks within seconds,
+/// and a record takes 210 bytes: ten thousand claims a second keep 250 MB in use.
 const TIME_TO_LIVE: Duration = Duration::from_mins(2);
 
 /// Recorded in place of a coupon's 16 bytes.
@@ -29,7 +29,7 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Over a shared connection.
+    /// Uses a shared connection.
     #[must_use]
     pub fn new(redis: Redis, installation: Installation) -> Self {
         Self { redis, installation }

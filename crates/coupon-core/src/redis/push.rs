@@ -2,7 +2,7 @@
 //! Redis's publish/subscribe for each batch and instance.
 //!
 //! Invariant: a push is a hint. It is sent at most once and may be lost; the records in [`super::outcomes`] and MySQL stay
-//! the truth, and whoever waits asks them at a pace.
+//! the truth, and everyone who waits asks them at a pace.
 
 use uuid::Uuid;
 

@@ -1,4 +1,4 @@
-//! The life of a service: log, start, run until told to stop, drain within a deadline, send the last spans. And the
+//! The life of a service: log, start, run until asked to stop, drain within a deadline, send the last spans. And the
 //! question for its health, which the program answers itself, because the image it is shipped in holds no other.
 
 pub mod shutdown;
@@ -29,16 +29,16 @@ const ANSWER_SHOWN: usize = 80;
 
 /// The words before its address in the line that a service logs once it listens.
 ///
-/// A contract with whoever starts a service on port 0, as only this line shows the port that the system chose. Three
+/// A contract with anyone who starts a service on port 0, as only this line shows the port that the system chose. Three
 /// readers rely on it: `coupon-bench` and the tests by [`Listening::in_line`], and `scripts/demo` by these very words.
 pub const LISTENING: &str = "listening on http://";
 
 /// Where a service listens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Listening {
-    /// For clients.
+    /// The address for clients.
     pub address: SocketAddr,
-    /// For health and metrics.
+    /// The address for health and metrics.
     pub admin: SocketAddr,
 }
 
@@ -55,17 +55,17 @@ impl Listening {
 
 /// A service that has started.
 pub struct Running {
-    /// Where it listens; tells the port that the system chose when the setting was port 0.
+    /// Where it listens, with the port that the system chose when the setting was port 0.
     pub address: SocketAddr,
-    /// Where it tells its health and metrics.
+    /// Where it serves its health and metrics.
     pub admin: SocketAddr,
-    /// After this it must have stopped.
+    /// It must have stopped after this.
     pub stops_within: Duration,
     /// Ends when the service has drained, or failed.
     pub task: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Reads a service's settings and those of its spans, or ends the program as [`end`] does. `check` looks for values that are
+/// Reads a service's settings and those of its spans, or ends the program as [`end`] does. `check` finds values that are
 /// right one by one, but not together.
 #[must_use]
 pub fn settings<T: CommandFactory + FromArgMatches>(
@@ -81,7 +81,7 @@ pub fn settings<T: CommandFactory + FromArgMatches>(
 }
 
 /// The whole of the `main` of a service of this name after its settings are read. Exit codes: 0 after a stop that was
-/// asked for, 1 after a failure, which is told in one line.
+/// asked for, 1 after a failure, which is reported in one line.
 #[must_use]
 pub fn main<F>(
     service: &'static str,
@@ -152,7 +152,7 @@ where
     }
 }
 
-/// Asks the service that tells its health here. To Linux the address 0.0.0.0 is this machine.
+/// Asks the service that serves its health here. To Linux the address 0.0.0.0 is this machine.
 fn check_health(admin: SocketAddr) -> anyhow::Result<()> {
     let answer = ask_health(admin).with_context(|| format!("no answer from http://{admin}/readyz"))?;
     let answer = String::from_utf8_lossy(&answer);

@@ -31,7 +31,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
 /// The whole of the `main` of a command: runs it to its end, or until the process is asked to stop. What a server was asked
 /// to do then ends there. A failure is reported in one line.
 pub async fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
-    // As a shell tells of a process that a signal has ended.
+    // The codes with which a shell reports a process that a signal has ended.
     const BY_SIGINT: u8 = 130;
     const BY_SIGTERM: u8 = 143;
 

@@ -129,6 +129,7 @@ pub struct AmqpSettings {
     /// Longest life of a connection to RabbitMQ, and a fifth. A new one goes to the server that the address names then.
     #[arg(long, env = "AMQP_CONNECTION_AGE", value_name = "TIME", value_parser = connection_age, default_value = "5min")]
     pub amqp_connection_age: Duration,
+
     /// Address of RabbitMQ's HTTP API, which is asked for policies that would lose accepted claims; empty = not asked.
     /// Without a name and password in it, those of the other address are used.
     #[arg(

@@ -29,7 +29,7 @@ pub const TIME_IN_QUEUE: &str = "coupon.queue.time";
 /// Whether the broker had delivered the claim before.
 pub const REDELIVERED: &str = "coupon.redelivered";
 
-/// How the skiplock way finds a row.
+/// How skiplock finds a row.
 pub const STRATEGY: &str = "coupon.strategy";
 
 /// Claims that shared the statement.

@@ -1,6 +1,6 @@
 //! What the `OTEL_*` variables say about spans, read once before a service starts.
 //!
-//! Invariant: no value is passed over in silence. One that cannot be used is refused, in one line that names the variable
+//! Invariant: no value is skipped in silence. One that cannot be used is refused, in one line that names the variable
 //! and what it takes; one of a variable that nothing reads is named in the log. An empty variable is one that is not set,
 //! for which holds what the specification of OpenTelemetry says. No line quotes an address or a header: both may hold a
 //! secret.
@@ -64,7 +64,7 @@ const QUEUE_MAX: &[&str] = &["OTEL_BSP_MAX_QUEUE_SIZE"];
 const BATCH_MAX: &[&str] = &["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"];
 const SEND_EVERY: &[&str] = &["OTEL_BSP_SCHEDULE_DELAY"];
 
-/// Who sends the spans; any text is right.
+/// The name of the service that sends the spans; any text is right.
 pub const SERVICE: &str = "OTEL_SERVICE_NAME";
 
 /// How spans are made and sent.
@@ -81,7 +81,7 @@ pub struct Settings {
     pub queue_max: usize,
     /// Spans in one request to the collector, which takes 4 MiB by default; at most `queue_max`.
     pub batch_max: usize,
-    /// How often spans are sent: by default so often that who has just claimed finds the trace.
+    /// How often spans are sent: by default so often that somebody who has just claimed finds the trace.
     pub send_every: Duration,
 }
 

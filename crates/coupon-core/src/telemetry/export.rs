@@ -69,7 +69,7 @@ impl Pipeline {
     }
 }
 
-/// Who sends these spans. The environment has the last word.
+/// The sender of these spans. The environment has the last word.
 fn resource(service: &'static str) -> Resource {
     let resource = Resource::builder_empty()
         .with_attributes([
@@ -131,7 +131,7 @@ impl SpanProcessor for Shared {
     }
 }
 
-/// The exporter, with its failures counted and told once.
+/// The exporter, with its failures counted and logged once.
 #[derive(Debug)]
 struct Counted {
     exporter: OtlpExporter,

@@ -1,8 +1,8 @@
-//! What a service tells of its work: logs, spans and metrics. `docs/TELEMETRY.md` lists every one of them.
+//! What a service reports of its work: logs, spans and metrics. `docs/TELEMETRY.md` lists every one of them.
 //!
 //! ```text
 //! span         one claim, one trace: contexts from and to other services, spans of this one
-//! timeline     the steps that many claims go through together, told once and drawn into the trace of each
+//! timeline     the steps that many claims go through together, recorded once and drawn into the trace of each
 //! environment  what the `OTEL_*` variables say; what cannot be used is refused
 //! export       finished spans on their way to the collector; those that cannot go are counted
 //! metrics      counters and histograms for Prometheus

@@ -1,7 +1,7 @@
 //! One claim, one trace: the context of a caller comes in with a request or a message, spans of this process are added
 //! to it, and it goes out with the next message.
 //!
-//! Spans are built with OpenTelemetry itself and not from spans of `tracing`: what a batch did is told after the fact,
+//! Spans are built with OpenTelemetry itself and not from spans of `tracing`: what a batch did is recorded after the fact,
 //! with its true times, and a request that is not sampled costs two random numbers here instead of a span that nobody
 //! sees. Invariant: [`Context::current`] in a handler is the one of its request, with a valid trace id, sampled or not.
 
@@ -28,7 +28,7 @@ static SILENT: LazyLock<SdkTracer> =
     LazyLock::new(|| SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("silent"));
 static PROPAGATOR: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContextPropagator::new);
 
-/// Who makes spans.
+/// The makers of spans.
 #[derive(Debug)]
 pub(super) struct Tracers {
     /// Spans of claims, sampled as `OTEL_TRACES_SAMPLER` says.
@@ -114,7 +114,7 @@ pub fn end<T>(context: &Context, outcome: &Result<T, Error>) {
     span.end();
 }
 
-/// What a span tells of an error: its class and number. Not its text, in which a server may quote an account.
+/// What a span says of an error: its class and number. Not its text, in which a server may quote an account.
 #[must_use]
 pub fn failure(error: &Error) -> Vec<KeyValue> {
     let mut attributes = vec![KeyValue::new(ERROR_TYPE, error.class().name())];
@@ -140,9 +140,9 @@ pub fn traceparent(span: &SpanContext) -> String {
 }
 
 /// The headers of a message that carry on the contexts of its claims. That of the first is under the standard name, so
-/// that other tools find it; those of the others have their number behind. Of a claim that is not sampled only the first
-/// is told: nobody would look at the rest. `tracestate` stays behind: a client may fill it with kilobytes, and headers that
-/// are longer than a frame make the broker close the connection.
+/// that other tools find it; those of the others end in their number. A context that is not sampled is carried only
+/// if it is the first: nobody would look at the rest. `tracestate` is not carried: a client may fill it with kilobytes, and
+/// headers that are longer than a frame make the broker close the connection.
 #[must_use]
 pub fn message_headers<'a>(contexts: impl Iterator<Item = &'a Context>) -> FieldTable {
     let mut headers = FieldTable::default();

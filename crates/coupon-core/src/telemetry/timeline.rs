@@ -1,4 +1,4 @@
-//! The steps of a piece of work, told once with their true times: as metrics for all, and as spans in the trace of each
+//! The steps of a piece of work, recorded once with their true times: as metrics for all, and as spans in the trace of each
 //! sampled claim that the work was done for. A batch of 500 claims is one piece of work and may be five traces.
 
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +23,7 @@ pub struct Operation {
     pub at: Server,
 }
 
-/// At which server a step works, and how.
+/// The server at which a step works, and how.
 #[derive(Debug)]
 pub enum Server {
     /// A statement: what it does, its table and its text without values.
@@ -34,7 +34,7 @@ pub enum Server {
     Redis(&'static str),
     /// A word to the broker.
     Rabbitmq,
-    /// None, or several.
+    /// No server, or several.
     None,
 }
 
@@ -86,12 +86,12 @@ struct Step {
 /// What was done, in order.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    /// None: no sampled claim takes part, so only metrics are wanted.
+    /// There are none when no sampled claim takes part, so that only metrics are wanted.
     steps: Option<Mutex<Vec<Step>>>,
 }
 
 impl Timeline {
-    /// Of work in which a sampled claim takes part.
+    /// Creates one for work in which a sampled claim takes part.
     #[must_use]
     pub fn recorded() -> Self {
         Self { steps: Some(Mutex::default()) }

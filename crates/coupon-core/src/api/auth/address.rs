@@ -1,7 +1,7 @@
 //! Where a client is: its peer address, or what a proxy that is trusted says of it.
 //!
 //! Invariant: no client chooses its own address. Each hop appends to `X-Forwarded-For` the address that it saw, so the list
-//! is believed from its end, for as long as those who appended are trusted.
+//! is believed from its end, for as long as the proxies that appended are trusted.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, X_FORWARDED_FOR};
 use ipnet::IpNet;
 
-/// The bits of an address of IPv6 that tell one client from another: one client has all with the same first 64.
+/// The bits of an address of IPv6 that distinguish one client from another: one client has all with the same first 64.
 const IPV6_NETWORK: u128 = !0 << 64;
 
 /// Where the client of a request is.

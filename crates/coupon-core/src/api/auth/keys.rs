@@ -53,7 +53,7 @@ impl Key {
 }
 
 impl KeySet {
-    /// Reads a JSON Web Key Set, or one public key in PEM. Keys of a set that cannot be used are passed over.
+    /// Reads a JSON Web Key Set, or one public key in PEM. Keys of a set that cannot be used are skipped.
     ///
     /// # Errors
     /// What is wrong, when no key can be used.
@@ -108,7 +108,7 @@ fn from_set(text: &str, rules: &Rules) -> Result<Vec<Key>, String> {
 /// The key, unless it is of a kind that is not taken, or not for signatures.
 fn from_jwk(key: Value, rules: &Rules) -> Option<Key> {
     if key.get("d").is_some() {
-        tracing::warn!("a key of the issuer is passed over: it is a private one, which everybody can read now");
+        tracing::warn!("a key of the issuer is skipped: it is a private one, which everybody can read now");
         return None;
     }
     let jwk: Jwk = serde_json::from_value(key).ok()?;

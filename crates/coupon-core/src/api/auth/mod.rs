@@ -1,4 +1,4 @@
-//! Who asks: the first step of a claim and of the question for its outcome, before anything is looked up.
+//! The caller of a request: the first step of a claim and of the question for its outcome, before anything is looked up.
 //!
 //! ```text
 //! request ─> Auth::caller ─┬ tokens   a bearer token, by the keys of its issuer (keys.rs, issuer.rs)
@@ -30,7 +30,7 @@ use crate::domain::AccountId;
 use crate::http::health::Health;
 use crate::http::problem::Problem;
 
-/// How a service finds out who asks. Cheap to clone.
+/// How a service finds out who calls it. Cheap to clone.
 #[derive(Clone)]
 pub struct Auth {
     way: Way,
@@ -44,7 +44,7 @@ enum Way {
     Nobody,
 }
 
-/// Who asks.
+/// The one who calls.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Caller {
     /// This account.
@@ -53,7 +53,7 @@ pub enum Caller {
     Anybody(IpAddr),
 }
 
-/// On whose account claims are counted: an account that has shown who it is, or one as named from this address, so that
+/// The one whose claims are counted: an account that has shown who it is, or one as named from this address, so that
 /// nobody elsewhere uses up its allowance.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Claimant {
@@ -100,7 +100,7 @@ impl Auth {
         Ok(Self { way, proxies: settings.trusted_proxies.clone().into() })
     }
 
-    /// Who asks.
+    /// Finds out who calls.
     ///
     /// # Errors
     /// 401 for somebody who does not show who they are, 503 while that cannot be checked.

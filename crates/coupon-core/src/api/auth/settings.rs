@@ -15,7 +15,7 @@ use url::{Host, Url};
 
 use crate::settings::{self, ProcessSettings};
 
-/// The algorithms that may be chosen: each with a key of its issuer's own that is told to nobody. With a shared secret,
+/// The algorithms that may be chosen: each with a key of its issuer's own that nobody else learns. With a shared secret,
 /// everybody who checks tokens could make them.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
@@ -76,7 +76,7 @@ pub struct AuthSettings {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// Who says who asks.
+/// What says which account a caller is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum AuthMode {
     /// A bearer token.

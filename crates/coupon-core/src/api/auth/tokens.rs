@@ -38,7 +38,7 @@ pub(super) struct Tokens {
     account_claim: String,
     /// Seconds.
     leeway: u64,
-    /// By the whole token, so that no other is ever taken for it.
+    /// The key is the whole token, so that no other is ever taken for it.
     checked: Cache<Box<str>, Checked>,
 }
 
@@ -187,7 +187,7 @@ impl Refused {
 
         let challenge = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(REALM));
         match self {
-            // Who has not tried is told of no error (RFC 6750, 3.1).
+            // A caller that has not tried gets no error (RFC 6750, 3.1).
             Self::Missing => Problem::unauthenticated(MISSING, HeaderValue::from_static(REALM)),
             Self::Repeated => Problem::two_authorizations(
                 REPEATED,

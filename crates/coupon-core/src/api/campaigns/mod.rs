@@ -2,7 +2,7 @@
 //!
 //! A claim reads it without waiting for anything; one task re-reads all campaigns in use every half second, in one
 //! statement. Invariants: "sold out" here was true in committed state at most `SOLD_OUT_MAX_AGE` ago, and the winners
-//! kept with it hold everyone who had a coupon then, so that a winner who asks again is never told 409. (But for a second
+//! kept with it hold everyone who had a coupon then, so that a winner who asks again never gets a 409. (But for a second
 //! after a restock: an instance that has not seen it takes a winner of another instance for a stranger.)
 
 mod stocks;
@@ -28,13 +28,13 @@ const REFRESH_EVERY: Duration = Duration::from_millis(500);
 /// A notice of a change brings the next reading forward to this, so that many notices don't become many readings.
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_millis(25);
 
-/// Reading campaigns takes milliseconds. Who waits for it asks again later anyway.
+/// Reading campaigns takes milliseconds. Callers that wait for it ask again later anyway.
 const READ_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
 
 /// A restock must be seen within about a second, so an older "sold out" is not passed on.
 const SOLD_OUT_MAX_AGE: Duration = Duration::from_millis(1500);
 
-/// While MySQL is away, campaigns known to be open stay so for this long: the queue way goes on accepting claims.
+/// While MySQL is away, campaigns known to be open stay so for this long: producer-api goes on accepting claims.
 const OPEN_MAX_AGE: Duration = Duration::from_mins(1);
 
 /// A campaign that nobody asks for is forgotten.
@@ -46,7 +46,7 @@ const CAMPAIGNS_MAX: u64 = 10_000;
 /// Campaigns read in one statement.
 const CAMPAIGNS_PER_STATEMENT: usize = 500;
 
-/// What to do with a claim, as far as memory can tell.
+/// What to do with a claim, as far as memory knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Admission {
     /// Take it on.
@@ -95,7 +95,7 @@ impl State {
         self.winners.is_some()
     }
 
-    /// Whether this account surely has no coupon, and none is free.
+    /// Whether this account certainly has no coupon, and none is free.
     #[must_use]
     pub fn is_sold_out_for(&self, account: AccountId) -> bool {
         self.winners.as_ref().is_some_and(|winners| !winners.may_contain(account))
@@ -117,7 +117,7 @@ struct Inner {
     states: moka::future::Cache<CampaignId, Arc<Entry>>,
     counts: moka::future::Cache<CampaignId, u64>,
     changed: Notify,
-    /// After each reading.
+    /// Notified after each reading.
     read: Notify,
     /// Held while stocks are counted.
     counting: Mutex<()>,
@@ -162,7 +162,7 @@ impl Campaigns {
         Ok(state)
     }
 
-    /// Reads a campaign once for all who ask for it at this moment.
+    /// Reads a campaign once for all callers that ask for it at this moment.
     async fn read_first(&self, campaign: CampaignId) -> Result<Arc<Entry>> {
         let inner = &self.inner;
         let read = async {
@@ -173,7 +173,7 @@ impl Campaigns {
         inner.states.try_get_with(campaign, read).await.map_err(|error: Arc<Error>| shared(&error))
     }
 
-    /// The state of a campaign if it is in memory and not too old, whoever asked for it.
+    /// The state of a campaign if it is in memory and not too old, for whichever caller it was read.
     pub async fn known(&self, campaign: CampaignId) -> Option<Arc<State>> {
         let entry = self.inner.states.get(&campaign).await?;
         let state = current(&entry);
@@ -214,7 +214,7 @@ fn replace(entry: &Entry, state: State) {
     *entry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
 }
 
-/// Those who wait for one reading share its failure.
+/// The callers that wait for one reading share its failure.
 fn shared(error: &Error) -> Error {
     if error.is_retryable() {
         tracing::debug!(%error, "cannot read a campaign");
@@ -232,7 +232,7 @@ async fn keep_fresh(inner: std::sync::Weak<Inner>) {
             inner.changed.notified().await;
             tokio::time::sleep(REFRESH_AT_MOST_EVERY.saturating_sub(began.elapsed())).await;
         };
-        // A timer beside the notice, not only after it: the last user may be gone.
+        // A timer next to the notice, not only after it: the last user may be gone.
         let _ = tokio::time::timeout(REFRESH_EVERY.saturating_sub(began.elapsed()), changed).await;
     }
 }

@@ -15,19 +15,19 @@ pub const WINNERS_AT_ONCE: usize = 50_000;
 /// 256 cases.
 #[derive(Debug)]
 pub struct Winners {
-    /// In order of accounts, each with the last account that it knows.
+    /// One after the other in order of accounts, each with the last account that it knows.
     filters: Vec<(u64, BinaryFuse8)>,
     /// The stock that they were read for.
     pub coupons: u64,
 }
 
 impl Winners {
-    /// None yet, of a campaign with this stock.
+    /// Creates an empty one, for a campaign with this stock.
     pub fn of_stock(coupons: u64) -> Self {
         Self { filters: Vec::new(), coupons }
     }
 
-    /// Adds winners that come behind all others, in order.
+    /// Adds winners that come after all others, in order.
     pub fn add(&mut self, accounts: &[u64]) -> Result<()> {
         let Some(&last) = accounts.last() else { return Ok(()) };
         let filter = BinaryFuse8::try_from(accounts)

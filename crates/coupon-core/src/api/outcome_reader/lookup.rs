@@ -1,4 +1,4 @@
-//! A look: Redis and MySQL are asked about all claims that are due, one round trip each.
+//! A lookup: Redis and MySQL are asked about all claims that are due, one round trip each.
 //!
 //! Invariant: the campaigns that are sold out are read before MySQL is asked who holds a coupon; the other way round, a
 //! coupon issued in between would be missed.
@@ -36,7 +36,7 @@ struct Records {
 }
 
 impl Servers {
-    /// Looks for these claims.
+    /// Looks these claims up.
     pub(super) async fn look(&self, due: Vec<Due>, began: Instant) -> Looked {
         let records = self.read_records(&due).await;
         let pushed = due.iter().filter(|due| due.may_be_sold_out).map(|due| due.claim.campaign_id);

@@ -1,11 +1,11 @@
 //! Reading what became of a claim, for both APIs: one task answers everyone who waits in this process.
 //!
 //! ```text
-//! outcome ─ question ─> waiting  who waits, and when to look again ─ due ─> lookup ─> Redis, MySQL
+//! outcome ─ question ─> waiting  questions, and when to look again ─ due ─> lookup ─> Redis, MySQL
 //! pushed  ─ outcomes ───────^                                        <──────── what was found
 //! ```
 //! The outcomes that queue-consumer pushes answer most questions. A push may be lost, so the records in Redis and MySQL are
-//! read too: at once, and then in pauses that grow. One look asks for all claims that are due, in one round trip to
+//! read too: at once, and then in pauses that grow. One lookup asks for all claims that are due, in one round trip to
 //! each server.
 //! Invariant: "sold out" is answered only when the campaign was seen sold out *before* MySQL was seen to hold no coupon of
 //! that account, and both after the question came; a pushed or recorded `sold_out` only says that it is time to look.
@@ -31,8 +31,8 @@ use crate::mysql::Mysql;
 use crate::redis::outcomes::Outcomes;
 use crate::telemetry::span::{self, SpanKind};
 
-/// A look takes milliseconds; servers that take longer than this are as good as away.
-const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+/// A lookup takes milliseconds; servers that take longer than this are as good as away.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Name of the span of a question: from its coming to the outcome, or to the end of the wait.
 const WAIT_SPAN: &str = "wait for outcome";
@@ -67,8 +67,8 @@ struct Question {
 }
 
 impl OutcomeReader {
-    /// Starts the task that looks; it ends when the last clone is dropped. `recorded` are the outcomes in Redis, on the
-    /// way that has them.
+    /// Starts the task that looks claims up; it ends when the last clone is dropped. `recorded` are the outcomes in Redis,
+    /// which only the queue has.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -95,10 +95,10 @@ impl OutcomeReader {
         self.ask(claim, wait, true).await.map(Some)
     }
 
-    /// The outcome of a claim that was accepted a moment ago, waiting up to `wait` for it: it is not looked for at once.
+    /// The outcome of a claim that was accepted a moment ago, waiting up to `wait` for it: it is not looked up at once.
     ///
     /// # Errors
-    /// As those of [`Self::outcome`].
+    /// Those of [`Self::outcome`].
     pub async fn outcome_of_accepted(&self, claim: ClaimKey, wait: Duration) -> Result<Outcome> {
         self.ask(claim, wait, false).await
     }
@@ -118,7 +118,7 @@ impl OutcomeReader {
             .try_send(Received::Question(question))
             .map_err(|_| Error::Full { what: "the list of waiting requests" })?;
         // No answer: MySQL was away until the wait was over.
-        let limit = wait + LOOK_DEADLINE;
+        let limit = wait + LOOKUP_DEADLINE;
         match tokio::time::timeout(limit, answered).await {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) | Err(_) => Err(Error::Deadline { what: "reading a claim", limit }),
@@ -131,13 +131,13 @@ impl OutcomeReader {
         let _ = self.inbox.send(Received::Pushed(outcomes)).await;
     }
 
-    /// Says that pushes may have been lost: everyone who waits is looked for at once.
+    /// Says that pushes may have been lost: the claims of everyone who waits are looked up at once.
     pub async fn pushes_missed(&self) {
         let _ = self.inbox.send(Received::PushesMissed).await;
     }
 }
 
-/// Takes questions and pushes, and looks for the claims that are due; one look at a time, beside which it goes on taking.
+/// Takes questions and pushes, and looks up the claims that are due: one lookup at a time, during which it goes on taking.
 async fn answer_all(mut inbox: mpsc::Receiver<Received>, servers: Servers) {
     let mut waiting = Waiting::new(Instant::now(), servers.recorded.is_some());
     let mut look: Fuse<BoxFuture<'_, Looked>> = Fuse::terminated();

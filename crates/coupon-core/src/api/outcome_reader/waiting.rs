@@ -1,7 +1,7 @@
-//! Who waits for which claim, and when each of these claims is looked for.
+//! The questions that wait for an outcome, and when the claim of each is looked up.
 //!
-//! Invariants: who waits is answered by an outcome, or when their time is over by what a look that began after it has
-//! found; every claim that somebody waits for is scheduled or part of the look in flight.
+//! Invariants: each question is answered by an outcome, or when its time is over by what a lookup that began after it has
+//! found; every claim that somebody waits for is scheduled or part of the lookup in flight.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::Question;
 use super::recent::Recent;
 use crate::domain::{ClaimKey, Outcome};
 
-/// The pause before the second look; each further one is twice as long.
+/// The pause before the second lookup; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
 /// The longest pause. 10,000 people who wait cost 5,000 keys a second then.
@@ -39,16 +39,16 @@ pub(super) struct Waiting {
 /// A claim that somebody waits for.
 struct Asked {
     questions: Vec<Question>,
-    /// None while it is looked for.
+    /// There is none while it is looked up.
     look_at: Option<Instant>,
-    /// Before the last look.
+    /// The one before the last lookup.
     pause: Duration,
     ask_mysql: bool,
     /// A push said so.
     may_be_sold_out: bool,
 }
 
-/// A claim to look for.
+/// A claim to look up.
 pub(super) struct Due {
     pub claim: ClaimKey,
     /// Whether MySQL is asked whatever Redis says.
@@ -57,7 +57,7 @@ pub(super) struct Due {
     pub may_be_sold_out: bool,
 }
 
-/// What a look says of a claim.
+/// What a lookup says of a claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Found {
     /// Its outcome, which is not `Pending`.
@@ -68,7 +68,7 @@ pub(super) enum Found {
     Unknown,
 }
 
-/// What a look has found.
+/// What a lookup has found.
 pub(super) struct Looked {
     pub began: Instant,
     pub found: Vec<(ClaimKey, Found)>,
@@ -89,7 +89,7 @@ impl Waiting {
     /// Adds a question, or answers it at once.
     pub(super) fn ask(&mut self, question: Question) {
         if let Some(coupon_id) = self.recent.get(&question.claim) {
-            // Who has gone meanwhile needs no answer.
+            // A client that has gone meanwhile needs no answer.
             let _ = question.answer.send(Outcome::Issued { coupon_id });
             return;
         }
@@ -131,7 +131,7 @@ impl Waiting {
         may_be_sold_out
     }
 
-    /// Schedules a look for every claim, in all places.
+    /// Schedules a lookup of every claim, in all places.
     pub(super) fn look_for_all(&mut self, now: Instant) {
         let claims: Vec<ClaimKey> = self.claims.keys().copied().collect();
         for claim in claims {
@@ -175,7 +175,7 @@ impl Waiting {
         Some(Due { claim, ask_mysql: ask_mysql || !self.has_records, may_be_sold_out })
     }
 
-    /// Answers what a look has found, and schedules the next one for those who still wait.
+    /// Answers what a lookup has found, and schedules the next one for those who still wait.
     pub(super) fn looked(&mut self, looked: Looked, now: Instant) {
         let Looked { began, found } = looked;
         for (claim, found) in found {
@@ -193,7 +193,7 @@ impl Waiting {
         }
     }
 
-    /// Schedules a look, unless there will be one before.
+    /// Schedules a lookup, unless there will be one before.
     fn look_for(&mut self, claim: ClaimKey, at: Instant) {
         let Some(asked) = self.claims.get_mut(&claim) else { return };
         if asked.look_at.is_none_or(|look_at| at < look_at) {

@@ -21,7 +21,7 @@ pub use self::document::{Code, ProblemDocument};
 use crate::error::{Class, Error};
 use crate::telemetry::span;
 
-/// For what is one caller's own, or true for now only.
+/// The `cache-control` of what is one caller's own, or true for now only.
 pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What went wrong with a request.
@@ -228,7 +228,7 @@ impl ResponseError for Problem {
     }
 }
 
-/// Middleware: an answer that is an error gets its problem document here, whoever made it.
+/// Middleware: an answer that is an error gets its problem document here, from whichever handler it comes.
 ///
 /// # Errors
 /// None: what goes wrong further in becomes an answer.

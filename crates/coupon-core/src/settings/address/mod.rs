@@ -21,7 +21,7 @@ const GUEST: &str = "guest";
 /// The address of a server. Its password cannot be shown by mistake: `Display` and `Debug` know the place only.
 #[derive(Clone)]
 pub struct ServerUrl {
-    /// Without user, password and parameters.
+    /// The address without user, password and parameters.
     place: Url,
     user: String,
     password: Option<SecretString>,
@@ -41,7 +41,7 @@ impl ServerUrl {
         Self { place: url, user, password, query, whole: SecretString::default() }.written()
     }
 
-    /// With the whole address written anew from its parts.
+    /// Writes the whole address anew from its parts.
     fn written(mut self) -> Self {
         let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let mut url = self.place.clone();
@@ -72,7 +72,7 @@ impl ServerUrl {
         Self { user: name.to_owned(), password: Some(password.into()), ..self.clone() }.written()
     }
 
-    /// Where to connect to, for a look that no driver takes.
+    /// Where to connect to, for a check that no driver makes.
     #[must_use]
     pub fn host_and_port(&self, default_port: u16) -> (String, u16) {
         // An IPv6 address stands in brackets here.
@@ -98,7 +98,7 @@ impl ServerUrl {
         }
     }
 
-    /// The one part of the path; drivers would pass over others.
+    /// The one part of the path; drivers would skip others.
     fn only_segment(&self) -> Result<&str, String> {
         let path = self.place.path();
         let segment = path.strip_prefix('/').unwrap_or(path);
@@ -135,7 +135,7 @@ fn for_driver(url: &Url) -> String {
     }
 }
 
-/// What a parser below has looked at already.
+/// What a parser below has checked already.
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }

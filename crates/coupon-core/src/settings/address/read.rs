@@ -110,7 +110,7 @@ fn no_tls(by: &str) -> String {
     format!("asks for TLS ({by}), which this build does not speak")
 }
 
-/// All else has been looked at before the driver is asked.
+/// All else has been checked before the driver is asked.
 fn wrong_parameter(known: &[&str]) -> String {
     format!("has a value of {} that cannot be used", known.join(", "))
 }

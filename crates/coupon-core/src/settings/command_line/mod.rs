@@ -24,7 +24,7 @@ pub enum Refusal {
     Wrong(Vec<String>),
 }
 
-/// Reads a command's settings from its arguments and environment, or ends the program as [`end`] does. `check` looks for
+/// Reads a command's settings from its arguments and environment, or ends the program as [`end`] does. `check` finds
 /// values that are right one by one, but not together.
 #[must_use]
 pub fn parse<T: CommandFactory + FromArgMatches>(check: impl FnOnce(&T) -> Result<(), String>) -> T {
@@ -60,7 +60,7 @@ pub fn end(refusal: &Refusal) -> ! {
     }
 }
 
-/// As [`parse`], from the given arguments; the first is the program's name.
+/// Like [`parse`], but from the given arguments; the first is the program's name.
 ///
 /// # Errors
 /// All that is wrong with the values, and the first thing that is wrong with the command line itself.
@@ -249,8 +249,9 @@ mod tests {
             let lines = values.chars().map(|value| format!("--mysql-connections={value}")).collect::<Vec<_>>();
             let lines = wrong::<Settings>(&lines.iter().map(String::as_str).collect::<Vec<_>>());
 
-            let is_told = |line: &String| line.contains("'--mysql-connections <N>'") && line.ends_with("default is 16");
-            assert!(lines.iter().any(is_told), "{lines:?}");
+            let is_named =
+                |line: &String| line.contains("'--mysql-connections <N>'") && line.ends_with("default is 16");
+            assert!(lines.iter().any(is_named), "{lines:?}");
         }
     }
 
