@@ -34,7 +34,7 @@ impl Receiver {
         Ok(Self { url })
     }
 
-    /// For `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// Its address, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

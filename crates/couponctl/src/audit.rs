@@ -1,4 +1,4 @@
-//! `couponctl audit`: the invariants in MySQL, what clients were told through Redis, and the dead letters.
+//! `couponctl audit`: the invariants in MySQL, the outcomes that Redis has answered, and the dead letters.
 
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ const OUTCOMES_PER_READ: usize = 1_000;
 
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Only this campaign; all unless told.
+    /// Only this campaign; all unless given.
     #[arg(long, value_name = "ID")]
     campaign: Option<CampaignId>,
     /// Leave Redis and RabbitMQ alone, for an installation that has none.
@@ -67,26 +67,30 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
         campaign::must_exist(mysql, campaign).await?;
     }
     let mut not_checked = Vec::new();
-    let (mut told, mut broker) = (Answers::default(), None);
+    let (mut reported, mut broker) = (Answers::default(), None);
     if !arguments.mysql_only {
         let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
-        match self::told(couponctl, &installation, arguments.campaign).await {
-            Ok(found) => told = found,
-            Err(error) => not_checked.push(format!("what clients were told through Redis: {error}")),
+        match read_outcomes(couponctl, &installation, arguments.campaign).await {
+            Ok(found) => reported = found,
+            Err(error) => not_checked.push(format!("the outcomes in Redis: {error}")),
         }
         match dead_letters(couponctl).await {
             Ok(dead_letters) => broker = Some(Broker { dead_letters }),
             Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error}")),
         }
     }
-    let report = audit::audit(mysql, arguments.campaign, told, broker).await?;
+    let report = audit::audit(mysql, arguments.campaign, reported, broker).await?;
     let verdict = Verdict::of(&report, &not_checked);
     output::audit(verdict, &report, &not_checked, couponctl.json)?;
     Ok(verdict.exit_code())
 }
 
 /// The outcomes recorded in Redis. Campaigns may have been restocked since, so they are no proof of a wrong "sold out".
-async fn told(couponctl: &Couponctl, installation: &Installation, campaign: Option<CampaignId>) -> Result<Answers> {
+async fn read_outcomes(
+    couponctl: &Couponctl,
+    installation: &Installation,
+    campaign: Option<CampaignId>,
+) -> Result<Answers> {
     let mut connection = Redis::new(&couponctl.redis)?;
     let outcomes = Outcomes::new(connection.clone(), installation.clone());
     let options = redis::ScanOptions::default().with_pattern(keys::outcomes(installation, campaign)).with_count(1_000);
@@ -96,13 +100,13 @@ async fn told(couponctl: &Couponctl, installation: &Installation, campaign: Opti
         claims.extend(keys::claim_of_outcome(&key?));
     }
     drop(found);
-    let mut told = Answers::default();
+    let mut reported = Answers::default();
     for claims in claims.chunks(OUTCOMES_PER_READ) {
         let read = outcomes.read(claims).await?;
         // One that ran out between the two commands says nothing.
-        told.outcomes.extend(claims.iter().copied().zip(read).filter(|(_, outcome)| *outcome != Outcome::Pending));
+        reported.outcomes.extend(claims.iter().copied().zip(read).filter(|(_, outcome)| *outcome != Outcome::Pending));
     }
-    Ok(told)
+    Ok(reported)
 }
 
 async fn dead_letters(couponctl: &Couponctl) -> Result<u64> {

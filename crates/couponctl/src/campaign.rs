@@ -19,7 +19,7 @@ use crate::{history, stock};
 /// Most coupons of one load.
 const COUPONS_MAX: u64 = 1_000_000_000;
 
-/// Characters of a campaign's name at most; the table takes no more.
+/// Characters of a campaign's name at most; the table holds no more.
 const NAME_MAX: usize = 200;
 
 /// Characters of the key of a restock at most.
@@ -35,8 +35,8 @@ pub enum Command {
         after_help = "Example:\n  couponctl campaign create --id 1 --name 'Noon rush' --coupons 1000 --opens-at 2030-01-01T12:00:00+09:00"
     )]
     Create(Create),
-    /// Add coupons to a campaign that is there, each time under a new key; or raise its stock to a total. Run again with
-    /// the same values, both finish a load that was cut off and add nothing to one that was not.
+    /// Add coupons to a campaign that is there, each time under a new key; or raise its stock to a total. Run again
+    /// with the same values, both finish a load that was cut off and add nothing to one that was not.
     #[command(
         after_help = "Example:\n  couponctl campaign add-coupons --id 1 --key second-wave --coupons 500\n  couponctl campaign add-coupons --id 1 --total 1500"
     )]
@@ -61,7 +61,7 @@ pub enum Command {
     /// Show all campaigns.
     #[command(after_help = "Example:\n  couponctl campaign list --json")]
     List,
-    /// Show what operators changed about a campaign, when, and who it was.
+    /// Show what operators changed about a campaign, and when and by whom.
     #[command(after_help = "Example:\n  couponctl campaign history --id 1")]
     History(One),
 }
@@ -76,10 +76,10 @@ pub struct One {
 
 #[derive(Args, Debug)]
 pub struct Create {
-    /// Its number; the next free one unless told.
+    /// Its number; the next free one unless given.
     #[arg(long)]
     pub id: Option<CampaignId>,
-    /// For people.
+    /// Its name, for people.
     #[arg(long, default_value = "campaign", value_parser = name)]
     pub name: String,
     /// How many coupons it shall have.
@@ -283,7 +283,7 @@ mod tests {
             "2030-01-01",
             "",
         ] {
-            assert!(instant(text).is_err(), "{text} was taken");
+            assert!(instant(text).is_err(), "{text} was accepted");
         }
         assert_eq!(instant("9999-12-31T23:59:59.999Z").unwrap().year(), 9999);
         assert_eq!(instant("1000-01-01T00:00:00Z").unwrap().year(), 1000);

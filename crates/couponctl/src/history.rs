@@ -1,4 +1,4 @@
-//! The history of campaigns: what operators changed, and who.
+//! The history of campaigns: what was changed, when, and by which operator.
 //!
 //! Invariant: a line is written in the transaction of its change, so there is no change without one, nor the reverse.
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-/// Characters that the table takes for who it was.
+/// Characters that the table holds for the name of an operator.
 const WHO_MAX: usize = 400;
 
 /// A change of a campaign.
@@ -92,7 +92,7 @@ pub fn instant(instant: Option<OffsetDateTime>) -> String {
     instant.and_then(|instant| instant.format(&Rfc3339).ok()).unwrap_or_else(|| String::from("-"))
 }
 
-/// Who runs this, and where.
+/// The user that runs this, and the machine.
 fn who() -> String {
     let unknown = |_| String::from("unknown");
     let (user, host) = (whoami::username().unwrap_or_else(unknown), whoami::hostname().unwrap_or_else(unknown));

@@ -1,4 +1,4 @@
-//! `couponctl reset --yes`: everything gone, in an order in which nothing stale is left behind: first what waits in the
+//! `couponctl reset --yes`: everything gone, in an order that leaves nothing stale: first what waits in the
 //! queue and in Redis, then the truth.
 
 use std::process::ExitCode;
@@ -58,7 +58,8 @@ pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) ->
     Ok(ExitCode::SUCCESS)
 }
 
-/// Emptied, not deleted: a queue made again in the place of one that its consumers still listen to may reach none of them.
+/// Emptied, not deleted: a queue made again in the place of one that its consumers still listen to may reach none of
+/// them.
 async fn empty_queues(couponctl: &Couponctl) -> Result<()> {
     let connection = rabbitmq::connect(&couponctl.amqp, "couponctl").await?;
     let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);

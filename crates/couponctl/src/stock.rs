@@ -1,7 +1,7 @@
 //! Making campaigns with their coupons, and restocking them.
 //!
-//! Invariant: no coupon is added that nobody asked for. Each load is recorded under a key, and repeating a command finishes
-//! its own load and no other.
+//! Invariant: no coupon is added that nobody asked for. Each load is recorded under a key, and repeating a command
+//! finishes its own load and no other.
 
 use anyhow::{Context, bail};
 use coupon_core::mysql::loads::{self, Limit};
@@ -145,7 +145,7 @@ struct Order<'a> {
     id: CampaignId,
     coupons: u64,
     limit: &'a Limit,
-    /// Before and after, for the history.
+    /// The stock before and after, for the history.
     what: (Option<String>, String),
 }
 
@@ -178,7 +178,7 @@ mod tests {
     use crate::campaign::named;
 
     #[test]
-    fn another_campaign_of_the_same_number_is_told_from_the_wanted_one() {
+    fn another_campaign_of_the_same_number_is_not_taken_for_the_wanted_one() {
         let error = as_wanted(&named("a"), &named("b")).unwrap_err();
 
         assert!(error.to_string().contains("--name"), "{error}");

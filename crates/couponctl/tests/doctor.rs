@@ -1,6 +1,7 @@
-//! `couponctl doctor` at servers that are set up well, and at those that are not. Goal: whoever asks it before a sale knows
-//! what would go wrong in it, and how to put it right. Method: the real program, each time with one thing broken that a test
-//! can break without harm to others; what only a whole server has is tested beside the rules in `src/doctor`.
+//! `couponctl doctor` at servers that are set up well, and at those that are not. Goal: an operator who asks it before
+//! a sale knows what would go wrong in it, and how to put it right. Method: the real program, each time with one thing
+//! broken that a test can break without harm to others; what only a whole server has is tested next to the rules in
+//! `src/doctor`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -48,7 +49,8 @@ fn with(verdict: &str, ran: &Ran) -> Vec<String> {
     findings(ran).iter().filter(|finding| finding["verdict"] == verdict).map(name).collect()
 }
 
-/// Checks that the doctor finds this to be wrong and nothing else, with these words in what it found and what it advises.
+/// Checks that the doctor finds this to be wrong and nothing else, with these words in what it found and what it
+/// advises.
 async fn is_wrong(space: &TestSpace, arguments: &[&str], check: &str, words: &[&str]) {
     let ran = doctor(space, &[arguments, &["--json"]].concat()).await;
 
@@ -170,7 +172,7 @@ async fn a_schema_that_is_not_as_it_must_be_is_found() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_told_apart_from_a_server_that_is_away() {
+async fn a_database_that_is_not_there_is_not_taken_for_a_server_that_is_away() {
     run(async |space| {
         let nowhere =
             format!("--mysql-url={}", space.servers().mysql.mysql_url.with_path("coupon_test_nowhere").reveal());
@@ -249,7 +251,7 @@ async fn a_policy_that_loses_claims_is_found() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_told_and_left_where_they_are() {
+async fn dead_letters_are_reported_and_left_where_they_are() {
     run(async |space| {
         space.queues.declare().await;
         space.queues.publish_dead_letter(b"poison").await;

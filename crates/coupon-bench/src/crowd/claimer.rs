@@ -28,7 +28,7 @@ pub struct Claimer {
     pub plan: Arc<Vec<u64>>,
     /// Place of the next claim in the plan.
     pub next: Arc<AtomicUsize>,
-    /// In an open loop, when the first claim is sent, and how many a second.
+    /// When the first claim is sent in an open loop, and how many a second.
     pub schedule: Option<(Instant, u32)>,
     pub trace_ratio: f64,
     pub ask: Ask,

@@ -5,8 +5,8 @@
 //!                                        └─ accepted ─> follower ──┘
 //! ```
 //! Invariant: latency counts from the moment a claim was *meant* to be sent, so a slow server cannot hide its delay by
-//! slowing the clients down (coordinated omission). In a closed loop that is when its client was free; in an open loop the
-//! rate says.
+//! slowing the clients down (coordinated omission). In a closed loop that is when its client was free; in an open loop
+//! the rate says.
 
 mod ask;
 mod claimer;
@@ -79,9 +79,9 @@ pub struct Crowd {
 pub struct Seen {
     /// Claims sent.
     pub claims: usize,
-    /// From the first claim to the answer of the last.
+    /// The time from the first claim to the answer of the last.
     pub answered_in: Duration,
-    /// From the first claim to the last outcome.
+    /// The time from the first claim to the last outcome.
     pub decided_in: Duration,
     /// Every outcome, for the audit.
     pub reported: Answers,

@@ -20,9 +20,9 @@ const TRACES_MAX: usize = 1_000;
 
 /// The figures of a tally.
 pub struct Figures {
-    /// From when a claim was meant to be sent to its answer.
+    /// The time from when a claim was due to its answer.
     pub to_answer_ms: Quantiles,
-    /// From when a claim was meant to be sent to its outcome.
+    /// The time from when a claim was due to its outcome.
     pub to_outcome_ms: Quantiles,
     /// Outcomes a second among the last tenth of the claims / among the first.
     pub last_tenth_to_first: f64,

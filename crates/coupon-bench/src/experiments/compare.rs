@@ -40,7 +40,7 @@ pub struct Arguments {
     traces: bool,
     #[command(flatten)]
     jaeger: JaegerArguments,
-    /// Version of RabbitMQ to note in the report; the broker does not tell its clients.
+    /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
     #[arg(long, value_name = "VERSION", default_value = "unknown")]
     rabbitmq_version: String,
 }

@@ -53,9 +53,9 @@ pub struct LoadResult {
     pub repeated: u64,
     /// Claims with an error for an answer, or with none.
     pub errors: u64,
-    /// From the first claim to the answer of the last.
+    /// The time from the first claim to the answer of the last.
     pub accept_seconds: f64,
-    /// From the first claim to the last outcome.
+    /// The time from the first claim to the last outcome.
     pub outcome_seconds: f64,
     /// Half of the claims were answered within this.
     pub p50_ms: f64,
@@ -121,7 +121,7 @@ impl LoadResult {
         self.audit == CLEAN && self.errors == 0
     }
 
-    /// To the last outcome.
+    /// The time to the last outcome.
     pub fn claims_per_second(&self) -> f64 {
         self.claims as f64 / self.outcome_seconds
     }

@@ -16,7 +16,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Asks the servers for their versions, but RabbitMQ, which does not tell its clients.
+    /// Asks the servers for their versions, except RabbitMQ, which does not report its own to clients.
     pub async fn ask(mysql: &Mysql, redis: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Self> {
         let version = mysql.run(async |mut conn: Conn| Ok(conn.query_first("SELECT VERSION()").await?)).await?;
         let mut connection = coupon_core::redis::connect(redis)?;

@@ -19,7 +19,7 @@ pub struct Memory {
     pub peak_mib: f64,
     /// The median of each fifth of the time: a single sample may meet a moment in which pages come or go.
     pub fifths_mib: Vec<f64>,
-    /// From the start of the service to its first answer that it is ready.
+    /// The time from the start of the service to its first answer that it is ready.
     pub ready_in_seconds: f64,
 }
 

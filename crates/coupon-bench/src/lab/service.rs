@@ -26,7 +26,7 @@ type Log = Lines<BufReader<ChildStderr>>;
 pub struct Service {
     process: Child,
     pub program: String,
-    /// From its start to its first answer that it is ready.
+    /// The time from its start to its first answer that it is ready.
     pub ready_in: Duration,
     /// Where it listens for clients.
     pub url: Url,

@@ -115,7 +115,7 @@ impl Trace {
         self.spans.iter().map(|span| span.start_time).min().unwrap_or_default()
     }
 
-    /// From the beginning of its first span to the end of its last, in microseconds.
+    /// The time from the beginning of its first span to the end of its last, in microseconds.
     pub fn length(&self) -> u64 {
         self.spans.iter().map(Span::end).max().unwrap_or_default().saturating_sub(self.begin())
     }

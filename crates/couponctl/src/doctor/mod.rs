@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! mysql ──┐
-//! redis ──┼─> sheet, a finding for each look ─> report
+//! redis ──┼─> sheet, a finding for each check ─> report
 //! rabbitmq┘
 //! ```
 //!
-//! Invariants: nothing that it finds is changed, and nothing is made that stays; each server is asked over a connection of
-//! this command's own, for the services refuse to work on what is to be looked at here.
+//! Invariants: nothing that it finds is changed, and nothing is made that stays; each server is asked over a connection
+//! of this command's own, for the services refuse to work on what is to be checked here.
 
 mod mysql;
 mod rabbitmq;
@@ -24,16 +24,16 @@ use self::sheet::{Sheet, Verdict};
 use crate::Couponctl;
 
 /// One server may take this long in all.
-const LOOK_FOR: Duration = Duration::from_secs(30);
+const SERVER_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Look at what this program needs, as the users in the addresses; at what all of them need unless told.
+    /// Check what this program needs, with the users in the addresses; what all of them need unless given.
     #[arg(long, value_name = "NAME")]
     program: Option<Program>,
 }
 
-/// Whose rights are looked at.
+/// The programs whose rights are checked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Program {
     ProducerApi,
@@ -55,12 +55,12 @@ impl Program {
 
 pub async fn run(couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let programs = arguments.program.map_or_else(|| Program::value_variants().to_vec(), |program| vec![program]);
-    let looks = [
-        within(Sheet::of("MySQL"), async |sheet| mysql::look(sheet, couponctl, &programs).await).await,
-        within(Sheet::of("Redis"), async |sheet| redis::look(sheet, couponctl, &programs).await).await,
-        within(Sheet::of("RabbitMQ"), async |sheet| rabbitmq::look(sheet, couponctl, &programs).await).await,
+    let sheets = [
+        within(Sheet::of("MySQL"), async |sheet| mysql::check(sheet, couponctl, &programs).await).await,
+        within(Sheet::of("Redis"), async |sheet| redis::check(sheet, couponctl, &programs).await).await,
+        within(Sheet::of("RabbitMQ"), async |sheet| rabbitmq::check(sheet, couponctl, &programs).await).await,
     ];
-    let findings: Vec<_> = looks.into_iter().flat_map(Sheet::into_findings).collect();
+    let findings: Vec<_> = sheets.into_iter().flat_map(Sheet::into_findings).collect();
     let worst = sheet::worst(&findings);
     report::report(&findings, worst, couponctl.json)?;
     Ok(match worst {
@@ -70,12 +70,12 @@ pub async fn run(couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result
     })
 }
 
-/// Looks at one server; what it could not be asked is on the sheet with the driver's own words.
-async fn within(mut sheet: Sheet, look: impl AsyncFnOnce(&mut Sheet) -> anyhow::Result<()>) -> Sheet {
-    match tokio::time::timeout(LOOK_FOR, look(&mut sheet)).await {
+/// Checks one server; what it could not be asked is on the sheet with the driver's own words.
+async fn within(mut sheet: Sheet, check: impl AsyncFnOnce(&mut Sheet) -> anyhow::Result<()>) -> Sheet {
+    match tokio::time::timeout(SERVER_MAX, check(&mut sheet)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => sheet.not_checked("the rest", &format!("{error:#}")),
-        Err(_) => sheet.not_checked("the rest", &format!("it took longer than {LOOK_FOR:?}")),
+        Err(_) => sheet.not_checked("the rest", &format!("it took longer than {SERVER_MAX:?}")),
     }
     sheet
 }

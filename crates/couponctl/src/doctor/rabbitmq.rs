@@ -18,7 +18,7 @@ use crate::Couponctl;
 /// The broker refuses for want of a right.
 const ACCESS_REFUSED: u16 = 403;
 
-pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
+pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
     let programs: Vec<Program> = programs.iter().copied().filter(|program| *program != Program::SkiplockApi).collect();
     if programs.is_empty() {
         return Ok(());
@@ -51,7 +51,7 @@ pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]
     Ok(())
 }
 
-/// The broker tells it in its first words only, which the driver keeps for itself.
+/// The broker names its version in its greeting only, which the driver keeps for itself.
 async fn version(sheet: &mut Sheet, url: &ServerUrl, deadline: Duration) {
     match tokio::time::timeout(deadline, greeting(url)).await {
         Ok(Ok(greeting)) => match version_in(&greeting) {
@@ -63,7 +63,7 @@ async fn version(sheet: &mut Sheet, url: &ServerUrl, deadline: Duration) {
                     "RabbitMQ 3.10 is the first whose dead letters are delivered at least once",
                 );
             }
-            None => sheet.warning("version", "it does not tell", "RabbitMQ 3.10 or later is needed"),
+            None => sheet.warning("version", "it does not say", "RabbitMQ 3.10 or later is needed"),
         },
         Ok(Err(error)) => sheet.not_checked("version", &error),
         Err(_) => sheet.not_checked("version", &format!("no answer in {deadline:?}")),
@@ -109,7 +109,7 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
             .filter(|(_, count)| count.is_none())
             .map(|(queue, _)| queue.as_str())
             .collect();
-        let remedy = "start producer-api or queue-consumer, which make them; then look again";
+        let remedy = "start producer-api or queue-consumer, which make them; then run this again";
         sheet.warning("queues", &format!("{} not there (or not for this user to see)", missing.join(" and ")), remedy);
         return Ok(false);
     };
@@ -128,7 +128,7 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
         sheet.ok("dead letters", "none");
     } else {
         let remedy = format!(
-            "look into {} why nobody could handle them, and move them back when the cause is gone",
+            "find out from {} why nobody could handle them, and move them back when the cause is gone",
             queues.dead
         );
         sheet.warning("dead letters", &format!("{dead} messages wait in {}", queues.dead), &remedy);
@@ -136,10 +136,10 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
     Ok(true)
 }
 
-/// Policies change queues from outside. The broker tells of them through its HTTP API only.
+/// Policies change queues from outside. The broker reports them through its HTTP API only.
 async fn policies(sheet: &mut Sheet, settings: &AmqpSettings, queues: &Queues) {
     if settings.amqp_management_url.reveal().is_empty() {
-        let remedy = "name RabbitMQ's HTTP API in COUPON_AMQP_MANAGEMENT_URL, or look yourself with `rabbitmqctl \
+        let remedy = "name RabbitMQ's HTTP API in COUPON_AMQP_MANAGEMENT_URL, or check them yourself with `rabbitmqctl \
                       list_policies` and `list_operator_policies`: message-ttl, expires and overflow lose claims";
         return sheet.warning("policies", "not asked for: COUPON_AMQP_MANAGEMENT_URL is empty", remedy);
     }
@@ -179,9 +179,9 @@ async fn publishes(connection: &Connection, settings: &AmqpSettings, queues: &Qu
 /// What the broker lets a user do.
 enum Right {
     Had,
-    /// In the broker's words.
+    /// The broker's words for what is missing.
     Missing(String),
-    /// Why it cannot be told.
+    /// The reason why this could not be found out.
     Unknown(String),
 }
 
@@ -191,13 +191,13 @@ fn right(error: &lapin::Error) -> Result<Right, lapin::Error> {
         ErrorKind::ProtocolError(refusal) if refusal.get_id() == ACCESS_REFUSED => {
             Ok(Right::Missing(refusal.get_message().to_string()))
         }
-        // It got as far as to look at the rest of what was asked.
+        // The right was there: the broker went on to the rest of the request.
         ErrorKind::ProtocolError(_) => Ok(Right::Had),
         _ => Err(error.clone()),
     }
 }
 
-/// Whether a queue may be read. A consumer with a wrong argument is refused after the right was looked at, so nothing is
+/// Whether a queue may be read. A consumer with a wrong argument is refused after the right was checked, so nothing is
 /// ever delivered to this one.
 async fn reads(connection: &Connection, queue: &ShortString) -> anyhow::Result<Right> {
     let channel = connection.create_channel().await?;
@@ -256,8 +256,8 @@ async fn rights(
     } else if are_there {
         sheet.ok(&check, "makes the queues, publishes and reads");
     } else {
-        let remedy = "look again when the queues are there";
-        sheet.warning(&check, "it may publish; the rest can be told only of queues that are there", remedy);
+        let remedy = "run this again when the queues are there";
+        sheet.warning(&check, "it may publish; the rest can be checked only of queues that are there", remedy);
     }
     Ok(())
 }

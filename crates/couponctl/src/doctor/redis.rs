@@ -11,10 +11,10 @@ use super::Program;
 use super::sheet::{Sheet, Variables};
 use crate::Couponctl;
 
-/// What is written in the course of a look is gone after this.
+/// What a check writes is gone after this.
 const KEPT_FOR_SECONDS: u64 = 5;
 
-pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
+pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
     let programs: Vec<Program> = programs.iter().copied().filter(|program| *program != Program::SkiplockApi).collect();
     if programs.is_empty() {
         return Ok(());
@@ -145,7 +145,7 @@ fn memory(sheet: &mut Sheet, max: u64, policy: &str) {
 /// The commands of a program, on keys of its namespace that are no campaign's. Those of couponctl are all there are.
 fn commands(program: Program, namespace: &Namespace) -> Vec<Cmd> {
     // What readiness writes.
-    let look = format!("{namespace}:look");
+    let readiness = format!("{namespace}:look");
     // No campaign has the number 0.
     let key = format!("{namespace}:{{0}}:doctor");
     let list = format!("{namespace}:{{0}}:doctor-list");
@@ -173,13 +173,15 @@ fn commands(program: Program, namespace: &Namespace) -> Vec<Cmd> {
         command(&["UNLINK", &list]),
         command(&["UNWATCH"]),
     ];
-    let looks = command(&["SET", &look, "", "PX", "100"]);
+    let writes_readiness = command(&["SET", &readiness, "", "PX", "100"]);
     let push = command(&["PUBLISH", &format!("{namespace}:doctor:outcomes:0"), ""]);
     let operators = [command(&["SCAN", "0", "MATCH", &format!("{namespace}:*"), "COUNT", "1"])];
     match program {
-        Program::ProducerApi => reads.into_iter().chain([looks, push]).collect(),
-        Program::QueueConsumer => writes.into_iter().chain([looks, push]).collect(),
-        Program::Couponctl => reads.into_iter().chain(writes).chain([looks, push]).chain(operators).collect(),
+        Program::ProducerApi => reads.into_iter().chain([writes_readiness, push]).collect(),
+        Program::QueueConsumer => writes.into_iter().chain([writes_readiness, push]).collect(),
+        Program::Couponctl => {
+            reads.into_iter().chain(writes).chain([writes_readiness, push]).chain(operators).collect()
+        }
         Program::SkiplockApi => Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! What was found, look by look. Pure.
+//! What was found, check by check. Pure.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -23,7 +23,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// For people.
+    /// The verdict as people read it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -34,7 +34,7 @@ impl Verdict {
     }
 }
 
-/// The result of one look.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub struct Finding {
     pub server: &'static str,
@@ -78,7 +78,7 @@ impl Sheet {
         self.add(check, Verdict::Wrong, found, Some(remedy));
     }
 
-    /// The driver's own words tell why.
+    /// The driver's own words say why.
     pub fn not_checked(&mut self, check: &str, why: &impl Display) {
         self.add(check, Verdict::NotChecked, &why.to_string(), None);
     }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_off_is_told_whichever_way() {
+    fn a_clock_that_is_off_is_reported_whichever_way() {
         let now = OffsetDateTime::UNIX_EPOCH;
         for (ahead, verdict) in
             [(0.2, Verdict::Ok), (-0.9, Verdict::Ok), (3.0, Verdict::Warning), (-3.0, Verdict::Warning)]
@@ -168,6 +168,6 @@ mod tests {
         }
         let mut sheet = Sheet::of("a slow server");
         sheet.clock(now + time::Duration::seconds(5), now, now + time::Duration::seconds(10));
-        assert_eq!(worst(&sheet.findings), Verdict::Ok, "nobody knows when in these ten seconds it looked");
+        assert_eq!(worst(&sheet.findings), Verdict::Ok, "nobody knows when in these ten seconds it read its clock");
     }
 }

@@ -68,7 +68,7 @@ async fn a_campaign_that_differs_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_campaign_is_changed_and_its_history_tells_by_whom() {
+async fn a_campaign_is_changed_and_its_history_says_by_whom() {
     run(async |space| {
         ctl_json(&space, "campaign create --id 7 --name Noon --coupons 120").await;
         for (line, field, value) in [

@@ -31,7 +31,7 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
     .await;
 }
 
-/// As in a container: to process 1 the kernel delivers no signal that it has no handler for.
+/// It is so in a container, where the kernel delivers no signal to process 1 that it has no handler for.
 #[tokio::test]
 async fn a_command_that_is_process_1_ends_when_it_is_asked_to() {
     run(async |space| {

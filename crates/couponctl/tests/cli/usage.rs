@@ -8,7 +8,7 @@ use couponctl::Couponctl;
 use crate::{PROGRAM, ctl};
 
 #[tokio::test]
-async fn wrong_usage_is_told_with_exit_code_2() {
+async fn wrong_usage_is_reported_with_exit_code_2() {
     run(async |space| {
         for (line, words) in [
             ("campaign create", &["--coupons"][..]),

@@ -1,4 +1,4 @@
-//! What the HTTP server and the load generator do, with nothing behind them.
+//! What the HTTP server and the load generator do, with no servers at work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -50,7 +50,7 @@ fn instructions(target: &Path, name: &str) -> anyhow::Result<f64> {
         .with_context(|| format!("the instructions of {name} were not counted"))?;
     let summary = folder.join("summary.json");
     let metrics = "/profiles/0/summaries/total/summary/Callgrind/Ir/metrics";
-    // The second time there is an earlier run beside it.
+    // From the second run on, the summary holds the earlier run as well.
     number(&summary, &format!("{metrics}/Left/Int")).or_else(|_| number(&summary, &format!("{metrics}/Both/0/Int")))
 }
 

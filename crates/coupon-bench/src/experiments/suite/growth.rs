@@ -20,8 +20,8 @@ pub async fn large_campaign(suite: &mut Suite<'_>) -> anyhow::Result<()> {
         backup.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
         let turn = suite.turn((setup, coupons, Crowd::of(coupons, CLIENTS, TRACE_RATIO))).await?;
         backup.disconnect().await?;
-        let beside = suite.median_of(&[turn], |turn| turn.claims_per_second) / rate;
-        suite.at_least(&format!("5: {}, beside a snapshot / without", setup.name), beside, 0.5);
+        let with_snapshot = suite.median_of(&[turn], |turn| turn.claims_per_second) / rate;
+        suite.at_least(&format!("5: {}, beside a snapshot / without", setup.name), with_snapshot, 0.5);
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ pub struct Arguments {
     /// Where to write the checks and all figures, as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/bench/report.json")]
     pub report: PathBuf,
-    /// Version of RabbitMQ to note in the report; the broker does not tell its clients.
+    /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
     #[arg(long, value_name = "VERSION", default_value = "unknown")]
     rabbitmq_version: String,
     #[command(flatten)]

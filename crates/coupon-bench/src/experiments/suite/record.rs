@@ -86,7 +86,7 @@ impl Suite<'_> {
 
     /// Reports a figure that may be anything above 0.
     pub fn report(&mut self, name: &str, measured: f64) {
-        self.check(name, measured, "told", measured > 0.0);
+        self.check(name, measured, "reported", measured > 0.0);
     }
 
     pub fn rounds(&self) -> usize {

@@ -17,7 +17,7 @@ use crate::Couponctl;
 
 const UNKNOWN_DATABASE: u16 = 1049;
 
-pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
+pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
     let url = &couponctl.mysql.mysql_url;
     let mut conn = match tokio::time::timeout(couponctl.mysql.mysql_deadline, connect(url)).await {
         Ok(Ok(conn)) => conn,
@@ -58,7 +58,7 @@ pub async fn look(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]
     Ok(conn.disconnect().await?)
 }
 
-/// As the server greets: nothing is set on this connection.
+/// Connects and sets nothing, so that the server's own defaults are seen.
 async fn connect(url: &ServerUrl) -> Result<Conn, Error> {
     Conn::new(mysql::reach(url)).await
 }
@@ -71,14 +71,14 @@ async fn pairs(conn: &mut Conn, statement: &str) -> Result<Variables, Error> {
 /// free.
 async fn one_server(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
     let identity = if conn.server_version() < (10, 0, 0) { "@@server_uuid" } else { "@@server_id" };
-    let who = format!("SELECT CONCAT_WS(' ', CONCAT(@@hostname, ':', @@port), {identity})");
+    let question = format!("SELECT CONCAT_WS(' ', CONCAT(@@hostname, ':', @@port), {identity})");
     conn.query_drop("START TRANSACTION").await?;
-    let writes: Option<String> = conn.query_first(format!("{who} FOR UPDATE")).await?;
+    let writes: Option<String> = conn.query_first(format!("{question} FOR UPDATE")).await?;
     conn.query_drop("ROLLBACK").await?;
     let mut reads: Vec<String> = Vec::new();
     // A proxy may have several replicas to choose from.
     for _ in 0..5 {
-        reads.extend(conn.query_first::<String, _>(&who).await?);
+        reads.extend(conn.query_first::<String, _>(&question).await?);
     }
     same_server(sheet, &writes.unwrap_or_default(), &reads);
     Ok(())
@@ -90,7 +90,7 @@ fn same_server(sheet: &mut Sheet, writes: &str, reads: &[String]) {
         Some(reads) => sheet.wrong(
             "one server",
             &format!("a plain SELECT goes to {reads}, one FOR UPDATE to {writes}"),
-            "let the proxy send all of our statements to the primary: from a replica that is behind, \"sold out\" is no proof, \
+            "let the proxy send all of our statements to the primary: from a replica that lags, \"sold out\" is no proof, \
              and a winner is not found",
         ),
     }

@@ -7,7 +7,7 @@ use mysql_async::{Conn, Error, ServerError};
 use crate::doctor::Program;
 use crate::doctor::sheet::Sheet;
 
-/// That a user lacks a right: to a database, a table, a column, or a privilege of the whole server.
+/// Errors that say that a user lacks a right: to a database, a table, a column, or a privilege of the whole server.
 const DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
 
 /// What a program does in MySQL: the right as GRANT names it, and a statement that needs it and touches no row.

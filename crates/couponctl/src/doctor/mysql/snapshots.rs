@@ -28,7 +28,7 @@ pub async fn check(sheet: &mut Sheet, conn: &mut Conn) {
 }
 
 async fn oldest_snapshot(conn: &mut Conn) -> Result<(u64, u64), Error> {
-    // The table tells times as the system has them.
+    // The table has its times in the time zone of the system.
     conn.query_drop("SET SESSION time_zone = 'SYSTEM'").await?;
     let seconds: Option<Option<i64>> = conn
         .query_first("SELECT MAX(TIMESTAMPDIFF(SECOND, trx_started, NOW())) FROM information_schema.innodb_trx")
