@@ -1,8 +1,8 @@
 //! Both ways, run for programs that try their HTTP from outside, as `scripts/test-http` does.
 //!
-//! Prints what there is, a name and a value a line: the addresses of both APIs, a campaign with coupons, and the addresses
-//! of both APIs that want tokens, with a token for account 42. Ends, and
-//! leaves nothing behind, when its standard input is closed.
+//! Prints what there is, a name and a value a line: the addresses of both APIs, a campaign with coupons, and the
+//! addresses of both APIs that want tokens, with a token for account 42. Ends, and leaves nothing behind, when its
+//! standard input is closed.
 #![allow(clippy::print_stdout, reason = "the addresses are its result")]
 
 use std::io::Read;

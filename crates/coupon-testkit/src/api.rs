@@ -1,4 +1,4 @@
-//! A client of the HTTP API that keeps what it was told, for the audit.
+//! A client of the HTTP API that keeps what it was answered, for the audit.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,11 +18,11 @@ use crate::wait::DEADLINE;
 /// Requests on their way at once when many accounts claim.
 const CROWD: usize = 64;
 
-/// What every client of a test was told.
+/// The outcomes that the clients of a test were answered.
 #[derive(Clone, Default)]
-pub(crate) struct Told(Arc<Mutex<Vec<(ClaimKey, Outcome)>>>);
+pub(crate) struct Reported(Arc<Mutex<Vec<(ClaimKey, Outcome)>>>);
 
-impl Told {
+impl Reported {
     pub(crate) fn add(&self, claim: ClaimKey, outcome: Outcome) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((claim, outcome));
     }
@@ -83,7 +83,7 @@ impl Answer {
 pub struct Api {
     http: Client,
     base: String,
-    told: Told,
+    reported: Reported,
     issuer: Option<Arc<TestIssuer>>,
 }
 
@@ -94,8 +94,8 @@ pub(crate) fn http(from: Option<IpAddr>) -> Client {
 }
 
 impl Api {
-    pub(crate) fn new(address: SocketAddr, told: Told) -> Self {
-        Self { http: http(None), base: format!("http://{address}"), told, issuer: None }
+    pub(crate) fn new(address: SocketAddr, reported: Reported) -> Self {
+        Self { http: http(None), base: format!("http://{address}"), reported, issuer: None }
     }
 
     /// The same, with a token of this issuer for whichever account a request is about.
@@ -158,7 +158,7 @@ impl Api {
         self.send(request.header(CONTENT_TYPE, "application/json").body(body)).await
     }
 
-    /// GET of a claim, waiting for an outcome for so long.
+    /// GET of a claim, waiting this long for an outcome.
     pub async fn get_claim(&self, campaign: CampaignId, account: u64, wait: Duration) -> Answer {
         let path = format!("/v1/campaigns/{campaign}/claims/{account}?wait={}ms", wait.as_millis());
         self.send(self.request_of(account, Method::GET, &path)).await
@@ -169,8 +169,8 @@ impl Api {
     /// # Panics
     /// The claim is refused.
     pub async fn claim(&self, campaign: CampaignId, account: u64) -> Outcome {
-        let told = self.try_claim(campaign, account).await;
-        told.unwrap_or_else(|refusal| panic!("the claim of account {account} was refused: {refusal:?}"))
+        let outcome = self.try_claim(campaign, account).await;
+        outcome.unwrap_or_else(|refusal| panic!("the claim of account {account} was refused: {refusal:?}"))
     }
 
     /// Like [`Self::claim`], but returns an answer that is no outcome.
@@ -183,7 +183,7 @@ impl Api {
             409 if answer.code() == "sold_out" => Outcome::SoldOut,
             _ => return Err(Box::new(answer)),
         };
-        self.told.add(claim, outcome);
+        self.reported.add(claim, outcome);
         Ok(outcome)
     }
 
@@ -225,7 +225,7 @@ impl Api {
     pub async fn settled(&self, campaign: CampaignId, account: u64) -> Outcome {
         let claim = ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
         let outcome = self.follow(&format!("/v1/campaigns/{campaign}/claims/{account}"), claim).await;
-        self.told.add(claim, outcome);
+        self.reported.add(claim, outcome);
         outcome
     }
 
@@ -243,7 +243,7 @@ impl Api {
         loop {
             let path = format!("{location}?wait=10s");
             let answer = self.send(self.request_of(claim.account_id.0, Method::GET, &path)).await;
-            // What cannot be told right now may be told later: the claim was accepted.
+            // What cannot be answered now may be answered later: the claim was accepted.
             let outcome = if answer.is_unavailable() { Outcome::Pending } else { answer.outcome() };
             if outcome != Outcome::Pending || Instant::now() > end {
                 return outcome;

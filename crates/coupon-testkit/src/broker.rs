@@ -1,5 +1,5 @@
-//! What tests do with the broker beside the services: put messages into the queues, look into them, delete them; make them
-//! as somebody else would, and set policies.
+//! What tests do with the broker next to the services: put messages into the queues, look into them, delete them; make
+//! them as somebody else would, and set policies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -63,7 +63,7 @@ impl Collector {
         Self { receiver: receiver.await.expect("a port"), spans }
     }
 
-    /// For `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// Its address, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn url(&self) -> &str {
         self.receiver.url()

@@ -1,5 +1,5 @@
-//! An issuer of tokens, with keys of its own and a small real HTTP server that publishes them: it can go away, change its
-//! keys, and count how often it was asked.
+//! An issuer of tokens, with keys of its own and a small real HTTP server that publishes them: it can go away, change
+//! its keys, and count how often it was asked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Who issues, as in the tokens.
+/// Its name in the tokens.
 const ISSUER: &str = "https://issuer.test";
 
-/// For whom.
+/// The audience of its tokens.
 const AUDIENCE: &str = "coupons";
 
 /// An issuer that publishes its keys until it is dropped.

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! space    a database, a Redis prefix and queues for one test ─┬─ service  services in this process, stopped or killed
-//!                                                              ├─ api      an HTTP client that keeps what it was told
+//!                                                              ├─ api      an HTTP client that keeps what it was answered
 //!                                                              └─ audit    the invariants, at the end of every test
 //! users    each program's own on the servers, with no more rights than it needs
 //! issuer   makes tokens and publishes its keys

@@ -1,6 +1,6 @@
-//! Every option of a program, taken from the program itself. Goal: whatever is typed or set is taken or named, so that an
-//! option that is new is tried by itself. Method: odd values, in this process where thousands are tried in a moment, and as
-//! variables of the real binary.
+//! Every option of a program, taken from the program itself. Goal: whatever is typed or set is taken or named, so that
+//! an option that is new is tried by itself. Method: odd values, in this process where thousands are tried in a moment,
+//! and as variables of the real binary.
 
 use std::ffi::OsString;
 use std::sync::mpsc;
@@ -44,9 +44,9 @@ fn very_long() -> String {
     "9".repeat(20_000)
 }
 
-/// Checks that whatever any option of a program is given, in one word or two, twice or without a value, its command line is
-/// read to an end: it is taken, or refused with a line that names the option and shows what is right. `check` looks at what
-/// was taken. The examples that are shown are taken themselves.
+/// Checks that whatever any option of a program is given, in one word or two, twice or without a value, its command
+/// line is read to an end: it is taken, or refused with a line that names the option and shows what is right. `check`
+/// looks at what was taken. The examples that are shown are taken themselves.
 ///
 /// # Panics
 /// It is not.
@@ -76,7 +76,7 @@ fn try_options<T: CommandFactory + FromArgMatches>(command: &clap::Command, path
         let taken = read::<T>(example).unwrap_or_else(|refusal| panic!("{example:?}: {refusal:?}"));
         check(&taken).unwrap_or_else(|line| panic!("{example:?}: {line}"));
     }
-    // What has to be there beside an option, as the example has it.
+    // What has to be there in addition to an option, as the example has it.
     let rest =
         examples.first().map(|example| example.get(path.len()..).unwrap_or_default().to_vec()).unwrap_or_default();
     for argument in command.get_arguments().filter(|argument| !is_question(argument)) {

@@ -1,4 +1,4 @@
-//! A program as its operator meets it. Goal: whoever runs it is told what is wrong in few words, and how to put it right.
+//! A program as its operator meets it. Goal: it says in few words what is wrong, and how to put it right.
 //! Method: the real binary, with nothing in its environment but what the test gives it.
 
 use clap::CommandFactory;
@@ -10,8 +10,8 @@ pub(crate) use crate::running::command;
 use crate::space::TestSpace;
 use crate::wait::{DEADLINE, eventually};
 
-/// Makes the tests of a service's own program: those of what every service keeps, and these of the checks in this module
-/// that concern it. `$wrong` has a wrong value for each of many variables.
+/// Makes the tests of a service's own program: those of what every service keeps, and these of the checks in this
+/// module that concern it. `$wrong` has a wrong value for each of many variables.
 #[macro_export]
 macro_rules! service_tests {
     ($settings:ty, $program:expr, $wrong:expr, [$($check:ident),+ $(,)?] $(,)?) => {
@@ -157,8 +157,8 @@ pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str,
     }
 }
 
-/// Checks that a service which others reach starts only when it was said who may claim, and says at each start what that
-/// means.
+/// Checks that a service which others reach starts only when it was said who may claim, and says at each start what
+/// that means.
 ///
 /// # Panics
 /// It does not.
@@ -245,7 +245,7 @@ pub async fn its_health_is_asked_at_its_own_listener<T: CommandFactory>(program:
     fails_in_one_line(&ask().await, "no answer from");
 }
 
-/// Checks that a service tells where it listens, and ends well after SIGTERM and SIGINT, also when nobody takes its log
+/// Checks that a service says where it listens, and ends well after SIGTERM and SIGINT, also when nobody takes its log
 /// any more.
 ///
 /// # Panics

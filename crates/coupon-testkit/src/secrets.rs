@@ -1,6 +1,7 @@
-//! The secrets of a program. Goal: nothing that it writes holds a password or a token, whatever it meets and however much
-//! it logs. Method: each option that takes an address gets passwords in it, for a server that is there, away, of another
-//! kind, or without that user or database; all that is written is searched for them in each form that a driver may print.
+//! The secrets of a program. Goal: nothing that it writes holds a password or a token, whatever it meets and however
+//! much it logs. Method: each option that takes an address gets passwords in it, for a server that is there, away, of
+//! another kind, or without that user or database; all that is written is searched for them in each form that a driver
+//! may print.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -142,7 +143,7 @@ async fn keep(mut from: impl AsyncReadExt + Unpin, written: Arc<Mutex<Vec<u8>>>)
     }
 }
 
-/// For each option that takes an address with a password: such addresses.
+/// Gives addresses with a password, for each option that takes one.
 async fn troubles<T: CommandFactory>(space: &TestSpace) -> Vec<Own> {
     let of_another_kind = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let another = of_another_kind.local_addr().expect("an address").port();
@@ -185,7 +186,7 @@ async fn troubles<T: CommandFactory>(space: &TestSpace) -> Vec<Own> {
     troubles
 }
 
-/// Runs a program on each line, and looks for secrets in what it writes.
+/// Runs a program on each line, and searches what it writes for secrets.
 async fn all_keep(program: &str, lines: &[Line]) {
     let secrets: Vec<(String, String)> =
         lines.iter().flat_map(|line| &line.arguments).filter_map(|word| login(word)).collect();

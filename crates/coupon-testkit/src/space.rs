@@ -29,7 +29,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::api::{Api, Told};
+use crate::api::{Api, Reported};
 use crate::broker::TestQueues;
 use crate::servers::Servers;
 use crate::service::Service;
@@ -66,7 +66,7 @@ pub struct TestSpace {
     /// Its queues.
     pub queues: TestQueues,
     services: Mutex<Vec<Arc<Service>>>,
-    told: Told,
+    reported: Reported,
     restocked: Mutex<bool>,
     last_campaign: AtomicU64,
 }
@@ -91,7 +91,7 @@ impl TestSpace {
             queues: TestQueues::new(servers.amqp.clone(), &installation),
             installation,
             services: Mutex::default(),
-            told: Told::default(),
+            reported: Reported::default(),
             restocked: Mutex::new(false),
             last_campaign: AtomicU64::new(0),
             servers,
@@ -139,8 +139,8 @@ impl TestSpace {
         self.redis.clone()
     }
 
-    /// The arguments that point a program at this space, as its own user on each server: flags that it does not have are
-    /// left out.
+    /// The arguments that point a program at this space, as its own user on each server: flags that it does not have
+    /// are left out.
     #[must_use]
     pub fn arguments<T: CommandFactory>(&self, own: &[(&str, &str)]) -> Vec<String> {
         let command = T::command();
@@ -202,7 +202,7 @@ impl TestSpace {
     /// A client of a service; the audit checks every outcome that it was given.
     #[must_use]
     pub fn api(&self, address: SocketAddr) -> Api {
-        Api::new(address, self.told.clone())
+        Api::new(address, self.reported.clone())
     }
 
     /// Makes a campaign that is always open.
@@ -238,7 +238,7 @@ impl TestSpace {
     /// Audits, forgets every "sold out" answered so far, which was right then, and adds coupons.
     pub async fn restock(&self, campaign: CampaignId, coupons: usize) {
         self.audit().await;
-        self.told.forget_sold_out();
+        self.reported.forget_sold_out();
         *self.restocked.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.add_coupons(campaign, coupons).await;
     }
@@ -296,7 +296,7 @@ impl TestSpace {
         delete_keys(&mut self.redis(), &self.name).await;
     }
 
-    /// Checks every invariant against all that clients were told and the broker holds.
+    /// Checks every invariant against all that clients were answered and the broker holds.
     ///
     /// # Panics
     /// One is broken; the report is then shown.
@@ -309,9 +309,9 @@ impl TestSpace {
     /// Like [`Self::audit`], but returns broken invariants instead of panicking.
     pub async fn report(&self) -> Report {
         let no_restock = !*self.restocked.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = audit::Answers { outcomes: self.told.all(), no_restock };
+        let reported = audit::Answers { outcomes: self.reported.all(), no_restock };
         let broker = Broker { dead_letters: u64::from(self.queues.dead_letters().await) };
-        audit::audit(&self.mysql, None, told, Some(broker)).await.expect("an audit")
+        audit::audit(&self.mysql, None, reported, Some(broker)).await.expect("an audit")
     }
 
     async fn clean(&self) {

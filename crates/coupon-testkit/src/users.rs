@@ -1,5 +1,6 @@
-//! A user for each program on each server, with the very rights that `deploy/` gives it: a service of a test can do what
-//! it can do in production, and no more. The test itself prepares and looks as the user that the environment names.
+//! A user for each program on each server, with the very rights that `deploy/` gives it: a service of a test can do
+//! what it can do in production, and no more. The test itself prepares and looks as the user that the environment
+//! names.
 //!
 //! Invariant: what `scripts/services` has not made is made here, if the user of the environment may; else the programs
 //! run as that user, and this is said once.
@@ -17,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use crate::servers::Servers;
 
-/// As `scripts/services` makes them.
+/// The password of each user, as `scripts/services` sets it.
 const PASSWORD: &str = "for-tests-only";
 
 const MYSQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/mysql/rights.sql");
@@ -27,14 +28,14 @@ const RABBITMQ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/rabbit
 /// Which servers know the users.
 #[derive(Debug)]
 pub struct Users {
-    /// From where they may connect, as MySQL writes it.
+    /// The hosts from which they may connect, as MySQL writes it.
     mysql_host: Option<String>,
     in_redis: bool,
     in_rabbitmq: bool,
 }
 
 impl Users {
-    /// The users on these servers, looked for once in a process.
+    /// The users on these servers, read once in a process.
     pub async fn on(servers: &Servers) -> &'static Self {
         static USERS: OnceCell<Users> = OnceCell::const_new();
 

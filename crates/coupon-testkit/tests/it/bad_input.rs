@@ -1,5 +1,5 @@
-//! Requests that are wrong. Goal: each is refused with the right status, as a problem document that names the field, and
-//! takes nothing. Method: a table of requests, and a look into the database afterwards.
+//! Requests that are wrong. Goal: each is refused with the right status, as a problem document that names the field,
+//! and takes nothing. Method: a table of requests, and what the database holds afterwards.
 
 use coupon_core::CampaignId;
 use coupon_testkit::Answer;
@@ -85,12 +85,12 @@ async fn bodies_are_checked(system: &System) {
     let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
     let answer = system.api.send(request.body(" {\n\"account_id\" : 1 } ")).await;
     assert!(matches!(answer.status, 201 | 202), "{answer:?}");
-    let told = system.api.settled(campaign, 1).await;
+    let outcome = system.api.settled(campaign, 1).await;
     let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, JSON);
     let request = request.header(CONTENT_ENCODING, "Identity").body("{\"account_id\":\"1\"}");
     let answer = system.api.send(request).await;
     assert!(matches!(answer.status, 200 | 202), "the same claim, with its number as a string: {answer:?}");
-    assert_eq!(system.api.settled(campaign, 1).await, told);
+    assert_eq!(system.api.settled(campaign, 1).await, outcome);
 }
 
 async fn paths_and_queries_are_checked(system: &System) {

@@ -1,5 +1,5 @@
-//! A broker that refuses, is silent or is away. Goal: 202 is said only for a claim that the broker keeps; everything else
-//! is 503 with Retry-After, and works again when the broker does.
+//! A broker that refuses, is silent or is away. Goal: 202 is said only for a claim that the broker keeps; everything
+//! else is 503 with Retry-After, and works again when the broker does.
 
 use std::time::Duration;
 
@@ -80,8 +80,8 @@ async fn a_silent_broker_confirms_nothing(space: &TestSpace) {
 
     assert!(answers.iter().all(Answer::is_unavailable), "accepted without a confirm: {answers:?}");
     start_consumer(space, &[]).await;
-    let told = api.claim_all_patiently(campaign, 1..=60).await;
-    assert_eq!(count_coupons(&told), 50);
+    let outcomes = api.claim_all_patiently(campaign, 1..=60).await;
+    assert_eq!(count_coupons(&outcomes), 50);
 }
 
 async fn a_queue_deleted_beneath_refuses_the_claim_and_is_made_again(space: &TestSpace) {
@@ -140,9 +140,9 @@ async fn connections_cut_under_load_lose_no_accepted_claim(space: &TestSpace) {
         }
     };
 
-    let (told, ()) = tokio::join!(api.claim_all_patiently(campaign, 1..=300), cutting);
+    let (outcomes, ()) = tokio::join!(api.claim_all_patiently(campaign, 1..=300), cutting);
 
-    assert_eq!(count_coupons(&told), 200);
+    assert_eq!(count_coupons(&outcomes), 200);
 }
 
 async fn a_consumer_that_starts_before_the_broker_waits_for_it(space: &TestSpace) {

@@ -30,7 +30,7 @@ pub async fn the_answer_is_as_documented(system: &System) {
     let campaign = system.space.campaign(3).await;
 
     let answer = system.api.post_claim(campaign, 7).await;
-    let told = system.api.settled(campaign, 7).await;
+    let outcome = system.api.settled(campaign, 7).await;
     let again = system.api.post_claim(campaign, 7).await;
 
     assert_eq!(answer.header("location"), "claims/7", "relative, for a gateway may strip a prefix");
@@ -39,17 +39,17 @@ pub async fn the_answer_is_as_documented(system: &System) {
         assert_eq!((answer.status, answer.json), (202, json!({"status": "pending"})));
         assert_eq!(again.status, 202);
     } else {
-        assert_eq!((answer.status, answer.outcome()), (201, told));
-        assert_eq!((again.status, again.outcome()), (200, told));
+        assert_eq!((answer.status, answer.outcome()), (201, outcome));
+        assert_eq!((again.status, again.outcome()), (200, outcome));
     }
 }
 
 pub async fn an_account_claims_many_times_at_once(system: &System) {
     let campaign = system.space.campaign(50).await;
 
-    let told = system.api.claim_all(campaign, (0..60).map(|n| n % 2 + 1)).await;
+    let answers = system.api.claim_all(campaign, (0..60).map(|n| n % 2 + 1)).await;
 
-    let outcomes: HashSet<String> = told.iter().map(|told| format!("{told:?}")).collect();
+    let outcomes: HashSet<String> = answers.iter().map(|answer| format!("{answer:?}")).collect();
     assert_eq!(outcomes.len(), 2, "each of the two accounts has one answer: {outcomes:?}");
     assert_eq!(system.space.issued(campaign).await, 2);
 }
@@ -69,7 +69,7 @@ pub async fn campaigns_do_not_mix(system: &System) {
 
     let (first, second) = tokio::join!(system.api.claim_all(one, 1..=5), system.api.claim_all(two, 1..=5));
 
-    let coupons = |told: Vec<(u64, Outcome)>| told.into_iter().map(|(_, outcome)| format!("{outcome:?}"));
+    let coupons = |outcomes: Vec<(u64, Outcome)>| outcomes.into_iter().map(|(_, outcome)| format!("{outcome:?}"));
     let different: HashSet<String> = coupons(first).chain(coupons(second)).collect();
     assert_eq!(different.len(), 10, "{different:?}");
     assert_eq!((system.space.issued(one).await, system.space.issued(two).await), (5, 5));
@@ -80,8 +80,8 @@ pub async fn the_largest_numbers_are_taken(system: &System) {
     system.space.sql(format!("UPDATE campaign SET id = {}", CampaignId::MAX)).await;
     system.space.sql(format!("UPDATE coupon SET campaign_id = {}", CampaignId::MAX)).await;
 
-    let told = system.api.claim(CampaignId::MAX, AccountId::MAX.0).await;
+    let outcome = system.api.claim(CampaignId::MAX, AccountId::MAX.0).await;
 
-    assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
+    assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
     assert_eq!(system.api.post_claim(campaign, 1).await.status, 404, "the number it had before");
 }

@@ -66,9 +66,9 @@ async fn killed_between_issuing_and_acknowledging(space: &TestSpace) {
     // The batch is issued, but its acknowledgement does not get through.
     proxy.freeze();
     locks.disconnect().await.unwrap();
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for account in 1..=20 {
-        told.push(api.settled(campaign, account).await);
+        outcomes.push(api.settled(campaign, account).await);
     }
     consumer.kill();
     proxy.cut();
@@ -77,8 +77,8 @@ async fn killed_between_issuing_and_acknowledging(space: &TestSpace) {
 
     // They are settled anew when one that was claimed after them is.
     assert!(matches!(api.claim(campaign, 21).await, Outcome::Issued { .. }));
-    for (account, told) in (1..).zip(told) {
-        assert_eq!(api.settled(campaign, account).await, told, "account {account}");
+    for (account, outcome) in (1..).zip(outcomes) {
+        assert_eq!(api.settled(campaign, account).await, outcome, "account {account}");
     }
     assert_eq!(space.issued(campaign).await, 21);
 }
@@ -99,9 +99,9 @@ async fn consumers_come_and_go_under_load(space: &TestSpace) {
         three.stop().await;
     };
 
-    let (told, ()) = tokio::join!(api.claim_all(campaign, 1..=400), coming_and_going);
+    let (outcomes, ()) = tokio::join!(api.claim_all(campaign, 1..=400), coming_and_going);
 
-    assert_eq!(count_coupons(&told), 250);
+    assert_eq!(count_coupons(&outcomes), 250);
 }
 
 async fn issued(space: &TestSpace, campaign: CampaignId, count: u64) {

@@ -1,5 +1,5 @@
-//! Far more claims than coupons, all at once. Goal: exactly the stock is issued, everyone else is told so, and nobody is
-//! told two things. Method: a crowd of tasks, and the audit.
+//! Far more claims than coupons, all at once. Goal: exactly the stock is issued, everyone else is answered so, and
+//! nobody gets two answers. Method: a crowd of tasks, and the audit.
 
 use coupon_core::Outcome;
 use futures_util::future::join_all;
@@ -18,10 +18,10 @@ pub async fn exactly_the_stock_is_issued(system: &System) {
     let campaign = system.space.campaign(100).await;
 
     // Every account claims, and every third one again somewhere in the middle of the crowd.
-    let told = system.api.claim_all(campaign, (1..=600).chain((1..=600).step_by(3))).await;
+    let outcomes = system.api.claim_all(campaign, (1..=600).chain((1..=600).step_by(3))).await;
 
-    assert_eq!(told.len(), 800);
-    assert_eq!(count_coupons(&told), 100);
+    assert_eq!(outcomes.len(), 800);
+    assert_eq!(count_coupons(&outcomes), 100);
     assert_eq!(system.space.issued(campaign).await, 100);
 }
 
@@ -29,10 +29,11 @@ pub async fn instances_share_the_stock(system: &System) {
     let campaign = system.space.campaign(60).await;
     let other = system.another_api().await;
 
-    let (mut told, there) = tokio::join!(system.api.claim_all(campaign, 1..=100), other.claim_all(campaign, 51..=150));
-    told.extend(there);
+    let (mut outcomes, there) =
+        tokio::join!(system.api.claim_all(campaign, 1..=100), other.claim_all(campaign, 51..=150));
+    outcomes.extend(there);
 
-    assert_eq!(count_coupons(&told), 60);
+    assert_eq!(count_coupons(&outcomes), 60);
 }
 
 async fn many_campaigns_sell_out_at_once(system: &System) {
@@ -42,19 +43,19 @@ async fn many_campaigns_sell_out_at_once(system: &System) {
     }
 
     let crowds = campaigns.iter().map(|(campaign, _)| system.api.claim_all(*campaign, 1..=12));
-    let told = join_all(crowds).await;
+    let outcomes = join_all(crowds).await;
 
-    for ((campaign, coupons), told) in campaigns.into_iter().zip(told) {
-        assert_eq!(count_coupons(&told), coupons.min(12), "{campaign}");
+    for ((campaign, coupons), outcomes) in campaigns.into_iter().zip(outcomes) {
+        assert_eq!(count_coupons(&outcomes), coupons.min(12), "{campaign}");
     }
 }
 
 async fn an_empty_campaign_is_sold_out(system: &System) {
     let campaign = system.space.campaign(0).await;
 
-    let told = system.api.claim_all(campaign, 1..=20).await;
+    let outcomes = system.api.claim_all(campaign, 1..=20).await;
 
-    assert!(told.iter().all(|(_, outcome)| *outcome == Outcome::SoldOut), "{told:?}");
+    assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::SoldOut), "{outcomes:?}");
 }
 
 pub async fn one_account_does_not_crowd_out_the_others(system: &System) {
@@ -62,7 +63,7 @@ pub async fn one_account_does_not_crowd_out_the_others(system: &System) {
     let api = system.another_api_with(&[("claims-per-account", "2")]).await;
 
     let greedy = join_all((0..100).map(|_| api.post_claim(campaign, 1))).await;
-    let told = api.claim_all(campaign, 2..=10).await;
+    let outcomes = api.claim_all(campaign, 2..=10).await;
 
     let (refused, taken): (Vec<_>, Vec<_>) = greedy.into_iter().partition(|answer| answer.status == 429);
     assert!(!taken.is_empty() && taken.iter().all(|answer| (200..=202).contains(&answer.status)), "{taken:?}");
@@ -71,6 +72,6 @@ pub async fn one_account_does_not_crowd_out_the_others(system: &System) {
         assert_eq!(answer.code(), "too_many_claims");
         assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds >= 1), "{answer:?}");
     }
-    assert_eq!(count_coupons(&told), 9);
+    assert_eq!(count_coupons(&outcomes), 9);
     assert!(matches!(system.api.settled(campaign, 1).await, Outcome::Issued { .. }));
 }

@@ -1,5 +1,5 @@
-//! Installations as small as the settings let them be. Goal: each setting works at its least value, all of them at once.
-//! Method: the least of every number is asked of the programs themselves, so a new setting is in by itself.
+//! Installations as small as the settings let them be. Goal: each setting works at its least value, all of them at
+//! once. Method: the least of every number is asked of the programs themselves, so a new setting is in by itself.
 
 use std::ffi::OsString;
 
@@ -35,7 +35,7 @@ fn all<'a>(least: &'a [(String, &'static str)]) -> Vec<(&'a str, &'a str)> {
     least.iter().map(|(flag, value)| (flag.as_str(), *value)).collect()
 }
 
-/// The same, with connections for a crowd: with one, whoever comes second waits until the first has hung up.
+/// The same, with connections for a crowd: with one, the second client waits until the first has hung up.
 fn for_a_crowd<'a>(least: &'a [(String, &'static str)]) -> Vec<(&'a str, &'a str)> {
     all(least).into_iter().filter(|(flag, _)| *flag != "http-connections").collect()
 }
@@ -55,24 +55,24 @@ async fn keep_their_promises(space: &TestSpace, api: &Api, alone: &Api) {
     let ((), seen) = tokio::join!(made, seen);
     assert_eq!(seen.json["total"], 5, "it is never seen without its coupons");
 
-    let told = api.claim_all_patiently(campaign, (1..=8).chain(1..=8)).await;
+    let outcomes = api.claim_all_patiently(campaign, (1..=8).chain(1..=8)).await;
 
-    assert_eq!(count_coupons(&told), 5);
-    for (account, outcome) in &told {
+    assert_eq!(count_coupons(&outcomes), 5);
+    for (account, outcome) in &outcomes {
         assert_eq!(api.settled(campaign, *account).await, *outcome, "account {account}, asked again");
     }
     eventually("it is sold out", async || api.post_claim(campaign, 99).await.status == 409).await;
     let view = api.get("/v1/campaigns/1").await;
     assert_eq!((view.json["total"].as_u64(), view.json["free"].as_u64()), (Some(5), Some(0)), "{view:?}");
-    let (winner, coupon) = told.iter().find(|(_, outcome)| matches!(outcome, Outcome::Issued { .. })).unwrap();
+    let (winner, coupon) = outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Issued { .. })).unwrap();
     assert_eq!(api.claim_patiently(campaign, *winner).await, *coupon, "a winner claims again");
 
-    // One for whoever claimed last, in case that it still waits in the queue, and one more.
+    // One for the account that claimed last, in case that its claim still waits in the queue, and one more.
     space.restock(campaign, 2).await;
     eventually("the restock is seen", async || alone.get("/v1/campaigns/1").await.json["total"] == 7).await;
-    let told = alone.claim_patiently(campaign, 100).await;
-    assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
-    assert_eq!(alone.claim_patiently(campaign, 100).await, told, "asked again");
+    let outcome = alone.claim_patiently(campaign, 100).await;
+    assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
+    assert_eq!(alone.claim_patiently(campaign, 100).await, outcome, "asked again");
     assert!(matches!(space.issued(campaign).await, 6..=7));
 }
 

@@ -1,5 +1,5 @@
-//! Messages as they come in bad days: twice, late, or not claims at all. Goal: processing is idempotent, and what cannot
-//! be processed is kept for an operator and holds nothing up.
+//! Messages as they come in bad days: twice, late, or not claims at all. Goal: processing is idempotent, and what
+//! cannot be processed is kept for an operator and holds nothing up.
 
 use coupon_core::rabbitmq::message::{self, Message};
 use coupon_core::redis::keys;
@@ -72,7 +72,7 @@ async fn poison_goes_to_the_dead_letters_and_holds_nothing_up(space: &TestSpace)
         assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
     }
     eventually("the poison is among the dead letters", async || space.queues.dead_letters().await == 7).await;
-    assert!(!space.report().await.clean, "the audit tells of dead letters");
+    assert!(!space.report().await.clean, "the audit reports dead letters");
     let dead = space.queues.take_dead_letters().await;
     let mut dead: Vec<Vec<u8>> = dead.into_iter().map(|(_, body)| body).collect();
     let mut sent: Vec<Vec<u8>> = poison.iter().map(|(_, body)| body.to_vec()).collect();
@@ -95,10 +95,10 @@ async fn claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason(space: 
     assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
     eventually("they are among the dead letters", async || space.queues.dead_letters().await == 1).await;
     eventually("the message is done with", async || api.claim(campaign, 2).await != Outcome::Pending).await;
-    assert!(!space.report().await.clean, "the audit tells of dead letters");
+    assert!(!space.report().await.clean, "the audit reports dead letters");
     let key = ClaimKey { campaign_id: gone, account_id: AccountId(1) };
-    let told: Option<Vec<u8>> = space.redis().get(keys::outcome(space.installation(), key)).await.unwrap();
-    assert_eq!(told, None, "nobody is told sold out");
+    let recorded: Option<Vec<u8>> = space.redis().get(keys::outcome(space.installation(), key)).await.unwrap();
+    assert_eq!(recorded, None, "nobody is answered sold out");
 
     let dead = space.queues.take_dead_letters().await;
     let [(properties, body)] = &dead[..] else { panic!("{dead:?}") };

@@ -1,5 +1,5 @@
-//! MySQL away for a while, or silent. Goal: nothing is told that is not true, accepted claims wait, and all goes on when
-//! it is back. Method: a proxy that is cut, frozen and healed.
+//! MySQL away for a while, or silent. Goal: nothing is answered that is not true, accepted claims wait, and all goes on
+//! when it is back. Method: a proxy that is cut, frozen and healed.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::system::{count_coupons, start_consumer, start_producer_api, start_ski
 audited![
     a_consumers_batch_waits_for_mysql,
     the_producer_accepts_claims_while_mysql_is_away,
-    the_producer_tells_no_holder_of_a_coupon_pending_while_mysql_is_away,
+    the_producer_answers_no_holder_of_a_coupon_pending_while_mysql_is_away,
     skiplock_coalesced_refuses_while_mysql_is_away,
     skiplock_select_update_refuses_while_mysql_is_away,
-    operators_are_told_why_a_service_is_not_ready_and_the_crowd_is_not,
+    operators_see_why_a_service_is_not_ready_and_the_crowd_does_not,
     skiplock_says_busy_not_sold_out_while_others_hold_every_row,
     skiplock_finds_the_rows_that_others_let_go,
     skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another,
@@ -52,9 +52,9 @@ async fn the_producer_accepts_claims_while_mysql_is_away(space: &TestSpace) {
     }
     assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first, "Redis knows it");
     let unknown = api.post_claim(CampaignId(404), 1).await;
-    assert!(unknown.is_unavailable(), "whether there is such a campaign cannot be told: {unknown:?}");
+    assert!(unknown.is_unavailable(), "whether there is such a campaign cannot be known: {unknown:?}");
     let ready = async || api.get("/readyz").await.json["servers"]["mysql"] == "down";
-    eventually("it tells that MySQL is away", ready).await;
+    eventually("it reports that MySQL is away", ready).await;
     proxy.heal();
 
     for account in 2..=10 {
@@ -62,14 +62,14 @@ async fn the_producer_accepts_claims_while_mysql_is_away(space: &TestSpace) {
     }
 }
 
-async fn the_producer_tells_no_holder_of_a_coupon_pending_while_mysql_is_away(space: &TestSpace) {
+async fn the_producer_answers_no_holder_of_a_coupon_pending_while_mysql_is_away(space: &TestSpace) {
     let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
     space.empty_redis().await;
 
     proxy.cut();
     for wait in [0, 50, 700, 1_500] {
-        let told = api.get_claim(campaign, 1, Duration::from_millis(wait)).await;
-        assert!(told.is_unavailable(), "after {wait} ms: {told:?}");
+        let answer = api.get_claim(campaign, 1, Duration::from_millis(wait)).await;
+        assert!(answer.is_unavailable(), "after {wait} ms: {answer:?}");
     }
     proxy.heal();
 
@@ -118,7 +118,7 @@ async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
         let get = api.get_claim(campaign, 1, Duration::from_millis(700)).await;
         assert!(get.is_unavailable(), "nor after a wait: {get:?}");
         let ready = async || api.get("/readyz").await.status == 503;
-        eventually("it tells that MySQL is away", ready).await;
+        eventually("it reports that MySQL is away", ready).await;
         proxy.heal();
         assert_eq!(api.claim_patiently(campaign, 1).await, first);
         eventually("it is ready again", async || api.get("/readyz").await.status == 200).await;
@@ -129,7 +129,7 @@ async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
     }
 }
 
-async fn operators_are_told_why_a_service_is_not_ready_and_the_crowd_is_not(space: &TestSpace) {
+async fn operators_see_why_a_service_is_not_ready_and_the_crowd_does_not(space: &TestSpace) {
     let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
     let service = start_skiplock(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
     let (api, admin) = (space.api(service.address()), space.api(service.admin()));
@@ -138,10 +138,10 @@ async fn operators_are_told_why_a_service_is_not_ready_and_the_crowd_is_not(spac
     proxy.cut();
 
     eventually("it is not ready", async || admin.get("/readyz").await.status == 503).await;
-    let (told, crowd) = (admin.get("/readyz").await, api.get("/readyz").await);
-    let reason = told.json["reasons"]["mysql"].as_str().unwrap_or_default();
-    assert!(reason.contains("MySQL") && reason.contains("COUPON_MYSQL_URL"), "{told:?}");
-    assert!(!told.text.contains("skiplock-api@"), "no address with a password: {told:?}");
+    let (answer, crowd) = (admin.get("/readyz").await, api.get("/readyz").await);
+    let reason = answer.json["reasons"]["mysql"].as_str().unwrap_or_default();
+    assert!(reason.contains("MySQL") && reason.contains("COUPON_MYSQL_URL"), "{answer:?}");
+    assert!(!answer.text.contains("skiplock-api@"), "no address with a password: {answer:?}");
     assert_eq!(crowd.json, serde_json::json!({"ready": false, "servers": {"mysql": "down"}}));
 }
 

@@ -1,5 +1,5 @@
-//! What operators do to a campaign while it runs. Goal: both APIs see it within about a second, and nobody loses what was
-//! promised. Method: the real command beside the running system.
+//! What operators do to a campaign while it runs. Goal: both APIs see it within about a second, and nobody loses what
+//! was promised. Method: the real command next to the running system.
 
 use std::time::Duration;
 
@@ -50,24 +50,24 @@ async fn a_paused_campaign_takes_no_claims_until_it_is_resumed(system: &System) 
 
 async fn a_winner_sees_the_coupon_while_the_campaign_is_paused(system: &System) {
     let campaign = system.space.campaign(3).await;
-    let told = system.api.claim(campaign, 1).await;
+    let outcome = system.api.claim(campaign, 1).await;
 
     couponctl(&system.space, &format!("campaign pause --id {campaign}")).await;
     until_claims_are_answered(system, campaign, 403, "campaign_paused").await;
 
     let answer = system.api.get_claim(campaign, 1, Duration::from_secs(10)).await;
-    assert_eq!((answer.status, answer.outcome()), (200, told));
+    assert_eq!((answer.status, answer.outcome()), (200, outcome));
     assert_eq!(system.api.get(&format!("/v1/campaigns/{campaign}")).await.status, 200);
 }
 
 async fn a_campaign_that_was_closed_takes_no_claims(system: &System) {
     let campaign = system.space.campaign(3).await;
-    let told = system.api.claim(campaign, 1).await;
+    let outcome = system.api.claim(campaign, 1).await;
 
     couponctl(&system.space, &format!("campaign close --id {campaign}")).await;
 
     until_claims_are_answered(system, campaign, 403, "campaign_closed").await;
-    assert_eq!(system.api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), told);
+    assert_eq!(system.api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), outcome);
 }
 
 async fn a_window_that_was_moved_is_seen(system: &System) {

@@ -11,8 +11,8 @@ use crate::system::System;
 
 each_way![
     a_claim_that_was_never_made_is_pending,
-    who_waits_is_told_when_the_coupon_is_issued,
-    many_who_wait_are_told,
+    a_waiting_client_is_answered_when_the_coupon_is_issued,
+    many_waiting_clients_are_answered,
     a_campaign_shows_its_window_and_counts,
 ];
 
@@ -25,7 +25,7 @@ pub async fn a_claim_that_was_never_made_is_pending(system: &System) {
     }
 }
 
-async fn who_waits_is_told_when_the_coupon_is_issued(system: &System) {
+async fn a_waiting_client_is_answered_when_the_coupon_is_issued(system: &System) {
     let campaign = system.space.campaign(1).await;
     let other = system.another_api().await;
     let waiting = tokio::spawn({
@@ -38,7 +38,7 @@ async fn who_waits_is_told_when_the_coupon_is_issued(system: &System) {
     assert_eq!(waiting.await.unwrap().outcome(), issued);
 }
 
-pub async fn many_who_wait_are_told(system: &System) {
+pub async fn many_waiting_clients_are_answered(system: &System) {
     let campaign = system.space.campaign(20).await;
     let waiting: Vec<_> = (1..=40)
         .map(|account| {

@@ -1,4 +1,4 @@
-//! What a service serves beside claims: health, its `OpenAPI` document and the page to try it.
+//! What a service serves in addition to claims: health, its `OpenAPI` document and the page to try it.
 
 use coupon_core::{AccountId, CampaignId};
 use serde_json::json;
@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 use crate::system::{System, start_consumer};
 
 each_way![
-    health_is_told,
-    health_is_told_when_the_crowd_has_taken_all_connections,
+    health_is_reported,
+    health_is_reported_when_the_crowd_has_taken_all_connections,
     the_document_describes_every_route,
     the_page_is_served
 ];
 
-async fn health_is_told(system: &System) {
+async fn health_is_reported(system: &System) {
     let (live, ready) = (system.api.get("/livez").await, system.api.get("/readyz").await);
 
     let servers = if system.is_queue() {
@@ -26,7 +26,7 @@ async fn health_is_told(system: &System) {
     assert_eq!((ready.status, ready.json), (200, json!({"ready": true, "servers": servers})));
 }
 
-async fn health_is_told_when_the_crowd_has_taken_all_connections(system: &System) {
+async fn health_is_reported_when_the_crowd_has_taken_all_connections(system: &System) {
     let campaign = system.space.campaign(1).await;
     let service = system.another_service(&[("http-connections", "20")]).await;
     let admin = system.space.api(service.admin());
@@ -64,7 +64,7 @@ async fn the_document_describes_every_route(system: &System) {
         assert_eq!(operation["operationId"], id);
         for status in statuses.iter().chain(&["400", "404", "408", "413", "500", "503", "default"]) {
             let response = &operation["responses"][status];
-            assert!(response.is_object(), "{method} {path} does not tell of {status}: {operation}");
+            assert!(response.is_object(), "{method} {path} does not describe {status}: {operation}");
             if !status.starts_with('2') {
                 let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
                 assert_eq!(schema, "#/components/schemas/ProblemDocument", "{method} {path} {status}");
@@ -106,9 +106,9 @@ async fn the_page_is_served(system: &System) {
     assert!(settings.contains("\"validatorUrl\": \"none\""), "it asks nobody else: {settings}");
 }
 
-/// The consumer has no API, but tells its health.
+/// The consumer has no API, but reports its health.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_tells_its_health() {
+async fn a_consumer_reports_its_health() {
     coupon_testkit::run(async |space| {
         let consumer = start_consumer(&space, &[]).await;
         let admin = space.api(consumer.address());

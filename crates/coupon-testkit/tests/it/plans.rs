@@ -1,6 +1,6 @@
 //! How the server runs the statements of the hot paths. Goal: each uses its index, sorts nothing and locks only what it
-//! returns, because a statement that locks more tells others "sold out" while coupons are free. Method: EXPLAIN of every
-//! statement of `coupon_core::mysql::sql` on a table in the middle of a sale, and transactions side by side.
+//! returns, because a statement that locks more makes others answer "sold out" while coupons are free. Method: EXPLAIN
+//! of every statement of `coupon_core::mysql::sql` on a table in the middle of a sale, and transactions side by side.
 
 use std::collections::{HashMap, HashSet};
 
@@ -60,8 +60,8 @@ async fn every_statement_uses_its_index() {
     .await;
 }
 
-/// The keys that the server uses, table by table of ours; it must not scan or sort them. (MariaDB makes a table of its own
-/// of a long list of values and scans that.)
+/// The keys that the server uses, table by table of ours; it must not scan or sort them. (MariaDB makes a table of its
+/// own of a long list of values and scans that.)
 async fn plan(conn: &mut Conn, statement: &str) -> Vec<String> {
     let rows: Vec<Row> = conn.query(format!("EXPLAIN FORMAT=TRADITIONAL {statement}")).await.unwrap();
     let text = |row: &Row, column: &str| row.get::<Option<String>, _>(column).flatten().unwrap_or_default();
@@ -84,7 +84,7 @@ async fn more_rows_than_a_statement_takes_are_written_with_whatever_accounts() {
         for skip_locked in [false, true] {
             let campaign = space.campaign(count).await;
             let ids = coupons::free_coupons(&mut conn, wanted(campaign, count)).await.unwrap();
-            // A server gives the numbers of a column of literals one type: the largest must fit it beside the smallest.
+            // A server gives the numbers of a column of literals one type: it must fit the largest and the smallest.
             let account_id = |n| AccountId(if n % 2 == 0 { n } else { u64::MAX - n });
             let claims = (1..).map(|n| ClaimKey { campaign_id: campaign, account_id: account_id(n) });
             let rows: Vec<(ClaimKey, CouponId)> = claims.zip(ids).collect();
@@ -95,7 +95,7 @@ async fn more_rows_than_a_statement_takes_are_written_with_whatever_accounts() {
                 coupons::issue(&mut conn, &rows).await.unwrap()
             };
 
-            assert!(all || conn.server_version() >= (10, 0, 0), "only MariaDB does not count surely");
+            assert!(all || conn.server_version() >= (10, 0, 0), "only MariaDB may not count them");
             let claims: Vec<ClaimKey> = rows.iter().map(|(claim, _)| *claim).collect();
             let held = coupons::coupons_of(&mut conn, &claims).await.unwrap();
             assert_eq!(held, rows.into_iter().collect::<HashMap<_, _>>());
@@ -136,7 +136,7 @@ async fn skip_locked_locks_what_it_returns_and_no_more() {
         }
 
         let sizes: Vec<usize> = free.iter().map(HashSet::len).collect();
-        assert_eq!(sizes, [10, 1, 500, 10, 2_000 - 521], "nobody was told that nothing is free");
+        assert_eq!(sizes, [10, 1, 500, 10, 2_000 - 521], "nobody was answered that nothing is free");
         let different: HashSet<Uuid> = free.into_iter().flatten().collect();
         assert_eq!(different.len(), 2_000, "no row was given twice");
         for conn in held {
@@ -146,7 +146,7 @@ async fn skip_locked_locks_what_it_returns_and_no_more() {
     .await;
 }
 
-/// With gap locks, adding coupons would wait for those who hold the rows beside them.
+/// Gap locks would make adding coupons wait for transactions that hold the rows next to them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restock_waits_for_no_claim() {
     coupon_testkit::run(async |space| {

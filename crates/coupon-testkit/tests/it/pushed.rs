@@ -1,5 +1,5 @@
-//! Outcomes that reach who waits as soon as they are known. Goal: the outcome is pushed to the instance that published the
-//! claim; every push may be lost, and the outcome comes all the same.
+//! Outcomes that reach waiting clients as soon as they are known. Goal: the outcome is pushed to the instance that
+//! published the claim; every push may be lost, and the outcome comes all the same.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ audited![
     an_instance_hears_of_the_outcomes_of_its_claims,
     a_pushed_sold_out_that_is_over_is_not_passed_on,
     a_consumer_pushes_to_each_instance_the_outcomes_of_its_claims,
-    an_outcome_reaches_who_asks_another_instance,
+    an_outcome_reaches_a_client_of_another_instance,
     an_outcome_that_is_only_recorded_is_found,
     an_outcome_that_redis_never_had_is_found_in_mysql,
     an_outcome_pushed_while_redis_was_away_comes_when_it_is_back,
@@ -92,7 +92,7 @@ fn wait(api: &coupon_testkit::Api, campaign: CampaignId, account: u64) -> JoinHa
     tokio::spawn(async move { api.get_claim(campaign, account, WAIT).await })
 }
 
-/// Nobody but the test knows the coupon, so nothing but the push can tell it.
+/// Nobody but the test knows the coupon, so nothing but the push can report it.
 async fn an_instance_hears_of_the_outcomes_of_its_claims(space: &TestSpace) {
     let api = start_producer_api(space, &[]).await;
     let campaign = space.campaign(1).await;
@@ -102,15 +102,15 @@ async fn an_instance_hears_of_the_outcomes_of_its_claims(space: &TestSpace) {
     });
     let instance = publisher(space).await;
     let asking = [wait(&api, campaign, 1), wait(&api, campaign, 1)];
-    let (told, late) = (issued(), issued());
+    let (outcome, late) = (issued(), issued());
 
     let channel = push::channel(space.installation(), instance);
-    let pushes = [(key(campaign, 1), told), (key(campaign, 2), late)];
+    let pushes = [(key(campaign, 1), outcome), (key(campaign, 2), late)];
     redis(space).publish(&channel, &push::encode(&pushes)).await.unwrap();
 
-    assert_eq!(claiming.await.unwrap().outcome(), told);
+    assert_eq!(claiming.await.unwrap().outcome(), outcome);
     for asking in asking {
-        assert_eq!(asking.await.unwrap().outcome(), told);
+        assert_eq!(asking.await.unwrap().outcome(), outcome);
     }
     let who_asks_afterwards = api.get_claim(campaign, 2, WAIT).await;
     assert_eq!(who_asks_afterwards.outcome(), late);
@@ -152,22 +152,23 @@ async fn a_consumer_pushes_to_each_instance_the_outcomes_of_its_claims(space: &T
     space.queues.publish_claim(&claim(campaign, 5)).await;
 
     let _consumer = start_consumer(space, &[]).await;
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for pushed in &mut pushed {
-        told.push(push::decode(&pushed.next().await.expect("a push")));
+        received.push(push::decode(&pushed.next().await.expect("a push")));
     }
 
-    let accounts = |told: &[(ClaimKey, Outcome)]| told.iter().map(|(key, _)| key.account_id.0).collect::<Vec<_>>();
-    assert_eq!((accounts(&told[0]), accounts(&told[1])), (vec![1, 2], vec![3, 4]));
-    assert!(told[0].iter().all(|(_, outcome)| matches!(outcome, Outcome::Issued { .. })), "{told:?}");
-    assert!(told[1].iter().all(|(_, outcome)| *outcome == Outcome::SoldOut), "{told:?}");
-    for (key, outcome) in told.concat() {
+    let accounts =
+        |outcomes: &[(ClaimKey, Outcome)]| outcomes.iter().map(|(key, _)| key.account_id.0).collect::<Vec<_>>();
+    assert_eq!((accounts(&received[0]), accounts(&received[1])), (vec![1, 2], vec![3, 4]));
+    assert!(received[0].iter().all(|(_, outcome)| matches!(outcome, Outcome::Issued { .. })), "{received:?}");
+    assert!(received[1].iter().all(|(_, outcome)| *outcome == Outcome::SoldOut), "{received:?}");
+    for (key, outcome) in received.concat() {
         let api = start_producer_api(space, &[]).await;
         assert_eq!(api.settled(campaign, key.account_id.0).await, outcome);
     }
 }
 
-async fn an_outcome_reaches_who_asks_another_instance(space: &TestSpace) {
+async fn an_outcome_reaches_a_client_of_another_instance(space: &TestSpace) {
     let (api, other) = (start_producer_api(space, &[]).await, start_producer_api(space, &[]).await);
     let campaign = space.campaign(1).await;
     api.post_claim(campaign, 1).await;
@@ -183,11 +184,11 @@ async fn an_outcome_that_is_only_recorded_is_found(space: &TestSpace) {
     let api = start_producer_api(space, &[]).await;
     let campaign = space.campaign(1).await;
     let asking = wait(&api, campaign, 1);
-    let told = issued();
+    let outcome = issued();
 
-    outcomes(space).write(&[(key(campaign, 1), told)], &[]).await.unwrap();
+    outcomes(space).write(&[(key(campaign, 1), outcome)], &[]).await.unwrap();
 
-    assert_eq!(asking.await.unwrap().outcome(), told);
+    assert_eq!(asking.await.unwrap().outcome(), outcome);
 }
 
 /// As after a FLUSHALL, or when Redis was away as the consumer settled the claim.
@@ -227,14 +228,14 @@ async fn a_subscription_that_has_gone_deaf_is_made_anew(space: &TestSpace) {
     api.post_claim(campaign, 1).await;
     let channel = push::channel(space.installation(), publisher(space).await);
 
-    let told = issued();
+    let outcome = issued();
     let asking = wait(&api, campaign, 1);
     eventually("the instance listens again", async || {
         // Nobody hears on a frozen connection, and Redis still counts it.
-        redis(space).publish(&channel, &push::encode(&[(key(campaign, 1), told)])).await.unwrap();
+        redis(space).publish(&channel, &push::encode(&[(key(campaign, 1), outcome)])).await.unwrap();
         asking.is_finished()
     })
     .await;
 
-    assert_eq!(asking.await.unwrap().outcome(), told);
+    assert_eq!(asking.await.unwrap().outcome(), outcome);
 }

@@ -15,11 +15,11 @@ use crate::system::{claim, count_coupons, start_consumer, start_producer_api};
 audited![
     redis_emptied_under_load_loses_no_coupon,
     outcomes_go_before_ids,
-    stale_ids_are_passed_over,
-    stale_ids_are_passed_over_one_by_one,
+    stale_ids_are_skipped,
+    stale_ids_are_skipped_one_by_one,
     many_refill_at_once,
     a_refill_lock_left_by_the_dead_frees_itself,
-    who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock,
+    a_consumer_that_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock,
     while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql,
     an_id_that_a_repeated_claim_does_not_need_goes_back,
     a_list_full_of_stale_ids_is_filled_anew,
@@ -38,9 +38,9 @@ async fn redis_emptied_under_load_loses_no_coupon(space: &TestSpace) {
         }
     };
 
-    let (told, ()) = tokio::join!(api.claim_all(campaign, 1..=450), emptying);
+    let (outcomes, ()) = tokio::join!(api.claim_all(campaign, 1..=450), emptying);
 
-    assert_eq!(count_coupons(&told), 300);
+    assert_eq!(count_coupons(&outcomes), 300);
 }
 
 async fn outcomes_go_before_ids(space: &TestSpace) {
@@ -57,7 +57,7 @@ async fn outcomes_go_before_ids(space: &TestSpace) {
     assert!((1..=lives(keys::refilled_to(installation, campaign)).await).contains(&ids));
     for account_id in (1..=20).map(AccountId) {
         let claim = ClaimKey { campaign_id: campaign, account_id };
-        // MySQL may have told the client before it was recorded.
+        // The client may have its answer from MySQL before it was recorded.
         eventually("an outcome goes before the ids", async || {
             (1..ids).contains(&lives(keys::outcome(installation, claim)).await)
         })
@@ -65,11 +65,11 @@ async fn outcomes_go_before_ids(space: &TestSpace) {
     }
 }
 
-async fn stale_ids_are_passed_over(space: &TestSpace) {
+async fn stale_ids_are_skipped(space: &TestSpace) {
     stale_ids(space, "500").await;
 }
 
-async fn stale_ids_are_passed_over_one_by_one(space: &TestSpace) {
+async fn stale_ids_are_skipped_one_by_one(space: &TestSpace) {
     stale_ids(space, "1").await;
 }
 
@@ -88,9 +88,9 @@ async fn stale_ids(space: &TestSpace, batch_max: &str) {
     // In front of what waits there.
     space.redis().lpush::<_, _, ()>(keys::free_coupons(space.installation(), campaign), ids).await.unwrap();
 
-    let told = api.claim_all(campaign, 11..=50).await;
+    let outcomes = api.claim_all(campaign, 11..=50).await;
 
-    assert_eq!(count_coupons(&told), 20);
+    assert_eq!(count_coupons(&outcomes), 20);
 }
 
 async fn many_refill_at_once(space: &TestSpace) {
@@ -105,20 +105,20 @@ async fn many_refill_at_once(space: &TestSpace) {
 
     let settled = join_all(batches).await;
 
-    let told: Vec<(u64, Outcome)> = settled
+    let outcomes: Vec<(u64, Outcome)> = settled
         .iter()
         .flat_map(|settled| &settled.outcomes)
         .map(|(claim, outcome)| (claim.account_id.0, *outcome))
         .collect();
-    assert_eq!(told.len(), 400);
-    assert_eq!(count_coupons(&told), 150);
-    tell(space, campaign, &told).await;
+    assert_eq!(outcomes.len(), 400);
+    assert_eq!(count_coupons(&outcomes), 150);
+    report(space, campaign, &outcomes).await;
 }
 
-/// Outcomes that a test was told by a settler are told to the audit as a client would be.
-async fn tell(space: &TestSpace, campaign: CampaignId, told: &[(u64, Outcome)]) {
+/// Asks for outcomes that a test had from a settler as a client would, so that the audit knows them.
+async fn report(space: &TestSpace, campaign: CampaignId, outcomes: &[(u64, Outcome)]) {
     let api = start_producer_api(space, &[]).await;
-    for (account, outcome) in told {
+    for (account, outcome) in outcomes {
         assert_eq!(api.settled(campaign, *account).await, *outcome, "account {account}");
     }
 }
@@ -136,7 +136,7 @@ async fn a_refill_lock_left_by_the_dead_frees_itself(space: &TestSpace) {
     assert_eq!(left, None);
 }
 
-async fn who_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock(space: &TestSpace) {
+async fn a_consumer_that_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock(space: &TestSpace) {
     let campaign = space.campaign(5).await;
     let lock = keys::refill_lock(space.installation(), campaign);
     space.redis().set::<_, _, ()>(&lock, "of another").await.unwrap();

@@ -1,6 +1,6 @@
-//! A server replaced behind its name, as in every planned switch-over, while connections to the one before stay up. Goal:
-//! the services go on at the new one by themselves, and what they promised holds. Method: a proxy that is led from a
-//! spare server to the one that all tests share; the spare one is demoted, or its connections are frozen.
+//! A server replaced under its name, as in every planned switch-over, while connections to the one before stay up.
+//! Goal: the services go on at the new one by themselves, and what they promised holds. Method: a proxy that is led
+//! from a spare server to the one that all tests share; the spare one is demoted, or its connections are frozen.
 
 use std::sync::Arc;
 
@@ -27,25 +27,25 @@ audited![
     a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself,
 ];
 
-/// A way, behind a proxy of MySQL.
-struct Behind {
+/// The services of one approach, whose server is reached through a proxy.
+struct Proxied {
     api: Api,
     services: Vec<Arc<Service>>,
 }
 
-async fn skiplock_behind(space: &TestSpace, mysql: &Proxy) -> Behind {
+async fn skiplock_through(space: &TestSpace, mysql: &Proxy) -> Proxied {
     let service = start_skiplock(space, &[("mysql-url", mysql.url())]).await;
-    Behind { api: space.api(service.address()), services: vec![service] }
+    Proxied { api: space.api(service.address()), services: vec![service] }
 }
 
-async fn queue(space: &TestSpace, own: &[(&str, &str)]) -> Behind {
+async fn queue(space: &TestSpace, own: &[(&str, &str)]) -> Proxied {
     let producer = start_producer(space, own).await;
     // One id at a time, so that each claim needs Redis.
     let consumer = start_consumer(space, &[own, &[("refill-max", "1")]].concat()).await;
-    Behind { api: space.api(producer.address()), services: vec![producer, consumer] }
+    Proxied { api: space.api(producer.address()), services: vec![producer, consumer] }
 }
 
-impl Behind {
+impl Proxied {
     async fn is_ready(&self, space: &TestSpace) -> bool {
         for service in &self.services {
             if space.api(service.admin()).get("/readyz").await.status != 200 {
@@ -65,25 +65,25 @@ enum Before {
     Silent,
 }
 
-async fn queue_behind(space: &TestSpace, mysql: &Proxy) -> Behind {
+async fn queue_through(space: &TestSpace, mysql: &Proxy) -> Proxied {
     queue(space, &[("mysql-url", mysql.url())]).await
 }
 
 /// The data of MySQL is on the next server, which then takes its place.
-async fn mysql_is_replaced(space: &TestSpace, before: Before, start: impl AsyncFn(&TestSpace, &Proxy) -> Behind) {
+async fn mysql_is_replaced(space: &TestSpace, before: Before, start: impl AsyncFn(&TestSpace, &Proxy) -> Proxied) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
         spare.take_over(space).await;
         let proxy = Proxy::start(&spare.mysql_settings().mysql_url).await;
-        let behind = start(space, &proxy).await;
+        let proxied = start(space, &proxy).await;
         for account in 1..=10 {
-            let told = behind.api.claim(campaign, account).await;
-            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            let outcome = proxied.api.claim(campaign, account).await;
+            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
         }
 
         if before == Before::Demoted {
             spare.sql("SET GLOBAL super_read_only = ON").await;
-            eventually("it is not ready where nothing is written", async || !behind.is_ready(space).await).await;
+            eventually("it is not ready where nothing is written", async || !proxied.is_ready(space).await).await;
         }
         spare.hand_over(space).await;
         proxy.lead_to(&space.servers().mysql.mysql_url);
@@ -92,29 +92,29 @@ async fn mysql_is_replaced(space: &TestSpace, before: Before, start: impl AsyncF
         }
 
         for account in 1..=20 {
-            let told = behind.api.claim_patiently(campaign, account).await;
-            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            let outcome = proxied.api.claim_patiently(campaign, account).await;
+            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
         }
-        eventually("it is ready", async || behind.is_ready(space).await).await;
+        eventually("it is ready", async || proxied.is_ready(space).await).await;
         assert_eq!(space.issued(campaign).await, 20);
     })
     .await;
 }
 
 async fn skiplock_goes_on_when_mysql_was_demoted(space: &TestSpace) {
-    mysql_is_replaced(space, Before::Demoted, skiplock_behind).await;
+    mysql_is_replaced(space, Before::Demoted, skiplock_through).await;
 }
 
 async fn queue_goes_on_when_mysql_was_demoted(space: &TestSpace) {
-    mysql_is_replaced(space, Before::Demoted, queue_behind).await;
+    mysql_is_replaced(space, Before::Demoted, queue_through).await;
 }
 
 async fn skiplock_goes_on_when_mysql_has_fallen_silent(space: &TestSpace) {
-    mysql_is_replaced(space, Before::Silent, skiplock_behind).await;
+    mysql_is_replaced(space, Before::Silent, skiplock_through).await;
 }
 
 async fn queue_goes_on_when_mysql_has_fallen_silent(space: &TestSpace) {
-    mysql_is_replaced(space, Before::Silent, queue_behind).await;
+    mysql_is_replaced(space, Before::Silent, queue_through).await;
 }
 
 async fn connections_move_to_the_server_that_a_name_means_now(space: &TestSpace) {
@@ -137,7 +137,7 @@ async fn connections_move_to_the_server_that_a_name_means_now(space: &TestSpace)
     .await;
 }
 
-/// Whatever MySQL's own defaults are, a coupon that was told is committed.
+/// Whatever MySQL's own defaults are, a coupon that was answered is committed.
 async fn a_coupon_is_committed_where_autocommit_is_off_by_default(space: &TestSpace) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
@@ -156,11 +156,11 @@ async fn a_coupon_is_committed_where_autocommit_is_off_by_default(space: &TestSp
             let skiplock = space.api(start_skiplock(space, &own).await.address());
             for api in [&queue, &skiplock] {
                 account += 1;
-                let told = api.claim(campaign, account).await;
-                assert!(matches!(told, Outcome::Issued { .. }), "{strategy}: {told:?}");
+                let outcome = api.claim(campaign, account).await;
+                assert!(matches!(outcome, Outcome::Issued { .. }), "{strategy}: {outcome:?}");
             }
         }
-        // Only what is committed there comes over, and the audit compares it with what was told.
+        // Only what is committed there comes over, and the audit compares it with what was answered.
         spare.sql("SET GLOBAL transaction_read_only = OFF").await;
         spare.hand_over(space).await;
         assert_eq!(space.issued(campaign).await, account);
@@ -181,28 +181,28 @@ async fn redis_is_replaced(space: &TestSpace, before: Before) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
         let proxy = Proxy::start(&spare.redis_settings().redis_url).await;
-        let behind = queue(space, &[("redis-url", proxy.url())]).await;
+        let proxied = queue(space, &[("redis-url", proxy.url())]).await;
         for account in 1..=5 {
-            assert!(matches!(behind.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
+            assert!(matches!(proxied.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
         }
 
         if before == Before::Demoted {
             spare.redis("REPLICAOF 127.0.0.1 1").await;
-            eventually("it is not ready at a replica", async || !behind.is_ready(space).await).await;
+            eventually("it is not ready at a replica", async || !proxied.is_ready(space).await).await;
             proxy.lead_to(&space.servers().redis.redis_url);
         } else {
             proxy.lead_to(&space.servers().redis.redis_url);
             proxy.freeze_those_before();
         }
         for account in 6..=20 {
-            assert_eq!(behind.api.post_claim(campaign, account).await.status, 202, "account {account}");
+            assert_eq!(proxied.api.post_claim(campaign, account).await.status, 202, "account {account}");
         }
 
         for account in 6..=20 {
-            let told = behind.api.settled(campaign, account).await;
-            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            let outcome = proxied.api.settled(campaign, account).await;
+            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
         }
-        eventually("it is ready again", async || behind.is_ready(space).await).await;
+        eventually("it is ready again", async || proxied.is_ready(space).await).await;
     })
     .await;
 }
@@ -212,20 +212,20 @@ async fn claims_go_to_the_next_broker_when_one_has_fallen_silent(space: &TestSpa
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
         let proxy = Proxy::start(&spare.amqp_settings().amqp_url).await;
-        let behind = queue(space, &[("amqp-url", proxy.url()), ("amqp-management-url", "")]).await;
+        let proxied = queue(space, &[("amqp-url", proxy.url()), ("amqp-management-url", "")]).await;
         for account in 1..=10 {
-            let told = behind.api.claim_patiently(campaign, account).await;
-            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            let outcome = proxied.api.claim_patiently(campaign, account).await;
+            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
         }
 
         proxy.lead_to(&space.servers().amqp.amqp_url);
         proxy.freeze_those_before();
 
         for account in 1..=20 {
-            let told = behind.api.claim_patiently(campaign, account).await;
-            assert!(matches!(told, Outcome::Issued { .. }), "account {account}: {told:?}");
+            let outcome = proxied.api.claim_patiently(campaign, account).await;
+            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
         }
-        eventually("it is ready", async || behind.is_ready(space).await).await;
+        eventually("it is ready", async || proxied.is_ready(space).await).await;
     })
     .await;
 }
@@ -258,7 +258,8 @@ async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once(space: &Tes
     assert_eq!(log.matches("no coupons today").count(), 1, "{log}");
 }
 
-/// What an operator may do to MySQL, or a user there, while a service runs, what undoes it, and what the log then asks for.
+/// What an operator may do to MySQL, or a user there, while a service runs, what undoes it, and what the log then asks
+/// for.
 const LOCKED_OUT: [(&str, &str, &str); 4] = [
     ("ALTER USER limited ACCOUNT LOCK", "ALTER USER limited ACCOUNT UNLOCK", "check the user and the password"),
     (
@@ -319,9 +320,9 @@ async fn a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claim
             spare.redis(&format!("ACL SETUSER limited -{command}")).await;
 
             eventually(command, async || {
-                let told = admin.get("/readyz").await;
-                let reason = told.json["reasons"]["redis"].as_str().unwrap_or_default().to_lowercase();
-                told.status == 503 && reason.contains(&format!("'{command}'")) && reason.contains("docs/rights.md")
+                let answer = admin.get("/readyz").await;
+                let reason = answer.json["reasons"]["redis"].as_str().unwrap_or_default().to_lowercase();
+                answer.status == 503 && reason.contains(&format!("'{command}'")) && reason.contains("docs/rights.md")
             })
             .await;
             spare.redis("ACL SETUSER limited +@all").await;

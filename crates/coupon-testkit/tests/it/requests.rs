@@ -1,5 +1,5 @@
-//! Requests as bytes on a connection. Goal: each is answered by the book, no client holds a connection by doing nothing,
-//! and nothing is done that its client cannot be told of. Method: sockets that a test writes to by hand.
+//! Requests as bytes on a connection. Goal: each is answered by the book, no client holds a connection by doing
+//! nothing, and nothing is done that its client cannot learn of. Method: sockets that a test writes to by hand.
 
 use coupon_core::Outcome;
 use coupon_testkit::{DEADLINE, TestSpace};
@@ -14,14 +14,14 @@ use crate::system::System;
 each_way![
     a_body_that_does_not_arrive_ends_its_connection,
     a_head_that_does_not_arrive_ends_its_connection,
-    nothing_is_done_behind_the_last_answer_of_a_connection,
+    nothing_is_done_after_the_last_answer_of_a_connection,
     a_body_that_nobody_asked_for_is_no_request,
     a_claim_that_asks_for_another_protocol_is_answered_in_this_one,
     a_tunnel_is_refused_at_once,
     two_media_types_are_refused,
-    who_closes_the_connection_in_a_wait_is_waited_for_no_longer,
+    a_connection_closed_in_a_wait_is_waited_for_no_longer,
     head_is_answered_as_get,
-    options_tells_the_methods,
+    options_names_the_methods,
 ];
 
 audited![a_stranger_causes_no_error_in_the_log,];
@@ -91,11 +91,11 @@ async fn ask_whether_it_lives(connection: &mut TcpStream) {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("alive\n"), "{answer}");
 }
 
-async fn nothing_is_done_behind_the_last_answer_of_a_connection(system: &System) {
+async fn nothing_is_done_after_the_last_answer_of_a_connection(system: &System) {
     let campaign = system.space.campaign(5).await;
     let path = format!("/v1/campaigns/{campaign}/claims");
     let large = "x".repeat(2_000);
-    let behind = claim(&path, "", 1);
+    let next = claim(&path, "", 1);
 
     for (first, status) in [
         (format!("POST {path} HTTP/1.1\r\nhost: coupons\r\ncontent-length: 2000\r\n\r\n{large}"), "413"),
@@ -104,7 +104,7 @@ async fn nothing_is_done_behind_the_last_answer_of_a_connection(system: &System)
         (String::from("GET /livez HTTP/1.1\r\nhost: coupons\r\nconnection: close\r\n\r\n"), "200"),
         (String::from("GET /livez HTTP/1.0\r\n\r\n"), "200"),
     ] {
-        let answers = exchange(system, &format!("{first}{behind}")).await;
+        let answers = exchange(system, &format!("{first}{next}")).await;
 
         assert_eq!(answers.split(' ').nth(1), Some(status), "{answers}");
         let (head, _) = answers.split_once("\r\n\r\n").unwrap();
@@ -123,7 +123,7 @@ async fn a_body_that_nobody_asked_for_is_no_request(system: &System) {
 
     let answers = exchange(system, &format!("{first}{}", claim(&path, "connection: close\r\n", 2))).await;
 
-    assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "the connection goes on behind it: {answers}");
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "the connection goes on after it: {answers}");
     assert!(matches!(system.api.settled(campaign, 2).await, Outcome::Issued { .. }));
     assert_eq!(system.space.issued(campaign).await, 1);
 }
@@ -153,7 +153,7 @@ async fn a_tunnel_is_refused_at_once(system: &System) {
 
         assert!(answer.starts_with("HTTP/1.1 40") && answer.contains("\"code\":"), "{target}: {answer}");
         assert!(!answer.starts_with("HTTP/1.1 408 "), "{target} is waited for: {answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "nothing is done behind it: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "nothing is done after it: {answer}");
     }
 }
 
@@ -167,7 +167,7 @@ async fn two_media_types_are_refused(system: &System) {
     assert_eq!(system.space.issued(campaign).await, 0);
 }
 
-async fn who_closes_the_connection_in_a_wait_is_waited_for_no_longer(system: &System) {
+async fn a_connection_closed_in_a_wait_is_waited_for_no_longer(system: &System) {
     let campaign = system.space.campaign(1).await;
     let wait = async |time: &str| {
         let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
@@ -212,7 +212,7 @@ async fn head_is_answered_as_get(system: &System) {
     assert_eq!(system.admin().send(system.admin().request(Method::HEAD, "/readyz")).await.status, 200);
 }
 
-async fn options_tells_the_methods(system: &System) {
+async fn options_names_the_methods(system: &System) {
     let reads = "GET, HEAD, OPTIONS";
     for (path, methods) in [
         ("/v1/campaigns/1", reads),

@@ -1,4 +1,4 @@
-//! After the last coupon. Goal: winners keep getting theirs, losers are told at once, and a restock is seen.
+//! After the last coupon. Goal: winners keep getting theirs, losers are answered at once, and a restock is seen.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use crate::system::{System, count_coupons};
 
 each_way![
     a_winner_who_asks_again_gets_the_coupon,
-    a_loser_is_told_at_once,
+    a_loser_is_answered_at_once,
     a_restock_is_seen,
     no_claim_reaches_mysql_once_it_is_known,
 ];
 
 pub async fn a_winner_who_asks_again_gets_the_coupon(system: &System) {
     let campaign = system.space.campaign(20).await;
-    let told = system.api.claim_all(campaign, 1..=60).await;
+    let outcomes = system.api.claim_all(campaign, 1..=60).await;
     known_to_be_sold_out(system, campaign).await;
 
-    for (account, outcome) in told {
+    for (account, outcome) in outcomes {
         assert_eq!(system.api.claim(campaign, account).await, outcome, "account {account} asked again");
         let answer = system.api.post_claim(campaign, account).await;
         assert_eq!(answer.status, if outcome == Outcome::SoldOut { 409 } else { 200 }, "{answer:?}");
     }
 }
 
-pub async fn a_loser_is_told_at_once(system: &System) {
+pub async fn a_loser_is_answered_at_once(system: &System) {
     let campaign = system.space.campaign(1).await;
     system.api.claim(campaign, 1).await;
     known_to_be_sold_out(system, campaign).await;
@@ -64,8 +64,8 @@ async fn losers_until_sold_out(
     eventually("a loser gets a coupon", async || {
         let answer = system.api.post_claim(campaign, first).await;
         if answer.status == 202 {
-            let told = system.api.get_claim(campaign, first, Duration::from_secs(10)).await;
-            return matches!(told.outcome(), Outcome::Issued { .. });
+            let answer = system.api.get_claim(campaign, first, Duration::from_secs(10)).await;
+            return matches!(answer.outcome(), Outcome::Issued { .. });
         }
         matches!(answer.status, 200 | 201)
     })

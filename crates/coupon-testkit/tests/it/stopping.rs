@@ -1,5 +1,5 @@
 //! Stopping a service. Goal: a load balancer has time to notice, a request in hand is finished, a new one is then not
-//! taken. Method: the tables are locked, so that requests are surely in hand while the service is asked to stop.
+//! taken. Method: the tables are locked, so that requests are certainly in hand while the service is asked to stop.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::system::System;
 
 each_way![
     requests_in_hand_are_finished,
-    who_waits_is_told_before_the_end,
+    waiting_clients_are_answered_before_the_end,
     claims_are_taken_while_load_balancers_notice,
 ];
 
@@ -26,17 +26,17 @@ async fn requests_in_hand_are_finished(system: &System) {
 
     system.service.ask_to_stop();
     no_longer_listening(system).await;
-    assert_eq!(system.admin().get("/livez").await.status, 200, "its health is told to the end");
+    assert_eq!(system.admin().get("/livez").await.status, 200, "its health is reported to the end");
     locks.disconnect().await.unwrap();
 
     let answer = in_hand.await.unwrap();
     assert_eq!(answer.status, if system.is_queue() { 202 } else { 201 }, "{answer:?}");
     system.service.stop().await;
-    let told = system.another_api().await.settled(campaign, 1).await;
-    assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
+    let outcome = system.another_api().await.settled(campaign, 1).await;
+    assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
 }
 
-async fn who_waits_is_told_before_the_end(system: &System) {
+async fn waiting_clients_are_answered_before_the_end(system: &System) {
     let campaign = system.space.campaign(10).await;
     let other = system.another_api().await;
     assert_eq!(system.api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), Outcome::Pending);
@@ -65,10 +65,10 @@ async fn claims_are_taken_while_load_balancers_notice(system: &System) {
 
     service.ask_to_stop();
 
-    assert_eq!(api.get("/readyz").await.status, 503, "a load balancer is told");
+    assert_eq!(api.get("/readyz").await.status, 503, "a load balancer sees it");
     assert_eq!(admin.get("/readyz").await.status, 503);
-    let told = system.space.api(service.address()).claim(campaign, 1).await;
-    assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
+    let outcome = system.space.api(service.address()).claim(campaign, 1).await;
+    assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
     service.kill();
 }
 

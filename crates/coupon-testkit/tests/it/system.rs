@@ -45,8 +45,8 @@ macro_rules! a_test {
     };
 }
 
-/// Makes a test of each of these functions for either way as it is set up by default, where how a claim finds its coupon
-/// makes no difference: `async fn name(system: &System)`.
+/// Makes a test of each of these functions for either way as it is set up by default, where how a claim finds its
+/// coupon makes no difference: `async fn name(system: &System)`.
 macro_rules! both_ways {
     ($($test:ident),+ $(,)?) => {$(
         mod $test {
@@ -84,7 +84,7 @@ pub struct System {
 }
 
 impl System {
-    /// Runs a test on a system of its own and audits it in the end.
+    /// Runs a test on a system of its own and audits it at the end.
     pub async fn run(way: Way, test: impl AsyncFnOnce(&Self)) {
         coupon_testkit::run(async |space| {
             let system = Self::start(space, way).await;
@@ -154,7 +154,7 @@ impl System {
     }
 }
 
-/// Runs a test of what one way alone can suffer and audits in the end.
+/// Runs a test of what one way alone can suffer and audits at the end.
 pub async fn audited(test: impl AsyncFnOnce(&TestSpace)) {
     coupon_testkit::run(async |space| {
         space.queues.declare().await;

@@ -41,9 +41,9 @@ async fn inside_of_it_claims_are_taken(system: &System) {
     let window = (Some(now - Duration::HOUR), Some(now + Duration::HOUR));
     let campaign = system.space.campaign_between(window.0, window.1, 1).await;
 
-    let told = system.api.claim(campaign, 1).await;
+    let outcome = system.api.claim(campaign, 1).await;
 
-    assert!(matches!(told, Outcome::Issued { .. }), "{told:?}");
+    assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
 }
 
 async fn an_unknown_campaign_is_not_found(system: &System) {

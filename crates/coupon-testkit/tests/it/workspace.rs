@@ -90,7 +90,7 @@ fn there_is_one_version_of_what_must_be_one() {
 
     for name in ONE_OF {
         let count = lock.lines().filter(|line| *line == format!("name = \"{name}\"")).count();
-        assert!(count <= 1, "{name} comes in {count} versions: cargo tree --invert {name} tells why");
+        assert!(count <= 1, "{name} comes in {count} versions: cargo tree --invert {name} says why");
         // Not everything in the list is in use at any time, but these are.
         assert!(count == 1 || name.contains("opentelemetry"), "{name} is not there: is its name still right?");
     }

@@ -21,8 +21,8 @@ both_ways![
     without_a_token_nobody_claims_or_reads,
     another_account_is_refused_whatever_its_claim_is_by_token,
     another_account_is_refused_whatever_its_claim_is_by_header,
-    who_the_gateway_names_claims_and_reads,
-    the_document_says_who_may,
+    the_account_that_the_gateway_names_claims_and_reads,
+    the_document_says_who_may_claim,
 ];
 
 async fn claims_keep_their_promises_with_tokens(system: &System) {
@@ -33,9 +33,9 @@ async fn claims_keep_their_promises_with_tokens(system: &System) {
     claims::an_account_claims_many_times_at_once(system).await;
     claims::another_instance_gives_the_same_coupon(system).await;
     outcomes::a_claim_that_was_never_made_is_pending(system).await;
-    outcomes::many_who_wait_are_told(system).await;
+    outcomes::many_waiting_clients_are_answered(system).await;
     sold_out::a_winner_who_asks_again_gets_the_coupon(system).await;
-    sold_out::a_loser_is_told_at_once(system).await;
+    sold_out::a_loser_is_answered_at_once(system).await;
 }
 
 async fn crowds_keep_their_promises_with_tokens(system: &System) {
@@ -135,7 +135,7 @@ async fn another_account_is_refused_whatever_its_claim_is_by_header(system: &Sys
     foreign_claims_look_alike(system, api, |request| request.header("x-account-id", "7")).await;
 }
 
-async fn who_the_gateway_names_claims_and_reads(system: &System) {
+async fn the_account_that_the_gateway_names_claims_and_reads(system: &System) {
     let settings = [("auth", "trusted-header"), ("auth-header", "X-Account-Id")];
     let api = &system.another_api_with(&settings).await;
     let campaign = system.space.campaign(1).await;
@@ -155,7 +155,7 @@ async fn who_the_gateway_names_claims_and_reads(system: &System) {
     }
 }
 
-async fn the_document_says_who_may(system: &System) {
+async fn the_document_says_who_may_claim(system: &System) {
     let issuer = TestIssuer::start().await;
     let header = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
     let document = async |api: &Api| api.get("/openapi.json").await.json;

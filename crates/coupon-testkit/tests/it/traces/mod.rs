@@ -1,4 +1,4 @@
-//! One claim, one trace. Goal: whoever has a trace id finds the claim's whole story, and tracing never costs a claim.
+//! One claim, one trace. Goal: a trace id leads to the claim's whole story, and tracing never costs a claim.
 //! Method: the services as programs, configured by `OTEL_*` alone, and a real OTLP receiver in this process.
 
 mod export;
@@ -18,7 +18,7 @@ audited![
     the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement,
     the_skiplock_way_is_one_trace_from_the_request_to_the_statements,
     a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans,
-    each_sampled_claim_of_a_batch_tells_of_it,
+    each_sampled_claim_of_a_batch_records_it,
     a_redelivered_claim_says_so_in_the_same_trace,
     sold_out_is_no_error_and_unavailable_is_one,
 ];
@@ -176,11 +176,11 @@ async fn a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans(space: &
     assert_eq!(collector.trace(&trace_id(2)).len(), 0);
 }
 
-async fn each_sampled_claim_of_a_batch_tells_of_it(space: &TestSpace) {
+async fn each_sampled_claim_of_a_batch_records_it(space: &TestSpace) {
     let collector = Collector::start().await;
     let campaign = space.campaign(4).await;
     let _consumer = consumer(space, &traced(&collector)).await;
-    // While the consumer waits with a batch of one, the others gather behind it.
+    // While the consumer waits with a batch of one, the others gather in the queue.
     let locked = space.lock_tables().await;
     space.queues.publish_claim(&claim(campaign, 9)).await;
     eventually("the consumer asks MySQL", async || !space.running("SELECT id").await.is_empty()).await;
