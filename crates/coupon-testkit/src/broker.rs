@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use coupon_core::rabbitmq::{self, Queues, message};
-use coupon_core::settings::AmqpSettings;
+use coupon_core::settings::{AmqpSettings, ServerUrl};
 use coupon_core::{Claim, Installation, InstallationId};
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -26,14 +26,15 @@ pub struct TestQueues {
     queues: Queues,
     installation: InstallationId,
     has_policy: AtomicBool,
+    has_user: AtomicBool,
     connection: OnceCell<lapin::Connection>,
 }
 
 impl TestQueues {
     pub(crate) fn new(settings: AmqpSettings, installation: &Installation) -> Self {
         let queues = Queues::new(&installation.namespace, &settings);
-        let has_policy = AtomicBool::new(false);
-        Self { settings, queues, installation: installation.id, has_policy, connection: OnceCell::new() }
+        let (has_policy, has_user) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { settings, queues, installation: installation.id, has_policy, has_user, connection: OnceCell::new() }
     }
 
     async fn connection(&self) -> &lapin::Connection {
@@ -101,8 +102,33 @@ impl TestQueues {
     }
 
     async fn send_policy(&self, method: Method, body: &Value) {
+        self.send(method, &["api", "policies", &self.settings.amqp_url.vhost(), self.policy()], body).await;
+    }
+
+    /// Makes a user of this test alone, or changes what it may publish: what this pattern matches. It may do all else.
+    /// Returns the address for it.
+    pub async fn set_user(&self, may_publish_to: &str) -> ServerUrl {
+        const PASSWORD: &str = "for-tests-only";
+
+        let (user, vhost) = (self.policy(), self.settings.amqp_url.vhost());
+        if !self.has_user.swap(true, Ordering::Relaxed) {
+            let made = json!({"password": PASSWORD, "tags": "management"});
+            self.send(Method::PUT, &["api", "users", user], &made).await;
+        }
+        let rights = json!({"configure": ".*", "write": may_publish_to, "read": ".*"});
+        self.send(Method::PUT, &["api", "permissions", &vhost, user], &rights).await;
+        self.settings.amqp_url.with_user(user, PASSWORD)
+    }
+
+    async fn delete_user(&self) {
+        if self.has_user.swap(false, Ordering::Relaxed) {
+            self.send(Method::DELETE, &["api", "users", self.policy()], &Value::Null).await;
+        }
+    }
+
+    async fn send(&self, method: Method, path: &[&str], body: &Value) {
         let settings = &self.settings;
-        let url = settings.amqp_management_url.below(&["api", "policies", &settings.amqp_url.vhost(), self.policy()]);
+        let url = settings.amqp_management_url.below(path);
         let (user, password) =
             settings.amqp_management_url.credentials().unwrap_or_else(|| settings.amqp_url.credentials());
         let url = url.expect("an address of RabbitMQ's HTTP API");
@@ -192,6 +218,7 @@ impl TestQueues {
 
     pub(crate) async fn delete(&self) {
         self.clear_policy().await;
+        self.delete_user().await;
         let channel = self.channel().await;
         for queue in [&self.queues.claims, &self.queues.dead] {
             channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await.expect("a queue deleted");

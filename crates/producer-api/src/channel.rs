@@ -131,9 +131,14 @@ impl Broker {
     /// A channel in confirm mode, with the queues there to publish to. On the service's runtime, to which the connection
     /// belongs.
     pub async fn open(&self) -> Result<Opened> {
+        self.queues.declare(&*self.connection().await?).await?;
+        self.open_channel().await
+    }
+
+    /// The same, with the queues as they are.
+    pub async fn open_channel(&self) -> Result<Opened> {
         let (number, old) = (self.number(), end_of_life(self.max_age));
         let connection = self.connection().await?;
-        self.queues.declare(&connection).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(Opened { channel, connection: connection.status().clone(), number, old })

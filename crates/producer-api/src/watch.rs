@@ -20,7 +20,7 @@ use crate::channel::{Broker, Opened};
 /// Each half of a look that takes longer than this has failed.
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How often the arguments of the queues and the policies are part of a look.
+/// How often the arguments of the queues, the right to publish and the policies are part of a look.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// How soon again while no claims are let through.
@@ -91,12 +91,8 @@ impl Watch {
     async fn takes_claims(&self, channel: &mut Option<Opened>, with_arguments: bool) -> Result<()> {
         let number = self.broker.number();
         let looked = rabbitmq::within(LOOK_DEADLINE, "a look at RabbitMQ", async {
-            if with_arguments {
-                self.publish_nowhere(channel).await?;
-                self.broker.check_queues().await
-            } else {
-                self.publish_nowhere(channel).await
-            }
+            self.publish_nowhere(channel, with_arguments).await?;
+            if with_arguments { self.broker.check_queues().await } else { Ok(()) }
         });
         let looked = looked.await;
         if looked.as_ref().is_err_and(Error::blames_the_connection) {
@@ -106,10 +102,12 @@ impl Watch {
     }
 
     /// The queue is there, and a message to nowhere is confirmed.
-    async fn publish_nowhere(&self, channel: &mut Option<Opened>) -> Result<()> {
+    async fn publish_nowhere(&self, channel: &mut Option<Opened>, anew: bool) -> Result<()> {
         // Kept for the next look only when this one has succeeded: what the broker refuses, it closes the channel for.
         // So a queue that is gone is made again by the next look, not by the one that misses it.
         let opened = match channel.take().filter(|channel| channel.is_usable(self.broker.number())) {
+            // The broker remembers what a channel in use may do: that a right was taken away shows on a new one.
+            Some(_) if anew => self.broker.open_channel().await?,
             Some(opened) => opened,
             None => self.broker.open().await?,
         };

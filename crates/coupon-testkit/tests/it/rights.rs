@@ -2,7 +2,7 @@
 //! Method: every other test runs the programs as these users; here they try what they must not, and lack what they need.
 
 use coupon_core::settings::AmqpSettings;
-use coupon_core::{Error, Result, rabbitmq};
+use coupon_core::{Error, Outcome, Result, rabbitmq};
 use coupon_testkit::program::Running;
 use coupon_testkit::{Servers, TestSpace, eventually, run};
 use deadpool_redis::redis;
@@ -13,6 +13,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::programs;
+use crate::system::{audited, start_consumer};
 
 /// The servers as a program meets them; none where the tests were given servers without these users.
 fn servers_of(space: &TestSpace, program: &str) -> Option<Servers> {
@@ -182,6 +183,26 @@ async fn a_service_that_lacks_a_right_names_it_and_is_not_ready() {
         says_once(&space, &consumer, "rabbitmq", "ACCESS_REFUSED").await;
         let producer = programs::start_with::<producer_api::Settings>(&space, "producer-api", &other, &[]).await;
         says_once(&space, &producer, "rabbitmq", "ACCESS_REFUSED").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_to_publish_that_is_taken_away_is_missed_at_once() {
+    audited(async |space| {
+        let campaign = space.campaign(1).await;
+        let url = space.queues.set_user(".*").await;
+        let (producer, api) = programs::producer_with(space, &[("amqp-url", url.reveal())]).await;
+        eventually("claims are accepted", async || api.post_claim(campaign, 1).await.status == 202).await;
+
+        space.queues.set_user("^$").await;
+
+        says_once(space, &producer, "rabbitmq", "ACCESS_REFUSED").await;
+        assert_eq!(api.get("/readyz").await.status, 503);
+        space.queues.set_user(".*").await;
+        eventually("it is ready again", async || api.get("/readyz").await.status == 200).await;
+        start_consumer(space, &[]).await;
+        assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
     })
     .await;
 }
