@@ -27,6 +27,7 @@ pub struct Queues {
     /// Messages that could not be handled, for an operator to look at.
     pub dead: ShortString,
     max: u32,
+    vhost: String,
 }
 
 impl Queues {
@@ -37,6 +38,7 @@ impl Queues {
             claims: format!("{namespace}.claims").into(),
             dead: format!("{namespace}.claims.dead").into(),
             max: settings.queue_max,
+            vhost: settings.amqp_url.vhost(),
         }
     }
 
@@ -46,8 +48,8 @@ impl Queues {
     /// The broker's, or [`Error::Unsafe`] if a queue is there with other arguments, by which it may lose claims.
     pub async fn declare(&self, connection: &Connection) -> Result<()> {
         // Both are declared, so that one start names all that is to be mended.
-        let dead = declare(connection, &self.dead, self.dead_arguments()).await;
-        let claims = declare(connection, &self.claims, self.claims_arguments()).await;
+        let dead = self.declare_one(connection, &self.dead, self.dead_arguments()).await;
+        let claims = self.declare_one(connection, &self.claims, self.claims_arguments()).await;
         match (dead, claims) {
             (Err(Error::Unsafe(dead)), Err(Error::Unsafe(claims))) => Err(Error::Unsafe(format!("{claims}; {dead}"))),
             (dead, claims) => dead.and(claims),
@@ -61,6 +63,15 @@ impl Queues {
     pub async fn check(&self, connection: &Connection) -> Result<()> {
         let (claims, dead) = (message_count(connection, &self.claims), message_count(connection, &self.dead));
         if claims.await?.is_some() && dead.await?.is_some() { self.declare(connection).await } else { Ok(()) }
+    }
+
+    /// Uses a channel of its own: the broker closes one on which it refuses.
+    async fn declare_one(&self, connection: &Connection, queue: &ShortString, arguments: FieldTable) -> Result<()> {
+        let channel = connection.create_channel().await?;
+        match channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments).await {
+            Ok(_) => Ok(channel.close(200, "done".into()).await?),
+            Err(error) => Err(differs(&error, queue, &self.vhost).unwrap_or_else(|| error.into())),
+        }
     }
 
     fn claims_arguments(&self) -> FieldTable {
@@ -78,23 +89,14 @@ impl Queues {
     }
 }
 
-/// Uses a channel of its own: the broker closes one on which it refuses.
-async fn declare(connection: &Connection, queue: &ShortString, arguments: FieldTable) -> Result<()> {
-    let channel = connection.create_channel().await?;
-    match channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments).await {
-        Ok(_) => Ok(channel.close(200, "done".into()).await?),
-        Err(error) => Err(differs(&error, queue).unwrap_or_else(|| error.into())),
-    }
-}
-
 /// What RabbitMQ says of a queue that is there with other arguments, and what to do about it.
-fn differs(error: &lapin::Error, queue: &ShortString) -> Option<Error> {
+fn differs(error: &lapin::Error, queue: &ShortString, vhost: &str) -> Option<Error> {
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
     (refusal.get_id() == PRECONDITION_FAILED).then(|| {
         Error::Unsafe(format!(
             "the queue {queue} is there with other arguments, by which it may lose claims ({}): let consumers empty it, \
-             delete it with `rabbitmqctl delete_queue {queue}` and start again; if only x-max-length differs, QUEUE_MAX \
-             may be set to what it has",
+             delete it with `rabbitmqctl delete_queue -p {vhost} {queue}` and start again; if only x-max-length \
+             differs, QUEUE_MAX may be set to what it has",
             refusal.get_message()
         ))
     })

@@ -81,7 +81,7 @@ async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
             ),
         ),
     ];
-    let name = format!("{}.claims", space.name());
+    let (name, vhost) = (format!("{}.claims", space.name()), space.servers().amqp.amqp_url.vhost());
     for (differs, arguments) in strangers {
         space.queues.delete_claims().await;
         space.queues.declare_claims_as(true, arguments).await;
@@ -89,7 +89,7 @@ async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
         let refusal = refused(space).await;
 
         assert!(refusal.contains(differs), "{differs}: {refusal}");
-        assert!(refusal.contains(&format!("rabbitmqctl delete_queue {name}`")), "{refusal}");
+        assert!(refusal.contains(&format!("rabbitmqctl delete_queue -p {vhost} {name}`")), "{refusal}");
     }
     space.queues.delete_claims().await;
     space.queues.declare_claims_as(false, FieldTable::default()).await;
@@ -98,10 +98,10 @@ async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
     space.queues.delete_dead().await;
     space.queues.declare_dead_as(true, FieldTable::default()).await;
     let refusal = refused(space).await;
-    assert!(refusal.contains(&format!("delete_queue {name}`")), "{refusal}");
-    assert!(refusal.contains(&format!("delete_queue {name}.dead`")), "both are named at once: {refusal}");
+    assert!(refusal.contains(&format!("delete_queue -p {vhost} {name}`")), "{refusal}");
+    assert!(refusal.contains(&format!("delete_queue -p {vhost} {name}.dead`")), "both are named at once: {refusal}");
     space.queues.delete_claims().await;
-    assert!(refused(space).await.contains(&format!("delete_queue {name}.dead`")));
+    assert!(refused(space).await.contains(&format!("delete_queue -p {vhost} {name}.dead`")));
 }
 
 /// Waits until a producer-api is not ready, and checks that it takes no claim.
