@@ -58,7 +58,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     pushed::listen(redis, channel, max_age, outcomes.clone(), stop.clone());
     let auth = Auth::start(&settings.auth, settings.listen).await?;
     let health = Health::new(stop.clone())
-        .uses("mysql", &mysql, async |mysql: Mysql| mysql.can_read().await)
+        .needs_at_first("mysql", &mysql, async |mysql: Mysql| mysql.can_read().await)
         .uses("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
         .needs("rabbitmq", &watch, async |watch: Watch| watch.look().await);
     let health = auth.watched(health);

@@ -6,6 +6,8 @@
 //! too.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -37,9 +39,21 @@ pub struct Health {
 #[derive(Clone)]
 struct Server {
     name: &'static str,
-    is_needed: bool,
+    need: Need,
+    was_up: Arc<AtomicBool>,
     /// Nothing before the first check.
     found: watch::Receiver<Option<Found>>,
+}
+
+/// Whether the service can do its work without a server.
+#[derive(Clone, Copy)]
+enum Need {
+    /// Not even for a while.
+    Always,
+    /// For a while, once it has been up: not if it refuses until somebody mends it.
+    AtFirst,
+    /// For as long as it likes.
+    Never,
 }
 
 /// Whether a server can do its work, or why not.
@@ -87,7 +101,26 @@ impl Health {
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.with(server, true, client, check)
+        self.with(server, Need::Always, client, check)
+    }
+
+    /// Adds a server that the service can do without for a while, with what it has learnt there: it must have been up, and
+    /// what keeps it down must be able to pass by itself.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn needs_at_first<T, F>(
+        self,
+        server: &'static str,
+        client: &T,
+        check: impl Fn(T) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: Clone + Send + Sync + 'static,
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.with(server, Need::AtFirst, client, check)
     }
 
     /// Adds a server that is reported, but that the service can do without for a while: were it needed, its failure
@@ -101,13 +134,13 @@ impl Health {
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.with(server, false, client, check)
+        self.with(server, Need::Never, client, check)
     }
 
     fn with<T, F>(
         mut self,
         name: &'static str,
-        is_needed: bool,
+        need: Need,
         client: &T,
         check: impl Fn(T) -> F + Send + Sync + 'static,
     ) -> Self
@@ -117,9 +150,14 @@ impl Health {
     {
         let (reported, found) = watch::channel(None);
         let (client, stop) = (client.clone(), self.stop.clone());
-        let watching = watch_server(name, reported, move || check(client.clone()));
+        let was_up = Arc::new(AtomicBool::new(false));
+        let is_up = Arc::clone(&was_up);
+        let watching = watch_server(name, reported, move || {
+            let (checked, is_up) = (check(client.clone()), Arc::clone(&is_up));
+            async move { checked.await.inspect(|()| is_up.store(true, Ordering::Relaxed)) }
+        });
         tokio::spawn(async move { stop.run_until_cancelled(watching).await });
-        self.servers.push(Server { name, is_needed, found });
+        self.servers.push(Server { name, need, was_up, found });
         self
     }
 
@@ -139,7 +177,7 @@ impl Health {
         let mut report = Report { ready: !self.stop.is_cancelled(), servers: BTreeMap::new(), reasons: None };
         for server in &self.servers {
             let found = server.found().await;
-            report.ready &= found.is_ok() || !server.is_needed;
+            report.ready &= !found.as_ref().is_err_and(|reason| server.is_missed(reason));
             report.servers.insert(server.name, if found.is_ok() { "up" } else { "down" });
             if let Err(reason) = found
                 && gives_reasons
@@ -152,6 +190,15 @@ impl Health {
 }
 
 impl Server {
+    /// Whether the service cannot do its work while this server cannot, for this reason.
+    fn is_missed(&self, reason: &Reason) -> bool {
+        match self.need {
+            Need::Always => true,
+            Need::AtFirst => reason.stays || !self.was_up.load(Ordering::Relaxed),
+            Need::Never => false,
+        }
+    }
+
     async fn found(&self) -> Found {
         // Only the first checks are waited for, and each has its deadline. None comes any more after a stop.
         let mut found = self.found.clone();

@@ -115,13 +115,15 @@ impl Mysql {
         self.check(async |mut conn: Conn| Ok(conn.query_drop(sql::READ_NOTHING).await?)).await
     }
 
-    /// Whether coupons can be issued: the server takes an UPDATE of no row, and plain reads are not sent elsewhere.
+    /// Whether coupons can be issued: the server takes an UPDATE of no row, lets campaigns be read as each claim does, and
+    /// plain reads are not sent elsewhere.
     ///
     /// # Errors
     /// Why they cannot.
     pub async fn can_issue(&self) -> Result<()> {
         self.check(async |mut conn: Conn| {
             conn.query_drop(sql::ISSUE_NOTHING).await?;
+            conn.query_drop(sql::READ_NOTHING).await?;
             let is_read_only: Option<bool> = conn.query_first(sql::READS_ARE_OF_A_REPLICA).await?;
             if is_read_only == Some(true) { Err(Error::ReadsElsewhere) } else { Ok(()) }
         })

@@ -24,7 +24,7 @@ pub const SESSION: [&str; 3] = [
     "SET NAMES utf8mb4",
 ];
 
-/// Reads no row of what an API reads. Index: PRIMARY of both tables.
+/// Reads no row of what a service reads. Index: PRIMARY of both tables.
 pub const READ_NOTHING: &str = "SELECT coupon.id, coupon.account_id, campaign.coupons FROM campaign \
                                 JOIN coupon FORCE INDEX (PRIMARY) ON coupon.campaign_id = campaign.id \
                                 WHERE campaign.id = 0 LIMIT 1";

@@ -187,6 +187,32 @@ async fn a_service_that_lacks_a_right_names_it_and_is_not_ready() {
     .await;
 }
 
+/// Takes a right on a table of this space away from a program.
+async fn revoke(space: &TestSpace, servers: &Servers, right: &str) {
+    let mut conn = Conn::from_url(servers.mysql.mysql_url.reveal()).await.unwrap();
+    let user: Option<String> = conn.query_first("SELECT CURRENT_USER()").await.unwrap();
+    let user = user.unwrap().replacen('@', "'@'", 1);
+    let (right, table) = right.split_once(" ON ").unwrap();
+    space.sql(format!("REVOKE {right} ON `{}`.{table} FROM '{user}'", space.name())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_may_not_read_campaigns_is_not_ready() {
+    run(async |space| {
+        for program in ["skiplock-api", "producer-api"] {
+            let Some(servers) = servers_of(&space, program) else { return };
+            revoke(&space, &servers, "SELECT ON campaign").await;
+        }
+        let skiplock = programs::skiplock_with(&space, &[]).await;
+        let (producer, _) = programs::producer_with(&space, &[]).await;
+        for service in [skiplock, producer] {
+            says_once(&space, &service, "mysql", "SELECT command denied").await;
+            assert_eq!(space.api(service.address()).get("/readyz").await.status, 503);
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_to_publish_that_is_taken_away_is_missed_at_once() {
     audited(async |space| {
