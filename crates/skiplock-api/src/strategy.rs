@@ -2,13 +2,14 @@
 //!
 //! Invariant: a claim of any strategy is one group (of one, or of many) and leaves one span with that group's steps.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use clap::ValueEnum;
 use coupon_core::mysql::Mysql;
 use coupon_core::telemetry::attribute::{CAMPAIGN_ID, GROUP_SIZE, GROUP_WAIT, STRATEGY};
 use coupon_core::telemetry::{metrics, span};
-use coupon_core::{ClaimKey, Result};
+use coupon_core::{CampaignId, ClaimKey, Error, Result};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanBuilder;
 
@@ -24,6 +25,8 @@ pub struct Strategy {
     name: StrategyName,
     mysql: Mysql,
     engine: Engine,
+    /// The campaign whose claim was refused last for a reason that stays, until a look finds no such reason.
+    refused: Arc<Mutex<Option<CampaignId>>>,
 }
 
 #[derive(Clone)]
@@ -45,7 +48,7 @@ impl Strategy {
             StrategyName::BlindUpdate => Engine::SingleStatement(Locking::Wait),
             StrategyName::Coalesced => Engine::Coalesced(groups()),
         };
-        Self { name: settings.strategy, mysql: mysql.clone(), engine }
+        Self { name: settings.strategy, mysql: mysql.clone(), engine, refused: Arc::default() }
     }
 
     /// Takes a coupon for an account.
@@ -75,7 +78,29 @@ impl Strategy {
             group.timeline.draw(&context);
         }
         span::end(&context, &claimed);
+        if claimed.as_ref().is_err_and(Error::stays) {
+            *self.refused() = Some(claim.campaign_id);
+        }
         claimed
+    }
+
+    /// Whether MySQL issues coupons. Once it has refused a claim until somebody mends something, that is tried again here:
+    /// a service that is not ready may get no claims that would show that it is mended.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn look(self) -> Result<()> {
+        self.mysql.can_issue().await?;
+        let refused = *self.refused();
+        if let Some(campaign) = refused {
+            self.mysql.would_issue(campaign).await?;
+            *self.refused() = None;
+        }
+        Ok(())
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<CampaignId>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn span(&self, claim: ClaimKey) -> SpanBuilder {

@@ -243,7 +243,7 @@ impl Error {
         matches!(self, Self::Amqp(error) if amqp_refuses_access(error))
     }
 
-    /// The same error for one of many whose work failed together; its text has been logged by then.
+    /// The same error for one of many whose work failed together: of a server's it has the words.
     #[must_use]
     pub fn shared(&self) -> Self {
         match self {
@@ -258,9 +258,9 @@ impl Error {
             Self::Stuck { .. } => self.as_stuck(),
             Self::Foreign { theirs, ours } => Self::Foreign { theirs: *theirs, ours: *ours },
             _ if !self.is_retryable() => Self::Broken(self.to_string()),
-            Self::Mysql(_) => Self::Away { what: "MySQL" },
-            Self::Redis(_) | Self::RedisPool(_) => Self::Away { what: "Redis" },
-            Self::Amqp(_) | Self::Management(_) => Self::Away { what: "RabbitMQ" },
+            Self::Mysql(_) | Self::Redis(_) | Self::RedisPool(_) | Self::Amqp(_) | Self::Management(_) => {
+                self.as_stuck()
+            }
             Self::Unsafe(text) => Self::Unsafe(text.clone()),
             Self::Broken(text) => Self::Broken(text.clone()),
         }

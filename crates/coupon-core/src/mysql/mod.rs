@@ -16,16 +16,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder};
+use mysql_async::{Conn, Opts, OptsBuilder, TxOpts};
 use tokio::runtime::Handle;
 
 use self::connections::{Connections, Generation};
+use crate::domain::CampaignId;
 use crate::error::{Error, Result};
 use crate::settings::{MysqlSettings, ServerUrl};
 use crate::telemetry::metrics;
 
 /// A check that takes longer than this finds a server that is as good as away.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The number of no account.
+const NOBODY: u64 = 0;
 
 /// Connections to one database. Cheap to clone.
 #[derive(Clone)]
@@ -126,6 +130,20 @@ impl Mysql {
             conn.query_drop(sql::READ_NOTHING).await?;
             let is_read_only: Option<bool> = conn.query_first(sql::READS_ARE_OF_A_REPLICA).await?;
             if is_read_only == Some(true) { Err(Error::ReadsElsewhere) } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Whether a free coupon of this campaign can be issued. Nobody gets it: it is tried in a transaction that is undone.
+    /// That shows what refuses only when there is a row, as a trigger does.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn would_issue(&self, campaign: CampaignId) -> Result<()> {
+        self.check(async move |mut conn: Conn| {
+            let mut undone = conn.start_transaction(TxOpts::default()).await?;
+            undone.exec_drop(sql::CLAIM_ONE, (campaign.0, NOBODY)).await?;
+            Ok(undone.rollback().await?)
         })
         .await
     }

@@ -9,6 +9,7 @@ use coupon_testkit::{Api, Proxy, TestSpace, eventually};
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 
+use crate::programs;
 use crate::system::{count_coupons, start_consumer, start_producer_api, start_skiplock};
 
 audited![
@@ -21,6 +22,7 @@ audited![
     skiplock_says_busy_not_sold_out_while_others_hold_every_row,
     skiplock_finds_the_rows_that_others_let_go,
     skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another,
+    skiplock_says_what_a_trigger_refuses_and_is_ready_when_it_is_gone,
 ];
 
 async fn a_consumers_batch_waits_for_mysql(space: &TestSpace) {
@@ -186,4 +188,30 @@ async fn skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another(space: &T
     assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
     locks.disconnect().await.unwrap();
     assert!(matches!(api.claim(held, 1).await, Outcome::Issued { .. }));
+}
+
+async fn skiplock_says_what_a_trigger_refuses_and_is_ready_when_it_is_gone(space: &TestSpace) {
+    for (account, strategy) in [(1, "coalesced"), (2, "select-update")] {
+        let campaign = space.campaign(2).await;
+        let skiplock = programs::skiplock_with(space, &[("strategy", strategy)]).await;
+        let (api, admin) = (space.api(skiplock.address()), space.api(skiplock.admin()));
+        space
+            .sql(
+                "CREATE TRIGGER refuse BEFORE UPDATE ON coupon FOR EACH ROW \
+                 SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'closed for stocktaking'",
+            )
+            .await;
+
+        assert!(api.post_claim(campaign, account).await.is_unavailable(), "{strategy}");
+
+        eventually("it is not ready", async || admin.get("/readyz").await.status == 503).await;
+        let answer = admin.get("/readyz").await;
+        assert!(answer.text.contains("closed for stocktaking"), "{strategy}: {answer:?}");
+        space.sql("DROP TRIGGER refuse").await;
+        eventually("it is ready again", async || admin.get("/readyz").await.status == 200).await;
+        assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }), "{strategy}");
+        let log = skiplock.log();
+        let errors: Vec<&str> = log.lines().filter(|line| line.contains("Z ERROR ")).collect();
+        assert!(matches!(&errors[..], [error] if error.contains("closed for stocktaking")), "once: {log}");
+    }
 }
