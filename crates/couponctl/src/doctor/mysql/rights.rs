@@ -10,7 +10,7 @@ use crate::doctor::sheet::Sheet;
 /// Errors that say that a user lacks a right: to a database, a table, a column, or a privilege of the whole server.
 const DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
 
-/// What a program does in MySQL: the right as GRANT names it, and a statement that needs it and touches no row.
+/// What a program does in MySQL: the right as GRANT names it, and a statement that needs it alone and touches no row.
 fn needs(program: Program) -> Vec<(&'static str, &'static str)> {
     let mut needs = vec![
         ("SELECT ON refinery_schema_history", "SELECT * FROM refinery_schema_history LIMIT 0"),
@@ -21,12 +21,12 @@ fn needs(program: Program) -> Vec<(&'static str, &'static str)> {
         needs.push(("SELECT ON installation", "SELECT * FROM installation LIMIT 0"));
     }
     if program != Program::ProducerApi {
-        needs.push(("UPDATE (account_id) ON coupon", "UPDATE coupon SET account_id = account_id WHERE FALSE"));
+        needs.push(("UPDATE (account_id) ON coupon", "UPDATE coupon SET account_id = NULL WHERE FALSE"));
     }
     if program == Program::Couponctl {
         needs.extend([
             ("INSERT ON campaign", "INSERT INTO campaign SELECT * FROM campaign WHERE FALSE"),
-            ("UPDATE ON campaign", "UPDATE campaign SET coupons = coupons WHERE FALSE"),
+            ("UPDATE ON campaign", "UPDATE campaign SET coupons = 0 WHERE FALSE"),
             ("DELETE ON campaign", "DELETE FROM campaign WHERE FALSE"),
             ("INSERT ON coupon", "INSERT INTO coupon SELECT * FROM coupon WHERE FALSE"),
             ("DELETE ON coupon", "DELETE FROM coupon WHERE FALSE"),
