@@ -44,7 +44,8 @@ impl Claimer {
             let meant_at = self.wait_for_turn(place).await;
             let traceparent = Traceparent::random(self.trace_ratio);
             let path = format!("/v1/campaigns/{}/claims", self.campaigns.of(account));
-            let body = format!("{{\"account_id\":{account}}}");
+            // As a string, the only form that every account's number has.
+            let body = format!("{{\"account_id\":\"{account}\"}}");
             let headers = traceparent.header().ok().into_iter().chain(self.ask.header());
             let answer = self.client.send(Method::POST, &path, body, headers).await;
             self.tally.lock().answered(meant_at, traceparent);

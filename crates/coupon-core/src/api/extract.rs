@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpMessage as _, HttpRequest, web};
 use serde::Deserialize;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use crate::domain::{AccountId, CampaignId, ClaimKey, JSON_NUMBER_MAX, plain_number};
 use crate::http::problem::Problem;
@@ -82,7 +82,7 @@ pub fn claim_body(request: &HttpRequest) -> Result<ClaimBody, Problem> {
 
 /// An account's number as JSON, in a body or in a token, where it is one.
 pub(super) fn account(sent: &Value) -> Option<AccountId> {
-    sent_account(sent).ok()
+    sent_account(sent, sent.as_u64()).ok()
 }
 
 fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
@@ -102,16 +102,17 @@ fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
     match serde_json::from_slice::<Sent>(body) {
         // serde would take a list of one for the object.
         Ok(sent) if body.trim_ascii_start().starts_with(b"{") => {
-            sent_account(&sent.account_id).map(|account_id| ClaimBody { account_id })
+            sent_account(&sent.account_id, written(body)).map(|account_id| ClaimBody { account_id })
         }
         Err(error) if !error.is_data() => Err(Problem::invalid("body", format!("the body is no JSON: {LIKE}"))),
         Ok(_) | Err(_) => Err(alone()),
     }
 }
 
-fn sent_account(sent: &Value) -> Result<AccountId, Problem> {
+/// The account that was sent; `number` is it, where it is a number.
+fn sent_account(sent: &Value, number: Option<u64>) -> Result<AccountId, Problem> {
     let account = match sent {
-        Value::Number(number) => match whole(number) {
+        Value::Number(_) => match number {
             Some(number) if number > JSON_NUMBER_MAX => {
                 let detail = format!(
                     "account_id is above {JSON_NUMBER_MAX}, which programs may have rounded to another account's: send \
@@ -135,9 +136,17 @@ fn not_an_account() -> Problem {
     Problem::invalid("account_id", detail)
 }
 
-/// A number without a fraction: to JSON 42.0 is 42.
-fn whole(number: &Number) -> Option<u64> {
-    number.as_u64().or_else(|| plain_number(&number.as_f64()?.to_string(), 0..=u64::MAX))
+/// The number in a body with one member, by its digits: as a float, 42.00000000000000001 would be the number of another
+/// account. A fraction of zeros is none, for to JSON 42.0 is an integer.
+fn written(body: &[u8]) -> Option<u64> {
+    let (_, value) = std::str::from_utf8(body).ok()?.split_once(':')?;
+    let number = value.trim_end().strip_suffix('}')?.trim();
+    let digits = match number.split_once('.') {
+        None => number,
+        Some((digits, fraction)) if fraction.bytes().all(|digit| digit == b'0') => digits,
+        Some(_) => return None,
+    };
+    plain_number(digits, 0..=u64::MAX)
 }
 
 /// How long the client wants to wait; not at all unless it says so.
@@ -193,7 +202,6 @@ mod tests {
             (&br#" {"account_id": 42} "#[..], 42),
             (br#"{"account_id":"42"}"#, 42),
             (br#"{"account_id":42.0}"#, 42),
-            (br#"{"account_id":4.2e1}"#, 42),
             (br#"{"account_id":9007199254740991}"#, 9_007_199_254_740_991),
             (br#"{"account_id":"9007199254740993"}"#, 9_007_199_254_740_993),
             (br#"{"account_id":"9223372036854775807"}"#, 9_223_372_036_854_775_807),
@@ -208,6 +216,10 @@ mod tests {
             (&br#"{"account_id":0}"#[..], "account_id must be a whole number"),
             (br#"{"account_id":-1}"#, "account_id must be a whole number"),
             (br#"{"account_id":1.5}"#, "account_id must be a whole number"),
+            (br#"{"account_id":4.2e1}"#, "account_id must be a whole number"),
+            (br#"{"account_id":42.00000000000000001}"#, "account_id must be a whole number"),
+            (br#"{"account_id":0.99999999999999999999}"#, "account_id must be a whole number"),
+            (br#"{"account_id":9007199254740990.5}"#, "account_id must be a whole number"),
             (br#"{"account_id":null}"#, "account_id must be a whole number"),
             (br#"{"account_id":"042"}"#, "account_id must be a whole number"),
             (br#"{"account_id":" 42"}"#, "account_id must be a whole number"),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use actix_web::http::header::HeaderName;
+use actix_web::http::header::{self, HeaderName};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
@@ -197,8 +197,22 @@ fn name(mode: AuthMode) -> String {
     mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
+/// Headers that clients send with a meaning of their own: none of them can be a gateway's word for who calls.
+const TAKEN: [HeaderName; 9] = [
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::TRANSFER_ENCODING,
+];
+
 fn header_name(text: &str) -> Result<HeaderName, String> {
-    text.parse().map_err(|_| String::from("must be the name of a header, such as x-account-id"))
+    let name = text.parse().ok().filter(|name| !TAKEN.contains(name));
+    name.ok_or_else(|| String::from("must be the name of a header that means nothing else, such as x-account-id"))
 }
 
 fn algorithm(text: &str) -> Result<Algorithm, String> {
@@ -271,6 +285,14 @@ mod tests {
                 assert!(error.contains(word), "{word} is missing: {error}");
             }
             assert!(matches!(mode(reached, &["--auth=none"]), Ok(Mode::None)), "{reached}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_means_something_else_is_refused() {
+        assert!(header_name("X-Account-Id").is_ok());
+        for name in ["", "a b", "host", "Authorization", "content-type"] {
+            assert!(header_name(name).is_err(), "{name:?} was taken");
         }
     }
 
