@@ -65,7 +65,10 @@ async fn the_producer_accepts_claims_while_mysql_is_away(space: &TestSpace) {
 }
 
 async fn the_producer_answers_no_holder_of_a_coupon_pending_while_mysql_is_away(space: &TestSpace) {
-    let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
+    let Served { campaign, proxy, first, .. } = served_through_a_proxy(space).await;
+    // The instance that published the claim remembers its coupon.
+    let api = start_producer_api(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
+    assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first);
     space.empty_redis().await;
 
     proxy.cut();
