@@ -8,7 +8,7 @@ use coupon_testkit::{Answer, Proxy, TestSpace, eventually};
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 
-use crate::system::{count_coupons, start_consumer, start_producer_api};
+use crate::system::{claims_are_issued, count_coupons, start_consumer, start_producer_api};
 
 audited![
     without_a_broker_claims_are_refused,
@@ -41,9 +41,7 @@ async fn a_full_queue_refuses_claims_and_takes_them_again() {
 
         start_consumer(&space, &small).await;
 
-        for account in accepted {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
+        claims_are_issued(&api, campaign, accepted).await;
         assert!(matches!(api.claim_patiently(campaign, 1_000).await, Outcome::Issued { .. }));
         space.audit().await;
     })
@@ -177,7 +175,5 @@ async fn claims_that_wait_together_share_messages(space: &TestSpace) {
     }
     start_consumer(space, &[]).await;
     let api = start_producer_api(space, &[]).await;
-    for account in 1..=400 {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-    }
+    claims_are_issued(&api, campaign, 1..=400).await;
 }

@@ -4,7 +4,7 @@
 use coupon_core::{CampaignId, Outcome};
 use coupon_testkit::{Proxy, TestSpace, eventually};
 
-use crate::system::{count_coupons, start_consumer, start_producer_api};
+use crate::system::{claims_are_accepted, claims_are_issued, count_coupons, start_consumer, start_producer_api};
 
 audited![
     killed_between_reserving_and_issuing,
@@ -30,9 +30,7 @@ async fn killed_before_issuing(space: &TestSpace, batch_max: &str) {
     let campaign = space.campaign(20).await;
     let api = start_producer_api(space, &[]).await;
     let locks = space.lock_rows(campaign).await;
-    for account in 1..=20 {
-        assert_eq!(api.post_claim(campaign, account).await.status, 202);
-    }
+    claims_are_accepted(&api, campaign, 1..=20).await;
     let consumer = start_consumer(space, &[("batch-max", batch_max)]).await;
     eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
     assert!(space.ids_in_redis(campaign).await < 20, "ids were reserved");
@@ -47,9 +45,7 @@ async fn killed_before_issuing(space: &TestSpace, batch_max: &str) {
     assert_eq!(space.issued(campaign).await, 0);
     start_consumer(space, &[]).await;
 
-    for account in 1..=20 {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-    }
+    claims_are_issued(&api, campaign, 1..=20).await;
 }
 
 async fn killed_between_issuing_and_acknowledging(space: &TestSpace) {
@@ -57,9 +53,7 @@ async fn killed_between_issuing_and_acknowledging(space: &TestSpace) {
     let api = start_producer_api(space, &[]).await;
     let proxy = Proxy::start(&space.servers().amqp.amqp_url).await;
     let locks = space.lock_rows(campaign).await;
-    for account in 1..=20 {
-        assert_eq!(api.post_claim(campaign, account).await.status, 202);
-    }
+    claims_are_accepted(&api, campaign, 1..=20).await;
     let consumer = start_consumer(space, &[("amqp-url", proxy.url())]).await;
     eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
 
@@ -113,9 +107,7 @@ async fn a_stop_finishes_the_batch_in_hand(space: &TestSpace) {
     let campaign = space.campaign(20).await;
     let api = start_producer_api(space, &[]).await;
     let locks = space.lock_rows(campaign).await;
-    for account in 1..=20 {
-        assert_eq!(api.post_claim(campaign, account).await.status, 202);
-    }
+    claims_are_accepted(&api, campaign, 1..=20).await;
     let consumer = start_consumer(space, &[("batch-max", "5")]).await;
     eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
 
@@ -127,7 +119,5 @@ async fn a_stop_finishes_the_batch_in_hand(space: &TestSpace) {
     assert!((1..=5).contains(&issued), "{issued} were issued by one batch");
     eventually("the rest is back", async || u64::from(space.queues.waiting().await) == 20 - issued).await;
     start_consumer(space, &[]).await;
-    for account in 1..=20 {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-    }
+    claims_are_issued(&api, campaign, 1..=20).await;
 }

@@ -6,7 +6,7 @@ use coupon_testkit::{TestSpace, eventually};
 use deadpool_redis::redis::AsyncCommands;
 
 use crate::programs;
-use crate::system::{start_consumer, start_producer_api};
+use crate::system::{claims_are_accepted, claims_are_issued, start_consumer, start_producer_api};
 
 audited![
     a_consumer_leaves_claims_of_another_installation_to_those_of_its_own,
@@ -22,9 +22,7 @@ async fn a_consumer_leaves_claims_of_another_installation_to_those_of_its_own(sp
         let stray_ready = async || space.api(stray.address()).get("/readyz").await.status == 200;
         eventually("it has nothing against an empty queue", stray_ready).await;
 
-        for account in 1..=20 {
-            assert_eq!(api.post_claim(campaign, account).await.status, 202);
-        }
+        claims_are_accepted(&api, campaign, 1..=20).await;
 
         eventually("it is not ready", async || !stray_ready().await).await;
         eventually("all claims are back", async || space.queues.waiting().await == 20).await;
@@ -38,9 +36,7 @@ async fn a_consumer_leaves_claims_of_another_installation_to_those_of_its_own(sp
         assert!(error.contains("COUPON_NAMESPACE"), "{error}");
 
         start_consumer(space, &[]).await;
-        for account in 1..=20 {
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-        }
+        claims_are_issued(&api, campaign, 1..=20).await;
         eventually("it comes back to a queue that is empty", stray_ready).await;
     })
     .await;

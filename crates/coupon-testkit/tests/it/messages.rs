@@ -8,7 +8,7 @@ use coupon_testkit::{TestSpace, eventually};
 use deadpool_redis::redis::AsyncCommands;
 use lapin::types::AMQPValue;
 
-use crate::system::{claim, start_consumer, start_producer_api};
+use crate::system::{claim, claims_are_issued, start_consumer, start_producer_api};
 
 audited![
     a_message_delivered_again_issues_nothing_more,
@@ -40,9 +40,7 @@ async fn delivered_again(space: &TestSpace, batch_max: &str) {
     for account in [1, 2, 2, 1, 3] {
         space.queues.publish_claim(&claim(campaign, account)).await;
     }
-    for account in [2, 3] {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
-    }
+    claims_are_issued(&api, campaign, [2, 3]).await;
     assert_eq!(api.settled(campaign, 1).await, first, "a coupon never changes");
     assert_eq!(space.issued(campaign).await, 3);
 }
@@ -68,9 +66,7 @@ async fn poison_goes_to_the_dead_letters_and_holds_nothing_up(space: &TestSpace)
 
     start_consumer(space, &[]).await;
 
-    for account in 1..=7 {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
-    }
+    claims_are_issued(&api, campaign, 1..=7).await;
     eventually("the poison is among the dead letters", async || space.queues.dead_letters().await == 7).await;
     assert!(!space.report().await.clean, "the audit reports dead letters");
     let dead = space.queues.take_dead_letters().await;

@@ -7,6 +7,7 @@ use coupon_core::{CampaignId, Outcome};
 use coupon_testkit::{Api, Proxy, TestSpace, eventually};
 
 use crate::programs::{consumer, producer, skiplock, start_by_environment};
+use crate::system::claims_are_accepted;
 
 audited![
     the_skiplock_way_counts_what_it_does,
@@ -60,9 +61,7 @@ async fn the_queue_way_counts_what_it_does() {
         let campaign = space.campaign(2).await;
         let (_producer, api) = producer(space, NO_SPANS).await;
         let consumer = consumer(space, NO_SPANS).await;
-        for account in 1..=3 {
-            assert_eq!(api.post_claim(campaign, account).await.status, 202);
-        }
+        claims_are_accepted(&api, campaign, 1..=3).await;
         for account in 1..=3 {
             api.get(&format!("/v1/campaigns/{campaign}/claims/{account}?wait=30s")).await;
         }

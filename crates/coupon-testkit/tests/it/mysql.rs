@@ -10,7 +10,10 @@ use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 
 use crate::programs;
-use crate::system::{count_coupons, start_consumer, start_producer_api, start_skiplock};
+use crate::system::{
+    claims_are_accepted, claims_are_issued, count_coupons, each_gets_a_coupon, start_consumer, start_producer_api,
+    start_skiplock,
+};
 
 audited![
     a_consumers_batch_waits_for_mysql,
@@ -33,25 +36,19 @@ async fn a_consumers_batch_waits_for_mysql(space: &TestSpace) {
     api.claim(campaign, 1).await;
 
     proxy.cut();
-    for account in 2..=20 {
-        assert_eq!(api.post_claim(campaign, account).await.status, 202);
-    }
+    claims_are_accepted(&api, campaign, 2..=20).await;
     eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
     assert_eq!(space.issued(campaign).await, 1);
     proxy.heal();
 
-    for account in 2..=20 {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-    }
+    claims_are_issued(&api, campaign, 2..=20).await;
 }
 
 async fn the_producer_accepts_claims_while_mysql_is_away(space: &TestSpace) {
     let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
 
     proxy.cut();
-    for account in 2..=10 {
-        assert_eq!(api.post_claim(campaign, account).await.status, 202, "the campaign is known");
-    }
+    claims_are_accepted(&api, campaign, 2..=10).await;
     assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first, "Redis knows it");
     let unknown = api.post_claim(CampaignId(404), 1).await;
     assert!(unknown.is_unavailable(), "whether there is such a campaign cannot be known: {unknown:?}");
@@ -59,9 +56,7 @@ async fn the_producer_accepts_claims_while_mysql_is_away(space: &TestSpace) {
     eventually("it reports that MySQL is away", ready).await;
     proxy.heal();
 
-    for account in 2..=10 {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-    }
+    claims_are_issued(&api, campaign, 2..=10).await;
 }
 
 async fn the_producer_answers_no_holder_of_a_coupon_pending_while_mysql_is_away(space: &TestSpace) {
@@ -129,9 +124,7 @@ async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
         eventually("it is ready again", async || api.get("/readyz").await.status == 200).await;
     }
 
-    for account in 2..=20 {
-        assert!(matches!(api.claim_patiently(campaign, account).await, Outcome::Issued { .. }));
-    }
+    each_gets_a_coupon(&api, campaign, 2..=20).await;
 }
 
 async fn operators_see_why_a_service_is_not_ready_and_the_crowd_does_not(space: &TestSpace) {

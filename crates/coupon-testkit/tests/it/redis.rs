@@ -10,7 +10,7 @@ use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::future::join_all;
 use queue_consumer::settle::{Publishers, Settler};
 
-use crate::system::{claim, count_coupons, start_consumer, start_producer_api};
+use crate::system::{claim, claims_are_accepted, claims_are_issued, count_coupons, start_consumer, start_producer_api};
 
 audited![
     redis_emptied_under_load_loses_no_coupon,
@@ -174,15 +174,11 @@ async fn while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql(space:
     let down = async || api.get("/readyz").await.json["servers"]["redis"] == "down";
     eventually("the producer knows", down).await;
     assert_eq!(api.settled(campaign, 1).await, first, "MySQL knows it too");
-    for account in 2..=20 {
-        assert_eq!(api.post_claim(campaign, account).await.status, 202);
-    }
+    claims_are_accepted(&api, campaign, 2..=20).await;
     eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
     proxy.heal();
 
-    for account in 2..=20 {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }));
-    }
+    claims_are_issued(&api, campaign, 2..=20).await;
 }
 
 fn settler(space: &TestSpace) -> Settler {

@@ -9,7 +9,9 @@ use coupon_core::mysql::schema;
 use coupon_testkit::{Api, Proxy, Service, Spare, TestSpace, eventually, with_spare};
 
 use crate::programs;
-use crate::system::{start_consumer, start_producer, start_skiplock};
+use crate::system::{
+    claims_are_accepted, claims_are_issued, each_gets_a_coupon, start_consumer, start_producer, start_skiplock,
+};
 
 audited![
     skiplock_goes_on_when_mysql_was_demoted,
@@ -91,10 +93,7 @@ async fn mysql_is_replaced(space: &TestSpace, before: Before, start: impl AsyncF
             proxy.freeze_those_before();
         }
 
-        for account in 1..=20 {
-            let outcome = proxied.api.claim_patiently(campaign, account).await;
-            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
-        }
+        each_gets_a_coupon(&proxied.api, campaign, 1..=20).await;
         eventually("it is ready", async || proxied.is_ready(space).await).await;
         assert_eq!(space.issued(campaign).await, 20);
     })
@@ -194,14 +193,9 @@ async fn redis_is_replaced(space: &TestSpace, before: Before) {
             proxy.lead_to(&space.servers().redis.redis_url);
             proxy.freeze_those_before();
         }
-        for account in 6..=20 {
-            assert_eq!(proxied.api.post_claim(campaign, account).await.status, 202, "account {account}");
-        }
+        claims_are_accepted(&proxied.api, campaign, 6..=20).await;
 
-        for account in 6..=20 {
-            let outcome = proxied.api.settled(campaign, account).await;
-            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
-        }
+        claims_are_issued(&proxied.api, campaign, 6..=20).await;
         eventually("it is ready again", async || proxied.is_ready(space).await).await;
     })
     .await;
@@ -213,18 +207,12 @@ async fn claims_go_to_the_next_broker_when_one_has_fallen_silent(space: &TestSpa
         let campaign = space.campaign(40).await;
         let proxy = Proxy::start(&spare.amqp_settings().amqp_url).await;
         let proxied = queue(space, &[("amqp-url", proxy.url()), ("amqp-management-url", "")]).await;
-        for account in 1..=10 {
-            let outcome = proxied.api.claim_patiently(campaign, account).await;
-            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
-        }
+        each_gets_a_coupon(&proxied.api, campaign, 1..=10).await;
 
         proxy.lead_to(&space.servers().amqp.amqp_url);
         proxy.freeze_those_before();
 
-        for account in 1..=20 {
-            let outcome = proxied.api.claim_patiently(campaign, account).await;
-            assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
-        }
+        each_gets_a_coupon(&proxied.api, campaign, 1..=20).await;
         eventually("it is ready", async || proxied.is_ready(space).await).await;
     })
     .await;
@@ -244,15 +232,11 @@ async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once(space: &Tes
         )
         .await;
 
-    for account in 1..=5 {
-        assert_eq!(api.post_claim(campaign, account).await.status, 202);
-    }
+    claims_are_accepted(&api, campaign, 1..=5).await;
     eventually("it is not ready", async || !is_ready().await).await;
     space.sql("DROP TRIGGER refuse").await;
 
-    for account in 1..=5 {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-    }
+    claims_are_issued(&api, campaign, 1..=5).await;
     eventually("it is ready again", is_ready).await;
     let log = consumer.log();
     assert_eq!(log.matches("no coupons today").count(), 1, "{log}");

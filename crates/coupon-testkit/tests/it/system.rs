@@ -199,6 +199,30 @@ pub fn claim(campaign_id: CampaignId, account: u64) -> Claim {
     Claim { campaign_id, account_id: coupon_core::AccountId(account), accepted_at_ms: account }
 }
 
+/// Claims for each of these accounts, one after the other; each claim must be accepted for later.
+pub async fn claims_are_accepted(api: &Api, campaign: CampaignId, accounts: impl IntoIterator<Item = u64>) {
+    for account in accounts {
+        let answer = api.post_claim(campaign, account).await;
+        assert_eq!(answer.status, 202, "account {account}: {answer:?}");
+    }
+}
+
+/// Waits for the outcomes of claims that were accepted; each must be a coupon.
+pub async fn claims_are_issued(api: &Api, campaign: CampaignId, accounts: impl IntoIterator<Item = u64>) {
+    for account in accounts {
+        let outcome = api.settled(campaign, account).await;
+        assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
+    }
+}
+
+/// Claims for each of these accounts until it has its coupon, as a client does that comes back after a refusal.
+pub async fn each_gets_a_coupon(api: &Api, campaign: CampaignId, accounts: impl IntoIterator<Item = u64>) {
+    for account in accounts {
+        let outcome = api.claim_patiently(campaign, account).await;
+        assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
+    }
+}
+
 /// How many of these outcomes are coupons, all of them different.
 pub fn count_coupons(outcomes: &[(u64, Outcome)]) -> usize {
     let mut coupons: Vec<_> = outcomes

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::programs;
-use crate::system::{start_consumer, start_producer_api};
+use crate::system::{claims_are_issued, start_consumer, start_producer_api};
 
 audited![
     queues_with_other_arguments_are_named_and_not_used,
@@ -199,9 +199,7 @@ async fn policies_that_are_let_pass_lose_no_accepted_claim(space: &TestSpace) {
 
     start_consumer(space, &[]).await;
 
-    for account in accepted {
-        assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "account {account}");
-    }
+    claims_are_issued(&api, campaign, accepted).await;
 }
 
 async fn a_broker_whose_policies_cannot_be_asked_is_warned_of_and_used(space: &TestSpace) {
