@@ -254,7 +254,7 @@ const LOCKED_OUT: [(&str, &str, &str); 4] = [
     (
         "ALTER USER limited WITH MAX_CONNECTIONS_PER_HOUR 1",
         "ALTER USER limited WITH MAX_CONNECTIONS_PER_HOUR 0",
-        "raise its limit of connections",
+        "raise the limit that it names for this user",
     ),
     ("SET GLOBAL binlog_format = STATEMENT", "SET GLOBAL binlog_format = ROW", "set binlog_format = ROW"),
 ];
