@@ -21,7 +21,7 @@ use coupon_core::api::docs;
 use coupon_core::api::outcome_reader::OutcomeReader;
 use coupon_core::api::rate_limit::RateLimit;
 use coupon_core::api::routes::ClaimRoutes;
-use coupon_core::http::health::Health;
+use coupon_core::http::health::{Health, Need};
 use coupon_core::http::{metrics, serve_api};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::rabbitmq::Queues;
@@ -58,9 +58,9 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     pushed::listen(redis, channel, max_age, outcomes.clone(), stop.clone());
     let auth = Auth::start(&settings.auth, settings.listen).await?;
     let health = Health::new(stop.clone())
-        .needs_at_first("mysql", &mysql, async |mysql: Mysql| mysql.can_read().await)
-        .uses("redis", &recorded, async |recorded: Outcomes| recorded.can_write().await)
-        .needs("rabbitmq", &watch, async |watch: Watch| watch.look().await);
+        .watch("mysql", Need::AtFirst, &mysql, async |mysql: Mysql| mysql.can_read().await)
+        .watch("redis", Need::Never, &recorded, async |recorded: Outcomes| recorded.can_write().await)
+        .watch("rabbitmq", Need::Always, &watch, async |watch: Watch| watch.look().await);
     let health = auth.watched(health);
     let routes = ClaimRoutes { campaigns, outcomes, auth, rate_limit: RateLimit::start(settings.rate) };
     let campaigns = routes.campaigns.clone();

@@ -16,7 +16,7 @@ mod steps;
 mod trace;
 mod trouble;
 
-use coupon_core::http::health::Health;
+use coupon_core::http::health::{Health, Need};
 use coupon_core::http::{metrics, serve_admin};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::rabbitmq::{Policies, Queues};
@@ -51,14 +51,14 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let redis = (settler.outcomes.clone(), settler.reservations.clone());
     let (connection, batch) = (Trouble::not_yet("the connection to RabbitMQ"), Trouble::none());
     let health = Health::new(stop.clone())
-        .needs("mysql", &mysql, async |mysql: Mysql| mysql.can_issue().await)
-        .needs("redis", &redis, async |(recorded, reservations): (Outcomes, Reservations)| {
+        .watch("mysql", Need::Always, &mysql, async |mysql: Mysql| mysql.can_issue().await)
+        .watch("redis", Need::Always, &redis, async |(recorded, reservations): (Outcomes, Reservations)| {
             recorded.can_write().await?;
             reservations.can_reserve().await
         })
-        .needs("rabbitmq", &connection, async |connection: Trouble| connection.check())
+        .watch("rabbitmq", Need::Always, &connection, async |connection: Trouble| connection.check())
         // Not a server, but what the servers are needed for.
-        .needs("claims", &batch, async |batch: Trouble| batch.check());
+        .watch("claims", Need::Always, &batch, async |batch: Trouble| batch.check());
 
     let ended = CancellationToken::new();
     let measured = mysql.clone();

@@ -25,7 +25,7 @@ use coupon_core::api::docs;
 use coupon_core::api::outcome_reader::OutcomeReader;
 use coupon_core::api::rate_limit::RateLimit;
 use coupon_core::api::routes::ClaimRoutes;
-use coupon_core::http::health::Health;
+use coupon_core::http::health::{Health, Need};
 use coupon_core::http::{metrics, serve_api};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::service::Running;
@@ -46,7 +46,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let outcomes = OutcomeReader::start(campaigns.clone(), mysql.clone(), None);
     let strategy = Strategy::start(&settings, &mysql);
     let auth = Auth::start(&settings.auth, settings.listen).await?;
-    let health = Health::new(stop.clone()).needs("mysql", &strategy, Strategy::look);
+    let health = Health::new(stop.clone()).watch("mysql", Need::Always, &strategy, Strategy::look);
     let health = auth.watched(health);
 
     let routes = ClaimRoutes { campaigns, outcomes, auth, rate_limit: RateLimit::start(settings.rate) };

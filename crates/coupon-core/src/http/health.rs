@@ -45,14 +45,16 @@ struct Server {
     found: watch::Receiver<Option<Found>>,
 }
 
-/// Whether the service can do its work without a server.
-#[derive(Clone, Copy)]
-enum Need {
-    /// Not even for a while.
+/// How much a service needs a server.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// Without it the service cannot do its work.
     Always,
-    /// For a while, once it has been up: not if it refuses until somebody mends it.
+    /// The service can do without it for a while, with what it has learnt there: it must have been up, and what keeps it
+    /// down must be able to pass by itself.
     AtFirst,
-    /// For as long as it likes.
+    /// It is reported, but the service can do without it for a while: were it needed, its failure would take every instance
+    /// out of service at once.
     Never,
 }
 
@@ -91,53 +93,12 @@ impl Health {
         Self { servers: Vec::new(), stop }
     }
 
-    /// Adds a server without which the service cannot do its work, and begins to check it.
+    /// Adds a server, and begins to check it.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
-    pub fn needs<T, F>(self, server: &'static str, client: &T, check: impl Fn(T) -> F + Send + Sync + 'static) -> Self
-    where
-        T: Clone + Send + Sync + 'static,
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.with(server, Need::Always, client, check)
-    }
-
-    /// Adds a server that the service can do without for a while, with what it has learnt there: it must have been up, and
-    /// what keeps it down must be able to pass by itself.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    #[must_use]
-    pub fn needs_at_first<T, F>(
-        self,
-        server: &'static str,
-        client: &T,
-        check: impl Fn(T) -> F + Send + Sync + 'static,
-    ) -> Self
-    where
-        T: Clone + Send + Sync + 'static,
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.with(server, Need::AtFirst, client, check)
-    }
-
-    /// Adds a server that is reported, but that the service can do without for a while: were it needed, its failure
-    /// would take every instance out of service at once.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    #[must_use]
-    pub fn uses<T, F>(self, server: &'static str, client: &T, check: impl Fn(T) -> F + Send + Sync + 'static) -> Self
-    where
-        T: Clone + Send + Sync + 'static,
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.with(server, Need::Never, client, check)
-    }
-
-    fn with<T, F>(
+    pub fn watch<T, F>(
         mut self,
         name: &'static str,
         need: Need,

@@ -27,7 +27,7 @@ use self::settings::Mode;
 pub use self::settings::{AuthMode, AuthSettings};
 use self::tokens::Tokens;
 use crate::domain::AccountId;
-use crate::http::health::Health;
+use crate::http::health::{Health, Need};
 use crate::http::problem::Problem;
 
 /// How a service finds out who calls it. Cheap to clone.
@@ -116,7 +116,9 @@ impl Auth {
     #[must_use]
     pub fn watched(&self, health: Health) -> Health {
         match &self.way {
-            Way::Tokens(tokens) => health.needs("issuer", tokens, async |tokens: Arc<Tokens>| tokens.has_keys()),
+            Way::Tokens(tokens) => {
+                health.watch("issuer", Need::Always, tokens, async |tokens: Arc<Tokens>| tokens.has_keys())
+            }
             Way::Header(_) | Way::Nobody => health,
         }
     }

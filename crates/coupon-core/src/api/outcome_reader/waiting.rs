@@ -160,14 +160,8 @@ impl Waiting {
     }
 
     fn take_due(&mut self, claim: ClaimKey, scheduled: Instant, now: Instant) -> Option<Due> {
+        self.forget(claim, |question| question.answer.is_closed());
         let asked = self.claims.get_mut(&claim).filter(|asked| asked.look_at == Some(scheduled))?;
-        let before = asked.questions.len();
-        asked.questions.retain(|question| !question.answer.is_closed());
-        self.questions -= before - asked.questions.len();
-        if asked.questions.is_empty() {
-            self.claims.remove(&claim);
-            return None;
-        }
         asked.look_at = None;
         let is_last_for_somebody = asked.questions.iter().any(|question| question.until <= now);
         let ask_mysql = std::mem::take(&mut asked.ask_mysql) || is_last_for_somebody || asked.pause >= PAUSE_MAX;
