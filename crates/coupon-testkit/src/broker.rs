@@ -18,7 +18,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::eventually;
+use crate::wait::eventually;
 
 /// The queues of one test.
 pub struct TestQueues {

@@ -15,6 +15,7 @@
 //! running  a service as a program of its own, stopped by signals
 //! collector  receives the spans of programs, as Jaeger would
 //! secrets  what it writes, searched for what nobody may read
+//! service_tests  what each service's own program has to pass, by the four above
 //! ```
 //!
 //! The tests of the whole system are in `tests/it`; the programs' own are in the `tests` folders of their crates.
@@ -31,6 +32,7 @@ mod running;
 pub mod secrets;
 mod servers;
 mod service;
+mod service_tests;
 mod space;
 mod spare;
 mod users;

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::program::command;
+use crate::running::command;
 use crate::space::TestSpace;
 use crate::wait::{DEADLINE, eventually};
 

@@ -3,18 +3,22 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use comfy_table::Cell;
 use coupon_core::audit::{self, Answers, Broker, Report};
 use coupon_core::mysql::Mysql;
 use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::Redis;
 use coupon_core::redis::keys;
 use coupon_core::redis::outcomes::Outcomes;
+use coupon_core::terminal::{print, print_json, printable};
 use coupon_core::{CampaignId, ClaimKey, Installation, Outcome, Result};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 use serde::Serialize;
 
-use crate::{Couponctl, campaign, output};
+use crate::campaign::must_exist;
+use crate::output::{Printed, number, table};
+use crate::servers::Servers;
 
 /// Exit code of an audit that could not check everything.
 const NOT_CHECKED: u8 = 3;
@@ -62,36 +66,36 @@ impl Verdict {
     }
 }
 
-pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
     if let Some(campaign) = arguments.campaign {
-        campaign::must_exist(mysql, campaign).await?;
+        must_exist(mysql, campaign).await?;
     }
     let mut not_checked = Vec::new();
     let (mut reported, mut broker) = (Answers::default(), None);
     if !arguments.mysql_only {
-        let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
-        match read_outcomes(couponctl, &installation, arguments.campaign).await {
+        let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
+        match read_outcomes(servers, &installation, arguments.campaign).await {
             Ok(found) => reported = found,
             Err(error) => not_checked.push(format!("the outcomes in Redis: {error}")),
         }
-        match dead_letters(couponctl).await {
+        match dead_letters(servers).await {
             Ok(dead_letters) => broker = Some(Broker { dead_letters }),
             Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error}")),
         }
     }
     let report = audit::audit(mysql, arguments.campaign, reported, broker).await?;
     let verdict = Verdict::of(&report, &not_checked);
-    output::audit(verdict, &report, &not_checked, couponctl.json)?;
+    show(verdict, &report, &not_checked, json)?;
     Ok(verdict.exit_code())
 }
 
 /// The outcomes recorded in Redis. Campaigns may have been restocked since, so they are no proof of a wrong "sold out".
 async fn read_outcomes(
-    couponctl: &Couponctl,
+    servers: &Servers,
     installation: &Installation,
     campaign: Option<CampaignId>,
 ) -> Result<Answers> {
-    let mut connection = Redis::new(&couponctl.redis)?;
+    let mut connection = Redis::new(&servers.redis)?;
     let outcomes = Outcomes::new(connection.clone(), installation.clone());
     let options = redis::ScanOptions::default().with_pattern(keys::outcomes(installation, campaign)).with_count(1_000);
     let mut found = connection.scan_options::<String>(options).await?;
@@ -109,11 +113,49 @@ async fn read_outcomes(
     Ok(reported)
 }
 
-async fn dead_letters(couponctl: &Couponctl) -> Result<u64> {
-    let connection = rabbitmq::connect(&couponctl.amqp, "couponctl").await?;
-    let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
+async fn dead_letters(servers: &Servers) -> Result<u64> {
+    let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
+    let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);
     let count = rabbitmq::message_count(&connection, &queues.dead).await?;
     let _ = connection.close(200, "done".into()).await;
     // No queue, no dead letters.
     Ok(count.map_or(0, u64::from))
+}
+
+/// The findings of an audit.
+fn show(verdict: Verdict, report: &Report, not_checked: &[String], json: bool) -> Printed {
+    /// `clean` only when everything was checked, so that a script need not know of the rest.
+    #[derive(Serialize)]
+    struct Document<'a> {
+        verdict: Verdict,
+        #[serde(flatten)]
+        report: &'a Report,
+        not_checked: &'a [String],
+    }
+
+    if json {
+        let report = &Report { clean: verdict == Verdict::Clean, ..report.clone() };
+        return print_json(&Document { verdict, report, not_checked });
+    }
+    let mut table = table(["invariant", "checked", "broken", "examples"]);
+    for finding in &report.invariants {
+        table.add_row([
+            Cell::new(finding.invariant),
+            number(finding.checked),
+            number(finding.broken),
+            Cell::new(finding.examples.join("\n")),
+        ]);
+    }
+    print(&table)?;
+    for reason in not_checked {
+        print(&format!("not checked: {}", printable(reason)))?;
+    }
+    let issued: u64 = report.campaigns.iter().map(|stock| stock.issued).sum();
+    let free: u64 = report.campaigns.iter().map(|stock| stock.free).sum();
+    let verdict = match verdict {
+        Verdict::Clean => "clean",
+        Verdict::Broken => "BROKEN",
+        Verdict::NotChecked => "NOT ALL CHECKED, what was holds",
+    };
+    print(&format!("{verdict}: {} campaigns, {issued} coupons issued, {free} free", report.campaigns.len()))
 }

@@ -6,19 +6,18 @@
 mod audit;
 mod campaign;
 mod doctor;
-mod history;
-mod load;
 mod output;
 mod reset;
-mod stock;
+mod servers;
 mod token;
-mod update;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::settings::{self, AmqpSettings, MysqlSettings, NamespaceSettings, RedisSettings};
+use coupon_core::settings;
+
+use crate::servers::Servers;
 
 /// Looks after the coupon system: schema, campaigns, audit.
 ///
@@ -37,16 +36,7 @@ pub struct Couponctl {
     json: bool,
 
     #[command(flatten)]
-    mysql: MysqlSettings,
-
-    #[command(flatten)]
-    redis: RedisSettings,
-
-    #[command(flatten)]
-    amqp: AmqpSettings,
-
-    #[command(flatten)]
-    namespace: NamespaceSettings,
+    servers: Servers,
 }
 
 #[derive(Debug, Subcommand)]
@@ -94,35 +84,45 @@ impl Couponctl {
         match &self.command {
             Command::Setup(create) => create.check(),
             Command::Campaign(command) => command.check(),
-            Command::Reset(arguments) => arguments.check(&self.mysql.mysql_url),
+            Command::Reset(arguments) => arguments.check(&self.servers.mysql.mysql_url),
             Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Token(_) => Ok(()),
         }
     }
 }
 
 async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
-    if let Command::Token(command) = &couponctl.command {
-        return token::run(command, couponctl.json);
-    }
-    if matches!(couponctl.command, Command::Migrate | Command::Setup(_)) {
-        let applied = schema::migrate(&couponctl.mysql).await?;
-        if matches!(couponctl.command, Command::Migrate) {
-            output::migrated(&applied, schema::wanted(), couponctl.json)?;
-            return Ok(ExitCode::SUCCESS);
+    let Couponctl { command, json, servers } = &couponctl;
+    let json = *json;
+    match command {
+        Command::Migrate => {
+            let applied = schema::migrate(&servers.mysql).await?;
+            output::migrated(&applied, schema::wanted(), json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Setup(create) => {
+            schema::migrate(&servers.mysql).await?;
+            on_schema(servers, async |mysql| campaign::set_up(mysql, create, json).await).await
+        }
+        Command::Campaign(command) => on_schema(servers, async |mysql| campaign::run(mysql, command, json).await).await,
+        Command::Audit(arguments) => {
+            on_schema(servers, async |mysql| audit::run(mysql, servers, arguments, json).await).await
+        }
+        Command::Doctor(arguments) => doctor::run(servers, arguments, json).await,
+        Command::Token(command) => token::run(command, json),
+        Command::Reset(arguments) => {
+            on_schema(servers, async |mysql| reset::run(mysql, servers, arguments, json).await).await
         }
     }
-    if let Command::Doctor(arguments) = &couponctl.command {
-        return doctor::run(&couponctl, arguments).await;
-    }
-    let mysql = Mysql::new(&couponctl.mysql);
+}
+
+/// Runs a command on a database whose schema is this version's.
+async fn on_schema(
+    servers: &Servers,
+    command: impl AsyncFnOnce(&Mysql) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let mysql = Mysql::new(&servers.mysql);
     schema::check(&mysql).await?;
-    let code = match &couponctl.command {
-        Command::Migrate | Command::Doctor(_) | Command::Token(_) => ExitCode::SUCCESS,
-        Command::Setup(create) => campaign::set_up(&mysql, create, couponctl.json).await?,
-        Command::Campaign(command) => campaign::run(&mysql, command, couponctl.json).await?,
-        Command::Audit(arguments) => audit::run(&mysql, &couponctl, arguments).await?,
-        Command::Reset(arguments) => reset::run(&mysql, &couponctl, arguments).await?,
-    };
+    let code = command(&mysql).await?;
     mysql.close().await;
     Ok(code)
 }

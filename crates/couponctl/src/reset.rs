@@ -17,7 +17,8 @@ use lapin::options::QueuePurgeOptions;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::{Couponctl, output};
+use crate::output;
+use crate::servers::Servers;
 
 /// Keys deleted in one command.
 const KEYS_PER_DELETE: usize = 1_000;
@@ -42,27 +43,27 @@ impl Arguments {
     }
 }
 
-pub async fn run(mysql: &Mysql, couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
     // A load in the middle would go on into what is gone.
     let lock = campaigns::lock_for_operator(mysql).await?;
     if !arguments.mysql_only {
-        empty_queues(couponctl).await.context("nothing was deleted")?;
-        let installation = Installation::of(mysql, &couponctl.namespace.namespace).await?;
-        delete_keys(couponctl, &installation).await.context("only the queues were emptied")?;
+        empty_queues(servers).await.context("nothing was deleted")?;
+        let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
+        delete_keys(servers, &installation).await.context("only the queues were emptied")?;
     }
     for table in ["coupon", "campaign", "coupon_load", "campaign_change"] {
         mysql.run(async move |mut conn: Conn| Ok(conn.query_drop(format!("TRUNCATE {table}")).await?)).await?;
     }
     lock.release().await;
-    output::done("every campaign and coupon is gone", couponctl.json)?;
+    output::done("every campaign and coupon is gone", json)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Emptied, not deleted: a queue made again in the place of one that its consumers still listen to may reach none of
 /// them.
-async fn empty_queues(couponctl: &Couponctl) -> Result<()> {
-    let connection = rabbitmq::connect(&couponctl.amqp, "couponctl").await?;
-    let queues = Queues::new(&couponctl.namespace.namespace, &couponctl.amqp);
+async fn empty_queues(servers: &Servers) -> Result<()> {
+    let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
+    let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);
     for queue in [queues.claims, queues.dead] {
         if rabbitmq::message_count(&connection, &queue).await?.is_some() {
             let channel = connection.create_channel().await?;
@@ -73,8 +74,8 @@ async fn empty_queues(couponctl: &Couponctl) -> Result<()> {
     Ok(())
 }
 
-async fn delete_keys(couponctl: &Couponctl, installation: &Installation) -> Result<()> {
-    let mut connection = connect(&couponctl.redis)?;
+async fn delete_keys(servers: &Servers, installation: &Installation) -> Result<()> {
+    let mut connection = connect(&servers.redis)?;
     let options = redis::ScanOptions::default().with_pattern(keys::all(installation)).with_count(1_000);
     let found: Vec<redis::RedisResult<String>> = connection.scan_options(options).await?.collect().await;
     let found = found.into_iter().collect::<redis::RedisResult<Vec<String>>>()?;

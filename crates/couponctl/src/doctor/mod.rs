@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use self::sheet::{Sheet, Verdict};
-use crate::Couponctl;
+use crate::servers::Servers;
 
 /// One server may take this long in all.
 const SERVER_MAX: Duration = Duration::from_secs(30);
@@ -53,16 +53,16 @@ impl Program {
     }
 }
 
-pub async fn run(couponctl: &Couponctl, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub async fn run(servers: &Servers, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
     let programs = arguments.program.map_or_else(|| Program::value_variants().to_vec(), |program| vec![program]);
     let sheets = [
-        within(Sheet::of("MySQL"), async |sheet| mysql::check(sheet, couponctl, &programs).await).await,
-        within(Sheet::of("Redis"), async |sheet| redis::check(sheet, couponctl, &programs).await).await,
-        within(Sheet::of("RabbitMQ"), async |sheet| rabbitmq::check(sheet, couponctl, &programs).await).await,
+        within(Sheet::of("MySQL"), async |sheet| mysql::check(sheet, servers, &programs).await).await,
+        within(Sheet::of("Redis"), async |sheet| redis::check(sheet, servers, &programs).await).await,
+        within(Sheet::of("RabbitMQ"), async |sheet| rabbitmq::check(sheet, servers, &programs).await).await,
     ];
     let findings: Vec<_> = sheets.into_iter().flat_map(Sheet::into_findings).collect();
     let worst = sheet::worst(&findings);
-    report::report(&findings, worst, couponctl.json)?;
+    report::report(&findings, worst, json)?;
     Ok(match worst {
         Verdict::Ok | Verdict::Warning => ExitCode::SUCCESS,
         Verdict::Wrong => ExitCode::FAILURE,

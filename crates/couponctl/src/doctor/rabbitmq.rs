@@ -13,17 +13,17 @@ use tokio::net::TcpStream;
 
 use super::Program;
 use super::sheet::Sheet;
-use crate::Couponctl;
+use crate::servers::Servers;
 
 /// The broker refuses for want of a right.
 const ACCESS_REFUSED: u16 = 403;
 
-pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
+pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -> anyhow::Result<()> {
     let programs: Vec<Program> = programs.iter().copied().filter(|program| *program != Program::SkiplockApi).collect();
     if programs.is_empty() {
         return Ok(());
     }
-    let (settings, namespace) = (&couponctl.amqp, &couponctl.namespace.namespace);
+    let (settings, namespace) = (&servers.amqp, &servers.namespace.namespace);
     let connection = match rabbitmq::connect(settings, "couponctl doctor").await {
         Ok(connection) => connection,
         Err(error) => {

@@ -13,13 +13,13 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::Program;
 use super::sheet::{Sheet, Variables};
-use crate::Couponctl;
+use crate::servers::Servers;
 
 const UNKNOWN_DATABASE: u16 = 1049;
 
-pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
-    let url = &couponctl.mysql.mysql_url;
-    let mut conn = match tokio::time::timeout(couponctl.mysql.mysql_deadline, connect(url)).await {
+pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -> anyhow::Result<()> {
+    let url = &servers.mysql.mysql_url;
+    let mut conn = match tokio::time::timeout(servers.mysql.mysql_deadline, connect(url)).await {
         Ok(Ok(conn)) => conn,
         Ok(Err(Error::Server(error))) if error.code == UNKNOWN_DATABASE => {
             sheet.wrong("database", &error.message, "run `couponctl migrate`");
@@ -30,7 +30,7 @@ pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program
             return Ok(());
         }
         Err(_) => {
-            sheet.not_checked("reachable", &format!("{url} does not answer in {:?}", couponctl.mysql.mysql_deadline));
+            sheet.not_checked("reachable", &format!("{url} does not answer in {:?}", servers.mysql.mysql_deadline));
             return Ok(());
         }
     };
@@ -41,7 +41,7 @@ pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program
     let session: Variables = pairs(&mut conn, "SHOW SESSION VARIABLES").await?;
     let status: Variables = pairs(&mut conn, "SHOW GLOBAL STATUS").await?;
     settings::check(sheet, &global, &session, &status);
-    settings::check_connections(sheet, &global, &status, u64::from(couponctl.mysql.mysql_connections));
+    settings::check_connections(sheet, &global, &status, u64::from(servers.mysql.mysql_connections));
 
     let before = OffsetDateTime::now_utc();
     let now: Option<PrimitiveDateTime> = conn.query_first("SELECT UTC_TIMESTAMP(6)").await?;

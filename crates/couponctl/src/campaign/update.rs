@@ -7,8 +7,9 @@ use mysql_async::TxOpts;
 use mysql_async::prelude::Queryable;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use crate::campaign::{Changed, check_window, no_campaign};
-use crate::history;
+use super::arguments::{Changed, check_window};
+use super::existing::no_campaign;
+use super::history;
 
 /// What an operator wants to become of a campaign.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +90,7 @@ pub async fn change(mysql: &Mysql, id: CampaignId, wish: Wish<'_>) -> Result<Cam
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::campaign::named;
+    use crate::campaign::arguments::named;
 
     #[test]
     fn a_campaign_that_is_over_stays_as_it_is_when_closed_again() {

@@ -9,8 +9,9 @@ use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::{Campaign, CampaignId, terminal};
 use mysql_async::{Conn, TxOpts};
 
-use crate::campaign::{AddCoupons, Create, Goal, must_exist};
-use crate::{history, load};
+use super::arguments::{AddCoupons, Create, Goal};
+use super::existing::must_exist;
+use super::{history, load};
 
 /// Which command makes a campaign: it finishes what it has begun itself, and nothing else.
 #[derive(Clone, Copy)]
@@ -175,7 +176,7 @@ async fn begin(mysql: &Mysql, command: &'static str, new: Option<&Campaign>, ord
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::campaign::named;
+    use crate::campaign::arguments::named;
 
     #[test]
     fn another_campaign_of_the_same_number_is_not_taken_for_the_wanted_one() {

@@ -2,13 +2,17 @@
 //!
 //! Invariant: a line is written in the transaction of its change, so there is no change without one, nor the reverse.
 
+use comfy_table::Cell;
 use coupon_core::mysql::Mysql;
-use coupon_core::{Campaign, CampaignId, Result, terminal};
+use coupon_core::terminal::{self, print, print_json, printable};
+use coupon_core::{Campaign, CampaignId, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Transaction};
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, PrimitiveDateTime};
+
+use crate::output::{Printed, table};
 
 /// Characters that the table holds for the name of an operator.
 const WHO_MAX: usize = 400;
@@ -56,6 +60,24 @@ pub async fn of(mysql: &Mysql, campaign: CampaignId) -> Result<Vec<Change>> {
         who,
     };
     Ok(rows.into_iter().map(change).collect())
+}
+
+/// Changes of a campaign, a line each.
+pub fn show(changes: &[Change], json: bool) -> Printed {
+    if json {
+        return print_json(&changes);
+    }
+    let mut table = table(["at", "what", "old", "new", "who"]);
+    for Change { at, campaign_id: _, what, old, new, who } in changes {
+        table.add_row([
+            Cell::new(instant(Some(*at))),
+            Cell::new(printable(what)),
+            Cell::new(printable(old.as_deref().unwrap_or("-"))),
+            Cell::new(printable(new)),
+            Cell::new(printable(who)),
+        ]);
+    }
+    print(&table)
 }
 
 /// A campaign in words, but for its number.

@@ -1,0 +1,163 @@
+//! What an operator can say about a campaign, each value checked as it is read.
+
+use clap::Args;
+use coupon_core::{Campaign, CampaignId, terminal};
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
+
+/// Most coupons of one load.
+const COUPONS_MAX: u64 = 1_000_000_000;
+
+/// Characters of a campaign's name at most; the table holds no more.
+const NAME_MAX: usize = 200;
+
+/// Characters of the key of a restock at most.
+const KEY_MAX: usize = 64;
+
+/// The years that MySQL keeps.
+const YEARS: std::ops::RangeInclusive<i32> = 1000..=9999;
+
+#[derive(Args, Debug)]
+pub struct Create {
+    /// Its number; the next free one unless given.
+    #[arg(long)]
+    pub id: Option<CampaignId>,
+    /// Its name, for people.
+    #[arg(long, default_value = "campaign", value_parser = name)]
+    pub name: String,
+    /// How many coupons it shall have.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=COUPONS_MAX))]
+    pub coupons: u64,
+    /// Claims are refused before this instant, as 2030-01-01T12:00:00Z.
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    pub opens_at: Option<OffsetDateTime>,
+    /// Claims are refused from this instant on.
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    pub closes_at: Option<OffsetDateTime>,
+}
+
+#[derive(Args, Debug)]
+pub struct AddCoupons {
+    /// The campaign.
+    #[arg(long)]
+    pub id: CampaignId,
+    #[command(flatten)]
+    pub goal: Goal,
+    /// How many to add under the key.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=COUPONS_MAX), requires = "key", conflicts_with = "total")]
+    pub coupons: Option<u64>,
+}
+
+/// What a restock is measured by.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Goal {
+    /// A name for this restock, such as second-wave: coupons are added under it once, however often this is run.
+    #[arg(long, value_name = "NAME", value_parser = key, requires = "coupons")]
+    pub key: Option<String>,
+    /// Raise the stock to this many coupons, those with an account included; it is never lowered.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=COUPONS_MAX))]
+    pub total: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub struct Changed {
+    /// Its new name.
+    #[arg(long, value_parser = name)]
+    pub name: Option<String>,
+    /// Claims are refused before this instant, as 2030-01-01T12:00:00Z.
+    #[arg(long, value_name = "INSTANT", value_parser = instant, conflicts_with = "no_opens_at")]
+    pub opens_at: Option<OffsetDateTime>,
+    /// Claims are refused from this instant on.
+    #[arg(long, value_name = "INSTANT", value_parser = instant, conflicts_with = "no_closes_at")]
+    pub closes_at: Option<OffsetDateTime>,
+    /// It is open from the start.
+    #[arg(long)]
+    pub no_opens_at: bool,
+    /// It never closes.
+    #[arg(long)]
+    pub no_closes_at: bool,
+}
+
+impl Create {
+    /// What is wrong with values that are right one by one.
+    pub fn check(&self) -> Result<(), String> {
+        check_window(self.opens_at, self.closes_at)
+    }
+
+    /// The campaign that is wanted.
+    pub fn campaign(&self, id: CampaignId) -> Campaign {
+        let Self { name, coupons, opens_at, closes_at, .. } = self;
+        let (name, opens_at, closes_at) = (name.clone(), *opens_at, *closes_at);
+        Campaign { id, name, opens_at, closes_at, coupons: *coupons, paused: false }
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.chars().count() > NAME_MAX {
+        return Err(format!("must have 1 to {NAME_MAX} characters"));
+    }
+    if text.chars().any(terminal::is_control) {
+        return Err(String::from("must have no control characters, such as line breaks or marks that turn text round"));
+    }
+    Ok(text.to_owned())
+}
+
+fn key(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > KEY_MAX || !text.chars().all(allowed) {
+        return Err(format!("must be 1 to {KEY_MAX} letters, digits, -, _ or ., as in second-wave"));
+    }
+    Ok(text.to_owned())
+}
+
+fn instant(text: &str) -> Result<OffsetDateTime, String> {
+    let instant = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|error| format!("{error}; write it as 2030-01-01T12:00:00Z or 2030-01-01T12:00:00+09:00"))?;
+    let instant = instant.checked_to_offset(UtcOffset::UTC).filter(|instant| YEARS.contains(&instant.year()));
+    let instant = instant.ok_or_else(|| format!("must be in the years {} to {} of UTC", YEARS.start(), YEARS.end()))?;
+    // The database keeps milliseconds.
+    instant.replace_millisecond(instant.millisecond()).map_err(|error| error.to_string())
+}
+
+/// Whether a campaign opens before it closes.
+pub fn check_window(opens_at: Option<OffsetDateTime>, closes_at: Option<OffsetDateTime>) -> Result<(), String> {
+    match (opens_at, closes_at) {
+        (Some(opens_at), Some(closes_at)) if closes_at <= opens_at => {
+            Err(String::from("--closes-at must be after --opens-at"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A campaign for tests.
+#[cfg(test)]
+pub fn named(name: &str) -> Campaign {
+    let name = String::from(name);
+    Campaign { id: CampaignId(1), name, opens_at: None, closes_at: None, coupons: 10, paused: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_one_that_the_database_keeps() {
+        for text in [
+            "0000-01-01T00:00:00Z",
+            "0999-12-31T23:59:59Z",
+            "1000-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+            "9999-12-31T23:59:59-23:59",
+            "-9999-01-01T00:00:00Z",
+            "2030-02-29T00:00:00Z",
+            "2030-01-01",
+            "",
+        ] {
+            assert!(instant(text).is_err(), "{text} was accepted");
+        }
+        assert_eq!(instant("9999-12-31T23:59:59.999Z").unwrap().year(), 9999);
+        assert_eq!(instant("1000-01-01T00:00:00Z").unwrap().year(), 1000);
+    }
+}

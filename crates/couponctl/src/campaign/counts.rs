@@ -1,0 +1,64 @@
+//! Campaigns with their counts, as operators are shown them.
+
+use comfy_table::Cell;
+use coupon_core::domain::Window;
+use coupon_core::mysql::{Mysql, campaigns};
+use coupon_core::terminal::{print, print_json, printable};
+use coupon_core::{Campaign, CampaignId};
+use mysql_async::Conn;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::existing::must_exist;
+use super::history::instant;
+use crate::output::{Printed, number, table};
+
+/// A campaign with its counts.
+#[derive(Debug, Serialize)]
+pub struct CampaignCounts {
+    /// The campaign.
+    #[serde(flatten)]
+    pub campaign: Campaign,
+    /// Coupons with an account.
+    pub issued: u64,
+    /// Coupons without one.
+    pub free: u64,
+}
+
+/// Counts the coupons of a campaign.
+pub async fn count(mysql: &Mysql, id: CampaignId) -> anyhow::Result<CampaignCounts> {
+    let campaign = must_exist(mysql, id).await?;
+    let free = mysql.run(async move |mut conn: Conn| campaigns::count_free(&mut conn, id).await).await?;
+    Ok(CampaignCounts { issued: campaign.coupons.saturating_sub(free), campaign, free })
+}
+
+/// Campaigns, a line each.
+pub fn show(campaigns: &[CampaignCounts], json: bool) -> Printed {
+    if json {
+        return print_json(&campaigns);
+    }
+    let mut table = table(["id", "name", "opens at", "closes at", "state", "coupons", "issued", "free"]);
+    for CampaignCounts { campaign, issued, free } in campaigns {
+        table.add_row([
+            number(campaign.id.0),
+            Cell::new(printable(&campaign.name)),
+            Cell::new(instant(campaign.opens_at)),
+            Cell::new(instant(campaign.closes_at)),
+            Cell::new(state(campaign)),
+            number(campaign.coupons),
+            number(*issued),
+            number(*free),
+        ]);
+    }
+    print(&table)
+}
+
+/// What a claim would meet at this moment.
+fn state(campaign: &Campaign) -> &'static str {
+    match campaign.window(OffsetDateTime::now_utc()) {
+        Window::NotOpen => "not open",
+        Window::Closed => "closed",
+        Window::Open if campaign.paused => "paused",
+        Window::Open => "open",
+    }
+}
