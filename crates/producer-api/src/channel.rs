@@ -1,7 +1,7 @@
-//! The way to the broker: one connection for the process, one long-lived confirm channel for each actix worker.
+//! The connection to the broker: one for the process, one long-lived confirm channel for each actix worker.
 //!
 //! The broker can be replaced behind its name while connections to the one before stay up. A connection that is old, that
-//! did not answer in time, or on which a look (`watch.rs`) failed is given up by all workers, who open their channels on
+//! did not answer in time, or on which a check (`watch.rs`) failed is given up by all workers, who open their channels on
 //! the next.
 //! Invariants: a channel never leaves its thread, because lapin numbers a message and writes it in two steps, and two
 //! threads in between get each other's confirms; a message that comes back as unroutable fails every message that still
@@ -34,7 +34,7 @@ const QUEUE: &str = "the queue";
 
 const QUEUE_GONE: Error = Error::Away { what: QUEUE };
 
-/// The way to the broker: one connection for the process, shared by the channels of its workers.
+/// The connection to the broker: one for the process, shared by the channels of its workers.
 ///
 /// A pool is right for the connection: it hands out the living one and replaces a dead one. It would be wrong for
 /// publishing itself, where opening a channel for each message costs two round trips more.
@@ -47,7 +47,7 @@ pub struct Broker {
     runtime: Handle,
     /// Counts the connections that were given up: channels of those before are not used again.
     given_up: Arc<AtomicU64>,
-    /// Why no claims are let through, as the last look has found it. None are before one has found that the broker keeps
+    /// Why no claims are let through, as the last check has found it. None are before one has found that the broker keeps
     /// them.
     danger: Arc<RwLock<Option<Error>>>,
 }
@@ -206,7 +206,7 @@ impl WorkerChannel {
     /// The broker is away, refuses (its queue is full), or does not confirm within the deadline. The message may have
     /// arrived all the same, which does no harm: processing is idempotent.
     pub async fn publish(&self, properties: AMQPProperties, body: &[u8]) -> Result<()> {
-        // The reason is logged by the look, once, not again for each claim.
+        // The reason is logged by the check, once, not again for each claim.
         self.broker.keeps_claims().map_err(|_| Error::Away { what: "a queue that keeps claims" })?;
         let number = self.broker.number();
         let published = rabbitmq::within(self.broker.deadline, "a publisher confirm", async {
@@ -273,7 +273,7 @@ impl ConfirmChannel {
         match confirmation? {
             Confirmation::Ack(None) => {
                 // The confirm that carries a returned message was resolved before this one. Letting the senders that were
-                // woken first go first makes sure that it has been looked at.
+                // woken first go first makes sure that it has been checked.
                 tokio::task::yield_now().await;
                 if self.returned.get() { Err(QUEUE_GONE) } else { Ok(()) }
             }

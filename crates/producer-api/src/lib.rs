@@ -1,4 +1,4 @@
-//! The queue way's HTTP side: validate a claim, publish it, answer 202 when the broker has confirmed it.
+//! The HTTP side of the queue: validate a claim, publish it, answer 202 when the broker has confirmed it.
 //!
 //! ```text
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish  with others ─> channel ─> RabbitMQ
@@ -60,7 +60,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let health = Health::new(stop.clone())
         .watch("mysql", Need::AtFirst, &mysql, async |mysql: Mysql| mysql.can_read().await)
         .watch("redis", Need::Never, &recorded, async |recorded: Outcomes| recorded.can_write().await)
-        .watch("rabbitmq", Need::Always, &watch, async |watch: Watch| watch.look().await);
+        .watch("rabbitmq", Need::Always, &watch, async |watch: Watch| watch.check().await);
     let health = auth.watched(health);
     let routes = ClaimRoutes { campaigns, outcomes, auth, rate_limit: RateLimit::start(settings.rate) };
     let campaigns = routes.campaigns.clone();

@@ -1,6 +1,6 @@
 //! Hearing of outcomes: queue-consumer publishes those of this instance's claims to a channel of its own in Redis.
 //!
-//! Invariant: a push that is lost makes nobody late for longer than a look, because everyone who waits is looked for when
+//! Invariant: a push that is lost makes nobody late for longer than a lookup, because everyone who waits is looked up when
 //! the channel is heard again, and at a pace all the while. A subscription that has gone deaf without a word, as when
 //! another Redis has taken the address over, is noticed: this instance speaks to itself on it.
 

@@ -1,7 +1,7 @@
-//! The look at the broker: whether it takes claims, and keeps what it confirms, because its queues are as they were
+//! The check of the broker: whether it takes claims, and keeps what it confirms, because its queues are as they were
 //! declared and no policy undoes that. Readiness asks for it again and again, and logs what it finds.
 //!
-//! Invariant: a service does not start on a broker that would lose accepted claims, and accepts none from the look on that
+//! Invariant: a service does not start on a broker that would lose accepted claims, and accepts none from the check on that
 //! finds so. What cannot be asked is as it was found last.
 
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use tokio::sync::Mutex;
 
 use crate::channel::{Broker, Opened};
 
-/// Each half of a look that takes longer than this has failed.
-const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+/// Each half of a check that takes longer than this has failed.
+const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How often the arguments of the queues, the right to publish and the policies are part of a look.
+/// How often the arguments of the queues, the right to publish and the policies are part of a check.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// How soon again while no claims are let through.
 const CHECK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// No queue is bound to this: a message to it shows that the broker takes messages, and goes nowhere.
-const NOWHERE: &str = "coupon.look";
+const NOWHERE: &str = "coupon.check";
 
-/// Looks at the broker, and tells the way to it. Clones are the same one.
+/// Checks the broker, and lets claims through to it or not. Clones are the same one.
 #[derive(Clone)]
 pub struct Watch {
     broker: Broker,
@@ -37,10 +37,10 @@ pub struct Watch {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What is kept from look to look.
+/// What is kept from check to check.
 #[derive(Default)]
 struct Seen {
-    /// A channel of its own, so that a look never delays publishing.
+    /// A channel of its own, so that a check never delays publishing.
     channel: Option<Opened>,
     checked_at: Option<Instant>,
     /// What policies do, as it was told last.
@@ -50,13 +50,13 @@ struct Seen {
 }
 
 impl Watch {
-    /// Makes the queues if they are not there, and looks for the first time.
+    /// Makes the queues if they are not there, and checks for the first time.
     ///
     /// # Errors
     /// The broker would lose accepted claims. That it is away is none: its claims get 503 then.
     pub async fn start(broker: Broker, settings: &AmqpSettings) -> Result<Self> {
         let watch = Self { broker, policies: Policies::new(settings)?, seen: Arc::default() };
-        match watch.look().await {
+        match watch.check().await {
             Err(error @ Error::Unsafe(_)) => Err(error),
             _ => Ok(watch),
         }
@@ -66,7 +66,7 @@ impl Watch {
     ///
     /// # Errors
     /// Why it does not.
-    pub async fn look(&self) -> Result<()> {
+    pub async fn check(&self) -> Result<()> {
         let mut seen = self.seen.lock().await;
         let every = if self.broker.keeps_claims().is_ok() { CHECK_EVERY } else { CHECK_AGAIN_AFTER };
         let is_due = seen.checked_at.is_none_or(|at| at.elapsed() >= every);
@@ -90,21 +90,21 @@ impl Watch {
 
     async fn takes_claims(&self, channel: &mut Option<Opened>, with_arguments: bool) -> Result<()> {
         let number = self.broker.number();
-        let looked = rabbitmq::within(LOOK_DEADLINE, "a look at RabbitMQ", async {
+        let checked = rabbitmq::within(CHECK_DEADLINE, "a check of RabbitMQ", async {
             self.publish_nowhere(channel, with_arguments).await?;
             if with_arguments { self.broker.check_queues().await } else { Ok(()) }
         });
-        let looked = looked.await;
-        if looked.as_ref().is_err_and(Error::blames_the_connection) {
+        let checked = checked.await;
+        if checked.as_ref().is_err_and(Error::blames_the_connection) {
             self.broker.give_up(number);
         }
-        looked
+        checked
     }
 
     /// The queue is there, and a message to nowhere is confirmed.
     async fn publish_nowhere(&self, channel: &mut Option<Opened>, anew: bool) -> Result<()> {
-        // Kept for the next look only when this one has succeeded: what the broker refuses, it closes the channel for.
-        // So a queue that is gone is made again by the next look, not by the one that misses it.
+        // Kept for the next check only when this one has succeeded: what the broker refuses, it closes the channel for.
+        // So a queue that is gone is made again by the next check, not by the one that misses it.
         let opened = match channel.take().filter(|channel| channel.is_usable(self.broker.number())) {
             // The broker remembers what a channel in use may do: that a right was taken away shows on a new one.
             Some(_) if anew => self.broker.open_channel().await?,
@@ -126,7 +126,7 @@ impl Watch {
     }
 
     async fn ask_for_policies(&self) -> Result<Vec<Danger>> {
-        rabbitmq::within(LOOK_DEADLINE, "RabbitMQ's HTTP API", self.policies.dangers(self.broker.queues())).await
+        rabbitmq::within(CHECK_DEADLINE, "RabbitMQ's HTTP API", self.policies.dangers(self.broker.queues())).await
     }
 }
 

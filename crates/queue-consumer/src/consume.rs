@@ -88,8 +88,8 @@ impl Consumer {
         let old = tokio::time::sleep_until(end_of_life(self.amqp.amqp_connection_age).into());
         tokio::pin!(old);
         let mut tell = tokio::time::interval(TELL_EVERY);
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check = tokio::time::interval(CHECK_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let first = tokio::select! {
                 biased;
@@ -100,8 +100,8 @@ impl Consumer {
                     continue;
                 }
                 first = deliveries.next() => first.ok_or(QUEUE_GONE)??,
-                _ = look.tick() => {
-                    self.look(&channel).await?;
+                _ = check.tick() => {
+                    self.check(&channel).await?;
                     continue;
                 }
             };
@@ -118,10 +118,10 @@ impl Consumer {
     }
 
     /// A round trip to the broker: a connection whose peer is gone without a word brings nothing, and no error either.
-    async fn look(&self, channel: &Channel) -> Result<()> {
+    async fn check(&self, channel: &Channel) -> Result<()> {
         // Said again it changes nothing.
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
-        rabbitmq::within(self.amqp.amqp_deadline.min(LOOK_DEADLINE), "a look at RabbitMQ", async { Ok(qos.await?) })
+        rabbitmq::within(self.amqp.amqp_deadline.min(CHECK_DEADLINE), "a check of RabbitMQ", async { Ok(qos.await?) })
             .await
     }
 
@@ -325,14 +325,14 @@ impl Given {
 /// Between two tries of a batch, jitter not counted.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// Before the broker is looked for again: claims wait there.
+/// Before the broker is tried again: claims wait there.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
-/// How often an idle connection is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often an idle connection is checked.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A broker that takes longer than this to answer is as good as away.
-const LOOK_DEADLINE: Duration = Duration::from_secs(3);
+const CHECK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The broker cancels a consumer whose queue was deleted; the next connection declares it again.
 const QUEUE_GONE: Error = Error::Away { what: "the queue" };

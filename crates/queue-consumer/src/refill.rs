@@ -26,7 +26,7 @@ use crate::steps;
 const LOCK_FOR: Duration = Duration::from_secs(5);
 
 /// How often consumers that wait check whether the list has been filled.
-const LOOK_EVERY: Duration = Duration::from_millis(3);
+const ASK_EVERY: Duration = Duration::from_millis(3);
 
 /// A list that nobody uses expires after this.
 const LIST_FOR_SECONDS: i64 = 60 * 60;
@@ -86,14 +86,14 @@ impl Refill {
     }
 
     /// All that a refill does in Redis, with an id that is none and a lock that nobody holds.
-    pub fn look(&self, campaign: CampaignId) -> Pipeline {
+    pub fn check(&self, campaign: CampaignId) -> Pipeline {
         let installation = &self.installation;
         let (list, mark) = (keys::free_coupons(installation, campaign), keys::refilled_to(installation, campaign));
-        let mut look = redis::pipe();
-        look.set_ex(&mark, "", 1).ignore().get(&mark).ignore().rpush(&list, "").ignore().expire(&list, 1).ignore();
-        look.llen(&list).ignore();
-        look.cmd("EVAL").arg(UNLOCK).arg(1).arg(keys::refill_lock(installation, campaign)).arg("").ignore();
-        look
+        let mut check = redis::pipe();
+        check.set_ex(&mark, "", 1).ignore().get(&mark).ignore().rpush(&list, "").ignore().expire(&list, 1).ignore();
+        check.llen(&list).ignore();
+        check.cmd("EVAL").arg(UNLOCK).arg(1).arg(keys::refill_lock(installation, campaign)).arg("").ignore();
+        check
     }
 
     /// Makes sure that the campaign's list has ids, by filling it or by waiting for a consumer that does.
@@ -159,7 +159,7 @@ impl Refill {
             if began.elapsed() > LOCK_FOR * 2 {
                 return Err(Error::Deadline { what: "another consumer's refill", limit: LOCK_FOR * 2 });
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(ASK_EVERY).await;
         }
         Ok(true)
     }

@@ -74,9 +74,9 @@ impl Reservations {
     /// Why they cannot.
     pub async fn can_reserve(&self) -> Result<()> {
         let list = keys::free_coupons(&self.installation, NO_CAMPAIGN);
-        let mut look = self.refill.look(NO_CAMPAIGN);
-        look.lpush_exists(&list, "").ignore().lpop(&list, NonZeroUsize::new(1)).ignore().unlink(&list).ignore();
-        Ok(look.query_async(&mut self.redis.clone()).await?)
+        let mut check = self.refill.check(NO_CAMPAIGN);
+        check.lpush_exists(&list, "").ignore().lpop(&list, NonZeroUsize::new(1)).ignore().unlink(&list).ignore();
+        Ok(check.query_async(&mut self.redis.clone()).await?)
     }
 
     /// Pops ids: as many as wanted of each campaign, or fewer of those that are sold out or not there.
@@ -155,7 +155,7 @@ impl Reservations {
             if missing == 0 {
                 return Ok(Refilled::NotEmpty);
             }
-            // Older than the look that it may come from.
+            // Older than the read that it may come from.
             let proof = Proof::now();
             match self.refill.refill(campaign, timeline).await? {
                 Refilled::NotEmpty => {

@@ -46,7 +46,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let outcomes = OutcomeReader::start(campaigns.clone(), mysql.clone(), None);
     let strategy = Strategy::start(&settings, &mysql);
     let auth = Auth::start(&settings.auth, settings.listen).await?;
-    let health = Health::new(stop.clone()).watch("mysql", Need::Always, &strategy, Strategy::look);
+    let health = Health::new(stop.clone()).watch("mysql", Need::Always, &strategy, Strategy::check);
     let health = auth.watched(health);
 
     let routes = ClaimRoutes { campaigns, outcomes, auth, rate_limit: RateLimit::start(settings.rate) };

@@ -25,7 +25,7 @@ pub struct Strategy {
     name: StrategyName,
     mysql: Mysql,
     engine: Engine,
-    /// The campaign whose claim was refused last for a reason that stays, until a look finds no such reason.
+    /// The campaign whose claim was refused last for a reason that stays, until a check finds no such reason.
     refused: Arc<Mutex<Option<CampaignId>>>,
 }
 
@@ -89,7 +89,7 @@ impl Strategy {
     ///
     /// # Errors
     /// Why it does not.
-    pub async fn look(self) -> Result<()> {
+    pub async fn check(self) -> Result<()> {
         self.mysql.can_issue().await?;
         let refused = *self.refused();
         if let Some(campaign) = refused {

@@ -30,8 +30,8 @@ pub fn outcome(installation: &Installation, claim: ClaimKey) -> String {
 
 /// What a service sets to see whether it may.
 #[must_use]
-pub fn look(installation: &Installation) -> String {
-    format!("{installation}:look")
+pub fn check(installation: &Installation) -> String {
+    format!("{installation}:check")
 }
 
 /// Matches every key of an installation, for SCAN. Its name holds no character that is special in a pattern.

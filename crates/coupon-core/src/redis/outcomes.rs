@@ -98,7 +98,7 @@ impl Outcomes {
     /// # Errors
     /// Why they cannot.
     pub async fn can_write(&self) -> Result<()> {
-        self.redis.can_write(&keys::look(&self.installation)).await
+        self.redis.can_write(&keys::check(&self.installation)).await
     }
 }
 

@@ -9,18 +9,18 @@ use time::OffsetDateTime;
 
 use super::Program;
 use super::sheet::{Sheet, Variables};
-use crate::Couponctl;
+use crate::servers::Servers;
 
 /// What a check writes is gone after this.
 const KEPT_FOR_SECONDS: u64 = 5;
 
-pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program]) -> anyhow::Result<()> {
+pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -> anyhow::Result<()> {
     let programs: Vec<Program> = programs.iter().copied().filter(|program| *program != Program::SkiplockApi).collect();
     if programs.is_empty() {
         return Ok(());
     }
-    let url = &couponctl.redis.redis_url;
-    let mut connection = match connect(url.reveal(), couponctl.redis.redis_deadline).await {
+    let url = &servers.redis.redis_url;
+    let mut connection = match connect(url.reveal(), servers.redis.redis_deadline).await {
         Ok(connection) => connection,
         // Only a server that answers says so.
         Err(error) if is_about_database(&error) => {
@@ -38,7 +38,7 @@ pub async fn check(sheet: &mut Sheet, couponctl: &Couponctl, programs: &[Program
     info(sheet, &mut connection).await?;
     let mut unwritable = None;
     for program in programs {
-        rights(sheet, &mut connection, program, &couponctl.namespace.namespace, &mut unwritable).await?;
+        rights(sheet, &mut connection, program, &servers.namespace.namespace, &mut unwritable).await?;
     }
     match unwritable {
         None => sheet.ok("takes writes", "a key was written and deleted"),
@@ -145,7 +145,7 @@ fn memory(sheet: &mut Sheet, max: u64, policy: &str) {
 /// The commands of a program, on keys of its namespace that are no campaign's. Those of couponctl are all there are.
 fn commands(program: Program, namespace: &Namespace) -> Vec<Cmd> {
     // What readiness writes.
-    let readiness = format!("{namespace}:look");
+    let readiness = format!("{namespace}:check");
     // No campaign has the number 0.
     let key = format!("{namespace}:{{0}}:doctor");
     let list = format!("{namespace}:{{0}}:doctor-list");

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use mysql_async::Conn;
 use tokio::time::Instant;
 
-use super::waiting::{Due, Found, Looked};
+use super::waiting::{Due, Found, LookedUp};
 use crate::api::campaigns::Campaigns;
 use crate::domain::{CampaignId, ClaimKey, CouponId, Outcome};
 use crate::error::Result;
@@ -37,7 +37,7 @@ struct Records {
 
 impl Servers {
     /// Looks these claims up.
-    pub(super) async fn look(&self, due: Vec<Due>, began: Instant) -> Looked {
+    pub(super) async fn look_up(&self, due: Vec<Due>, began: Instant) -> LookedUp {
         let records = self.read_records(&due).await;
         let pushed = due.iter().filter(|due| due.may_be_sold_out).map(|due| due.claim.campaign_id);
         self.read_sold_out(records.sold_out.iter().copied().chain(pushed)).await;
@@ -48,7 +48,7 @@ impl Servers {
         };
         let asked: Vec<ClaimKey> = due.iter().filter(is_asked).map(|due| due.claim).collect();
         let in_mysql = self.coupons_of(&asked).await;
-        let in_mysql = in_mysql.inspect_err(|error| tracing::debug!(%error, "cannot look for claims in MySQL")).ok();
+        let in_mysql = in_mysql.inspect_err(|error| tracing::debug!(%error, "cannot look claims up in MySQL")).ok();
         let asked: HashSet<ClaimKey> = asked.into_iter().collect();
         let found = |claim: ClaimKey| {
             if let Some(&coupon_id) = records.issued.get(&claim) {
@@ -61,7 +61,7 @@ impl Servers {
                 None => Found::Unknown,
             }
         };
-        Looked { began, found: due.iter().map(|due| (due.claim, found(due.claim))).collect() }
+        LookedUp { began, found: due.iter().map(|due| (due.claim, found(due.claim))).collect() }
     }
 
     /// Has the campaigns read again of which a claim was pushed as sold out, unless that is known.

@@ -1,14 +1,14 @@
 //! Reading what became of a claim, for both APIs: one task answers everyone who waits in this process.
 //!
 //! ```text
-//! outcome ─ question ─> waiting  questions, and when to look again ─ due ─> lookup ─> Redis, MySQL
+//! outcome ─ question ─> waiting  questions, and when to look them up ─ due ─> lookup ─> Redis, MySQL
 //! pushed  ─ outcomes ───────^                                        <──────── what was found
 //! ```
 //! The outcomes that queue-consumer pushes answer most questions. A push may be lost, so the records in Redis and MySQL are
 //! read too: at once, and then in pauses that grow. One lookup asks for all claims that are due, in one round trip to
 //! each server.
 //! Invariant: "sold out" is answered only when the campaign was seen sold out *before* MySQL was seen to hold no coupon of
-//! that account, and both after the question came; a pushed or recorded `sold_out` only says that it is time to look.
+//! that account, and both after the question came; a pushed or recorded `sold_out` only says that it is time to look it up.
 
 mod lookup;
 mod recent;
@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::lookup::Servers;
-use self::waiting::{Looked, Waiting};
+use self::waiting::{LookedUp, Waiting};
 use crate::api::campaigns::Campaigns;
 use crate::domain::{ClaimKey, Outcome};
 use crate::error::{Error, Result};
@@ -62,7 +62,7 @@ struct Question {
     asked_at: Instant,
     until: Instant,
     /// Whether the claim may have had its outcome long before.
-    look_at_once: bool,
+    at_once: bool,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -103,17 +103,17 @@ impl OutcomeReader {
         self.ask(claim, wait, false).await
     }
 
-    async fn ask(&self, claim: ClaimKey, wait: Duration, look_at_once: bool) -> Result<Outcome> {
+    async fn ask(&self, claim: ClaimKey, wait: Duration, at_once: bool) -> Result<Outcome> {
         let context = span::start_child(|| SpanBuilder::from_name(WAIT_SPAN).with_kind(SpanKind::Internal));
-        let outcome = self.wait_for_answer(claim, wait, look_at_once).await;
+        let outcome = self.wait_for_answer(claim, wait, at_once).await;
         span::end(&context, &outcome);
         outcome
     }
 
-    async fn wait_for_answer(&self, claim: ClaimKey, wait: Duration, look_at_once: bool) -> Result<Outcome> {
+    async fn wait_for_answer(&self, claim: ClaimKey, wait: Duration, at_once: bool) -> Result<Outcome> {
         let (answer, answered) = oneshot::channel();
         let asked_at = Instant::now();
-        let question = Question { claim, asked_at, until: asked_at + wait, look_at_once, answer };
+        let question = Question { claim, asked_at, until: asked_at + wait, at_once, answer };
         self.inbox
             .try_send(Received::Question(question))
             .map_err(|_| Error::Full { what: "the list of waiting requests" })?;
@@ -140,10 +140,10 @@ impl OutcomeReader {
 /// Takes questions and pushes, and looks up the claims that are due: one lookup at a time, during which it goes on taking.
 async fn answer_all(mut inbox: mpsc::Receiver<Received>, servers: Servers) {
     let mut waiting = Waiting::new(Instant::now(), servers.recorded.is_some());
-    let mut look: Fuse<BoxFuture<'_, Looked>> = Fuse::terminated();
+    let mut lookup: Fuse<BoxFuture<'_, LookedUp>> = Fuse::terminated();
     let mut received = Vec::new();
     loop {
-        let next_look = if look.is_terminated() { waiting.next_look() } else { None };
+        let next_lookup = if lookup.is_terminated() { waiting.next_lookup() } else { None };
         tokio::select! {
             taken = inbox.recv_many(&mut received, TAKEN_AT_ONCE) => {
                 if taken == 0 {
@@ -151,14 +151,14 @@ async fn answer_all(mut inbox: mpsc::Receiver<Received>, servers: Servers) {
                 }
                 take(&mut waiting, &servers, &mut received).await;
             }
-            looked = &mut look => waiting.looked(looked, Instant::now()),
-            () = sleep_until(next_look) => {}
+            found = &mut lookup => waiting.looked_up(found, Instant::now()),
+            () = sleep_until(next_lookup) => {}
         }
-        if look.is_terminated() {
+        if lookup.is_terminated() {
             let now = Instant::now();
             let due = waiting.due(now);
             if !due.is_empty() {
-                look = servers.look(due, now).boxed().fuse();
+                lookup = servers.look_up(due, now).boxed().fuse();
             }
         }
     }
@@ -174,7 +174,7 @@ async fn take(waiting: &mut Waiting, servers: &Servers, received: &mut Vec<Recei
                     servers.notice_sold_out(&outcomes).await;
                 }
             }
-            Received::PushesMissed => waiting.look_for_all(now),
+            Received::PushesMissed => waiting.look_up_all(now),
         }
     }
 }

@@ -18,7 +18,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause. 10,000 people who wait cost 5,000 keys a second then.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Looks after a pause are put together at multiples of this: one for many claims.
+/// Lookups after a pause are put together at multiples of this: one for many claims.
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// Questions waiting in one process; further ones are refused.
@@ -28,11 +28,11 @@ const WAITING_MAX: usize = 50_000;
 pub(super) struct Waiting {
     began: Instant,
     claims: HashMap<ClaimKey, Asked>,
-    /// May hold claims that have their answer, or are looked for at another time by now.
+    /// May hold claims that have their answer, or are due at another time by now.
     schedule: BTreeMap<Instant, Vec<ClaimKey>>,
     questions: usize,
     recent: Recent,
-    /// Whether outcomes are recorded in Redis, so that MySQL need not be asked in each look.
+    /// Whether outcomes are recorded in Redis, so that MySQL need not be asked in each lookup.
     has_records: bool,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Waiting {
 struct Asked {
     questions: Vec<Question>,
     /// There is none while it is looked up.
-    look_at: Option<Instant>,
+    lookup_at: Option<Instant>,
     /// The one before the last lookup.
     pause: Duration,
     ask_mysql: bool,
@@ -69,7 +69,7 @@ pub(super) enum Found {
 }
 
 /// What a lookup has found.
-pub(super) struct Looked {
+pub(super) struct LookedUp {
     pub began: Instant,
     pub found: Vec<(ClaimKey, Found)>,
 }
@@ -99,13 +99,13 @@ impl Waiting {
         }
         self.questions += 1;
         let claim = question.claim;
-        let look_at = if question.look_at_once { question.asked_at } else { question.asked_at + PAUSE_MIN };
-        let look_at = look_at.min(question.until);
+        let lookup_at = if question.at_once { question.asked_at } else { question.asked_at + PAUSE_MIN };
+        let lookup_at = lookup_at.min(question.until);
         let asked = self.claims.entry(claim).or_insert_with(Asked::new);
-        asked.ask_mysql |= question.look_at_once;
+        asked.ask_mysql |= question.at_once;
         asked.pause = Duration::ZERO;
         asked.questions.push(question);
-        self.look_for(claim, look_at);
+        self.schedule(claim, lookup_at);
     }
 
     /// Takes what was pushed, and says whether anything in it may be sold out.
@@ -122,7 +122,7 @@ impl Waiting {
                     if let Some(asked) = self.claims.get_mut(claim) {
                         asked.may_be_sold_out = true;
                         asked.pause = Duration::ZERO;
-                        self.look_for(*claim, now);
+                        self.schedule(*claim, now);
                     }
                 }
                 Outcome::Pending => {}
@@ -132,22 +132,22 @@ impl Waiting {
     }
 
     /// Schedules a lookup of every claim, in all places.
-    pub(super) fn look_for_all(&mut self, now: Instant) {
+    pub(super) fn look_up_all(&mut self, now: Instant) {
         let claims: Vec<ClaimKey> = self.claims.keys().copied().collect();
         for claim in claims {
             if let Some(asked) = self.claims.get_mut(&claim) {
                 (asked.ask_mysql, asked.pause) = (true, Duration::ZERO);
             }
-            self.look_for(claim, now);
+            self.schedule(claim, now);
         }
     }
 
-    /// When the next look is due.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    /// When the next lookup is due.
+    pub(super) fn next_lookup(&self) -> Option<Instant> {
         self.schedule.first_key_value().map(|(at, _)| *at)
     }
 
-    /// Takes the claims to look for now.
+    /// Takes the claims to look up now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();
         while let Some(scheduled) = self.schedule.first_entry().filter(|scheduled| *scheduled.key() <= now) {
@@ -161,8 +161,8 @@ impl Waiting {
 
     fn take_due(&mut self, claim: ClaimKey, scheduled: Instant, now: Instant) -> Option<Due> {
         self.forget(claim, |question| question.answer.is_closed());
-        let asked = self.claims.get_mut(&claim).filter(|asked| asked.look_at == Some(scheduled))?;
-        asked.look_at = None;
+        let asked = self.claims.get_mut(&claim).filter(|asked| asked.lookup_at == Some(scheduled))?;
+        asked.lookup_at = None;
         let is_last_for_somebody = asked.questions.iter().any(|question| question.until <= now);
         let ask_mysql = std::mem::take(&mut asked.ask_mysql) || is_last_for_somebody || asked.pause >= PAUSE_MAX;
         let may_be_sold_out = std::mem::take(&mut asked.may_be_sold_out);
@@ -170,8 +170,8 @@ impl Waiting {
     }
 
     /// Answers what a lookup has found, and schedules the next one for those who still wait.
-    pub(super) fn looked(&mut self, looked: Looked, now: Instant) {
-        let Looked { began, found } = looked;
+    pub(super) fn looked_up(&mut self, done: LookedUp, now: Instant) {
+        let LookedUp { began, found } = done;
         for (claim, found) in found {
             match found {
                 Found::Outcome(outcome @ Outcome::Issued { .. }) => self.answer(claim, outcome, |_| true),
@@ -182,16 +182,16 @@ impl Waiting {
             let Some(asked) = self.claims.get_mut(&claim) else { continue };
             asked.pause = (asked.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
             let (pause, until) = (asked.pause, asked.questions.iter().map(|question| question.until).min());
-            let look_at = self.together(now + pause);
-            self.look_for(claim, until.map_or(look_at, |until| until.min(look_at)));
+            let lookup_at = self.together(now + pause);
+            self.schedule(claim, until.map_or(lookup_at, |until| until.min(lookup_at)));
         }
     }
 
     /// Schedules a lookup, unless there will be one before.
-    fn look_for(&mut self, claim: ClaimKey, at: Instant) {
+    fn schedule(&mut self, claim: ClaimKey, at: Instant) {
         let Some(asked) = self.claims.get_mut(&claim) else { return };
-        if asked.look_at.is_none_or(|look_at| at < look_at) {
-            asked.look_at = Some(at);
+        if asked.lookup_at.is_none_or(|lookup_at| at < lookup_at) {
+            asked.lookup_at = Some(at);
             self.schedule.entry(at).or_default().push(claim);
         }
     }
@@ -226,6 +226,6 @@ impl Waiting {
 
 impl Asked {
     fn new() -> Self {
-        Self { questions: Vec::new(), look_at: None, pause: Duration::ZERO, ask_mysql: false, may_be_sold_out: false }
+        Self { questions: Vec::new(), lookup_at: None, pause: Duration::ZERO, ask_mysql: false, may_be_sold_out: false }
     }
 }
