@@ -94,10 +94,14 @@ impl ClaimRoutes {
         let outcome = answer.as_ref().map_or_else(Problem::code, |answer| answer.name());
         metrics::claims(outcome, 1);
         Context::map_current(|context| span::note(context, attribute::OUTCOME, outcome));
-        match (answer?, extract::preferred_wait(request)) {
-            (Answer::Accepted(claim), Some(wait)) => Ok(Box::pin(self.wait_for_outcome(request, claim, wait)).await),
-            (answer, _) => Ok(answer.response()),
+        let answer = answer?;
+        if let Answer::Accepted(claim) = answer {
+            if let Some(wait) = extract::preferred_wait(request) {
+                return Ok(Box::pin(self.wait_for_outcome(request, claim, wait)).await);
+            }
+            self.outcomes.expect(claim);
         }
+        Ok(answer.response())
     }
 
     /// Answers an accepted claim with its outcome if that is known in time, and like any other accepted claim if not: an

@@ -31,7 +31,7 @@ pub fn outcome(installation: &Installation, claim: ClaimKey) -> String {
 /// What a service sets to see whether it may.
 #[must_use]
 pub fn check(installation: &Installation) -> String {
-    format!("{installation}:check")
+    format!("{installation}:look")
 }
 
 /// Matches every key of an installation, for SCAN. Its name holds no character that is special in a pattern.

@@ -145,7 +145,7 @@ fn memory(sheet: &mut Sheet, max: u64, policy: &str) {
 /// The commands of a program, on keys of its namespace that are no campaign's. Those of couponctl are all there are.
 fn commands(program: Program, namespace: &Namespace) -> Vec<Cmd> {
     // What readiness writes.
-    let readiness = format!("{namespace}:check");
+    let readiness = format!("{namespace}:look");
     // No campaign has the number 0.
     let key = format!("{namespace}:{{0}}:doctor");
     let list = format!("{namespace}:{{0}}:doctor-list");

@@ -5,7 +5,7 @@
 //! pushed  ─ outcomes ───────^                                        <──────── what was found
 //! ```
 //! The outcomes that queue-consumer pushes answer most questions. A push may be lost, so the records in Redis and MySQL are
-//! read too: at once, and then in pauses that grow. One lookup asks for all claims that are due, in one round trip to
+//! read too: at once, unless the claim was accepted here a moment ago, and then in pauses that grow. One lookup asks for all claims that are due, in one round trip to
 //! each server.
 //! Invariant: "sold out" is answered only when the campaign was seen sold out *before* MySQL was seen to hold no coupon of
 //! that account, and both after the question came; a pushed or recorded `sold_out` only says that it is time to look it up.
@@ -14,6 +14,7 @@ mod lookup;
 mod recent;
 mod waiting;
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::lookup::Servers;
+use self::recent::Recent;
 use self::waiting::{LookedUp, Waiting};
 use crate::api::campaigns::Campaigns;
 use crate::domain::{ClaimKey, Outcome};
@@ -48,6 +50,8 @@ const TAKEN_AT_ONCE: usize = 1_000;
 pub struct OutcomeReader {
     campaigns: Campaigns,
     inbox: mpsc::Sender<Received>,
+    /// Claims that this instance has accepted and of which nothing was pushed yet.
+    accepted: Arc<Mutex<Recent<()>>>,
 }
 
 /// What reaches the task.
@@ -61,8 +65,8 @@ struct Question {
     claim: ClaimKey,
     asked_at: Instant,
     until: Instant,
-    /// Whether the claim may have had its outcome long before.
-    at_once: bool,
+    /// Whether its outcome is to be pushed to this instance. Else the claim may have had it long before.
+    is_expected: bool,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -77,7 +81,7 @@ impl OutcomeReader {
         let (inbox, received) = mpsc::channel(INBOX_MAX);
         let servers = Servers { campaigns: campaigns.clone(), mysql, recorded };
         tokio::spawn(answer_all(received, servers));
-        Self { campaigns, inbox }
+        Self { campaigns, inbox, accepted: Arc::default() }
     }
 
     /// The outcome of a claim, waiting up to `wait` for one; `None` when there is no such campaign.
@@ -92,28 +96,38 @@ impl OutcomeReader {
         if state.is_sold_out_for(claim.account_id) {
             return Ok(Some(Outcome::SoldOut));
         }
-        self.ask(claim, wait, true).await.map(Some)
+        let is_expected = self.accepted().get(&claim).is_some();
+        self.ask(claim, wait, is_expected).await.map(Some)
     }
 
-    /// The outcome of a claim that was accepted a moment ago, waiting up to `wait` for it: it is not looked up at once.
+    /// The outcome of a claim that this instance has just accepted, waiting up to `wait` for it.
     ///
     /// # Errors
     /// Those of [`Self::outcome`].
     pub async fn outcome_of_accepted(&self, claim: ClaimKey, wait: Duration) -> Result<Outcome> {
-        self.ask(claim, wait, false).await
+        self.ask(claim, wait, true).await
     }
 
-    async fn ask(&self, claim: ClaimKey, wait: Duration, at_once: bool) -> Result<Outcome> {
+    /// Remembers that this instance has accepted a claim: who asks for it soon waits for the push.
+    pub fn expect(&self, claim: ClaimKey) {
+        self.accepted().insert(claim, ());
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, Recent<()>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask(&self, claim: ClaimKey, wait: Duration, is_expected: bool) -> Result<Outcome> {
         let context = span::start_child(|| SpanBuilder::from_name(WAIT_SPAN).with_kind(SpanKind::Internal));
-        let outcome = self.wait_for_answer(claim, wait, at_once).await;
+        let outcome = self.wait_for_answer(claim, wait, is_expected).await;
         span::end(&context, &outcome);
         outcome
     }
 
-    async fn wait_for_answer(&self, claim: ClaimKey, wait: Duration, at_once: bool) -> Result<Outcome> {
+    async fn wait_for_answer(&self, claim: ClaimKey, wait: Duration, is_expected: bool) -> Result<Outcome> {
         let (answer, answered) = oneshot::channel();
         let asked_at = Instant::now();
-        let question = Question { claim, asked_at, until: asked_at + wait, at_once, answer };
+        let question = Question { claim, asked_at, until: asked_at + wait, is_expected, answer };
         self.inbox
             .try_send(Received::Question(question))
             .map_err(|_| Error::Full { what: "the list of waiting requests" })?;
@@ -127,12 +141,21 @@ impl OutcomeReader {
 
     /// Hands over outcomes that queue-consumer has pushed to this instance.
     pub async fn pushed(&self, outcomes: Vec<(ClaimKey, Outcome)>) {
+        self.forget_accepted(&outcomes);
         // The task outlives this handle.
         let _ = self.inbox.send(Received::Pushed(outcomes)).await;
     }
 
+    fn forget_accepted(&self, pushed: &[(ClaimKey, Outcome)]) {
+        let mut accepted = self.accepted();
+        for (claim, _) in pushed {
+            accepted.remove(claim);
+        }
+    }
+
     /// Says that pushes may have been lost: the claims of everyone who waits are looked up at once.
     pub async fn pushes_missed(&self) {
+        *self.accepted() = Recent::default();
         let _ = self.inbox.send(Received::PushesMissed).await;
     }
 }

@@ -1,39 +1,47 @@
-//! The coupons that were pushed last, for questions that come after their answer.
-//!
-//! Invariant: only coupons are kept, for a coupon never changes hands; "sold out" may be over when somebody asks.
+//! What was learnt of the newest claims, in bounded memory: which are accepted, and which coupons were pushed.
 
 use std::collections::HashMap;
 
-use crate::domain::{ClaimKey, CouponId};
+use crate::domain::ClaimKey;
 
 /// Half of what is kept at most: seconds of the highest rate, in about 3 MB.
 const HALF_MAX: usize = 32_768;
 
 /// Keeps the newest in two halves: when one is full, the older one is forgotten.
-#[derive(Default)]
-pub(super) struct Recent {
-    newer: HashMap<ClaimKey, CouponId>,
-    older: HashMap<ClaimKey, CouponId>,
+pub(super) struct Recent<T> {
+    newer: HashMap<ClaimKey, T>,
+    older: HashMap<ClaimKey, T>,
 }
 
-impl Recent {
-    pub(super) fn insert(&mut self, claim: ClaimKey, coupon: CouponId) {
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { newer: HashMap::new(), older: HashMap::new() }
+    }
+}
+
+impl<T: Copy> Recent<T> {
+    pub(super) fn insert(&mut self, claim: ClaimKey, learnt: T) {
         if self.newer.len() == HALF_MAX {
             self.older.clear();
             std::mem::swap(&mut self.newer, &mut self.older);
         }
-        self.newer.insert(claim, coupon);
+        self.newer.insert(claim, learnt);
     }
 
-    pub(super) fn get(&self, claim: &ClaimKey) -> Option<CouponId> {
+    pub(super) fn get(&self, claim: &ClaimKey) -> Option<T> {
         self.newer.get(claim).or_else(|| self.older.get(claim)).copied()
+    }
+
+    pub(super) fn remove(&mut self, claim: &ClaimKey) {
+        self.newer.remove(claim);
+        self.older.remove(claim);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AccountId, CampaignId};
+    use crate::domain::{AccountId, CampaignId, CouponId};
 
     #[test]
     fn the_newest_are_kept_and_the_oldest_forgotten() {

@@ -10,10 +10,14 @@ use tokio::time::Instant;
 
 use super::Question;
 use super::recent::Recent;
-use crate::domain::{ClaimKey, Outcome};
+use crate::domain::{ClaimKey, CouponId, Outcome};
 
 /// The pause before the second lookup; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The pause before the first lookup of a claim whose outcome is to be pushed to this instance: longer than a push takes
+/// at the highest rate.
+const PUSHED_WITHIN: Duration = Duration::from_millis(200);
 
 /// The longest pause. 10,000 people who wait cost 5,000 keys a second then.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -31,7 +35,8 @@ pub(super) struct Waiting {
     /// May hold claims that have their answer, or are due at another time by now.
     schedule: BTreeMap<Instant, Vec<ClaimKey>>,
     questions: usize,
-    recent: Recent,
+    /// Only coupons: one never changes hands, while "sold out" may be over when somebody asks.
+    pushed: Recent<CouponId>,
     /// Whether outcomes are recorded in Redis, so that MySQL need not be asked in each lookup.
     has_records: bool,
 }
@@ -81,14 +86,14 @@ impl Waiting {
             claims: HashMap::new(),
             schedule: BTreeMap::new(),
             questions: 0,
-            recent: Recent::default(),
+            pushed: Recent::default(),
             has_records,
         }
     }
 
     /// Adds a question, or answers it at once.
     pub(super) fn ask(&mut self, question: Question) {
-        if let Some(coupon_id) = self.recent.get(&question.claim) {
+        if let Some(coupon_id) = self.pushed.get(&question.claim) {
             // A client that has gone meanwhile needs no answer.
             let _ = question.answer.send(Outcome::Issued { coupon_id });
             return;
@@ -99,11 +104,11 @@ impl Waiting {
         }
         self.questions += 1;
         let claim = question.claim;
-        let lookup_at = if question.at_once { question.asked_at } else { question.asked_at + PAUSE_MIN };
-        let lookup_at = lookup_at.min(question.until);
+        let pause = if question.is_expected { PUSHED_WITHIN } else { Duration::ZERO };
+        let lookup_at = (question.asked_at + pause).min(question.until);
         let asked = self.claims.entry(claim).or_insert_with(Asked::new);
-        asked.ask_mysql |= question.at_once;
-        asked.pause = Duration::ZERO;
+        asked.ask_mysql |= !question.is_expected;
+        asked.pause = pause;
         asked.questions.push(question);
         self.schedule(claim, lookup_at);
     }
@@ -114,7 +119,7 @@ impl Waiting {
         for (claim, outcome) in outcomes {
             match outcome {
                 Outcome::Issued { coupon_id } => {
-                    self.recent.insert(*claim, *coupon_id);
+                    self.pushed.insert(*claim, *coupon_id);
                     self.answer(*claim, *outcome, |_| true);
                 }
                 Outcome::SoldOut => {
