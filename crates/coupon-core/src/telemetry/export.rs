@@ -4,8 +4,8 @@
 //! away costs the spans and nothing else: the queue drops, and a thread of its own waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue};
@@ -19,6 +19,7 @@ use opentelemetry_sdk::trace::{
 use uuid::Uuid;
 
 use super::attribute::{SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
+use super::demand::{Demand, OnDemand};
 use super::environment::{SERVICE, Settings, variable};
 use super::metrics;
 use super::span::Tracers;
@@ -48,10 +49,12 @@ impl Pipeline {
             .inspect_err(|error| tracing::warn!(%error, "OTEL_EXPORTER_OTLP_*: cannot be used. No spans are sent"))
             .ok()?;
         let resource = resource(service);
-        let processor = Shared::new(exporter, &resource, &settings);
+        let demand = Arc::default();
+        let processor = Shared::new(exporter, &resource, &settings, Arc::clone(&demand));
+        let sampler = OnDemand { sampler: settings.sampler, demand };
         let provider = || SdkTracerProvider::builder().with_resource(resource.clone());
         let pipeline = Self {
-            claims: provider().with_span_processor(processor.clone()).with_sampler(settings.sampler).build(),
+            claims: provider().with_span_processor(processor.clone()).with_sampler(sampler).build(),
             // A batch is recorded if one of its claims is, which its own trace id says nothing about.
             batches: provider().with_span_processor(processor).with_sampler(Sampler::AlwaysOn).build(),
         };
@@ -94,14 +97,14 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(exporter: OtlpExporter, resource: &Resource, settings: &Settings) -> Self {
+    fn new(exporter: OtlpExporter, resource: &Resource, settings: &Settings, demand: Arc<Demand>) -> Self {
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(settings.queue_max)
             .with_max_export_batch_size(settings.batch_max)
             .with_scheduled_delay(settings.send_every)
             .build();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let exporter = Counted { exporter, waiting: Arc::clone(&waiting), is_away: AtomicBool::new(false) };
+        let exporter = Counted { exporter, waiting: Arc::clone(&waiting), demand };
         let mut queue = BatchSpanProcessor::new(exporter, config);
         queue.set_resource(resource);
         Self { queue: Arc::new(queue), waiting, max: settings.queue_max }
@@ -136,7 +139,7 @@ impl SpanProcessor for Shared {
 struct Counted {
     exporter: OtlpExporter,
     waiting: Arc<AtomicUsize>,
-    is_away: AtomicBool,
+    demand: Arc<Demand>,
 }
 
 impl SpanExporter for Counted {
@@ -147,13 +150,13 @@ impl SpanExporter for Counted {
         match &sent {
             Ok(()) => {
                 metrics::spans_sent(spans);
-                if self.is_away.swap(false, Ordering::Relaxed) {
+                if self.demand.taken() {
                     tracing::info!("the collector takes spans again");
                 }
             }
             Err(error) => {
                 metrics::spans_dropped("export_failed", spans);
-                if !self.is_away.swap(true, Ordering::Relaxed) {
+                if self.demand.refused(Instant::now()) {
                     tracing::warn!(%error, "the collector does not take spans: they are dropped until it does");
                 }
             }

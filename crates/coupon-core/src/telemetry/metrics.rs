@@ -31,6 +31,7 @@ const CAMPAIGN_COUPONS: &str = "coupon_campaign_coupons";
 const CAMPAIGN_FREE: &str = "coupon_campaign_free_coupons";
 const SPANS_SENT: &str = "coupon_spans_sent_total";
 const SPANS_DROPPED: &str = "coupon_spans_dropped_total";
+const TRACING_PAUSED: &str = "coupon_tracing_paused";
 const BUILD_INFO: &str = "coupon_build_info";
 
 /// Upper bounds in seconds: from a step in memory to a client who waits for long.
@@ -132,6 +133,7 @@ fn begin_at_zero(service: &str) {
     };
     counter!(SPANS_SENT).increment(0);
     zero(SPANS_DROPPED, "reason", &["queue_full", "export_failed"]);
+    tracing_paused(false);
     match service {
         "producer-api" => {
             zero(CLAIMS, "outcome", &ANSWERS);
@@ -172,6 +174,10 @@ fn describe() {
     describe_gauge!(MYSQL_WAITING, "Pieces of work that wait for a connection to MySQL");
     describe_counter!(SPANS_SENT, "Spans that the collector took");
     describe_counter!(SPANS_DROPPED, "Spans that the collector never got, by reason");
+    describe_gauge!(
+        TRACING_PAUSED,
+        "Whether only traces that callers sample are recorded, as the collector takes none"
+    );
     describe_gauge!(BUILD_INFO, "1, with what runs here");
 }
 
@@ -282,4 +288,9 @@ pub fn spans_sent(count: usize) {
 /// Spans were given up: `queue_full` or `export_failed`.
 pub fn spans_dropped(reason: &'static str, count: usize) {
     counter!(SPANS_DROPPED, "reason" => reason).increment(count as u64);
+}
+
+/// Whether traces that no caller samples go unrecorded, as the collector takes no spans.
+pub fn tracing_paused(is_paused: bool) {
+    gauge!(TRACING_PAUSED).set(f64::from(u8::from(is_paused)));
 }

@@ -4,6 +4,7 @@
 //! span         one claim, one trace: contexts from and to other services, spans of this one
 //! timeline     the steps that many claims go through together, recorded once and drawn into the trace of each
 //! environment  what the `OTEL_*` variables say; what cannot be used is refused
+//! demand       whether the collector takes them; while it does not, no more are made
 //! export       finished spans on their way to the collector; those that cannot go are counted
 //! metrics      counters and histograms for Prometheus
 //! logs         lines with the trace id of the request that they are about
@@ -12,6 +13,7 @@
 //! Invariant: telemetry never holds up or fails a claim. What cannot be sent in time is dropped and counted.
 
 pub mod attribute;
+mod demand;
 mod environment;
 mod export;
 pub mod logs;

@@ -140,6 +140,7 @@ async fn what_is_counted_begins_with_0(space: &TestSpace) {
         ("coupon_spans_sent_total", 0.0),
         ("coupon_spans_dropped_total{reason=\"queue_full\"}", 0.0),
         ("coupon_spans_dropped_total{reason=\"export_failed\"}", 0.0),
+        ("coupon_tracing_paused", 0.0),
     ];
     let refused = [
         ("coupon_claims_total{outcome=\"sold_out\"}", 0.0),

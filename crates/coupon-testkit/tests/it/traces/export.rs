@@ -3,13 +3,14 @@
 //! collector or one in this process.
 
 use coupon_core::Outcome;
-use coupon_testkit::{Collector, TestSpace, eventually};
+use coupon_testkit::{Collector, Proxy, TestSpace, eventually};
 
 use super::{POST, one, outcome, post, trace_id};
 use crate::programs::{consumer, producer, skiplock, traced};
 
 audited![
     a_collector_that_is_not_there_costs_spans_and_nothing_else,
+    recording_pauses_while_the_collector_is_gone,
     a_collector_behind_tls_costs_spans_and_nothing_else,
     a_variable_that_nothing_reads_is_named_and_costs_nothing,
     the_last_spans_are_sent_before_a_service_ends,
@@ -43,6 +44,30 @@ async fn a_collector_that_is_not_there_costs_spans_and_nothing_else(space: &Test
     .await;
     assert_eq!(service.stop("TERM").await, Some(0), "{}", service.log());
     assert_eq!(consumer.stop("TERM").await, Some(0), "{}", consumer.log());
+}
+
+async fn recording_pauses_while_the_collector_is_gone(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let proxy = Proxy::before(collector.url()).await;
+    let campaign = space.campaign(1).await;
+    let environment =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", proxy.url()), ("OTEL_BSP_SCHEDULE_DELAY", "50"), ("LOG", "info")];
+    proxy.cut();
+    let (service, api) = skiplock(space, &environment).await;
+    let path = format!("/v1/campaigns/{campaign}");
+    let is_recorded = async || api.get(&path).await.header("traceparent").ends_with("-01");
+    let is_paused = async || api.get("/metrics").await.text.contains("coupon_tracing_paused 1");
+    assert!(is_recorded().await);
+
+    eventually("recording pauses", async || !is_recorded().await && is_paused().await).await;
+    let of_caller = post(&api, campaign, 1, &trace_id(1), "01").await;
+    proxy.heal();
+    eventually("recording goes on", async || is_recorded().await && !is_paused().await).await;
+
+    assert!(of_caller.header("traceparent").ends_with("-01"), "{of_caller:?}");
+    assert!(is_recorded().await && is_recorded().await);
+    let log = service.log();
+    assert!(log.contains("only callers' traces are recorded") && log.contains("takes spans again"), "{log}");
 }
 
 async fn a_collector_behind_tls_costs_spans_and_nothing_else(space: &TestSpace) {
