@@ -20,7 +20,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::settings::{self, AmqpSettings, MysqlSettings, RedisSettings};
+use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings};
+use coupon_core::{service, telemetry};
 
 use experiments::{ceilings, compare, load, suite, tracing_cost};
 use output::show;
@@ -82,8 +83,13 @@ enum Command {
 /// # Errors
 /// The command failed.
 pub async fn main() -> anyhow::Result<ExitCode> {
-    let bench: Bench = settings::parse(Bench::check);
-    Ok(if run(&bench).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let (bench, spans) = service::settings(Bench::check);
+    // The others measure what tracing costs, or claim nothing.
+    let spans = spans.filter(|_| matches!(bench.command, Command::Load(_) | Command::Compare(_)));
+    let telemetry = telemetry::start_spans("coupon-bench", spans);
+    let is_clean = run(&bench).await;
+    tokio::task::spawn_blocking(|| telemetry.stop()).await?;
+    Ok(if is_clean? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Bench {

@@ -88,7 +88,7 @@ impl BatchTrace {
                 KeyValue::new(MESSAGING_DESTINATION_NAME, self.queue.clone()),
                 KeyValue::new(BATCH_SIZE, span::count(size)),
             ]);
-        let batch = span::start_batch(builder);
+        let batch = span::start_root(builder);
         for (_, claim) in &self.claims {
             span::note(claim, BATCH_SIZE, span::count(size));
             claim.span().add_link(batch.span().span_context().clone(), Vec::new());

@@ -31,17 +31,35 @@ expect() { # text service port path
 
 # Claims over HTTP, then waits until Jaeger has the trace named in the answer, with all of these spans.
 claim_and_trace() { # service port campaign span...
-  local answer id trace span end=$((SECONDS + 30))
+  local answer id
   answer=$(request "$1" "$2" POST "/v1/campaigns/$3/claims" '{"account_id":4711}')
   id=$(sed -n 's/^traceparent: 00-\([0-9a-f]*\)-.*/\1/p' <<<"$answer")
   [[ -n $id ]] || fail "$1 names no trace: $answer"
-  for span in "${@:4}"; do
-    until trace=$(get jaeger 16686 "/api/traces/$id") && grep -q "\"operationName\": *\"$span" <<<"$trace"; do
-      ((SECONDS < end)) || fail "the trace $id has no span '$span': $trace"
+  has_spans "$id" "${@:4}"
+  ok "$1: the claim is trace $id in Jaeger, with its spans"
+}
+
+# Waits until Jaeger has a trace with all of these spans, and leaves it in $trace.
+has_spans() { # id span...
+  local span end=$((SECONDS + 30))
+  for span in "${@:2}"; do
+    until trace=$(get jaeger 16686 "/api/v3/traces/$1") && grep -q "\"name\": *\"$span" <<<"$trace"; do
+      ((SECONDS < end)) || fail "the trace $1 has no span '$span': $trace"
       sleep 0.5
     done
   done
-  ok "$1: the claim is trace $id in Jaeger, with its spans"
+}
+
+# A claim of a comparison has these spans, and each but the root has its parent in the trace.
+is_whole() { # number of the claim, span...
+  local id parent trace
+  id=$(sed -n 's|^one of them, .*/trace/||p' "$work/compare" | sed -n "$1p")
+  [[ -n $id ]] || fail "coupon-bench names no claim $1"
+  has_spans "$id" "${@:2}"
+  while read -r parent; do
+    grep -q "\"spanId\": *\"$parent\"" <<<"$trace" || fail "the trace $id has no span $parent, which is a parent: $trace"
+  done < <(grep -o '"parentSpanId": *"[0-9a-f]\+"' <<<"$trace" | grep -o '[0-9a-f]\{16\}')
+  ok "the trace $id is whole"
 }
 
 # Creates a campaign with coupons.

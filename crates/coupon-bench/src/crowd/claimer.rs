@@ -13,11 +13,12 @@ use super::ask::Ask;
 use super::client::Client;
 use super::plan::Campaigns;
 use super::tally::SharedTally;
-use super::traceparent::Traceparent;
+use super::trace::Trace;
 
 /// A claim that was accepted but not decided: a follower asks for its outcome.
 pub struct Accepted {
     pub account: u64,
+    pub trace: Trace,
     pub meant_at: Instant,
 }
 
@@ -30,6 +31,8 @@ pub struct Claimer {
     pub next: Arc<AtomicUsize>,
     /// When the first claim is sent in an open loop, and how many a second.
     pub schedule: Option<(Instant, u32)>,
+    /// What the load is called.
+    pub load: Arc<str>,
     pub trace_ratio: f64,
     pub ask: Ask,
     pub accepted: flume::Sender<Accepted>,
@@ -42,17 +45,20 @@ impl Claimer {
             let place = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&account) = self.plan.get(place) else { return };
             let meant_at = self.wait_for_turn(place).await;
-            let traceparent = Traceparent::random(self.trace_ratio);
             let path = format!("/v1/campaigns/{}/claims", self.campaigns.of(account));
             // As a string, the only form that every account's number has.
             let body = format!("{{\"account_id\":\"{account}\"}}");
-            let headers = traceparent.header().ok().into_iter().chain(self.ask.header());
+            let trace = Trace::begin(&self.load, self.trace_ratio);
+            let headers = trace.header().ok().into_iter().chain(self.ask.header());
             let answer = self.client.send(Method::POST, &path, body, headers).await;
-            self.tally.lock().answered(meant_at, traceparent);
+            self.tally.lock().answered(meant_at, &trace);
             match answer.and_then(|(status, body)| read_outcome(status, &body)) {
                 // The followers outlive the claimers.
-                Ok(Outcome::Pending) => drop(self.accepted.send(Accepted { account, meant_at })),
-                decided => self.tally.lock().decided(account, decided, meant_at),
+                Ok(Outcome::Pending) => drop(self.accepted.send(Accepted { account, trace, meant_at })),
+                decided => {
+                    trace.end(&decided);
+                    self.tally.lock().decided(account, decided, meant_at);
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use super::claimer::{Accepted, read_outcome};
 use super::client::Client;
 use super::plan::Campaigns;
 use super::tally::SharedTally;
-use super::traceparent::Traceparent;
+use super::trace::Trace;
 
 /// How long the API may wait in one request.
 const WAIT: &str = "10s";
@@ -25,23 +25,25 @@ pub struct Follower {
 
 impl Follower {
     pub async fn run(mut self, to_follow: flume::Receiver<Accepted>) {
-        while let Ok(Accepted { account, meant_at }) = to_follow.recv_async().await {
+        while let Ok(Accepted { account, trace, meant_at }) = to_follow.recv_async().await {
             let give_up_at = Instant::now() + self.patience;
             let decided = loop {
-                match self.ask(account).await {
+                let question = trace.question();
+                let answer = self.ask(account, &question).await;
+                question.end(&answer);
+                match answer {
                     Ok(Outcome::Pending) | Err(_) if Instant::now() < give_up_at => {}
                     decided => break decided,
                 }
             };
+            trace.end(&decided);
             self.tally.lock().decided(account, decided, meant_at);
         }
     }
 
-    async fn ask(&mut self, account: u64) -> anyhow::Result<Outcome> {
+    async fn ask(&mut self, account: u64, question: &Trace) -> anyhow::Result<Outcome> {
         let path = format!("/v1/campaigns/{}/claims/{account}?wait={WAIT}", self.campaigns.of(account));
-        // Only claims are measured: a question is never traced.
-        let traceparent = Traceparent::random(0.0).header()?;
-        let (status, body) = self.client.send(Method::GET, &path, String::new(), [traceparent]).await?;
+        let (status, body) = self.client.send(Method::GET, &path, String::new(), [question.header()?]).await?;
         read_outcome(status, &body)
     }
 }

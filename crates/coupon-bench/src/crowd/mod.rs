@@ -14,7 +14,7 @@ pub mod client;
 mod follower;
 mod plan;
 mod tally;
-mod traceparent;
+pub mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -62,7 +62,7 @@ pub struct Crowd {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rate: Option<u32>,
     /// Share of the claims that are traced, from 0 to 1: the bench asks the services to record these and no others.
-    #[arg(long, value_name = "RATIO", value_parser = traceparent::ratio, default_value = "0.01")]
+    #[arg(long, value_name = "RATIO", value_parser = trace::ratio, default_value = "0.01")]
     pub trace_ratio: f64,
     /// How clients learn of the outcomes of claims that are only accepted.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Ask::LongPoll)]
@@ -133,6 +133,7 @@ impl Crowd {
                 plan: Arc::clone(&plan),
                 next: Arc::clone(&next),
                 schedule: self.rate.map(|rate| (started, rate)),
+                load: Arc::from(name),
                 trace_ratio: self.trace_ratio,
                 ask: self.ask,
                 accepted: accepted.clone(),

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::plan::Campaigns;
-use super::traceparent::Traceparent;
+use super::trace::Trace;
 use crate::statistics::Latencies;
 
 /// Errors shown.
@@ -82,10 +82,10 @@ fn progress_bar(name: &str, claims: usize) -> anyhow::Result<ProgressBar> {
 
 impl Tally {
     /// A claim was answered, whatever the answer.
-    pub fn answered(&mut self, meant_at: Instant, traceparent: Traceparent) {
+    pub fn answered(&mut self, meant_at: Instant, trace: &Trace) {
         self.to_answer.record(meant_at.elapsed());
-        if traceparent.is_sampled && self.trace_ids.len() < TRACES_MAX {
-            self.trace_ids.push(traceparent.trace_id());
+        if trace.is_sampled() && self.trace_ids.len() < TRACES_MAX {
+            self.trace_ids.push(trace.id());
         }
     }
 

@@ -1,12 +1,14 @@
 //! Where the time of one way's claims goes: a table of steps.
 //!
-//! The time of a step is its own: what its children took is theirs. The time between the confirm of a claim and the
-//! batch that took it belongs to the queue.
+//! Invariant: the steps of a claim add up to the time that the client saw. The time of a step is its own: what happened in
+//! it by another step is that one's. The time between the confirm of a claim and the batch that took it belongs to the
+//! queue, and the wait for a push has what no step of the consumer has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
+use coupon_core::api::outcome_reader::WAIT_SPAN;
 use coupon_core::terminal::{print, printable};
 use serde::Serialize;
 
@@ -21,6 +23,9 @@ const TRACES_MAX: usize = 200;
 /// Name of the step that no span covers.
 const IN_QUEUE: &str = "in the queue";
 
+/// Name of what no span of a service covers: the client, and the network.
+const UNACCOUNTED: &str = "unaccounted for";
+
 /// Where the time of one way's claims goes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Breakdown {
@@ -29,6 +34,8 @@ pub struct Breakdown {
     pub traces: usize,
     steps: Vec<StepTimes>,
     example: Option<Example>,
+    /// Where the slowest percent of all such claims is found.
+    slowest: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -52,59 +59,83 @@ pub async fn breakdown(way: &str, trace_ids: &[String], jaeger: &JaegerArguments
     let wanted = trace_ids.get(..TRACES_MAX).unwrap_or(trace_ids);
     let traces = jaeger::traces(jaeger, wanted).await?;
     // A claim that found nothing left was answered from memory, which has no steps.
-    let issued: Vec<&Trace> = traces.iter().filter(|trace| trace.spans.len() > 1).collect();
+    let issued: Vec<&Trace> = traces.iter().filter(|trace| trace.is_issued()).collect();
     let own_times: Vec<BTreeMap<String, u64>> = issued.iter().map(|trace| own_times(trace)).collect();
     Ok(Breakdown {
         way: way.to_owned(),
         traces: issued.len(),
         steps: step_times(&own_times)?,
         example: example(&issued, jaeger),
+        slowest: slowest(way, &issued, jaeger)?,
     })
 }
 
-/// How long each step of a claim took by itself, in microseconds.
+/// How much of the time of a claim each of its steps took, in nanoseconds: together exactly the time from its first byte
+/// to its outcome. What happens at the same time is counted once, for the step that is deepest in the trace.
 fn own_times(trace: &Trace) -> BTreeMap<String, u64> {
-    let mut times = BTreeMap::new();
-    for span in &trace.spans {
-        let children = trace.spans.iter().filter(|child| child.parent() == Some(&span.id));
-        *times.entry(span.name.clone()).or_default() += span.duration.saturating_sub(covered(span, children));
-        if let Some(gap) = time_in_queue(trace, span) {
-            *times.entry(String::from(IN_QUEUE)).or_default() += gap;
-        }
+    let (begin, end) = seen_by_client(trace);
+    let pieces: Vec<Piece> = trace.spans.iter().flat_map(|span| pieces(trace, span)).collect();
+    let mut times: BTreeMap<String, u64> = pieces.iter().map(|piece| (piece.step.clone(), 0)).collect();
+    let bounds = pieces.iter().flat_map(|piece| [piece.start, piece.end]).filter(|at| (begin..=end).contains(at));
+    let bounds: BTreeSet<u64> = bounds.chain([begin, end]).collect();
+    let bounds: Vec<u64> = bounds.into_iter().collect();
+    for pair in bounds.windows(2) {
+        let &[from, to] = pair else { continue };
+        let running = pieces.iter().filter(|piece| piece.start <= from && to <= piece.end);
+        let step = running.max_by_key(|piece| piece.rank).map_or(UNACCOUNTED, |piece| &piece.step);
+        *times.entry(step.to_owned()).or_default() += to - from;
     }
     times
 }
 
-/// How much of a span its children cover; they may overlap, and end after it.
-fn covered<'a>(span: &Span, children: impl Iterator<Item = &'a Span>) -> u64 {
-    let mut covered = 0;
-    let mut until = span.start_time;
-    // The spans of a trace are in order of their beginning.
-    for child in children {
-        let (start, end) = (child.start_time.max(until), child.end().min(span.end()));
-        covered += end.saturating_sub(start);
-        until = until.max(end);
-    }
-    covered
+/// From the first byte of a claim to its outcome; without the client's span, from the first to the last of the services'.
+fn seen_by_client(trace: &Trace) -> (u64, u64) {
+    trace.root().map_or_else(|| (trace.begin(), trace.end()), |root| (root.start, root.end))
 }
 
-/// The time from the end of a claim's publishing to the beginning of its processing.
-fn time_in_queue(trace: &Trace, span: &Span) -> Option<u64> {
-    let parent = trace.parent(span)?;
-    (parent.service != span.service).then(|| span.start_time.saturating_sub(parent.end()))
+/// The time that the client saw, in nanoseconds.
+fn client_time(trace: &Trace) -> u64 {
+    let (begin, end) = seen_by_client(trace);
+    end.saturating_sub(begin)
+}
+
+/// A step from its beginning to its end.
+struct Piece {
+    step: String,
+    /// The higher one counts, of two at a time.
+    rank: (usize, bool, u64),
+    start: u64,
+    end: u64,
+}
+
+/// A span, and the time in the queue before it if there was one.
+fn pieces(trace: &Trace, span: &Span) -> Vec<Piece> {
+    let depth = trace.depth(span);
+    let is_root = trace.root().is_some_and(|root| root.id == span.id);
+    let step = if is_root { UNACCOUNTED } else { &span.name };
+    let piece = |step: &str, start: u64, end: u64| Piece {
+        step: step.to_owned(),
+        // Who waits is not what takes the time, if anything else is under way.
+        rank: (depth, step != WAIT_SPAN, start),
+        start,
+        end,
+    };
+    let parent = trace.parent(span).filter(|parent| parent.service != span.service && span.name.starts_with("process"));
+    let in_queue = parent.map(|parent| piece(IN_QUEUE, parent.end, span.start.max(parent.end)));
+    in_queue.into_iter().chain([piece(step, span.start, span.end)]).collect()
 }
 
 fn step_times(own_times: &[BTreeMap<String, u64>]) -> anyhow::Result<Vec<StepTimes>> {
     let mut by_step: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for (step, micros) in own_times.iter().flatten() {
-        by_step.entry(step).or_default().push(*micros);
+    for (step, nanos) in own_times.iter().flatten() {
+        by_step.entry(step).or_default().push(*nanos);
     }
     let whole: u64 = by_step.values().flatten().sum();
     let mut steps = Vec::new();
     for (step, times) in by_step {
         let mut latencies = Latencies::new()?;
-        for &micros in &times {
-            latencies.record(Duration::from_micros(micros));
+        for &nanos in &times {
+            latencies.record(Duration::from_nanos(nanos));
         }
         steps.push(StepTimes {
             step: step.to_owned(),
@@ -117,17 +148,33 @@ fn step_times(own_times: &[BTreeMap<String, u64>]) -> anyhow::Result<Vec<StepTim
     Ok(steps)
 }
 
+/// The page of Jaeger with the claims of this load that took as long as the slowest percent of these.
+fn slowest(load: &str, traces: &[&Trace], jaeger: &JaegerArguments) -> anyhow::Result<Option<String>> {
+    let roots: Vec<&Span> = traces.iter().filter_map(|trace| trace.root()).collect();
+    let times = roots.iter().map(|root| root.start).min().zip(roots.iter().map(|root| root.end).max());
+    let mut latencies = Latencies::new()?;
+    for root in &roots {
+        latencies.record(Duration::from_nanos(root.end.saturating_sub(root.start)));
+    }
+    let p99 = Duration::from_secs_f64(latencies.quantile_ms(0.99) / 1_000.0);
+    Ok(times.map(|times| jaeger.slowest(load, p99, times)))
+}
+
 /// The claim whose time is the median.
 fn example(traces: &[&Trace], jaeger: &JaegerArguments) -> Option<Example> {
     let mut traces = traces.to_vec();
-    traces.sort_by_key(|trace| trace.length());
+    traces.sort_by_key(|trace| client_time(trace));
     let trace = traces.get(traces.len() / 2)?;
     Some(Example { trace_id: trace.id.clone(), link: jaeger.link(&trace.id), waterfall: waterfall::draw(trace) })
 }
 
 impl Results for Vec<Breakdown> {
     fn print(&self) -> io::Result<()> {
-        self.iter().try_for_each(Breakdown::print)
+        self.iter().try_for_each(Breakdown::print)?;
+        match self.iter().filter_map(|breakdown| breakdown.example.as_ref()).collect::<Vec<_>>()[..] {
+            [one, other] => print(&format!("\none of each side by side, {}...{}", one.link, other.trace_id)),
+            _ => Ok(()),
+        }
     }
 
     fn is_clean(&self) -> bool {
@@ -148,35 +195,71 @@ impl Breakdown {
             print(&format!("one of them, {link}"))?;
             waterfall.iter().try_for_each(|line| print(&printable(line)))?;
         }
-        Ok(())
+        self.slowest.iter().try_for_each(|link| print(&format!("the slowest, {link}")))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crowd::trace::ROOT;
     use crate::traces::jaeger::fixtures::{queue_trace, span};
+
+    #[track_caller]
+    fn assert_times(trace: &Trace, expected: &[(&str, u64)]) {
+        let expected: BTreeMap<String, u64> =
+            expected.iter().map(|&(step, nanos)| (String::from(step), nanos)).collect();
+        assert_eq!(own_times(trace), expected);
+        assert_eq!(expected.values().sum::<u64>(), client_time(trace), "the steps are all of the time");
+    }
 
     #[test]
     fn the_time_of_a_step_is_its_own() {
-        let times = own_times(&queue_trace());
-
-        assert_eq!(
-            times.into_iter().collect::<Vec<_>>(),
-            [("in the queue", 40), ("persist", 150), ("process", 50), ("publish", 60), ("request", 40)]
-                .map(|(step, micros)| (String::from(step), micros))
+        assert_times(
+            &queue_trace(),
+            &[("request", 20), ("publish", 60), (IN_QUEUE, 40), ("process", 50), ("persist", 150)],
         );
     }
 
     #[test]
-    fn children_that_overlap_or_outlive_their_parent_are_not_counted_twice() {
-        let parent = span("parent", "", "api", 0, 100);
-        let children = [
+    fn the_steps_add_up_to_the_time_that_the_client_saw() {
+        let Trace { id, mut spans } = queue_trace();
+        spans[0].parent = String::from(ROOT);
+        spans.push(span(ROOT, "", "bench", 990, 360));
+        spans.push(span("ask", ROOT, "bench", 1_110, 240));
+        spans.push(span("get", "ask", "api", 1_115, 230));
+        spans.push(span(WAIT_SPAN, "get", "api", 1_116, 225));
+        // After the client has its outcome.
+        spans.push(span("ack", "process", "consumer", 1_300, 100));
+
+        assert_times(
+            &Trace { id, spans },
+            &[
+                // 990 to 1000, and what is left of the question when it was answered is the question's.
+                (UNACCOUNTED, 10),
+                ("request", 20),
+                ("publish", 60),
+                (IN_QUEUE, 40),
+                ("process", 30),
+                ("persist", 150),
+                ("ack", 50),
+                ("ask", 0),
+                ("get", 0),
+                (WAIT_SPAN, 0),
+            ],
+        );
+    }
+
+    #[test]
+    fn steps_that_overlap_or_outlive_their_parent_are_counted_once() {
+        let spans = vec![
+            span("parent", "", "api", 0, 100),
             span("a", "parent", "api", 10, 40),
             span("b", "parent", "api", 30, 40),
-            span("c", "parent", "api", 90, 500),
+            span("c", "parent", "api", 90, 10),
         ];
 
-        assert_eq!(covered(&parent, children.iter()), 70);
+        let trace = Trace { id: String::from("t"), spans };
+        assert_times(&trace, &[("parent", 30), ("a", 20), ("b", 40), ("c", 10)]);
     }
 }

@@ -1,10 +1,10 @@
-//! Traces from Jaeger's query API, which is the one that its own page uses.
+//! Traces from Jaeger's query API: `/api/v3`, which answers spans as they were sent.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use coupon_core::telemetry::attribute::{OUTCOME, SERVICE_NAME};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::crowd::client::{self, Client, Target};
+use crate::crowd::trace::{LOAD, ROOT};
 
 /// Spans arrive a second after they end, and Jaeger may be busy with them.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,70 +37,101 @@ impl JaegerArguments {
         let page = self.jaeger_page.as_ref().unwrap_or(&self.jaeger);
         format!("{}/trace/{trace_id}", page.as_str().trim_end_matches('/'))
     }
+
+    /// The page with the claims of a load that took this long at least, among those of a time.
+    pub fn slowest(&self, load: &str, at_least: Duration, (from, to): (u64, u64)) -> String {
+        let mut page = self.jaeger_page.clone().unwrap_or_else(|| self.jaeger.clone());
+        page.set_path(&format!("{}/search", page.path().trim_end_matches('/')));
+        page.query_pairs_mut()
+            .append_pair("service", env!("CARGO_PKG_NAME"))
+            .append_pair("operation", ROOT)
+            .append_pair("tags", &serde_json::json!({ LOAD: load }).to_string())
+            .append_pair("minDuration", &format!("{}us", at_least.as_micros()))
+            .append_pair("start", &(from / 1_000).to_string())
+            .append_pair("end", &to.div_ceil(1_000).to_string());
+        page.to_string()
+    }
 }
 
-/// A span: times in microseconds, as Jaeger keeps them.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A span: times in nanoseconds since the Unix epoch.
+#[derive(Clone, Debug)]
 pub struct Span {
-    #[serde(rename = "spanID")]
     pub id: String,
-    #[serde(rename = "operationName")]
+    /// The id of its parent; empty for a root.
+    pub parent: String,
     pub name: String,
-    pub start_time: u64,
-    pub duration: u64,
-    #[serde(default)]
-    references: Vec<Reference>,
-    #[serde(rename = "processID")]
-    process: String,
     /// The service that sent it.
-    #[serde(skip)]
     pub service: String,
+    pub start: u64,
+    pub end: u64,
+    /// What became of the claim, if the span says so.
+    pub outcome: Option<String>,
 }
 
-impl Span {
-    /// When it ended.
-    pub fn end(&self) -> u64 {
-        self.start_time + self.duration
-    }
-
-    /// The id of its parent.
-    pub fn parent(&self) -> Option<&str> {
-        let parent = self.references.iter().find(|reference| reference.kind == "CHILD_OF");
-        parent.map(|reference| reference.span.as_str())
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Reference {
-    #[serde(rename = "refType")]
-    kind: String,
-    #[serde(rename = "spanID")]
-    span: String,
+/// What Jaeger answers: OTLP in JSON.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    result: Found,
 }
 
 #[derive(Debug, Deserialize)]
-struct Answer {
-    data: Vec<Found>,
+#[serde(rename_all = "camelCase")]
+struct Found {
+    #[serde(default)]
+    resource_spans: Vec<ResourceSpans>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResourceSpans {
+    resource: Resource,
+    #[serde(default)]
+    scope_spans: Vec<ScopeSpans>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Resource {
+    #[serde(default)]
+    attributes: Vec<Attribute>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Attribute {
+    key: String,
+    value: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Value {
+    string_value: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ScopeSpans {
+    #[serde(default)]
+    spans: Vec<OtlpSpan>,
+}
+
+/// A span in JSON, where 64 bits are text.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OtlpSpan {
+    span_id: String,
+    #[serde(default)]
+    parent_span_id: String,
+    name: String,
+    start_time_unix_nano: String,
+    end_time_unix_nano: String,
+    #[serde(default)]
+    attributes: Vec<Attribute>,
 }
 
 /// What Jaeger answers when it has no such trace.
 #[derive(Debug, Deserialize)]
 struct Missing {
-    #[serde(rename = "errors")]
-    _errors: Vec<IgnoredAny>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Found {
-    spans: Vec<Span>,
-    processes: HashMap<String, Process>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Process {
-    #[serde(rename = "serviceName")]
-    service: String,
+    #[serde(rename = "error")]
+    _error: IgnoredAny,
 }
 
 /// A trace with its spans in order of their beginning.
@@ -112,17 +144,32 @@ pub struct Trace {
 impl Trace {
     /// When its first span began.
     pub fn begin(&self) -> u64 {
-        self.spans.iter().map(|span| span.start_time).min().unwrap_or_default()
+        self.spans.iter().map(|span| span.start).min().unwrap_or_default()
     }
 
-    /// The time from the beginning of its first span to the end of its last, in microseconds.
-    pub fn length(&self) -> u64 {
-        self.spans.iter().map(Span::end).max().unwrap_or_default().saturating_sub(self.begin())
+    /// When its last span ended.
+    pub fn end(&self) -> u64 {
+        self.spans.iter().map(|span| span.end).max().unwrap_or_default()
     }
 
     /// The parent of one of its spans.
     pub fn parent(&self, span: &Span) -> Option<&Span> {
-        self.spans.iter().find(|parent| span.parent() == Some(&parent.id))
+        self.spans.iter().find(|parent| parent.id == span.parent)
+    }
+
+    /// How many spans one is under.
+    pub fn depth(&self, span: &Span) -> usize {
+        self.parent(span).map_or(0, |parent| 1 + self.depth(parent))
+    }
+
+    /// Whether it is that of a claim that got a coupon.
+    pub fn is_issued(&self) -> bool {
+        self.spans.iter().any(|span| span.outcome.as_deref() == Some("issued"))
+    }
+
+    /// The span of the whole claim, which the client has sent.
+    pub fn root(&self) -> Option<&Span> {
+        self.spans.iter().find(|span| span.parent.is_empty() && span.name == ROOT)
     }
 }
 
@@ -146,7 +193,7 @@ pub async fn traces(jaeger: &JaegerArguments, ids: &[String]) -> anyhow::Result<
 async fn fetch(target: &Target, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
     let mut traces = Vec::new();
     for id in ids {
-        let path = format!("/api/traces/{id}");
+        let path = format!("/api/v3/traces/{id}");
         // A connection for each: whatever stands in front of Jaeger may close it after an answer.
         let mut client = Client::new(target.clone());
         let (status, body) = client.send(Method::GET, &path, String::new(), []).await.context("Jaeger")?;
@@ -155,35 +202,46 @@ async fn fetch(target: &Target, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
             let _: Missing = serde_json::from_slice(&body).with_context(no_jaeger)?;
             continue;
         }
-        let answer: Answer = serde_json::from_slice(&body).with_context(no_jaeger)?;
-        traces.extend(answer.data.into_iter().map(|found| in_order(id, found)));
+        // A long trace comes in several documents.
+        let answers = serde_json::Deserializer::from_slice(&body).into_iter();
+        let answers: Vec<Answer> = answers.collect::<Result<_, _>>().with_context(no_jaeger)?;
+        let mut spans = Vec::new();
+        for resource in answers.into_iter().flat_map(|answer| answer.result.resource_spans) {
+            spans.extend(read(resource).with_context(no_jaeger)?);
+        }
+        spans.sort_by_key(|span| (span.start, u64::MAX - span.end));
+        traces.push(Trace { id: id.clone(), spans });
     }
     Ok(traces)
 }
 
-fn in_order(id: &str, Found { mut spans, processes }: Found) -> Trace {
-    for span in &mut spans {
-        span.service = processes.get(&span.process).map(|process| process.service.clone()).unwrap_or_default();
-    }
-    spans.sort_by_key(|span| (span.start_time, u64::MAX - span.duration));
-    Trace { id: id.to_owned(), spans }
+fn read(ResourceSpans { resource, scope_spans }: ResourceSpans) -> anyhow::Result<Vec<Span>> {
+    let service = text(resource.attributes, SERVICE_NAME).unwrap_or_default();
+    let span = |span: OtlpSpan| {
+        Ok(Span {
+            id: span.span_id,
+            parent: span.parent_span_id,
+            name: span.name,
+            service: service.clone(),
+            start: span.start_time_unix_nano.parse()?,
+            end: span.end_time_unix_nano.parse()?,
+            outcome: text(span.attributes, OUTCOME),
+        })
+    };
+    scope_spans.into_iter().flat_map(|scope| scope.spans).map(span).collect()
+}
+
+fn text(attributes: Vec<Attribute>, key: &str) -> Option<String> {
+    attributes.into_iter().find(|attribute| attribute.key == key)?.value.string_value
 }
 
 #[cfg(test)]
 pub mod fixtures {
-    use serde_json::json;
-
     use super::*;
 
     pub fn span(id: &str, parent: &str, service: &str, start: u64, duration: u64) -> Span {
-        let references = if parent.is_empty() { json!([]) } else { json!([{"refType": "CHILD_OF", "spanID": parent}]) };
-        let span = json!({
-            "spanID": id, "operationName": id, "startTime": start, "duration": duration, "references": references,
-            "processID": "p1",
-        });
-        let mut span: Span = serde_json::from_value(span).unwrap();
-        service.clone_into(&mut span.service);
-        span
+        let [id, parent, name, service] = [id, parent, id, service].map(String::from);
+        Span { id, parent, name, service, start, end: start + duration, outcome: None }
     }
 
     /// A request of 100, with a publish of 60 in it; 40 later a batch of 200 with a step of 150.

@@ -7,22 +7,19 @@ const BAR_WIDTH: usize = 48;
 
 /// A line for each span: its name, indented under its parent, and a bar where it lies in the whole.
 pub fn draw(trace: &Trace) -> Vec<String> {
-    let (begin, length) = (trace.begin(), trace.length().max(1));
-    let column = |micros: u64| usize::try_from((micros - begin) * BAR_WIDTH as u64 / length).unwrap_or_default();
+    let begin = trace.begin();
+    let length = trace.end().saturating_sub(begin).max(1);
+    let column = |at: u64| usize::try_from((at - begin) * BAR_WIDTH as u64 / length).unwrap_or_default();
     let line = |span: &Span| {
-        let from = column(span.start_time);
+        let from = column(span.start);
         // What is too short to be seen is drawn all the same.
-        let to = column(span.end()).max(from + 1);
-        let name = format!("{}{}", "  ".repeat(depth(trace, span)), span.name);
+        let to = column(span.end).max(from + 1);
+        let name = format!("{}{}", "  ".repeat(trace.depth(span)), span.name);
         let bar = format!("{}{}", " ".repeat(from), "#".repeat(to - from));
-        let took = span.duration as f64 / 1_000.0;
+        let took = span.end.saturating_sub(span.start) as f64 / 1e6;
         format!("{name:<46} {took:>8.2} ms |{bar:<width$}| {}", span.service, width = BAR_WIDTH + 1)
     };
     trace.spans.iter().map(line).collect()
-}
-
-fn depth(trace: &Trace, span: &Span) -> usize {
-    trace.parent(span).map_or(0, |parent| 1 + depth(trace, parent))
 }
 
 #[cfg(test)]

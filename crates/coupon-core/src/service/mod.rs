@@ -65,7 +65,7 @@ pub struct Running {
     pub task: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Reads a service's settings and those of its spans, or ends the program as [`end`] does. `check` finds values that are
+/// Reads a program's settings and those of its spans, or ends the program as [`end`] does. `check` finds values that are
 /// right one by one, but not together.
 #[must_use]
 pub fn settings<T: CommandFactory + FromArgMatches>(

@@ -31,7 +31,7 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Pipeline {
     claims: SdkTracerProvider,
-    batches: SdkTracerProvider,
+    roots: SdkTracerProvider,
 }
 
 impl Pipeline {
@@ -56,9 +56,9 @@ impl Pipeline {
         let pipeline = Self {
             claims: provider().with_span_processor(processor.clone()).with_sampler(sampler).build(),
             // A batch is recorded if one of its claims is, which its own trace id says nothing about.
-            batches: provider().with_span_processor(processor).with_sampler(Sampler::AlwaysOn).build(),
+            roots: provider().with_span_processor(processor).with_sampler(Sampler::AlwaysOn).build(),
         };
-        Tracers { claims: pipeline.claims.tracer(service), batches: pipeline.batches.tracer(service) }.install();
+        Tracers { claims: pipeline.claims.tracer(service), roots: pipeline.roots.tracer(service) }.install();
         Some(pipeline)
     }
 
@@ -68,7 +68,7 @@ impl Pipeline {
         if let Err(error) = self.claims.shutdown_with_timeout(FLUSH_DEADLINE) {
             tracing::warn!(%error, "the last spans were not sent");
         }
-        let _ = self.batches.shutdown_with_timeout(FLUSH_DEADLINE);
+        let _ = self.roots.shutdown_with_timeout(FLUSH_DEADLINE);
     }
 }
 

@@ -36,7 +36,13 @@ pub fn start(service: &'static str, spans: Option<SpanSettings>) -> Telemetry {
     if !unread.is_empty() {
         tracing::warn!("set without effect, as this program reads no such variables: {}", unread.join(", "));
     }
-    Telemetry(spans.and_then(|settings| export::Pipeline::start(service, settings)))
+    start_spans(service, spans)
+}
+
+/// Starts the spans of a program that serves no metrics.
+#[must_use]
+pub fn start_spans(service: &'static str, settings: Option<SpanSettings>) -> Telemetry {
+    Telemetry(settings.and_then(|settings| export::Pipeline::start(service, settings)))
 }
 
 impl Telemetry {

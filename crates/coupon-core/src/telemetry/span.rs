@@ -33,8 +33,8 @@ static PROPAGATOR: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContext
 pub(super) struct Tracers {
     /// Spans of claims, sampled as `OTEL_TRACES_SAMPLER` says.
     pub claims: SdkTracer,
-    /// Spans of batches, made only when one of their claims is sampled.
-    pub batches: SdkTracer,
+    /// Roots, all recorded.
+    pub roots: SdkTracer,
 }
 
 impl Tracers {
@@ -54,10 +54,11 @@ pub fn start(builder: SpanBuilder, parent: &Context) -> Context {
     parent.with_span(tracer().build_with_context(builder, parent))
 }
 
-/// Starts the trace of a batch. Call it only for a batch that holds a sampled claim.
+/// Starts a trace that is recorded whatever the sampler says: that of a batch which holds a sampled claim, or that of a
+/// caller which has decided itself.
 #[must_use]
-pub fn start_batch(builder: SpanBuilder) -> Context {
-    let tracer = TRACERS.get().map_or(&*SILENT, |tracers| &tracers.batches);
+pub fn start_root(builder: SpanBuilder) -> Context {
+    let tracer = TRACERS.get().map_or(&*SILENT, |tracers| &tracers.roots);
     let root = Context::new();
     root.with_span(tracer.build_with_context(builder, &root))
 }

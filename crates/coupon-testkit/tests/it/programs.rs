@@ -12,8 +12,8 @@ use coupon_testkit::{Api, Collector, TestSpace};
 
 /// Where cargo has put the programs. It is asked to build them first, for a test must not run those of yesterday.
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let programs =
-        ["couponctl", "producer-api", "queue-consumer", "skiplock-api"].map(|program| ["--package", program]);
+    let programs = ["coupon-bench", "couponctl", "producer-api", "queue-consumer", "skiplock-api"]
+        .map(|program| ["--package", program]);
     let built = Command::new(env!("CARGO")).args(["build", "--locked", "--quiet"]).args(programs.concat()).status();
     assert!(built.unwrap().success(), "the programs were not built");
     // This test is in target/debug/deps.
@@ -26,9 +26,21 @@ fn path(program: &str) -> String {
 
 /// Runs a command of an operator, which must succeed.
 pub async fn couponctl(space: &TestSpace, line: &str) {
+    succeed(space, "couponctl", line, &[]).await;
+}
+
+/// Runs the load tool, which must succeed, and gives what it says in JSON.
+pub async fn bench(space: &TestSpace, line: &str, own: &[(&'static str, &str)]) -> serde_json::Value {
+    serde_json::from_str(&succeed(space, "coupon-bench", line, own).await).unwrap()
+}
+
+async fn succeed(space: &TestSpace, program: &str, line: &str, own: &[(&'static str, &str)]) -> String {
     let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
-    let ran = program::run(&path("couponctl"), &arguments, &space.environment()).await;
+    let mut environment = space.environment();
+    environment.extend(own.iter().map(|(name, value)| (*name, String::from(*value))));
+    let ran = program::run(&path(program), &arguments, &environment).await;
     assert_eq!(ran.code, Some(0), "{line}: {ran:?}");
+    ran.stdout
 }
 
 /// Starts a service of this space, with variables of a test's own.

@@ -37,7 +37,7 @@ use crate::telemetry::span::{self, SpanKind};
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Name of the span of a question: from its coming to the outcome, or to the end of the wait.
-const WAIT_SPAN: &str = "wait for outcome";
+pub const WAIT_SPAN: &str = "wait for outcome";
 
 /// What is handed to the task and not taken yet.
 const INBOX_MAX: usize = 4096;

@@ -1,6 +1,7 @@
 //! One claim, one trace. Goal: a trace id leads to the claim's whole story, and tracing never costs a claim.
 //! Method: the services as programs, configured by `OTEL_*` alone, and a real OTLP receiver in this process.
 
+mod bench;
 mod export;
 
 use coupon_core::rabbitmq::message;

@@ -1,0 +1,97 @@
+//! The trace of a claim, of which the bench's own span is the root: from the first byte sent to the outcome known.
+//!
+//! The bench decides as a caller which claims are traced, so that it knows the traces of its run and the services need not
+//! be started again for another ratio.
+
+use coupon_core::Outcome;
+use coupon_core::telemetry::attribute::OUTCOME;
+use coupon_core::telemetry::span::{self, SpanKind, TRACEPARENT};
+use hyper::header::{HeaderName, HeaderValue};
+use opentelemetry::trace::{
+    SpanBuilder, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{Context, KeyValue};
+use rand::RngExt;
+
+/// Name of the root.
+pub const ROOT: &str = "claim";
+
+/// What the load is called, on the root.
+pub const LOAD: &str = "coupon.load";
+
+/// Name of the span of a question for the outcome of a claim that was only accepted.
+const QUESTION: &str = "ask for outcome";
+
+/// Reads a share of claims, from 0 to 1.
+///
+/// # Errors
+/// It is anything else.
+pub fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err(String::from("must be a number from 0 to 1")),
+    }
+}
+
+/// A claim's trace, or a question's part of it.
+#[derive(Clone)]
+pub struct Trace(Context);
+
+impl Trace {
+    /// Begins one that is sampled with this probability. If the bench sends no spans, the services record it all the same.
+    pub fn begin(load: &str, ratio: f64) -> Self {
+        let is_sampled = rand::rng().random_bool(ratio);
+        if is_sampled {
+            let load = KeyValue::new(LOAD, load.to_owned());
+            let root = SpanBuilder::from_name(ROOT).with_kind(SpanKind::Client).with_attributes([load]);
+            let root = span::start_root(root);
+            if span::is_recorded(&root) {
+                return Self(root);
+            }
+        }
+        Self::remote(is_sampled)
+    }
+
+    fn remote(is_sampled: bool) -> Self {
+        let mut rng = rand::rng();
+        // No id may be zero.
+        let trace = TraceId::from(rng.random_range(1..=u128::MAX));
+        let span = SpanId::from(rng.random_range(1..=u64::MAX));
+        let flags = TraceFlags::default().with_sampled(is_sampled);
+        Self(Context::new().with_remote_span_context(SpanContext::new(trace, span, flags, true, TraceState::default())))
+    }
+
+    /// Begins the question for the outcome. It is recorded if the bench sends spans: else only claims are measured.
+    pub fn question(&self) -> Self {
+        if !span::is_recorded(&self.0) {
+            return Self::remote(false);
+        }
+        Self(span::start(SpanBuilder::from_name(QUESTION).with_kind(SpanKind::Client), &self.0))
+    }
+
+    /// Whether the services record it.
+    pub fn is_sampled(&self) -> bool {
+        self.0.span().span_context().is_sampled()
+    }
+
+    /// The id by which Jaeger finds it.
+    pub fn id(&self) -> String {
+        self.0.span().span_context().trace_id().to_string()
+    }
+
+    /// The header that the services read: w3.org/TR/trace-context.
+    pub fn header(&self) -> anyhow::Result<(HeaderName, HeaderValue)> {
+        let value = HeaderValue::try_from(span::traceparent(self.0.span().span_context()))?;
+        Ok((HeaderName::from_static(TRACEPARENT), value))
+    }
+
+    /// Ends its span with what came of it.
+    pub fn end(&self, answer: &anyhow::Result<Outcome>) {
+        match answer {
+            Ok(Outcome::Pending) => {}
+            Ok(outcome) => span::note(&self.0, OUTCOME, outcome.name()),
+            Err(_) => self.0.span().set_status(Status::error("no outcome")),
+        }
+        self.0.span().end();
+    }
+}
