@@ -10,6 +10,8 @@ pub mod docs;
 pub mod extract;
 pub mod outcome_reader;
 pub mod rate_limit;
+mod recent;
 pub mod refusals;
+pub mod repeats;
 pub mod routes;
 pub mod schemas;

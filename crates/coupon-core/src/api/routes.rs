@@ -17,6 +17,7 @@ use super::extract;
 use super::outcome_reader::OutcomeReader;
 use super::rate_limit::RateLimit;
 use super::refusals::Refusals;
+use super::repeats::Repeats;
 use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
 use crate::http::connection;
 use crate::http::problem::{NO_STORE, Problem};
@@ -60,6 +61,8 @@ pub struct ClaimRoutes {
     pub auth: Auth,
     /// How often an account may claim.
     pub rate_limit: RateLimit,
+    /// Which claims are traced already.
+    pub repeats: Repeats,
 }
 
 impl ClaimRoutes {
@@ -132,6 +135,7 @@ impl ClaimRoutes {
         let account_id = extract::claim_body(request)?.account_id;
         let claim = ClaimKey { campaign_id, account_id };
         self.rate_limit.count(caller.acting_for(account_id)?)?;
+        self.repeats.link(claim);
         let state = self.campaigns.state(campaign_id).await?;
         match state.admit(account_id, OffsetDateTime::now_utc()) {
             Admission::Open => Ok(Admitted::Claim(claim)),

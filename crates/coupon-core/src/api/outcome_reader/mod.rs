@@ -11,7 +11,6 @@
 //! that account, and both after the question came; a pushed or recorded `sold_out` only says that it is time to look it up.
 
 mod lookup;
-mod recent;
 mod waiting;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,9 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::lookup::Servers;
-use self::recent::Recent;
 use self::waiting::{LookedUp, Waiting};
 use crate::api::campaigns::Campaigns;
+use crate::api::recent::Recent;
 use crate::domain::{ClaimKey, Outcome};
 use crate::error::{Error, Result};
 use crate::mysql::Mysql;

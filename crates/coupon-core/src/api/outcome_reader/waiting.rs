@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Question;
-use super::recent::Recent;
+use crate::api::recent::Recent;
 use crate::domain::{ClaimKey, CouponId, Outcome};
 
 /// The pause before the second lookup; each further one is twice as long.

@@ -18,6 +18,7 @@ use crate::system::claim;
 audited![
     the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement,
     the_skiplock_way_is_one_trace_from_the_request_to_the_statements,
+    a_repeated_claim_is_linked_to_the_first,
     a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans,
     each_sampled_claim_of_a_batch_records_it,
     a_redelivered_claim_says_so_in_the_same_trace,
@@ -153,6 +154,27 @@ async fn the_skiplock_way_is_one_trace_from_the_request_to_the_statements(space:
         }
         let texts: Vec<&str> = trace.iter().map(|span| span.attribute("db.query.text")).collect();
         assert!(texts.iter().any(|text| text.contains("FOR UPDATE SKIP LOCKED")), "{texts:?}");
+    }
+}
+
+async fn a_repeated_claim_is_linked_to_the_first(space: &TestSpace) {
+    let collector = Collector::start().await;
+    let campaign = space.campaign(2).await;
+    let (_producer, producer) = producer(space, &traced(&collector)).await;
+    let (_skiplock, skiplock) = skiplock(space, &traced(&collector)).await;
+    let _consumer = consumer(space, &traced(&collector)).await;
+
+    for (account, api) in [(1, producer), (2, skiplock)] {
+        let [first, again] = [10 * account, 10 * account + 1].map(trace_id);
+        post(&api, campaign, account, &first, "01").await;
+        outcome(&api, campaign, account).await;
+        post(&api, campaign, account, &again, "01").await;
+
+        let first = collector.trace_with(&first, POST).await;
+        let again = collector.trace_with(&again, POST).await;
+        let first = one(&first, POST);
+        assert_eq!(first.links, []);
+        assert_eq!(one(&again, POST).links, [(first.trace_id.clone(), first.id.clone())]);
     }
 }
 

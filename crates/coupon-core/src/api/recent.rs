@@ -1,4 +1,5 @@
-//! What was learnt of the newest claims, in bounded memory: which are accepted, and which coupons were pushed.
+//! What was learnt of the newest claims, in bounded memory: which are accepted, which coupons were pushed, and which spans
+//! they have.
 
 use std::collections::HashMap;
 
