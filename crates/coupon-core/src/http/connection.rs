@@ -32,9 +32,24 @@ pub(crate) struct State {
     /// How many requests have come, the one that is served included.
     requests: Cell<u64>,
     serving: Cell<bool>,
+    /// How all that has come ends, and how it ended if nothing has come after the last request.
+    came: Cell<Ending>,
+    request: Cell<Ending>,
     ended: Cell<bool>,
+    /// All that was answered before the connection ended has been handed to the system.
+    answered: CancellationToken,
     /// The client sends nothing more: it has closed the connection, or its half of it.
     gone: CancellationToken,
+}
+
+/// The last two bytes of something, carriage returns left out: enough to see whether more has come after it.
+type Ending = [u8; 2];
+
+/// How every head ends.
+const HEAD: Ending = *b"\n\n";
+
+fn ending(before: Ending, bytes: &[u8]) -> Ending {
+    bytes.iter().filter(|byte| **byte != b'\r').fold(before, |[_, last], byte| [last, *byte])
 }
 
 /// Waits until the client has closed the connection, or its half of it: one that still reads can be answered, but
@@ -56,9 +71,25 @@ impl State {
         self.ended.set(true);
     }
 
+    /// Waits until the answer that ended the connection has been sent; none that comes after it is.
+    pub(super) async fn answered(&self) {
+        self.answered.cancelled().await;
+    }
+
+    /// The request that is served has this for the end of its body; in chunks, that ends as a head does.
+    pub(super) fn ends_with(&self, body: &[u8]) {
+        self.request.set(ending(HEAD, body));
+    }
+
+    /// Whether a part of a next request has come.
+    fn has_more(&self) -> bool {
+        self.requests.get() > 0 && self.came.get() != self.request.get()
+    }
+
     /// A request has been received up to its body; it is served until this is dropped.
     pub(super) fn serve(self: &Rc<Self>) -> Serving {
         self.requests.set(self.requests.get() + 1);
+        self.request.set(HEAD);
         self.serving.set(true);
         Serving(Rc::clone(self))
     }
@@ -92,6 +123,16 @@ impl Connection {
         Self { stream, state: Rc::default(), receiving: None, closing: false, deadline, stalled: None }
     }
 
+    /// Gives the head that has begun to arrive its time, once.
+    fn time_head(&mut self, context: &mut Context<'_>) {
+        let done = Some(self.state.requests.get());
+        if self.receiving != done {
+            self.receiving = done;
+            self.deadline.as_mut().reset(Instant::now() + RECEIVE_DEADLINE);
+            let _ = self.deadline.as_mut().poll(context);
+        }
+    }
+
     fn poll_sent<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if sent.is_ready() {
             self.stalled = None;
@@ -111,18 +152,18 @@ impl AsyncRead for Connection {
         }
         let (before, has_room) = (buffer.filled().len(), buffer.remaining() > 0);
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if has_room && buffer.filled().len() == before && read.is_ready() {
+        let new = &buffer.filled()[before..];
+        if has_room && new.is_empty() && read.is_ready() {
             this.state.gone.cancel();
         }
+        this.state.came.set(ending(this.state.came.get(), new));
         if this.state.serving.get() || this.closing {
             return read;
         }
-        let done = Some(this.state.requests.get());
-        if buffer.filled().len() > before && this.receiving != done {
-            this.receiving = done;
-            this.deadline.as_mut().reset(Instant::now() + RECEIVE_DEADLINE);
+        if !new.is_empty() || this.state.has_more() {
+            this.time_head(context);
         }
-        if read.is_pending() && this.receiving == done {
+        if read.is_pending() && this.receiving == Some(this.state.requests.get()) {
             ready!(this.deadline.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -133,6 +174,9 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.state.answered.is_cancelled() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let sent = Pin::new(&mut this.stream).poll_write(context, bytes);
         if sent.is_ready() && this.state.is_ended() {
             // actix would wait for the rest of a body in chunks for ever.
@@ -144,7 +188,15 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        if this.state.serving.get() && this.state.is_ended() {
+            // Of a request that came after the end.
+            this.state.answered.cancel();
+        } else if !this.state.serving.get() && !this.closing && this.state.has_more() {
+            // actix reads again only when something wakes it.
+            this.time_head(context);
+        }
+        Pin::new(&mut this.stream).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -34,7 +34,8 @@ pub async fn receive(
     let _serving = connection.serve();
     let is_last = !is_kept_alive(request.head());
     let received = if connection.is_ended() {
-        // Its client reads no answer any more; on a connection of its own the request will get one.
+        // On a connection of its own the request will get an answer; this one is not sent.
+        connection.answered().await;
         Err(Problem::unavailable())
     } else {
         body(&mut request).await
@@ -42,6 +43,9 @@ pub async fn receive(
     let (mut response, is_last) = match received {
         Ok(None) => (next.call(request).await?.map_into_left_body(), is_last),
         Ok(Some(body)) => {
+            if !request.chunked().unwrap_or(false) {
+                connection.ends_with(&body);
+            }
             request.extensions_mut().insert(Body(body));
             (next.call(request).await?.map_into_left_body(), is_last)
         }

@@ -71,15 +71,28 @@ async fn a_body_that_does_not_arrive_ends_its_connection(system: &System) {
 async fn a_head_that_does_not_arrive_ends_its_connection(system: &System) {
     let mut idle = TcpStream::connect(system.service.address()).await.unwrap();
     ask_whether_it_lives(&mut idle).await;
+    let mut claimed = TcpStream::connect(system.service.address()).await.unwrap();
+    claimed.write_all(claim("/nowhere", "", 1).as_bytes()).await.unwrap();
+    assert!(claimed.read(&mut [0; 1024]).await.unwrap() > 0);
     let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
     ask_whether_it_lives(&mut connection).await;
 
     // Of the next request, one byte.
     connection.write_all(b"G").await.unwrap();
-    let (next, first) = tokio::join!(read_to_end(&mut connection), exchange(system, "G"));
+    // And the beginning of another behind requests that are answered.
+    let (lives, wrong) = ("GET /livez HTTP/1.1\r\nhost: coupons\r\n", claim("/nowhere", "", 1));
+    let behind = [format!("{lives}\r\n{lives}"), format!("{wrong}{lives}"), format!("{lives}\r\n{wrong}G")];
+    let (next, first, behind) = tokio::join!(
+        read_to_end(&mut connection),
+        exchange(system, "G"),
+        join_all(behind.iter().map(|sent| exchange(system, sent)))
+    );
 
     ask_whether_it_lives(&mut idle).await;
+    ask_whether_it_lives(&mut claimed).await;
     assert_eq!(next, "");
+    let answers: Vec<usize> = behind.iter().map(|answers| answers.matches("HTTP/1.1 ").count()).collect();
+    assert_eq!(answers, [1, 1, 2], "{behind:?}");
     assert!(first.starts_with("HTTP/1.1 408 "), "{first}");
 }
 
@@ -107,6 +120,7 @@ async fn nothing_is_done_after_the_last_answer_of_a_connection(system: &System) 
         let answers = exchange(system, &format!("{first}{next}")).await;
 
         assert_eq!(answers.split(' ').nth(1), Some(status), "{answers}");
+        assert_eq!(answers.matches("HTTP/1.").count(), 1, "one answer: {answers}");
         let (head, _) = answers.split_once("\r\n\r\n").unwrap();
         assert!(head.contains("connection: close") || head.starts_with("HTTP/1.0"), "{answers}");
     }
