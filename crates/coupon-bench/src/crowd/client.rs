@@ -44,7 +44,7 @@ impl Target {
 /// # Errors
 /// A line that says how to write it.
 pub fn address(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
+    let url = Url::parse(text).map_err(|_| "must be like http://127.0.0.1:8080")?;
     Target::new(&url).map_err(|error| error.to_string())?;
     Ok(url)
 }

@@ -113,8 +113,9 @@ fn key(text: &str) -> Result<String, String> {
 }
 
 fn instant(text: &str) -> Result<OffsetDateTime, String> {
-    let instant = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|error| format!("{error}; write it as 2030-01-01T12:00:00Z or 2030-01-01T12:00:00+09:00"))?;
+    let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(
+        |_| "must be a day that exists, a time and a zone, as 2030-01-01T12:00:00Z or 2030-01-01T12:00:00+09:00",
+    )?;
     let instant = instant.checked_to_offset(UtcOffset::UTC).filter(|instant| YEARS.contains(&instant.year()));
     let instant = instant.ok_or_else(|| format!("must be in the years {} to {} of UTC", YEARS.start(), YEARS.end()))?;
     // The database keeps milliseconds.

@@ -65,7 +65,7 @@ pub fn end(refusal: &Refusal) -> ! {
 /// # Errors
 /// All that is wrong with the values, and the first thing that is wrong with the command line itself.
 pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<T, Refusal> {
-    let mut command = naming_subcommands(T::command());
+    let mut command = like_ours(T::command());
     // An argument can be shown, and so found by name, only once it is built.
     command.build();
     let read = command.clone().try_get_matches_from(arguments).and_then(|matches| T::from_arg_matches(&matches));
@@ -95,9 +95,14 @@ fn refusal(command: &Command, arguments: &[OsString], first: clap::Error) -> Ref
     Refusal::Wrong(wrong)
 }
 
-/// A command without its subcommand names those that there are, in a line, instead of its help.
-fn naming_subcommands(command: Command) -> Command {
-    command.arg_required_else_help(false).mut_subcommands(naming_subcommands)
+/// The same command, which without its subcommand names those that there are, in a line, instead of its help, and takes a
+/// number below zero for a value, so that it can be named as a wrong one.
+fn like_ours(command: Command) -> Command {
+    let free = |argument: Arg| {
+        let takes_values = argument.get_action().takes_values();
+        argument.allow_negative_numbers(takes_values)
+    };
+    command.arg_required_else_help(false).mut_args(free).mut_subcommands(like_ours)
 }
 
 /// The same command whose options take any value, or none, and which has no answer for `--help`. What is wrong with the line
@@ -208,7 +213,7 @@ mod tests {
         assert_eq!(lines.len(), 5, "{lines:?}");
         let refusal = lines.join("\n");
         for words in [
-            "--mysql-connections (MYSQL_CONNECTIONS) = '0': 0 is not in 1..=512; the default is 16",
+            "--mysql-connections (MYSQL_CONNECTIONS) = '0': must be a whole number from 1 to 512; the default is 16",
             "(MYSQL_DEADLINE)",
             "(COUPON_AMQP_URL)",
             "(LOG_FORMAT) = 'xml'; it takes one of text, json",
@@ -273,6 +278,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_told_with_the_range() {
+        for value in ["0", "513", "-1", "1.5", "many", "", "99999999999999999999"] {
+            let lines = wrong::<Settings>(&[&format!("--mysql-connections={value}")]);
+            let expected = ": must be a whole number from 1 to 512; the default is 16";
+            assert!(matches!(&lines[..], [line] if line.ends_with(expected)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_setting_after_the_command_is_told_its_place() {
+        let lines = wrong::<Settings>(&["check-health", "--mysql-connections=3"]);
+
+        let place = "; it goes before the command: coupon-core --mysql-connections <N> check-health";
+        assert!(matches!(&lines[..], [line] if line.ends_with(place)), "{lines:?}");
+    }
+
+    #[test]
     fn what_is_misspelt_is_named_with_what_is_similar() {
         assert!(wrong::<Settings>(&["--mysql-ulr=x"]).concat().ends_with("; a similar one is --mysql-url"));
         assert!(wrong::<Below>(&["cuont"]).concat().ends_with("; a similar one is count"));
@@ -284,8 +306,10 @@ mod tests {
 
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].ends_with("; an example is: test count --number 3"), "{lines:?}");
-        let lines = wrong::<Below>(&["count", "--number", "-1"]);
-        assert!(lines.iter().any(|line| line.starts_with("--number has no value; an example")), "{lines:?}");
+        let lines = wrong::<Below>(&["count", "--number", "-1", "--other=300"]);
+        let wrong_number = |name: &str| format!("{name}: must be a whole number from 0 to 255; ");
+        assert!(lines[0].starts_with(&wrong_number("--number = '-1'")), "{lines:?}");
+        assert!(lines[1].starts_with(&wrong_number("--other = '300'")), "{lines:?}");
         let lines = wrong::<Below>(&["count"]);
         assert!(matches!(&lines[..], [line] if line.ends_with("; an example is: test count --number 3")), "{lines:?}");
     }

@@ -3,11 +3,14 @@
 //!
 //! Invariant: no line shows an address, which may hold a password, nor an endless value.
 
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
+use std::num::ParseIntError;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
+use super::refused;
 use crate::terminal;
 
 /// Characters of a wrong value that are shown.
@@ -17,7 +20,7 @@ const VALUE_SHOWN: usize = 80;
 pub fn wrong_value(argument: &Arg, value: &OsStr, error: &clap::Error) -> String {
     let name = named(argument);
     let Some(value) = value.to_str() else { return format!("{name} is no UTF-8 text") };
-    let reason = std::error::Error::source(error).map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = error.source().map(|reason| format!(": {}", reason_for(argument, value, reason))).unwrap_or_default();
     match value {
         "" => format!("{name} has no value{reason}"),
         _ if argument.is_hide_env_values_set() || may_be_address(value) => {
@@ -25,6 +28,23 @@ pub fn wrong_value(argument: &Arg, value: &OsStr, error: &clap::Error) -> String
         }
         _ => format!("{name} = '{}'{reason}", terminal::shortened(value, VALUE_SHOWN)),
     }
+}
+
+/// What a value must be. Of numbers std and clap would speak in the words of Rust.
+fn reason_for(argument: &Arg, value: &str, reason: &(dyn Error + 'static)) -> String {
+    const OUT_OF: &str = " is not in ";
+
+    let reason_text = reason.to_string();
+    if !reason.is::<ParseIntError>() && !reason_text.starts_with(&format!("{value}{OUT_OF}")) {
+        return reason_text;
+    }
+    // Only what is out of the range is told of it.
+    let range = [i64::MIN.to_string(), u64::MAX.to_string()].iter().find_map(|outside| {
+        let text = refused(argument, OsStr::new(outside))?.source()?.to_string();
+        Some(text.split_once(OUT_OF)?.1.replace("..=", " to "))
+    });
+    let range = range.map(|range| format!(" from {range}")).unwrap_or_default();
+    format!("must be a whole number{range}")
 }
 
 /// What an option would take: one of its values, its default, or what it has in the example of its command.
@@ -86,6 +106,10 @@ pub fn wrong_line(command: &Command, arguments: &[OsString], error: &clap::Error
             }
         });
     match (blamed, error.kind()) {
+        (Some(argument), ErrorKind::UnknownArgument) if !std::ptr::eq(asked, command) => {
+            let (whole, name) = (asked.get_bin_name().unwrap_or_default(), command.get_name());
+            format!("{line}; it goes before the command: {}", whole.replacen(name, &format!("{name} {argument}"), 1))
+        }
         _ if similar.is_some() => format!("{line}; a similar one is {}", similar.unwrap_or_default()),
         (Some(argument), _) if argument.get_action().takes_values() => line + &right_value(argument, asked),
         (_, ErrorKind::MissingRequiredArgument) => match example_with(asked, None) {
