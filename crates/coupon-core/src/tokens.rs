@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -48,15 +48,15 @@ impl KeyPair {
     /// # Errors
     /// It is none.
     pub fn from_pem(text: &str) -> anyhow::Result<Self> {
-        let pem = pem::parse(text).context("no private key in PEM")?;
-        anyhow::ensure!(pem.tag() == PEM_TAG, "a {} in place of a {PEM_TAG}", pem.tag());
+        let pem = pem::parse(text).map_err(|_| anyhow!("it holds no private key in PEM"))?;
+        anyhow::ensure!(pem.tag() == PEM_TAG, "it holds a {} in place of a {PEM_TAG}", pem.tag());
         Self::from_pkcs8(pem.contents())
     }
 
     fn from_pkcs8(document: &[u8]) -> anyhow::Result<Self> {
         let private = EncodingKey::from_ed_der(document);
         let mut public =
-            Jwk::from_encoding_key(&private, Algorithm::EdDSA).map_err(|_| anyhow!("no key of Ed25519"))?;
+            Jwk::from_encoding_key(&private, Algorithm::EdDSA).map_err(|_| anyhow!("it holds no key of Ed25519"))?;
         let id = public.thumbprint(ThumbprintHash::SHA256)?;
         public.common.key_id = Some(id.clone());
         public.common.public_key_use = Some(PublicKeyUse::Signature);

@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
+use coupon_core::AccountId;
+use coupon_core::settings::{self, Refusal};
 use coupon_core::tokens::KeyPair;
-use coupon_core::{AccountId, settings};
 
 use crate::output;
 
@@ -48,10 +50,10 @@ pub struct Issue {
     #[arg(long, value_name = "N")]
     account: AccountId,
     /// The token's iss, as in --auth-issuer of the API.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     issuer: String,
     /// The token's aud, as in --auth-audience of the API.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     audience: String,
     /// How long it is valid, from now on.
     #[arg(long, value_name = "TIME", value_parser = settings::duration, default_value = "10min")]
@@ -66,17 +68,28 @@ pub fn run(command: &Command, json: bool) -> anyhow::Result<ExitCode> {
             output::done(&format!("{PRIVATE} and {PUBLIC} are in {}", keys.out.display()), json)?;
         }
         Command::Issue(issue) => {
-            let text = fs::read_to_string(&issue.key).with_context(|| format!("--key {}", issue.key.display()))?;
-            let pair = KeyPair::from_pem(&text).with_context(|| format!("--key {}", issue.key.display()))?;
-            let token = pair.token(issue.account, &issue.issuer, &issue.audience, issue.valid)?;
+            let token = key_pair(&issue.key).token(issue.account, &issue.issuer, &issue.audience, issue.valid)?;
             output::token(&token, json)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// The keys of `--key`, or the end of the program, as after any wrong setting.
+fn key_pair(file: &Path) -> KeyPair {
+    let pair = settings::small_file(file)
+        .and_then(|text| KeyPair::from_pem(&text).map_err(|error| error.to_string()))
+        .map_err(|reason| format!("--key = '{}': {reason}; `couponctl token keys` makes one", file.display()));
+    pair.unwrap_or_else(|line| settings::end(&Refusal::Wrong(vec![line])))
+}
+
 fn write_keys(folder: &Path, pair: &KeyPair) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("--out {}", folder.display()))?;
+    for name in [PRIVATE, PUBLIC] {
+        // Neither is written when one is there, because one of each would be no pair.
+        let is_there = fs::symlink_metadata(folder.join(name)).is_ok();
+        anyhow::ensure!(!is_there, "--out {} has a {name} already, and no key is replaced", folder.display());
+    }
     write_new(&folder.join(PRIVATE), 0o600, &pair.to_pem())?;
     write_new(&folder.join(PUBLIC), 0o644, &format!("{:#}\n", pair.jwks()))
 }

@@ -6,12 +6,14 @@
 //!
 //! ```text
 //! command_line  what was typed and set, read by clap ─> groups below ─┬─ address     of a server, with its secrets
-//!                                                                     └─ log_filter  levels by module
+//!                                                                     ├─ log_filter  levels by module
+//!                                                                     └─ small_file  what a setting names
 //! ```
 
 mod address;
 mod command_line;
 mod log_filter;
+mod small_file;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use clap::{Args, Subcommand, ValueEnum};
 pub use address::{ManagementUrl, ServerUrl, collector_url};
 pub use command_line::{Refusal, end, parse, try_parse, try_parse_from};
 pub use log_filter::LogFilter;
+pub use small_file::small_file;
 
 /// A time that something may take, such as `250ms`, `5s` or `1min`: enough for a round trip to a server.
 ///

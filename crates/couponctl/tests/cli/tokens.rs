@@ -22,12 +22,23 @@ async fn keys_and_tokens_are_made_to_try_out() {
 
         assert_eq!(made.code, Some(0), "{made:?}");
         fails(&again, 1, &["private.pem"]);
+        std::fs::rename(&private, format!("{folder}/kept")).unwrap();
+        fails(&ctl(&space, &keys).await, 1, &["jwks.json"]);
+        assert!(!private.exists(), "a pair is written whole or not at all");
+        std::fs::rename(format!("{folder}/kept"), &private).unwrap();
         assert_eq!(std::fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o600, "for nobody else");
         let public = std::fs::read_to_string(format!("{folder}/jwks.json")).unwrap();
         assert!(!public.contains("\"d\""), "{public}");
         assert_eq!((token.code, token.stdout.trim().split('.').count()), (Some(0), 3), "{token:?}");
         assert_eq!(as_json["token"].as_str().unwrap().split('.').count(), 3);
-        fails(&ctl(&space, &format!("token issue {}", issue.replace("private.pem", "jwks.json"))).await, 1, &["--key"]);
+        for no_key in [&format!("{folder}/jwks.json"), folder, "/dev/zero", "/no/such/file"] {
+            let issue = issue.replace(private.to_str().unwrap(), no_key);
+            fails(&ctl(&space, &format!("token issue {issue}")).await, 2, &["--key", no_key]);
+        }
+        for (given, empty) in [("--issuer me", "--issuer="), ("--audience coupons", "--audience=")] {
+            let issue = issue.replace(given, empty);
+            fails(&ctl(&space, &format!("token issue {issue}")).await, 2, &[empty.trim_end_matches('=')]);
+        }
         fails(&ctl(&space, "token issue --key none --account 0 --issuer me --audience a").await, 2, &["--account"]);
         std::fs::remove_dir_all(folder).unwrap();
     })

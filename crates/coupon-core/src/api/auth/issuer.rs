@@ -52,7 +52,7 @@ impl Issuer {
         };
         let issuer = Arc::new(Self { source, rules, known: RwLock::default(), asked: Mutex::default() });
         match &issuer.source {
-            Source::File(_) => issuer.known_is(issuer.load().await.context("--auth-keys (AUTH_KEYS)")?),
+            Source::File(_) => issuer.known_is(issuer.load().await?),
             Source::Url(..) => issuer.ask().await,
         }
         tokio::spawn(keep_asking(Arc::downgrade(&issuer)));
@@ -91,18 +91,14 @@ impl Issuer {
     }
 
     async fn load(&self) -> anyhow::Result<KeySet> {
-        let (text, from) = match &self.source {
-            Source::File(file) => {
-                let from = file.display().to_string();
-                (tokio::fs::read_to_string(file).await.with_context(|| from.clone())?, from)
-            }
-            Source::Url(client, url) => {
-                let answer = timeout(ANSWER_DEADLINE, fetch(client, url)).await;
-                let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {ANSWER_DEADLINE:?}")));
-                (answer.with_context(|| url.to_string())?, url.to_string())
-            }
+        let (client, url) = match &self.source {
+            Source::File(file) => return KeySet::from_file(file, &self.rules).map_err(anyhow::Error::msg),
+            Source::Url(client, url) => (client, url),
         };
-        KeySet::read(&text, &self.rules).map_err(anyhow::Error::msg).with_context(|| format!("the keys of {from}"))
+        let answer = timeout(ANSWER_DEADLINE, fetch(client, url)).await;
+        let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {ANSWER_DEADLINE:?}")));
+        let text = answer.with_context(|| url.to_string())?;
+        KeySet::read(&text, &self.rules).map_err(anyhow::Error::msg).with_context(|| format!("the keys of {url}"))
     }
 }
 

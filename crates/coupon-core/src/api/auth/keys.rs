@@ -4,6 +4,7 @@
 //! (RFC 8725, 3.1). It takes part in no algorithm with a shared secret.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::settings::Rules;
+use crate::settings::small_file;
 
 /// Bytes of a set of keys that are read; real ones have a few thousand.
 pub(super) const SET_MAX: usize = 256 * 1024;
@@ -53,6 +55,17 @@ impl Key {
 }
 
 impl KeySet {
+    /// Reads the keys of the setting for them.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn from_file(file: &Path, rules: &Rules) -> Result<Self, String> {
+        let read = |text: String| Self::read(&text, rules).map_err(|reason| format!("the keys in it: {reason}"));
+        small_file(file).and_then(read).map_err(|reason| {
+            format!("--auth-keys (AUTH_KEYS) = '{}': {reason}; it takes a file such as jwks.json", file.display())
+        })
+    }
+
     /// Reads a JSON Web Key Set, or one public key in PEM. Keys of a set that cannot be used are skipped.
     ///
     /// # Errors

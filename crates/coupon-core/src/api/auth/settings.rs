@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use url::{Host, Url};
 
+use super::keys::KeySet;
 use crate::settings::{self, ProcessSettings};
 
 /// The algorithms that may be chosen: each with a key of its issuer's own that nobody else learns. With a shared secret,
@@ -101,6 +102,15 @@ pub(super) struct TokenSettings {
     pub account_claim: String,
 }
 
+impl TokenSettings {
+    fn check(&self) -> Result<(), String> {
+        match &self.source {
+            KeySource::File(file) => KeySet::from_file(file, &self.rules).map(drop),
+            KeySource::Url(_) => Ok(()),
+        }
+    }
+}
+
 /// What holds for every token, whichever key it is signed with.
 pub(super) struct Rules {
     pub algorithms: Vec<Algorithm>,
@@ -123,7 +133,13 @@ impl AuthSettings {
     /// # Errors
     /// One line that names it.
     pub fn check(&self, listen: SocketAddr, process: &ProcessSettings) -> Result<(), String> {
-        if process.command.is_some() { Ok(()) } else { self.mode(listen).map(drop) }
+        if process.command.is_some() {
+            return Ok(());
+        }
+        match self.mode(listen)? {
+            Mode::Jwt(tokens) => tokens.check(),
+            Mode::TrustedHeader(_) | Mode::None => Ok(()),
+        }
     }
 
     pub(super) fn mode(&self, listen: SocketAddr) -> Result<Mode, String> {
@@ -235,7 +251,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 fn jwks_url(text: &str) -> Result<Url, String> {
     const LIKE: &str = "must be like https://issuer.example/.well-known/jwks.json";
 
-    let url = Url::parse(text).map_err(|error| format!("{error}; it {LIKE}"))?;
+    let url = Url::parse(text).map_err(|_| LIKE)?;
     let is_loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -26,6 +26,9 @@ const TOKEN_MAX: usize = 8 * 1024;
 /// The types of tokens that give access (RFC 9068 names the second); others of the same issuer are for something else.
 const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
 
+/// What is wrong with a token whose claims are not those of RFC 7519.
+const MALFORMED: &str = "its exp, nbf, iss or aud is missing or of another form";
+
 /// Bytes for tokens that were checked before: some hundred thousand of the usual length.
 const CHECKED_MAX: u64 = 64 * 1024 * 1024;
 
@@ -108,6 +111,10 @@ impl Tokens {
         let key = keys.find(&header).ok_or(Refused::Invalid("no key of the issuer has signed it"))?;
         let claims = decode::<Map<String, Value>>(token, &key.verifying, &key.validation);
         let claims = claims.map_err(|error| Refused::Invalid(reason(&error)))?.claims;
+        // A list of issuers, which jsonwebtoken takes, says of none that it vouches.
+        if !claims.get("iss").is_some_and(Value::is_string) {
+            return Err(Refused::Invalid(MALFORMED));
+        }
         let account = claims.get(&self.account_claim).and_then(extract::account);
         let account = account.ok_or(Refused::Invalid("it names no account"))?;
         if let Some(ends_at) = claims.get("exp").and_then(Value::as_u64) {
@@ -174,7 +181,7 @@ fn reason(error: &Error) -> &'static str {
         ErrorKind::InvalidIssuer => "it is of another issuer",
         ErrorKind::InvalidAudience => "it is for another audience",
         ErrorKind::InvalidSignature => "its signature is wrong",
-        ErrorKind::MissingRequiredClaim(_) => "it lacks exp, iss or aud",
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => MALFORMED,
         _ => "it cannot be read",
     }
 }
