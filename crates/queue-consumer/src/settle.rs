@@ -17,7 +17,10 @@ use crate::reserve::{Reservations, Reserved};
 use crate::steps;
 
 /// A round leaves a claim open only if its id turned out to be taken. This many rounds mean that the list is full of such
-/// ids: it is dropped, and the batch tried again after a pause.
+/// ids, as when skiplock-api sells the same campaign: it is dropped, and filled with ids that are free now.
+const STALE_ROUNDS: usize = 2;
+
+/// After this many rounds the batch is tried again after a pause.
 const ROUNDS_MAX: usize = 16;
 
 /// The instances of producer-api that published the claims of a batch, each with its claims.
@@ -57,7 +60,7 @@ impl Settler {
     /// A server's; some of the claims may have been settled by then.
     pub async fn settle(&self, claims: &[Claim], publishers: &Publishers, timeline: &Timeline) -> Result<Settled> {
         let mut batch = Batch::new(self, claims, timeline);
-        for _ in 0..ROUNDS_MAX {
+        for round in 1..=ROUNDS_MAX {
             batch.proven.sold_out.extend(self.reservations.sold_out(claims));
             let reserved = batch.reserve().await?;
             let left = batch.issue(reserved).await?;
@@ -67,9 +70,10 @@ impl Settler {
                 batch.record(publishers).await;
                 return Ok(batch.settled);
             }
+            if round % STALE_ROUNDS == 0 {
+                self.reservations.drop_lists(batch.open.iter().map(|claim| claim.campaign_id).collect()).await?;
+            }
         }
-        // The next try begins with ids that are free then.
-        self.reservations.drop_lists(batch.open.iter().map(|claim| claim.campaign_id).collect()).await?;
         Err(Error::Exhausted { what: "finding ids of free coupons", tries: ROUNDS_MAX })
     }
 }

@@ -41,6 +41,7 @@ mod rights;
 mod scripts;
 mod sold_out;
 mod stopping;
+mod switching;
 mod traces;
 mod unsafe_broker;
 mod windows;

@@ -213,9 +213,7 @@ async fn a_list_full_of_stale_ids_is_filled_anew(space: &TestSpace) {
 
     // As after a redelivery: most of the batch is settled already, one claim is not.
     let batch = [first, vec![claim(campaign, 6)]].concat();
-    let refused = settler.settle(&batch, &Publishers::new(), &timeline).await;
     let settled = settler.settle(&batch, &Publishers::new(), &timeline).await.unwrap();
 
-    assert!(refused.is_err(), "{refused:?}");
     assert!(settled.outcomes.values().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{settled:?}");
 }

@@ -29,12 +29,12 @@ const CALLER: &str = "00f067aa0ba902b7";
 const POST: &str = "POST /v1/campaigns/{campaign_id}/claims";
 
 /// A trace id of this test's own.
-fn trace_id(n: u64) -> String {
+pub fn trace_id(n: u64) -> String {
     format!("4bf92f3577b34da6{n:016x}")
 }
 
 /// A claim that its caller traces, or not.
-async fn post(api: &Api, campaign: CampaignId, account: u64, trace_id: &str, flags: &str) -> Answer {
+pub async fn post(api: &Api, campaign: CampaignId, account: u64, trace_id: &str, flags: &str) -> Answer {
     let request = api.request(Method::POST, &format!("/v1/campaigns/{campaign}/claims"));
     let request = request
         .header("content-type", "application/json")
@@ -44,11 +44,11 @@ async fn post(api: &Api, campaign: CampaignId, account: u64, trace_id: &str, fla
 }
 
 /// Waits for the outcome of a claim.
-async fn outcome(api: &Api, campaign: CampaignId, account: u64) -> Outcome {
+pub async fn outcome(api: &Api, campaign: CampaignId, account: u64) -> Outcome {
     api.get(&format!("/v1/campaigns/{campaign}/claims/{account}?wait=30s")).await.outcome()
 }
 
-fn one<'a>(trace: &'a [Span], name: &str) -> &'a Span {
+pub fn one<'a>(trace: &'a [Span], name: &str) -> &'a Span {
     let named: Vec<&Span> = trace.iter().filter(|span| span.name == name).collect();
     assert_eq!(named.len(), 1, "one '{name}' in {trace:#?}");
     named[0]
@@ -58,7 +58,7 @@ fn is_within(inner: &Span, outer: &Span) -> bool {
     outer.time.0 <= inner.time.0 && inner.time.1 <= outer.time.1
 }
 
-fn process(space: &TestSpace) -> String {
+pub fn process(space: &TestSpace) -> String {
     format!("process {}.claims", space.name())
 }
 
