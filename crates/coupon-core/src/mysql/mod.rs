@@ -7,6 +7,7 @@ pub mod campaigns;
 mod connections;
 pub mod coupons;
 pub mod loads;
+mod reach;
 pub mod schema;
 pub mod sql;
 
@@ -16,10 +17,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder, TxOpts};
+use mysql_async::{Conn, Opts, TxOpts};
 use tokio::runtime::Handle;
 
 use self::connections::{Connections, Generation};
+pub use self::reach::{connect, not_reached, reach};
 use crate::domain::CampaignId;
 use crate::error::{Error, Result};
 use crate::settings::{MysqlSettings, ServerUrl};
@@ -77,7 +79,7 @@ impl Mysql {
     /// # Errors
     /// None is to be had within the deadline.
     pub async fn connection_of_its_own(&self) -> Result<Conn> {
-        self.within(async { Ok(Conn::new(self.options.clone()).await?) }).await
+        connect(self.options.clone(), self.deadline).await
     }
 
     /// Ends `work` at the deadline of this pool.
@@ -195,18 +197,6 @@ impl Mysql {
             let _ = tokio::time::timeout(Duration::from_secs(2), connections.current().pool.disconnect()).await;
         }
     }
-}
-
-/// How to reach a server, with nothing set on the connection.
-#[must_use]
-pub fn reach(address: &ServerUrl) -> OptsBuilder {
-    // The settings parser has tried this address already.
-    let options = Opts::from_url(address.reveal()).unwrap_or_default();
-    OptsBuilder::from_opts(options)
-        // The driver would look up an IPv6 address with its brackets.
-        .ip_or_hostname(address.host_and_port(0).0)
-        // Else a connection to localhost may move to a unix socket unasked.
-        .prefer_socket(false)
 }
 
 /// What every connection of ours is like, whatever the server's own defaults are.

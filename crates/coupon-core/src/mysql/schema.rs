@@ -5,9 +5,9 @@
 use mysql_async::prelude::Queryable;
 use refinery::Runner;
 
-use super::Mysql;
+use super::{Mysql, connect, not_reached};
 use crate::error::{Error, Result};
-use crate::settings::{MysqlSettings, ServerUrl};
+use crate::settings::MysqlSettings;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -40,11 +40,7 @@ async fn create_database(settings: &MysqlSettings) -> Result<()> {
     let options = super::options(settings);
     let name = options.db_name().unwrap_or_default().replace('`', "``");
     let options = mysql_async::OptsBuilder::from_opts(options).db_name(None::<String>);
-    let limit = settings.mysql_deadline;
-    let connected = match tokio::time::timeout(limit, mysql_async::Conn::new(options)).await {
-        Ok(connected) => connected.map_err(Error::from),
-        Err(_) => Err(Error::Deadline { what: "connecting to MySQL", limit }),
-    };
+    let connected = connect(options, settings.mysql_deadline).await;
     let mut conn = connected.map_err(|error| not_reached(&settings.mysql_url, &error))?;
     let created = conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await;
     // An account that may not create databases can still migrate one that is there; the migration's own error says whether.
@@ -54,24 +50,6 @@ async fn create_database(settings: &MysqlSettings) -> Result<()> {
     Ok(conn.disconnect().await?)
 }
 
-/// A server that could not be asked, with its own words or the driver's, and what to do where these leave no doubt.
-fn not_reached(address: &ServerUrl, error: &Error) -> Error {
-    const UNKNOWN_DATABASE: u16 = 1049;
-
-    let hint = match error {
-        Error::Mysql(mysql_async::Error::Io(mysql_async::IoError::Io(error)))
-            if error.kind() == std::io::ErrorKind::ConnectionRefused =>
-        {
-            "; start it with `scripts/services up`"
-        }
-        Error::Mysql(mysql_async::Error::Server(error)) if error.code == UNKNOWN_DATABASE => {
-            "; `couponctl migrate` makes it"
-        }
-        _ => "",
-    };
-    Error::Broken(format!("{address}: {error}{hint}"))
-}
-
 /// Checks that the schema is the one this build was made for.
 ///
 /// # Errors
@@ -79,12 +57,7 @@ fn not_reached(address: &ServerUrl, error: &Error) -> Error {
 pub async fn check(mysql: &Mysql) -> Result<()> {
     const NO_SUCH_TABLE: u16 = 1146;
 
-    let version = mysql
-        .run(async |mut conn: mysql_async::Conn| {
-            Ok(conn.query_first::<Option<u32>, _>("SELECT MAX(version) FROM refinery_schema_history").await?.flatten())
-        })
-        .await;
-    let found = match version {
+    let found = match version(mysql).await {
         Ok(version) => version.unwrap_or(0),
         Err(Error::Mysql(mysql_async::Error::Server(error))) if error.code == NO_SUCH_TABLE => 0,
         Err(error) => return Err(not_reached(mysql.address(), &error)),
@@ -99,4 +72,16 @@ pub async fn check(mysql: &Mysql) -> Result<()> {
             "the schema is at version {found}, newer than this build's {wanted}: run a newer build"
         ))),
     }
+}
+
+/// Over a connection of its own, which fails soon where there is no MySQL.
+async fn version(mysql: &Mysql) -> Result<Option<u32>> {
+    let mut conn = mysql.connection_of_its_own().await?;
+    let version = mysql
+        .within(async {
+            Ok(conn.query_first::<Option<u32>, _>("SELECT MAX(version) FROM refinery_schema_history").await?)
+        })
+        .await?;
+    conn.disconnect().await?;
+    Ok(version.flatten())
 }

@@ -15,7 +15,10 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
         let stranger = right.with_user("nobody-of-this-name", "wrong");
         for (url, words) in [
             (format!("mysql://me:wrong@{silent}/coupon"), &["Connection refused", "; start it with"][..]),
-            (format!("mysql://me:wrong@{}/coupon", waiting.local_addr().unwrap()), &["took longer than 1s"]),
+            (
+                format!("mysql://me:wrong@{}/coupon", waiting.local_addr().unwrap()),
+                &["took longer than 1s", "does not answer as MySQL"],
+            ),
             (String::from("mysql://me:wrong@nowhere.invalid/coupon"), &["lookup"]),
             (stranger.reveal().to_owned(), &["MySQL: "]),
         ] {
@@ -26,6 +29,11 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
                 assert_eq!(ran.stderr.contains("services up"), url.contains(&silent.to_string()), "{ran:?}");
                 assert!(!ran.stderr.contains("wrong@"), "{ran:?}");
             }
+        }
+        let waiting = format!("--mysql-url=mysql://me:wrong@{}/coupon", waiting.local_addr().unwrap());
+        for line in ["campaign list", "migrate"] {
+            // Less than work may take that is in hand.
+            fails(&ctl(&space, &format!("{waiting} {line}")).await, 1, &["took longer than 3s"]);
         }
     })
     .await;

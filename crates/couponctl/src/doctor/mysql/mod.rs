@@ -19,18 +19,16 @@ const UNKNOWN_DATABASE: u16 = 1049;
 
 pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -> anyhow::Result<()> {
     let url = &servers.mysql.mysql_url;
-    let mut conn = match tokio::time::timeout(servers.mysql.mysql_deadline, connect(url)).await {
-        Ok(Ok(conn)) => conn,
-        Ok(Err(Error::Server(error))) if error.code == UNKNOWN_DATABASE => {
+    let connect = async |url: &ServerUrl| mysql::connect(mysql::reach(url), servers.mysql.mysql_deadline).await;
+    // Nothing is set, so that the server's own defaults are seen.
+    let mut conn = match connect(url).await {
+        Ok(conn) => conn,
+        Err(coupon_core::Error::Mysql(Error::Server(error))) if error.code == UNKNOWN_DATABASE => {
             sheet.wrong("database", &error.message, "run `couponctl migrate`");
             connect(&url.with_path("")).await?
         }
-        Ok(Err(error)) => {
-            sheet.not_checked("reachable", &error);
-            return Ok(());
-        }
-        Err(_) => {
-            sheet.not_checked("reachable", &format!("{url} does not answer in {:?}", servers.mysql.mysql_deadline));
+        Err(error) => {
+            sheet.not_checked("reachable", &mysql::not_reached(url, &error));
             return Ok(());
         }
     };
@@ -56,11 +54,6 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     named_locks(sheet, &mut conn).await;
     snapshots::check(sheet, &mut conn).await;
     Ok(conn.disconnect().await?)
-}
-
-/// Connects and sets nothing, so that the server's own defaults are seen.
-async fn connect(url: &ServerUrl) -> Result<Conn, Error> {
-    Conn::new(mysql::reach(url)).await
 }
 
 async fn pairs(conn: &mut Conn, statement: &str) -> Result<Variables, Error> {

@@ -1,0 +1,57 @@
+//! The way to a server: how it is reached, how long that may take, and what is said when it fails.
+
+use std::time::Duration;
+
+use mysql_async::{Conn, Opts, OptsBuilder};
+
+use crate::error::{Error, Result};
+use crate::settings::ServerUrl;
+
+/// A server that is there answers in milliseconds, also a busy one in less than this.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How to reach a server, with nothing set on the connection.
+#[must_use]
+pub fn reach(address: &ServerUrl) -> OptsBuilder {
+    // The settings parser has tried this address already.
+    let options = Opts::from_url(address.reveal()).unwrap_or_default();
+    OptsBuilder::from_opts(options)
+        // The driver would look up an IPv6 address with its brackets.
+        .ip_or_hostname(address.host_and_port(0).0)
+        // Else a connection to localhost may move to a unix socket unasked.
+        .prefer_socket(false)
+}
+
+/// A connection, unless that takes longer than this, or than a server needs that is there. A server of another kind may
+/// wait for its client to speak first, as MySQL's waits for it.
+///
+/// # Errors
+/// The driver's, or [`Error::Deadline`].
+pub async fn connect(options: impl Into<Opts>, limit: Duration) -> Result<Conn> {
+    let limit = limit.min(CONNECT_DEADLINE);
+    match tokio::time::timeout(limit, Conn::new(options)).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(Error::Deadline { what: "connecting to MySQL", limit }),
+    }
+}
+
+/// A server that could not be asked, with its own words or the driver's, and what to do where these leave no doubt.
+#[must_use]
+pub fn not_reached(address: &ServerUrl, error: &Error) -> Error {
+    const UNKNOWN_DATABASE: u16 = 1049;
+    const NO_MYSQL: &str = "; what is at this address, if anything, does not answer as MySQL";
+
+    let hint = match error {
+        Error::Mysql(mysql_async::Error::Io(mysql_async::IoError::Io(error)))
+            if error.kind() == std::io::ErrorKind::ConnectionRefused =>
+        {
+            "; start it with `scripts/services up`"
+        }
+        Error::Mysql(mysql_async::Error::Server(error)) if error.code == UNKNOWN_DATABASE => {
+            "; `couponctl migrate` makes it"
+        }
+        Error::Mysql(mysql_async::Error::Driver(_)) | Error::Deadline { .. } => NO_MYSQL,
+        _ => "",
+    };
+    Error::Broken(format!("{address}: {error}{hint}"))
+}
