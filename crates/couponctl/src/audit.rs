@@ -79,7 +79,8 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
             Err(error) => not_checked.push(format!("the outcomes in Redis: {error}")),
         }
         match dead_letters(servers).await {
-            Ok(dead_letters) => broker = Some(Broker { dead_letters }),
+            Ok(Some(dead_letters)) => broker = Some(Broker { dead_letters: u64::from(dead_letters) }),
+            Ok(None) => not_checked.push(no_queue(servers)),
             Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error}")),
         }
     }
@@ -113,13 +114,21 @@ async fn read_outcomes(
     Ok(reported)
 }
 
-async fn dead_letters(servers: &Servers) -> Result<u64> {
+/// The services make their queues when they start: where there are none, it is not they who were looked for.
+fn no_queue(servers: &Servers) -> String {
+    let (namespace, address) = (&servers.namespace.namespace, &servers.amqp.amqp_url);
+    format!(
+        "the dead letters in RabbitMQ: {address} has no queues of the namespace {namespace}; give --namespace and \
+         --amqp-url as the services have them, or --mysql-only if none has ever run"
+    )
+}
+
+async fn dead_letters(servers: &Servers) -> Result<Option<u32>> {
     let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
     let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);
     let count = rabbitmq::message_count(&connection, &queues.dead).await?;
     let _ = connection.close(200, "done".into()).await;
-    // No queue, no dead letters.
-    Ok(count.map_or(0, u64::from))
+    Ok(count)
 }
 
 /// The findings of an audit.

@@ -12,6 +12,7 @@ use crate::{ctl, ctl_json};
 #[tokio::test]
 async fn an_audit_of_a_sound_system_is_clean() {
     run(async |space| {
+        space.queues.declare().await;
         let campaign = space.campaign(10).await;
         space.campaign(3).await;
         issue(&space, campaign, 4).await;
@@ -34,6 +35,7 @@ async fn an_audit_of_a_sound_system_is_clean() {
 #[tokio::test]
 async fn an_audit_names_what_is_broken() {
     run(async |space| {
+        space.queues.declare().await;
         let campaign = space.campaign(10).await;
         issue(&space, campaign, 4).await;
         let outcome = |account| {
@@ -58,7 +60,6 @@ async fn an_audit_names_what_is_broken() {
         broken(&space, &["sold_out_only_when_true"]).await;
         redis.del::<_, ()>(outcome(2)).await.unwrap();
 
-        space.queues.declare().await;
         space.queues.publish_dead_letter(b"poison").await;
         broken(&space, &["accepted_claims_settle"]).await;
         space.queues.take_dead_letters().await;
@@ -95,6 +96,7 @@ async fn broken(space: &TestSpace, invariants: &[&str]) {
 #[tokio::test]
 async fn an_audit_that_could_not_check_everything_is_not_clean() {
     run(async |space| {
+        space.queues.declare().await;
         let campaign = space.campaign(1).await;
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let (no_redis, no_rabbitmq) =
@@ -119,6 +121,23 @@ async fn an_audit_that_could_not_check_everything_is_not_clean() {
         let broken = ctl(&space, &format!("{no_redis} audit")).await;
         assert_eq!(broken.code, Some(1), "what is broken is broken, whatever else was not checked: {broken:?}");
         space.sql(format!("UPDATE campaign SET coupons = 1 WHERE id = {campaign}")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_audit_of_another_namespace_than_the_services_have_is_not_clean() {
+    run(async |space| {
+        space.queues.declare().await;
+        space.campaign(1).await;
+
+        let ran = ctl(&space, "--namespace=another audit").await;
+
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        for word in ["not checked: the dead letters", "namespace another", "--amqp-url", "--mysql-only"] {
+            assert!(ran.stdout.contains(word), "{word} is missing: {ran:?}");
+        }
+        assert_eq!(ctl(&space, "audit").await.code, Some(0));
     })
     .await;
 }

@@ -30,6 +30,7 @@ async fn a_name_that_moves_the_cursor_is_shown_as_text() {
 #[tokio::test]
 async fn a_result_that_cannot_be_written_is_an_error() {
     run(async |space| {
+        space.queues.declare().await;
         space.campaign(1).await;
         for line in ["campaign list", "campaign list --json", "audit", "audit --json", "--help", "--version"] {
             for (disk, code) in [("/dev/full", 1), ("/dev/null", 0)] {
