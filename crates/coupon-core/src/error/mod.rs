@@ -3,6 +3,7 @@
 //! An error becomes HTTP only at the last step ([`crate::http::problem`]); its text goes to the log, never to a client.
 
 mod servers;
+mod words;
 
 use deadpool_redis::redis;
 
@@ -43,17 +44,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// MySQL refused a statement or could not be reached.
-    #[error("MySQL: {0}")]
+    #[error("MySQL: {}", words::mysql(.0))]
     Mysql(mysql_async::Error),
-    /// Redis refused a command or could not be reached. A pipeline reports the error of each command, of which the
-    /// first suffice.
-    #[error("Redis: {:.300}", .0.to_string())]
+    /// Redis refused a command or could not be reached.
+    #[error("Redis: {}", words::redis(.0))]
     Redis(redis::RedisError),
     /// No Redis connection could be had from the pool.
-    #[error("Redis pool: {0}")]
+    #[error("Redis pool: {}", words::redis_pool(.0))]
     RedisPool(deadpool_redis::PoolError),
     /// RabbitMQ refused something or could not be reached.
-    #[error("RabbitMQ: {0}")]
+    #[error("RabbitMQ: {}", words::amqp(.0))]
     Amqp(lapin::Error),
     /// Something took longer than its deadline.
     #[error("{what} took longer than {limit:?}")]
@@ -96,7 +96,7 @@ pub enum Error {
     #[error("MySQL: it is read-only, or a proxy sends plain reads to a replica")]
     ReadsElsewhere,
     /// RabbitMQ's HTTP API refused something or could not be reached.
-    #[error("RabbitMQ's HTTP API: {0}")]
+    #[error("RabbitMQ's HTTP API: {}", words::http(.0))]
     Management(reqwest::Error),
     /// RabbitMQ is set up so that claims it has confirmed may be lost. Says what is wrong and what to do about it.
     #[error("{0}")]

@@ -113,6 +113,12 @@ impl ServerUrl {
         }
     }
 
+    /// What is wrong when the driver refuses what has been checked in all else.
+    fn wrong_parameter(&self) -> String {
+        let given = url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes());
+        read::wrong_value(&given.map(|(name, _)| name.into_owned()).collect::<Vec<_>>().join(", "))
+    }
+
     /// Names none that is unknown: it may be a part of a password.
     fn knows_parameters(&self, known: &[&str]) -> Result<(), String> {
         let parameters = url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes());

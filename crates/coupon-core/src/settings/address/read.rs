@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{ManagementUrl, ServerUrl};
+use crate::domain::plain_number;
 
 /// Said of every address that may have been cut in the middle of a password.
 const ENCODE: &str =
@@ -46,10 +47,8 @@ pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
     }
     url.knows_parameters(MYSQL_PARAMETERS)?;
     mysql_async::Opts::from_url(url.reveal()).map_err(|error| match &error {
-        UrlError::InvalidParamValue { param, .. } | UrlError::FeatureRequired { param, .. } => {
-            wrong_parameter(&[param])
-        }
-        _ => wrong_parameter(MYSQL_PARAMETERS),
+        UrlError::InvalidParamValue { param, .. } | UrlError::FeatureRequired { param, .. } => wrong_value(param),
+        _ => url.wrong_parameter(),
     })?;
     Ok(url)
 }
@@ -57,15 +56,12 @@ pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
 pub fn redis_url(text: &str) -> Result<ServerUrl, String> {
     let url = server_url(text, "redis")?;
     let database = url.only_segment()?;
-    if !database.chars().all(|c| c.is_ascii_digit()) || database.len() > 4 {
+    if !database.is_empty() && plain_number(database, 0..=9_999).is_none() {
         return Err(String::from("must end with the number of a database, as in /0"));
     }
     url.no_user_alone()?;
     url.knows_parameters(REDIS_PARAMETERS)?;
-    redis::Client::open(url.reveal()).map_err(|error| match error.kind() {
-        redis::ErrorKind::InvalidClientConfig if url.query.is_none() => format!("cannot be used: {error}"),
-        _ => wrong_parameter(REDIS_PARAMETERS),
-    })?;
+    redis::Client::open(url.reveal()).map_err(|_| url.wrong_parameter())?;
     Ok(url)
 }
 
@@ -76,7 +72,7 @@ pub fn amqp_url(text: &str) -> Result<ServerUrl, String> {
     }
     url.no_user_alone()?;
     url.knows_parameters(AMQP_PARAMETERS)?;
-    AMQPUri::from_str(url.reveal()).map_err(|_| wrong_parameter(AMQP_PARAMETERS))?;
+    AMQPUri::from_str(url.reveal()).map_err(|_| url.wrong_parameter())?;
     Ok(url)
 }
 
@@ -110,9 +106,8 @@ fn no_tls(by: &str) -> String {
     format!("asks for TLS ({by}), which this build does not speak")
 }
 
-/// All else has been checked before the driver is asked.
-fn wrong_parameter(known: &[&str]) -> String {
-    format!("has a value of {} that cannot be used", known.join(", "))
+pub fn wrong_value(parameters: &str) -> String {
+    format!("has a value of {parameters} that cannot be used")
 }
 
 fn server_url(text: &str, scheme: &str) -> Result<ServerUrl, String> {
@@ -151,7 +146,9 @@ fn server_url(text: &str, scheme: &str) -> Result<ServerUrl, String> {
     let is_text =
         |part: &str| percent_decode_str(part).decode_utf8().is_ok_and(|text| !text.contains(char::is_control));
     if !parts.into_iter().all(is_text) {
-        return Err(String::from("has a part that is no UTF-8 text once it is percent-decoded"));
+        return Err(String::from(
+            "has a part that is no UTF-8 text, or has control characters, once it is percent-decoded",
+        ));
     }
     Ok(ServerUrl::of(url))
 }
@@ -295,6 +292,7 @@ mod tests {
             ("redis://host/-1", "number"),
             ("redis://host/0/1", "more than one /"),
             ("redis://host/+1", "number"),
+            ("redis://host/09", "number"),
             ("redis://host/4294967296", "number"),
             ("redis://host/0?db=1", "it takes protocol"),
             ("redis://host?protocol=resp9", "protocol that cannot be used"),
@@ -308,7 +306,8 @@ mod tests {
             ("amqp://host/", "virtual host"),
             ("amqp://host/a/b", "more than one /"),
             ("amqp://host/%2f?foo=bar", "it takes auth_mechanism"),
-            ("amqp://host/%2f?heartbeat=soon", "cannot be used"),
+            ("amqp://host/%2f?heartbeat=soon", "a value of heartbeat that cannot be used"),
+            ("amqp://host/x%00", "control characters"),
             ("amqp://me@host/%2f", "without a password"),
             ("amqps://host/%2f", "TLS"),
         ] {
