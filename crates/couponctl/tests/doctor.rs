@@ -133,7 +133,7 @@ async fn a_right_that_is_missing_is_named_with_the_statement_that_grants_it() {
             &space,
             &[&amqp, "--program=couponctl"],
             "RabbitMQ rights of couponctl",
-            &["claims.dead", "set_permissions"],
+            &["claims.dead", "set_permissions -p "],
         )
         .await;
     })
@@ -205,6 +205,11 @@ async fn a_server_that_cannot_be_asked_is_not_called_well() {
             let row = table.stdout.lines().find(|line| line.contains(server) && line.contains("reachable")).unwrap();
             assert!(row.contains("not checked") && row.contains("refused"), "the driver's own words: {row}");
         }
+        let ran = doctor(&space, &[&format!("--amqp-management-url=http://{closed}"), "--json"]).await;
+        let policies = findings(&ran).into_iter().find(|finding| finding["check"] == "policies").unwrap();
+        assert!(policies["found"].as_str().unwrap().contains("refused"), "{policies}");
+        let unasked = doctor(&space, &["--amqp-management-url="]).await;
+        assert!(unasked.stdout.contains("list_policies -p "), "{unasked:?}");
         // Of one that there is: for any other MySQL makes up a way to log in, which the driver may not know.
         let refused = space.servers().mysql.mysql_url.with_user("coupon", "wrong");
         let ran = doctor(&space, &[&format!("--mysql-url={}", refused.reveal()), "--json"]).await;

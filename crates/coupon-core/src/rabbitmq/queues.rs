@@ -27,7 +27,8 @@ pub struct Queues {
     /// Messages that could not be handled, for an operator to look at.
     pub dead: ShortString,
     max: u32,
-    vhost: String,
+    /// The virtual host that they are in.
+    pub vhost: String,
 }
 
 impl Queues {

@@ -154,6 +154,11 @@ where
 
 /// Asks the service that serves its health here. To Linux the address 0.0.0.0 is this machine.
 fn check_health(admin: SocketAddr) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        admin.port() != 0,
+        "--admin-listen (ADMIN_LISTEN) has the port 0, for which the service took a free one: give the address that its \
+         log names after admin="
+    );
     let answer = ask_health(admin).with_context(|| format!("no answer from http://{admin}/readyz"))?;
     let answer = String::from_utf8_lossy(&answer);
     anyhow::ensure!(
@@ -233,6 +238,13 @@ mod tests {
         assert!(error.contains("speaks no HTTP") && error.contains("Host is not allowed"), "{error}");
         let error = check_health(answering("")).unwrap_err().to_string();
         assert!(error.contains("speaks no HTTP") && error.contains("without an answer"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_the_system_chose_must_be_named() {
+        let error = check_health(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap_err().to_string();
+
+        assert!(error.contains("--admin-listen (ADMIN_LISTEN) has the port 0"), "{error}");
     }
 
     #[test]

@@ -139,9 +139,13 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
 /// Policies change queues from outside. The broker reports them through its HTTP API only.
 async fn policies(sheet: &mut Sheet, settings: &AmqpSettings, queues: &Queues) {
     if settings.amqp_management_url.reveal().is_empty() {
-        let remedy = "name RabbitMQ's HTTP API in COUPON_AMQP_MANAGEMENT_URL, or check them yourself with `rabbitmqctl \
-                      list_policies` and `list_operator_policies`: message-ttl, expires and overflow lose claims";
-        return sheet.warning("policies", "not asked for: COUPON_AMQP_MANAGEMENT_URL is empty", remedy);
+        let vhost = settings.amqp_url.vhost();
+        let remedy = format!(
+            "name RabbitMQ's HTTP API in COUPON_AMQP_MANAGEMENT_URL, or check them yourself with `rabbitmqctl \
+             list_policies -p {vhost}` and `rabbitmqctl list_operator_policies -p {vhost}`: message-ttl, expires and \
+             overflow lose claims"
+        );
+        return sheet.warning("policies", "not asked for: COUPON_AMQP_MANAGEMENT_URL is empty", &remedy);
     }
     let dangers = match Policies::new(settings) {
         Ok(policies) => policies.dangers(queues).await,
@@ -246,7 +250,8 @@ async fn rights(
     }
     if !missing.is_empty() {
         let remedy = format!(
-            "rabbitmqctl set_permissions as docs/RIGHTS.md has it for {}: '^{}(\\.dead)?$' '^amq\\.default$' '^{1}(\\.dead)?$'",
+            "rabbitmqctl set_permissions -p {} as docs/RIGHTS.md has it for {}: '^{}(\\.dead)?$' '^amq\\.default$' '^{2}(\\.dead)?$'",
+            queues.vhost,
             program.name(),
             queues.claims.as_str().replace('.', "\\.")
         );
