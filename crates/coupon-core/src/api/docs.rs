@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, LOCATION};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, guard, web};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
@@ -42,16 +42,25 @@ pub fn routes(config: &mut web::ServiceConfig, own: &utoipa::openapi::OpenApi, a
     let document = web::Bytes::from(document(own, auth).to_json().unwrap_or_default());
     // The page asks nobody else about this document.
     let page = Arc::new(Config::new(["../openapi.json"]).validator_url("none"));
+    let of_page = Arc::clone(&page);
+    // Of what is not there nothing can be asked, its methods neither.
+    let is_there = guard::fn_guard(move |request| {
+        let file = request.head().uri.path().strip_prefix("/docs/").unwrap_or_default();
+        !matches!(utoipa_swagger_ui::serve(file, Arc::clone(&of_page)), Ok(None))
+    });
     config
         .service(get("/openapi.json", move || {
             let document = document.clone();
             async move { HttpResponse::Ok().content_type("application/json").body(document) }
         }))
         .service(get("/docs", async || HttpResponse::TemporaryRedirect().insert_header((LOCATION, "docs/")).finish()))
-        .service(get("/docs/{file:.*}", move |file: web::Path<String>| {
-            let page = Arc::clone(&page);
-            async move { page_file(&file, page) }
-        }));
+        .service(
+            get("/docs/{file:.*}", move |file: web::Path<String>| {
+                let page = Arc::clone(&page);
+                async move { page_file(&file, page) }
+            })
+            .guard(is_there),
+        );
 }
 
 fn document(own: &utoipa::openapi::OpenApi, auth: &Auth) -> utoipa::openapi::OpenApi {

@@ -101,7 +101,9 @@ pub async fn next_id(conn: &mut Conn) -> Result<CampaignId> {
     let highest: Option<u64> = conn.query_first::<Option<u64>, _>("SELECT MAX(id) FROM campaign").await?.flatten();
     match highest.unwrap_or(0) {
         highest if highest < CampaignId::MAX.0 => Ok(CampaignId(highest + 1)),
-        highest => Err(Error::Broken(format!("campaign {highest} has the last number; choose a free one"))),
+        highest => Err(Error::Broken(format!(
+            "campaign {highest} has the last number that there is; give a free one with --id"
+        ))),
     }
 }
 

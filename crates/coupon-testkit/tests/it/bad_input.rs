@@ -145,6 +145,7 @@ async fn methods_and_routes_are_checked(system: &System) {
         (Method::GET, format!("{here}/"), NO_ROUTE),
         (Method::GET, format!("/{here}"), NO_ROUTE),
         (Method::GET, String::from("/docs/nothing.html"), NO_ROUTE),
+        (Method::OPTIONS, String::from("/docs/nothing.html"), NO_ROUTE),
         (Method::POST, String::from("/livez"), NO_METHOD),
         (Method::PATCH, String::from("/readyz"), NO_METHOD),
         (Method::DELETE, String::from("/metrics"), NO_METHOD),

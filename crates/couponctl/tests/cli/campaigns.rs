@@ -24,6 +24,8 @@ async fn a_campaign_is_made_shown_and_restocked() {
         let table = ctl(&space, "campaign list").await;
         assert!(table.stdout.contains("Noon") && table.stdout.contains("150"), "{table:?}");
         assert_eq!(ctl_json(&space, "campaign create --coupons 1").await[0]["id"], 8, "the next free number");
+        ctl_json(&space, "campaign create --id 9007199254740991 --coupons 1").await;
+        fails(&ctl(&space, "campaign create --coupons 1").await, 1, &["9007199254740991", "--id"]);
         space.audit().await;
     })
     .await;

@@ -25,10 +25,10 @@ fn needs(program: Program) -> Vec<(&'static str, &'static str)> {
     }
     if program == Program::Couponctl {
         needs.extend([
-            ("INSERT ON campaign", "INSERT INTO campaign SELECT * FROM campaign WHERE FALSE"),
+            ("INSERT ON campaign", "INSERT INTO campaign (id, name) SELECT 0, '' FROM DUAL WHERE FALSE"),
             ("UPDATE ON campaign", "UPDATE campaign SET coupons = 0 WHERE FALSE"),
             ("DELETE ON campaign", "DELETE FROM campaign WHERE FALSE"),
-            ("INSERT ON coupon", "INSERT INTO coupon SELECT * FROM coupon WHERE FALSE"),
+            ("INSERT ON coupon", "INSERT INTO coupon (campaign_id, id) SELECT 0, '' FROM DUAL WHERE FALSE"),
             ("DELETE ON coupon", "DELETE FROM coupon WHERE FALSE"),
         ]);
     }
