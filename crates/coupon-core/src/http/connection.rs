@@ -152,7 +152,7 @@ impl AsyncRead for Connection {
         }
         let (before, has_room) = (buffer.filled().len(), buffer.remaining() > 0);
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let new = &buffer.filled()[before..];
+        let new = buffer.filled().get(before..).unwrap_or_default();
         if has_room && new.is_empty() && read.is_ready() {
             this.state.gone.cancel();
         }
