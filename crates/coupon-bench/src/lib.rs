@@ -23,7 +23,7 @@ use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings};
 use coupon_core::{service, telemetry};
 
-use experiments::{ceilings, compare, load, suite, tracing_cost};
+use experiments::{against, ceilings, compare, load, suite, tracing_cost};
 use output::show;
 
 /// Puts load on the APIs and audits what came of it.
@@ -72,6 +72,10 @@ enum Command {
     /// Measure what each stage does alone, and print the limit that follows for each way.
     #[command(after_help = "Example:\n  coupon-bench ceilings --seconds 10")]
     Ceilings(ceilings::Arguments),
+    /// Measure this build against another one: the same loads on both, in turns. Starts the services of both itself, in
+    /// databases `coupon_before` and `coupon_after`, which it empties; nothing else should use the servers meanwhile.
+    #[command(after_help = "Example:\n  coupon-bench against --before ../other/target/release")]
+    Against(against::Arguments),
     /// Measure every figure of docs/PERFORMANCE.md, write them as checks, and fail if one does not hold. Starts the
     /// services itself, from the folder of this program; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench suite --quick --report target/bench/report.json")]
@@ -111,6 +115,9 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
     if let Command::Traces(arguments) = command {
         return show(&traces::run(arguments).await?, *json, None);
     }
+    if let Command::Against(arguments) = command {
+        return show(&against::run(mysql, arguments).await?, *json, None);
+    }
     let mysql = Mysql::new(mysql);
     schema::check(&mysql).await?;
     let is_clean = match command {
@@ -119,7 +126,7 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
             let comparison = compare::run(&mysql, redis, arguments).await?;
             show(&comparison, *json, arguments.report.as_deref())?
         }
-        Command::Traces(_) => true,
+        Command::Traces(_) | Command::Against(_) => true,
         Command::TracingCost(arguments) => show(&tracing_cost::run(&mysql, arguments).await?, *json, None)?,
         Command::Ceilings(arguments) => show(&ceilings::run(&mysql, redis, amqp, arguments).await?, *json, None)?,
         Command::Suite(arguments) => {

@@ -1,5 +1,6 @@
 //! What can be measured: each experiment with its arguments, its run, and a result that is its table or JSON.
 
+pub mod against;
 pub mod ceilings;
 pub mod compare;
 pub mod load;

@@ -17,7 +17,8 @@ pub enum Way {
 impl Way {
     pub const ALL: [Self; 2] = [Self::Queue, Self::Skiplock];
 
-    fn api(self) -> &'static str {
+    /// The program that clients talk to.
+    pub fn api(self) -> &'static str {
         match self {
             Self::Queue => "producer-api",
             Self::Skiplock => "skiplock-api",
