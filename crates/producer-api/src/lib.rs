@@ -19,8 +19,6 @@ use coupon_core::api::auth::Auth;
 use coupon_core::api::campaigns::Campaigns;
 use coupon_core::api::docs;
 use coupon_core::api::outcome_reader::OutcomeReader;
-use coupon_core::api::rate_limit::RateLimit;
-use coupon_core::api::repeats::Repeats;
 use coupon_core::api::routes::ClaimRoutes;
 use coupon_core::http::health::{Health, Need};
 use coupon_core::http::{metrics, serve_api};
@@ -63,14 +61,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         .watch("redis", Need::Never, &recorded, async |recorded: Outcomes| recorded.can_write().await)
         .watch("rabbitmq", Need::Always, &watch, async |watch: Watch| watch.check().await);
     let health = auth.watched(health);
-    let routes = ClaimRoutes {
-        campaigns,
-        outcomes,
-        auth,
-        rate_limit: RateLimit::start(settings.rate),
-        repeats: Repeats::default(),
-    };
-    let campaigns = routes.campaigns.clone();
+    let routes = ClaimRoutes::new(campaigns.clone(), outcomes, auth, settings.rate);
     let admin_routes = move |config: &mut ServiceConfig| {
         health.routes(config);
         metrics::routes(config, &mysql, &campaigns, async |campaigns: Campaigns| campaigns.stocks().await);

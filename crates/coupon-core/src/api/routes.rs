@@ -15,7 +15,7 @@ use super::auth::Auth;
 use super::campaigns::{Admission, Campaigns};
 use super::extract;
 use super::outcome_reader::OutcomeReader;
-use super::rate_limit::RateLimit;
+use super::rate_limit::{RateLimit, RateSettings};
 use super::refusals::Refusals;
 use super::repeats::Repeats;
 use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
@@ -55,17 +55,24 @@ pub struct CampaignView {
 pub struct ClaimRoutes {
     /// Campaign state in memory.
     pub campaigns: Campaigns,
-    /// Outcomes of claims.
-    pub outcomes: OutcomeReader,
+    outcomes: OutcomeReader,
     /// Who may claim and read.
     pub auth: Auth,
-    /// How often an account may claim.
-    pub rate_limit: RateLimit,
-    /// Which claims are traced already.
-    pub repeats: Repeats,
+    rate_limit: RateLimit,
+    repeats: Repeats,
 }
 
 impl ClaimRoutes {
+    /// Over the campaigns in memory and the outcomes of their claims, for those who may.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn new(campaigns: Campaigns, outcomes: OutcomeReader, auth: Auth, rate: RateSettings) -> Self {
+        let (rate_limit, repeats) = (RateLimit::start(rate), Repeats::default());
+        Self { campaigns, outcomes, auth, rate_limit, repeats }
+    }
+
     /// Adds the routes, with `claims` for `POST /v1/campaigns/{campaign_id}/claims`.
     pub fn configure<F, Args>(&self, config: &mut web::ServiceConfig, claims: F)
     where
