@@ -23,7 +23,7 @@ use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings};
 use coupon_core::{service, telemetry};
 
-use experiments::{against, ceilings, compare, load, suite, tracing_cost};
+use experiments::{against, ceilings, compare, load, pushes, suite, tracing_cost};
 use output::show;
 
 /// Puts load on the APIs and audits what came of it.
@@ -72,6 +72,9 @@ enum Command {
     /// Measure what each stage does alone, and print the limit that follows for each way.
     #[command(after_help = "Example:\n  coupon-bench ceilings --seconds 10")]
     Ceilings(ceilings::Arguments),
+    /// Measure what carries a push of outcomes: a channel in Redis, or RabbitMQ's direct reply-to.
+    #[command(after_help = "Example:\n  coupon-bench pushes --rate 200 --outcomes 100")]
+    Pushes(pushes::Arguments),
     /// Measure this build against another one: the same loads on both, in turns. Starts the services of both itself, in
     /// databases `coupon_before` and `coupon_after`, which it empties; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench against --before ../other/target/release")]
@@ -115,6 +118,9 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
     if let Command::Traces(arguments) = command {
         return show(&traces::run(arguments).await?, *json, None);
     }
+    if let Command::Pushes(arguments) = command {
+        return show(&pushes::run(redis, amqp, arguments).await?, *json, None);
+    }
     if let Command::Against(arguments) = command {
         return show(&against::run(mysql, arguments).await?, *json, None);
     }
@@ -126,7 +132,7 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
             let comparison = compare::run(&mysql, redis, arguments).await?;
             show(&comparison, *json, arguments.report.as_deref())?
         }
-        Command::Traces(_) | Command::Against(_) => true,
+        Command::Traces(_) | Command::Pushes(_) | Command::Against(_) => true,
         Command::TracingCost(arguments) => show(&tracing_cost::run(&mysql, arguments).await?, *json, None)?,
         Command::Ceilings(arguments) => show(&ceilings::run(&mysql, redis, amqp, arguments).await?, *json, None)?,
         Command::Suite(arguments) => {

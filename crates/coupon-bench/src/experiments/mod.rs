@@ -4,5 +4,6 @@ pub mod against;
 pub mod ceilings;
 pub mod compare;
 pub mod load;
+pub mod pushes;
 pub mod suite;
 pub mod tracing_cost;
