@@ -1,9 +1,11 @@
 //! CPU time that programs have taken, from the operating system.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
-use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
 /// The time that each of some programs has taken since it started, by the name under which it is shown.
 pub struct CpuTimes(BTreeMap<String, Duration>);
@@ -12,7 +14,8 @@ impl CpuTimes {
     /// Of processes by their ids, and of all processes of these programs.
     pub fn of<'a>(processes: impl IntoIterator<Item = (&'a str, u32)>, programs: &[(&str, &str)]) -> Self {
         let mut system = System::new();
-        system.refresh_processes_specifics(ProcessesToUpdate::All, true, ProcessRefreshKind::nothing().with_cpu());
+        let kind = ProcessRefreshKind::nothing().with_cpu().with_cmd(UpdateKind::OnlyIfNotSet);
+        system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
         let mut times: BTreeMap<String, Duration> = BTreeMap::new();
         for (name, id) in processes {
             if let Some(process) = system.process(Pid::from_u32(id)) {
@@ -20,7 +23,7 @@ impl CpuTimes {
             }
         }
         for process in system.processes().values().filter(|process| process.thread_kind().is_none()) {
-            if let Some((name, _)) = programs.iter().find(|(_, program)| process.name() == *program) {
+            if let Some((name, _)) = programs.iter().find(|(_, program)| is_of(process, program)) {
                 let time = Duration::from_millis(process.accumulated_cpu_time());
                 *times.entry((*name).to_owned()).or_default() += time;
             }
@@ -35,4 +38,10 @@ impl CpuTimes {
         };
         self.0.iter().map(taken).collect()
     }
+}
+
+/// Whether a process runs a program; a loader may stand before it, and give the process its own name.
+fn is_of(process: &Process, program: &str) -> bool {
+    let is_named = |argument: &OsStr| Path::new(argument).file_name() == Some(OsStr::new(program));
+    process.name() == program || process.cmd().iter().any(|argument| is_named(argument))
 }
