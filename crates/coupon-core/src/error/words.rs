@@ -36,7 +36,7 @@ pub fn amqp(error: &lapin::Error) -> String {
     }
 }
 
-/// reqwest tells what it was about only, and what caused that has the reason.
+/// reqwest says only what it was about; its deepest cause has the reason.
 pub fn http(error: &reqwest::Error) -> String {
     if error.is_decode() {
         return String::from("what answers is no list in JSON");

@@ -1,4 +1,4 @@
-//! The way to a server: how it is reached, how long that may take, and what is said when it fails.
+//! Connecting to a server: by which options, within which time, and what is said when it fails.
 
 use std::time::Duration;
 

@@ -13,7 +13,10 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         for (line, words) in [
             ("campaign create", &["--coupons"][..]),
             ("campaign create --id 0 --coupons=-1", &["--id", "--coupons"]),
-            ("campaign create --coupons 1 --opens-at noon", &["--opens-at", "2030-01-01T12:00:00Z"]),
+            (
+                "campaign create --coupons 1 --opens-at noon",
+                &["--opens-at", ": must be a day that exists", "2030-01-01T12:00:00Z"],
+            ),
             (
                 "campaign create --coupons 1 --opens-at 2030-01-02T00:00:00Z --closes-at 2030-01-01T00:00:00Z",
                 &["--closes-at"],
@@ -40,6 +43,10 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
             ("campaign show --id", &["--id"]),
             ("campaign", &["create", "history"]),
             ("", &["campaign", "audit"]),
+            (
+                "campaign list --namespace=x",
+                &["; it goes before the command: couponctl --namespace <NAME> campaign list"],
+            ),
             ("--mysql-url=http://nowhere migrate", &["COUPON_MYSQL_URL"]),
             ("mend", &["mend"]),
         ] {

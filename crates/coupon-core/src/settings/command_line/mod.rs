@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_told_with_the_range() {
+    fn what_is_no_number_is_answered_with_the_range() {
         for value in ["0", "513", "-1", "1.5", "many", "", "99999999999999999999"] {
             let lines = wrong::<Settings>(&[&format!("--mysql-connections={value}")]);
             let expected = ": must be a whole number from 1 to 512; the default is 16";
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_after_the_command_is_told_its_place() {
+    fn a_setting_after_the_command_is_answered_with_its_place() {
         let lines = wrong::<Settings>(&["check-health", "--mysql-connections=3"]);
 
         let place = "; it goes before the command: coupon-core --mysql-connections <N> check-health";

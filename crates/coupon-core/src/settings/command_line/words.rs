@@ -38,7 +38,7 @@ fn reason_for(argument: &Arg, value: &str, reason: &(dyn Error + 'static)) -> St
     if !reason.is::<ParseIntError>() && !reason_text.starts_with(&format!("{value}{OUT_OF}")) {
         return reason_text;
     }
-    // Only what is out of the range is told of it.
+    // The range is named only in the error of a value outside of it.
     let range = [i64::MIN.to_string(), u64::MAX.to_string()].iter().find_map(|outside| {
         let text = refused(argument, OsStr::new(outside))?.source()?.to_string();
         Some(text.split_once(OUT_OF)?.1.replace("..=", " to "))
