@@ -75,12 +75,12 @@ impl Listener {
             let message = message.ok_or(Error::Away { what: "Redis" })?;
             if std::mem::take(&mut is_first) {
                 // What was published before this subscription is lost.
-                self.outcomes.pushes_missed().await;
+                self.outcomes.pushes_missed();
                 if std::mem::take(is_deaf) {
                     tracing::info!("outcomes are pushed again");
                 }
             }
-            self.outcomes.pushed(push::decode(&message)).await;
+            self.outcomes.pushed(&push::decode(&message)).await;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Question;
 use crate::api::recent::Recent;
 use crate::domain::{ClaimKey, CouponId, Outcome};
+use crate::error::{Error, Result};
 
 /// The pause before the second lookup; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -35,6 +36,8 @@ pub(super) struct Waiting {
     /// May hold claims that have their answer, or are due at another time by now.
     schedule: BTreeMap<Instant, Vec<ClaimKey>>,
     questions: usize,
+    /// Claims that this instance has accepted and of which nothing was pushed yet.
+    accepted: Recent<()>,
     /// Only coupons: one never changes hands, while "sold out" may be over when somebody asks.
     pushed: Recent<CouponId>,
     /// Whether outcomes are recorded in Redis, so that MySQL need not be asked in each lookup.
@@ -86,37 +89,49 @@ impl Waiting {
             claims: HashMap::new(),
             schedule: BTreeMap::new(),
             questions: 0,
+            accepted: Recent::default(),
             pushed: Recent::default(),
             has_records,
         }
     }
 
-    /// Adds a question, or answers it at once.
-    pub(super) fn ask(&mut self, question: Question) {
+    /// Remembers that the outcome of a claim is to be pushed to this instance.
+    pub(super) fn expect(&mut self, claim: ClaimKey) {
+        self.accepted.insert(claim, ());
+    }
+
+    /// Adds a question, or answers it at once; says whether a lookup is due sooner by it than any other.
+    ///
+    /// # Errors
+    /// Too many wait already.
+    pub(super) fn ask(&mut self, question: Question) -> Result<bool> {
         if let Some(coupon_id) = self.pushed.get(&question.claim) {
             // A client that has gone meanwhile needs no answer.
             let _ = question.answer.send(Outcome::Issued { coupon_id });
-            return;
+            return Ok(false);
         }
         if self.questions >= WAITING_MAX {
-            // Dropping the question is the answer.
-            return;
+            return Err(Error::Full { what: "the list of waiting requests" });
         }
         self.questions += 1;
         let claim = question.claim;
-        let pause = if question.is_expected { PUSHED_WITHIN } else { Duration::ZERO };
+        let is_expected = self.accepted.get(&claim).is_some();
+        let next = self.next_lookup();
+        let pause = if is_expected { PUSHED_WITHIN } else { Duration::ZERO };
         let lookup_at = (question.asked_at + pause).min(question.until);
         let asked = self.claims.entry(claim).or_insert_with(Asked::new);
-        asked.ask_mysql |= !question.is_expected;
+        asked.ask_mysql |= !is_expected;
         asked.pause = pause;
         asked.questions.push(question);
         self.schedule(claim, lookup_at);
+        Ok(next.is_none_or(|next| lookup_at < next))
     }
 
     /// Takes what was pushed, and says whether anything in it may be sold out.
     pub(super) fn pushed(&mut self, outcomes: &[(ClaimKey, Outcome)], now: Instant) -> bool {
         let mut may_be_sold_out = false;
         for (claim, outcome) in outcomes {
+            self.accepted.remove(claim);
             match outcome {
                 Outcome::Issued { coupon_id } => {
                     self.pushed.insert(*claim, *coupon_id);
@@ -136,8 +151,9 @@ impl Waiting {
         may_be_sold_out
     }
 
-    /// Schedules a lookup of every claim, in all places.
-    pub(super) fn look_up_all(&mut self, now: Instant) {
+    /// Expects no pushes of claims accepted so far, and schedules a lookup of every claim, in all places.
+    pub(super) fn pushes_missed(&mut self, now: Instant) {
+        self.accepted = Recent::default();
         let claims: Vec<ClaimKey> = self.claims.keys().copied().collect();
         for claim in claims {
             if let Some(asked) = self.claims.get_mut(&claim) {

@@ -37,7 +37,8 @@ async fn each_claim_of_the_bench_is_one_whole_trace(space: &TestSpace) {
             let root = |span: &Span| span.service == "coupon-bench" && span.parent_id.is_empty();
             eventually("the trace is whole", async || {
                 let trace = collector.trace(id);
-                trace.iter().any(root) && is_whole(&trace) && trace.iter().any(|span| span.name == last)
+                let has = |name: &&str| trace.iter().any(|span| span.name == **name);
+                trace.iter().any(root) && is_whole(&trace) && steps.iter().chain([&last]).all(has)
             })
             .await;
             let trace = collector.trace(id);
