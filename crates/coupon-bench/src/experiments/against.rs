@@ -32,6 +32,9 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 /// How often it is asked.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
+/// Claims a second of a client who is alone: slow enough for each to be over before the next.
+const LONELY_RATE: u32 = 20;
+
 /// How long a load at a fixed rate lasts.
 const SECONDS_AT_RATE: f64 = 5.0;
 
@@ -46,8 +49,8 @@ pub struct Arguments {
     /// Claims of a rush by 256 clients.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     claims: u32,
-    /// Claims of one client, one at a time.
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    /// Claims of one client, one at a time, 20 a second.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     lonely: u32,
 }
 
@@ -115,7 +118,7 @@ pub async fn run(mysql: &MysqlSettings, arguments: &Arguments) -> anyhow::Result
     let mut bench = Bench { before, after, rounds: arguments.rounds };
     let all = [Variant::Before, Variant::After, Variant::Prefer];
     let both = &all[..2];
-    let lonely = format!("--clients 1 --followers 1 --accounts {}", arguments.lonely);
+    let lonely = format!("--clients 1 --followers 1 --rate {LONELY_RATE} --accounts {}", arguments.lonely);
     let rush = format!("--clients 256 --followers 256 --accounts {}", arguments.claims);
     let mut compared = vec![bench.compare("queue, one claim at a time", Way::Queue, &all, &lonely).await?];
     let queue_rush = bench.compare("queue, a rush", Way::Queue, &all, &rush).await?;

@@ -78,7 +78,7 @@ impl From<&Error> for Reason {
 struct Report {
     ready: bool,
     servers: BTreeMap<&'static str, &'static str>,
-    /// Why servers are down. They are for operators only: the crowd learns no internals.
+    /// Why the service is not ready, and why servers are down. They are for operators only: the crowd learns no internals.
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<BTreeMap<&'static str, String>>,
 }
@@ -136,6 +136,9 @@ impl Health {
 
     async fn ready(&self, gives_reasons: bool) -> HttpResponse {
         let mut report = Report { ready: !self.stop.is_cancelled(), servers: BTreeMap::new(), reasons: None };
+        if !report.ready && gives_reasons {
+            report.reasons.get_or_insert_default().insert("service", String::from("it was asked to stop, and drains"));
+        }
         for server in &self.servers {
             let found = server.found().await;
             report.ready &= !found.as_ref().is_err_and(|reason| server.is_missed(reason));

@@ -2,6 +2,9 @@
 //!
 //! Invariant: a service never changes the schema; it refuses to start on one that it was not built for.
 
+use std::time::Duration;
+
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use refinery::Runner;
 
@@ -23,20 +26,25 @@ fn runner() -> Runner {
     embedded::migrations::runner()
 }
 
+/// How long to wait for another one that migrates the same database.
+const LOCK_WAIT: Duration = Duration::from_mins(1);
+
 /// Makes the database if it isn't there and brings its schema up to date. Returns the names of what was applied.
 ///
 /// # Errors
 /// MySQL's, or a migration that was changed after it had been applied.
 pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
-    create_database(settings).await?;
+    let lock = lock(settings).await?;
     // The migration library wants a pool of the driver's own.
     let mut pool = mysql_async::Pool::new(super::options(settings));
     let report = runner().run_async(&mut pool).await.map_err(|error| Error::Broken(format!("migration: {error}")));
     pool.disconnect().await?;
+    lock.disconnect().await?;
     Ok(report?.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
-async fn create_database(settings: &MysqlSettings) -> Result<()> {
+/// Makes the database, and waits until nobody else migrates it; the lock goes with the connection.
+async fn lock(settings: &MysqlSettings) -> Result<Conn> {
     let options = super::options(settings);
     let name = options.db_name().unwrap_or_default().replace('`', "``");
     let options = mysql_async::OptsBuilder::from_opts(options).db_name(None::<String>);
@@ -47,7 +55,14 @@ async fn create_database(settings: &MysqlSettings) -> Result<()> {
     if let Err(error) = created {
         tracing::debug!(%error, "cannot create the database");
     }
-    Ok(conn.disconnect().await?)
+    // A name of at most 64 characters, whatever the database is called.
+    let lock = "SELECT GET_LOCK(CONCAT('coupon.migrate.', LEFT(SHA2(?, 256), 40)), ?)";
+    match conn.exec_first::<Option<u8>, _, _>(lock, (name, LOCK_WAIT.as_secs())).await?.flatten() {
+        Some(1) => Ok(conn),
+        _ => {
+            Err(Error::Broken(String::from("another couponctl migrates this database; run this again when it is done")))
+        }
+    }
 }
 
 /// Checks that the schema is the one this build was made for.

@@ -5,6 +5,7 @@ use coupon_core::redis::keys;
 use coupon_core::{CampaignId, Installation, InstallationId};
 use coupon_testkit::run;
 use deadpool_redis::redis::AsyncCommands;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::{ctl, ctl_json, fails};
@@ -21,6 +22,20 @@ async fn migrate_makes_the_database_and_can_be_run_again() {
         assert!(first["applied"].as_array().is_some_and(|applied| !applied.is_empty()), "{first}");
         assert_eq!(second, json!({"version": first["version"], "applied": []}));
         assert_eq!(ctl_json(&space, "campaign list").await, json!([]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_that_migrate_at_once_wait_for_each_other() {
+    run(async |space| {
+        space.sql(format!("DROP DATABASE `{}`", space.name())).await;
+
+        let ran = join_all((0..6).map(|_| ctl(&space, "setup --id 1 --coupons 10"))).await;
+
+        assert!(ran.iter().all(|ran| ran.code == Some(0)), "{ran:#?}");
+        let campaigns = ctl_json(&space, "campaign list").await;
+        assert_eq!(campaigns[0]["free"], 10, "{campaigns}");
     })
     .await;
 }

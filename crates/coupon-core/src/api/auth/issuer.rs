@@ -3,6 +3,7 @@
 //! Invariants: a key that is known is never waited for. One question at a time, and however many tokens name keys that
 //! are not known, one in [`ASK_AGAIN_AFTER`]. Keys serve until there are others: the issuer may be away.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(super) struct Issuer {
     source: Source,
     rules: Rules,
     known: RwLock<Option<Arc<KeySet>>>,
+    /// Whether the last question had no answer that can be used.
+    is_failing: AtomicBool,
     /// When a token last made it ask, held while it does.
     asked: Mutex<Option<Instant>>,
 }
@@ -50,7 +53,13 @@ impl Issuer {
             KeySource::File(file) => Source::File(file),
             KeySource::Url(url) => Source::Url(client(&url)?, url),
         };
-        let issuer = Arc::new(Self { source, rules, known: RwLock::default(), asked: Mutex::default() });
+        let issuer = Arc::new(Self {
+            source,
+            rules,
+            known: RwLock::default(),
+            is_failing: AtomicBool::new(false),
+            asked: Mutex::default(),
+        });
         match &issuer.source {
             Source::File(_) => issuer.known_is(issuer.load().await?),
             Source::Url(..) => issuer.ask().await,
@@ -75,9 +84,19 @@ impl Issuer {
 
     async fn ask(&self) {
         match self.load().await {
-            Ok(keys) => self.known_is(keys),
+            Ok(keys) => {
+                self.known_is(keys);
+                if self.is_failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the issuer gives keys again");
+                }
+            }
             Err(error) => {
-                tracing::warn!("no keys from the issuer, so those known before go on to serve: {error:#}");
+                if self.is_failing.swap(true, Ordering::Relaxed) {
+                    return;
+                }
+                let until =
+                    if self.keys().is_some() { "those known before go on to serve" } else { "no token is taken" };
+                tracing::warn!("no keys from the issuer; until there are, {until}: {error:#}");
             }
         }
     }
@@ -97,8 +116,9 @@ impl Issuer {
         };
         let answer = timeout(ANSWER_DEADLINE, fetch(client, url)).await;
         let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {ANSWER_DEADLINE:?}")));
-        let text = answer.with_context(|| url.to_string())?;
-        KeySet::read(&text, &self.rules).map_err(anyhow::Error::msg).with_context(|| format!("the keys of {url}"))
+        let text = answer.with_context(|| shown(url))?;
+        let keys = KeySet::read(&text, &self.rules).map_err(anyhow::Error::msg);
+        keys.with_context(|| format!("the keys of {}", shown(url)))
     }
 }
 
@@ -109,6 +129,14 @@ async fn keep_asking(issuer: Weak<Issuer>) {
         let Some(issuer) = issuer.upgrade() else { return };
         issuer.ask().await;
     }
+}
+
+/// An address without what may be a secret in it.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
 }
 
 /// A client that is led nowhere else, for instance from https to http.
@@ -128,4 +156,16 @@ async fn fetch(client: &Client, url: &Url) -> anyhow::Result<String> {
         ensure!(body.len() <= SET_MAX, "the answer has more than {SET_MAX} bytes");
     }
     Ok(String::from_utf8(body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_secret_of_an_address_is_not_shown() {
+        let url = Url::parse("https://issuer.example/keys?api_key=secret#secret").unwrap();
+
+        assert_eq!(shown(&url), "https://issuer.example/keys");
+    }
 }
