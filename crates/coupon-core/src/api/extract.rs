@@ -171,14 +171,24 @@ pub fn wait(request: &HttpRequest) -> Result<Duration, Problem> {
 #[must_use]
 pub fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
     let preferences = request.headers().get_all(PREFER).filter_map(|value| value.to_str().ok());
-    let wait = preferences.flat_map(|value| value.split([',', ';'])).find_map(|preference| {
-        let (name, seconds) = preference.split_once('=')?;
+    let wait = preferences.flat_map(unquoted_list).find_map(|preference| {
+        // After a semicolon come parameters of a preference, not further ones.
+        let (name, seconds) = preference.split(';').next()?.split_once('=')?;
         let seconds = name.trim().eq_ignore_ascii_case("wait").then(|| seconds.trim().trim_matches('"'))?;
         let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
         // What has more digits than a number can hold is more than the limit, too.
         is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)).min(WAIT_MAX))
     });
     wait.filter(|wait| !wait.is_zero())
+}
+
+/// What stands between the commas of a header, of which those within quotes are text.
+fn unquoted_list(value: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    value.split(move |character| {
+        is_quoted ^= character == '"';
+        character == ',' && !is_quoted
+    })
 }
 
 fn parse_wait(text: &str) -> Result<Duration, Problem> {
@@ -266,6 +276,7 @@ mod tests {
             (&["wait=31"], 30),
             (&["wait=99999999999999999999999"], 30),
             (&["wait=soon, wait=3"], 3),
+            (&["foo=\"a, b\"; c, wait=5; d=6"], 5),
         ] {
             assert_eq!(wait(values), Some(seconds), "{values:?}");
         }
@@ -278,6 +289,8 @@ mod tests {
             &["wait=-1"],
             &["wait=1.5"],
             &["waiting=5"],
+            &["foo=\"a, wait=5\""],
+            &["respond-async; wait=5"],
         ] {
             assert_eq!(wait(values), None, "{values:?}");
         }

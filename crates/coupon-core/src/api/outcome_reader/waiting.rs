@@ -20,8 +20,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// at the highest rate.
 const PUSHED_WITHIN: Duration = Duration::from_millis(200);
 
-/// The longest pause. 10,000 people who wait cost 5,000 keys a second then.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The longest pause. 10,000 people who wait cost 2,000 keys a second then.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Lookups after a pause are put together at multiples of this: one for many claims.
 const TOGETHER: Duration = Duration::from_millis(20);
