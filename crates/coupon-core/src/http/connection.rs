@@ -42,6 +42,12 @@ pub(crate) struct State {
     gone: CancellationToken,
 }
 
+/// Bytes of a header's name at most: the type that holds one takes no more, and actix panics at one that it does not take.
+const NAME_MAX: usize = 65_535;
+
+/// Ends whatever is read as a name: no name has it, so the request is refused as malformed.
+const NO_NAME: u8 = 0;
+
 /// The last two bytes of something, carriage returns left out: enough to see whether more has come after it.
 type Ending = [u8; 2];
 
@@ -115,12 +121,27 @@ pub(super) struct Connection {
     deadline: Pin<Box<Sleep>>,
     /// While an answer is not taken.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the line that arrives, unless a colon has come in it.
+    name: Option<usize>,
 }
 
 impl Connection {
     pub(super) fn new(stream: TcpStream) -> Self {
         let deadline = Box::pin(sleep(RECEIVE_DEADLINE));
-        Self { stream, state: Rc::default(), receiving: None, closing: false, deadline, stalled: None }
+        Self { stream, state: Rc::default(), receiving: None, closing: false, deadline, stalled: None, name: Some(0) }
+    }
+
+    /// Makes a name that is too long one that is refused.
+    fn refuse_long_names(&mut self, new: &mut [u8]) {
+        for byte in new {
+            match (*byte, &mut self.name) {
+                (b'\n', name) => *name = Some(0),
+                (b':', name) => *name = None,
+                (_, Some(NAME_MAX)) => *byte = NO_NAME,
+                (_, Some(length)) => *length += 1,
+                (_, None) => {}
+            }
+        }
     }
 
     /// Gives the head that has begun to arrive its time, once.
@@ -152,7 +173,8 @@ impl AsyncRead for Connection {
         }
         let (before, has_room) = (buffer.filled().len(), buffer.remaining() > 0);
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let new = buffer.filled().get(before..).unwrap_or_default();
+        let new = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+        this.refuse_long_names(new);
         if has_room && new.is_empty() && read.is_ready() {
             this.state.gone.cancel();
         }
