@@ -214,6 +214,10 @@ pub async fn signals_stop_it<T: CommandFactory>(program: &str, space: &TestSpace
 
         assert_eq!(code, Some(0), "{signal}: {}", service.log());
     }
+    // As by a supervisor that signals a process, and then its group.
+    let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
+    let code = service.stop_by(&["TERM", "INT"]).await;
+    assert_eq!(code, Some(0), "{}", service.log());
     let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
     service.close_log().await;
 

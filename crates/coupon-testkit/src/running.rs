@@ -91,7 +91,15 @@ impl Running {
     /// # Panics
     /// It does not end.
     pub async fn stop(&mut self, signal: &str) -> Option<i32> {
-        self.send(signal).await;
+        self.stop_by(&[signal]).await
+    }
+
+    /// Stops it by signals at once, and gives its exit code.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub async fn stop_by(&mut self, signals: &[&str]) -> Option<i32> {
+        self.send_all(signals).await;
         let ended = tokio::time::timeout(DEADLINE, self.process.wait()).await.expect("it does not end");
         if !self.reading.is_finished() {
             let _ = (&mut self.reading).await;
@@ -104,8 +112,13 @@ impl Running {
     /// # Panics
     /// It has ended.
     pub async fn send(&self, signal: &str) {
+        self.send_all(&[signal]).await;
+    }
+
+    async fn send_all(&self, signals: &[&str]) {
         let pid = self.process.id().expect("a running program");
-        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().await;
+        let kills: Vec<String> = signals.iter().map(|signal| format!("kill -{signal} {pid}")).collect();
+        let sent = Command::new("sh").args(["-c", &kills.join(" && ")]).status().await;
         assert!(sent.expect("a shell").success());
     }
 

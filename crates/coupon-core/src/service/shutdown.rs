@@ -1,13 +1,17 @@
-//! Stopping: SIGTERM and SIGINT alike ask a service to drain; a second signal ends it at once. A command has nothing to
+//! Stopping: SIGTERM and SIGINT alike ask a service to drain; one that comes later than a second after ends it at once. A command has nothing to
 //! drain: the first ends it, also as process 1 of a container, where the kernel would keep a signal without a handler to
 //! itself.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::terminal;
+
+/// Signals within this time are one: a supervisor may signal a process, and then its group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// A token that is cancelled when the process is asked to stop.
 ///
@@ -21,7 +25,10 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
         either(&mut signals).await;
         tracing::info!("asked to stop: draining");
         asked.cancel();
-        either(&mut signals).await;
+        let again_from = Instant::now() + SAME_SIGNAL;
+        while Instant::now() < again_from {
+            either(&mut signals).await;
+        }
         tracing::warn!("asked to stop twice: ending at once");
         std::process::exit(130);
     });
