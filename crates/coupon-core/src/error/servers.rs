@@ -18,6 +18,9 @@ const OUR_MISTAKES: [u16; 14] = [1048, 1054, 1064, 1109, 1136, 1146, 1210, 1264,
 const ACCESS_REFUSED: u16 = 403;
 const NOT_ALLOWED: u16 = 530;
 
+/// What there is to do where MySQL does not let us in.
+const CHECK_MYSQL_USER: &str = "check the user and the password in COUPON_MYSQL_URL";
+
 /// What an operator does about an error, and whether it stays until then.
 pub struct Advice {
     pub remedy: &'static str,
@@ -80,16 +83,23 @@ pub fn redis_class(error: &redis::RedisError) -> Class {
 
 pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
     let class = mysql_class(error);
-    let mysql_async::Error::Server(server) = error else {
-        let remedy = "see that MySQL runs and that COUPON_MYSQL_URL leads to it; it is tried again by itself";
-        return Advice::by_class(remedy, class);
+    let server = match error {
+        mysql_async::Error::Server(server) => server,
+        // MySQL lets a stranger guess whether a user is there: it asks one that is not by some plugin or other.
+        mysql_async::Error::Driver(mysql_async::DriverError::UnknownAuthPlugin { .. }) => {
+            return Advice::mend(CHECK_MYSQL_USER);
+        }
+        _ => {
+            let remedy = "see that MySQL runs and that COUPON_MYSQL_URL leads to it; it is tried again by itself";
+            return Advice::by_class(remedy, class);
+        }
     };
     match server.code {
         1290 | 1792 | 1836 => {
             Advice::mend("it is read-only: let COUPON_MYSQL_URL lead to the primary, or end its read-only mode")
         }
         1044 | 1142 | 1143 | 1227 | 1370 => Advice::mend("grant this user the rights in docs/RIGHTS.md"),
-        1045 | 1130 | 1251 | 1698 | 1862 | 3118 => Advice::mend("check the user and the password in COUPON_MYSQL_URL"),
+        1045 | 1130 | 1251 | 1698 | 1862 | 3118 => Advice::mend(CHECK_MYSQL_USER),
         1049 | 1146 => Advice::mend("run `couponctl migrate`"),
         1226 => Advice::wait("raise the limit that it names for this user"),
         1040 | 1203 => Advice::wait("raise its limit of connections, or lower MYSQL_CONNECTIONS"),

@@ -38,25 +38,17 @@ pub async fn connect(options: impl Into<Opts>, limit: Duration) -> Result<Conn> 
 /// A server that could not be asked, with its own words or the driver's, and what to do where these leave no doubt.
 #[must_use]
 pub fn not_reached(address: &ServerUrl, error: &Error) -> Error {
-    const UNKNOWN_DATABASE: u16 = 1049;
-    const ACCESS_DENIED: u16 = 1045;
-    const CHECK_USER: &str = "; check the user and the password in COUPON_MYSQL_URL";
-    const NO_MYSQL: &str = "; what is at this address, if anything, does not answer as MySQL";
-
     let hint = match error {
         Error::Mysql(mysql_async::Error::Io(mysql_async::IoError::Io(error)))
             if error.kind() == std::io::ErrorKind::ConnectionRefused =>
         {
-            "; start it with `scripts/services up`"
+            "start it with `scripts/services up`"
         }
-        Error::Mysql(mysql_async::Error::Server(error)) if error.code == UNKNOWN_DATABASE => {
-            "; `couponctl migrate` makes it"
+        Error::Mysql(mysql_async::Error::Server(_) | mysql_async::Error::Driver(_)) if error.stays() => error.remedy(),
+        Error::Mysql(mysql_async::Error::Driver(_)) | Error::Deadline { .. } => {
+            "what is at this address, if anything, does not answer as MySQL"
         }
-        Error::Mysql(mysql_async::Error::Server(error)) if error.code == ACCESS_DENIED => CHECK_USER,
-        // MySQL lets a stranger guess whether a user is there: it asks one that is not by some plugin or other.
-        Error::Mysql(mysql_async::Error::Driver(mysql_async::DriverError::UnknownAuthPlugin { .. })) => CHECK_USER,
-        Error::Mysql(mysql_async::Error::Driver(_)) | Error::Deadline { .. } => NO_MYSQL,
-        _ => "",
+        _ => return Error::Broken(format!("{address}: {error}")),
     };
-    Error::Broken(format!("{address}: {error}{hint}"))
+    Error::Broken(format!("{address}: {error}; {hint}"))
 }
