@@ -115,32 +115,35 @@ impl Bench {
 
 /// Whether every audit was clean, and every check holds.
 async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Result<bool> {
-    if let Command::Traces(arguments) = command {
-        return show(&traces::run(arguments).await?, *json, None);
-    }
-    if let Command::Pushes(arguments) = command {
-        return show(&pushes::run(redis, amqp, arguments).await?, *json, None);
-    }
-    if let Command::Against(arguments) = command {
-        return show(&against::run(mysql, arguments).await?, *json, None);
-    }
-    let mysql = Mysql::new(mysql);
-    schema::check(&mysql).await?;
-    let is_clean = match command {
-        Command::Load(arguments) => show(&vec![load::run(&mysql, "load", arguments).await?], *json, None)?,
+    let json = *json;
+    match command {
+        Command::Load(arguments) => {
+            let load = async |mysql: &Mysql| show(&vec![load::run(mysql, "load", arguments).await?], json, None);
+            schema::work_on(mysql, load).await
+        }
         Command::Compare(arguments) => {
-            let comparison = compare::run(&mysql, redis, arguments).await?;
-            show(&comparison, *json, arguments.report.as_deref())?
+            let report = arguments.report.as_deref();
+            let compare = async |mysql: &Mysql| show(&compare::run(mysql, redis, arguments).await?, json, report);
+            schema::work_on(mysql, compare).await
         }
-        Command::Traces(_) | Command::Pushes(_) | Command::Against(_) => true,
-        Command::TracingCost(arguments) => show(&tracing_cost::run(&mysql, arguments).await?, *json, None)?,
-        Command::Ceilings(arguments) => show(&ceilings::run(&mysql, redis, amqp, arguments).await?, *json, None)?,
+        Command::Traces(arguments) => show(&traces::run(arguments).await?, json, None),
+        Command::TracingCost(arguments) => {
+            let measure = async |mysql: &Mysql| show(&tracing_cost::run(mysql, arguments).await?, json, None);
+            schema::work_on(mysql, measure).await
+        }
+        Command::Ceilings(arguments) => {
+            let measure = async |mysql: &Mysql| show(&ceilings::run(mysql, redis, amqp, arguments).await?, json, None);
+            schema::work_on(mysql, measure).await
+        }
+        Command::Pushes(arguments) => show(&pushes::run(redis, amqp, arguments).await?, json, None),
+        Command::Against(arguments) => show(&against::run(mysql, arguments).await?, json, None),
         Command::Suite(arguments) => {
+            let measure = async |mysql: &Mysql| {
+                let record = suite::run(mysql, redis, amqp, arguments).await?;
+                show(&record, json, Some(&arguments.report))
+            };
             // Boxed, as its future is larger than the others together.
-            let record = Box::pin(suite::run(&mysql, redis, amqp, arguments)).await?;
-            show(&record, *json, Some(&arguments.report))?
+            Box::pin(schema::work_on(mysql, measure)).await
         }
-    };
-    mysql.close().await;
-    Ok(is_clean)
+    }
 }

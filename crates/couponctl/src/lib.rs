@@ -14,7 +14,7 @@ mod token;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use coupon_core::mysql::{Mysql, schema};
+use coupon_core::mysql::schema;
 use coupon_core::settings;
 
 use crate::servers::Servers;
@@ -101,28 +101,18 @@ async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
         }
         Command::Setup(create) => {
             schema::migrate(&servers.mysql).await?;
-            on_schema(servers, async |mysql| campaign::set_up(mysql, create, json).await).await
+            schema::work_on(&servers.mysql, async |mysql| campaign::set_up(mysql, create, json).await).await
         }
-        Command::Campaign(command) => on_schema(servers, async |mysql| campaign::run(mysql, command, json).await).await,
+        Command::Campaign(command) => {
+            schema::work_on(&servers.mysql, async |mysql| campaign::run(mysql, command, json).await).await
+        }
         Command::Audit(arguments) => {
-            on_schema(servers, async |mysql| audit::run(mysql, servers, arguments, json).await).await
+            schema::work_on(&servers.mysql, async |mysql| audit::run(mysql, servers, arguments, json).await).await
         }
         Command::Doctor(arguments) => doctor::run(servers, arguments, json).await,
         Command::Token(command) => token::run(command, json),
         Command::Reset(arguments) => {
-            on_schema(servers, async |mysql| reset::run(mysql, servers, arguments, json).await).await
+            schema::work_on(&servers.mysql, async |mysql| reset::run(mysql, servers, arguments, json).await).await
         }
     }
-}
-
-/// Runs a command on a database whose schema is this version's.
-async fn on_schema(
-    servers: &Servers,
-    command: impl AsyncFnOnce(&Mysql) -> anyhow::Result<ExitCode>,
-) -> anyhow::Result<ExitCode> {
-    let mysql = Mysql::new(&servers.mysql);
-    schema::check(&mysql).await?;
-    let code = command(&mysql).await?;
-    mysql.close().await;
-    Ok(code)
 }

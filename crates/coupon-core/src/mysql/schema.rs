@@ -65,6 +65,21 @@ async fn lock(settings: &MysqlSettings) -> Result<Conn> {
     }
 }
 
+/// Does a command's work on a database whose schema is the one this build was made for.
+///
+/// # Errors
+/// Those of [`check`], and of the work.
+pub async fn work_on<T>(
+    settings: &MysqlSettings,
+    work: impl AsyncFnOnce(&Mysql) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mysql = Mysql::new(settings);
+    check(&mysql).await?;
+    let done = work(&mysql).await?;
+    mysql.close().await;
+    Ok(done)
+}
+
 /// Checks that the schema is the one this build was made for.
 ///
 /// # Errors
