@@ -55,7 +55,12 @@ type Ending = [u8; 2];
 const HEAD: Ending = *b"\n\n";
 
 fn ending(before: Ending, bytes: &[u8]) -> Ending {
-    bytes.iter().filter(|byte| **byte != b'\r').fold(before, |[_, last], byte| [last, *byte])
+    let mut from_end = bytes.iter().rev().copied().filter(|byte| *byte != b'\r');
+    match (from_end.next(), from_end.next()) {
+        (Some(last), Some(second_last)) => [second_last, last],
+        (Some(last), None) => [before[1], last],
+        (None, _) => before,
+    }
 }
 
 /// Waits until the client has closed the connection, or its half of it: one that still reads can be answered, but
