@@ -8,7 +8,7 @@ use coupon_core::domain::JSON_NUMBER_MAX;
 use coupon_core::{AccountId, CampaignId, ClaimKey, Outcome};
 use futures_util::{StreamExt, stream};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, Method, RequestBuilder, Url};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Url};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -89,8 +89,11 @@ pub struct Api {
 
 /// A client of HTTP without TLS, which needs no certificate authorities of this machine.
 pub(crate) fn http(from: Option<IpAddr>) -> Client {
-    let client = Client::builder().timeout(DEADLINE).tls_certs_only([]).local_address(from);
-    client.build().expect("an HTTP client")
+    client(from).build().expect("an HTTP client")
+}
+
+fn client(from: Option<IpAddr>) -> ClientBuilder {
+    Client::builder().timeout(DEADLINE).tls_certs_only([]).local_address(from)
 }
 
 impl Api {
@@ -108,6 +111,13 @@ impl Api {
     #[must_use]
     pub fn calling_from(self, address: impl Into<IpAddr>) -> Self {
         Self { http: http(Some(address.into())), ..self }
+    }
+
+    /// The same, keeping no connection open between requests: one kept for later would be all that a service of a
+    /// single connection has.
+    #[must_use]
+    pub fn hanging_up(self) -> Self {
+        Self { http: client(None).pool_max_idle_per_host(0).build().expect("an HTTP client"), ..self }
     }
 
     /// A request in the name of an account.

@@ -82,7 +82,7 @@ async fn the_queue_way_works_at_the_least_of_all_its_settings() {
         let (producer, consumer) = (least::<producer_api::Settings>(), least::<queue_consumer::Settings>());
         assert!(producer.len() >= 6 && consumer.len() >= 4, "{producer:?} {consumer:?}");
         let api = start_producer_api(&space, &for_a_crowd(&producer)).await;
-        let alone = start_producer_api(&space, &all(&producer)).await;
+        let alone = start_producer_api(&space, &all(&producer)).await.hanging_up();
         start_consumer(&space, &all(&consumer)).await;
 
         keep_their_promises(&space, &api, &alone).await;
@@ -98,7 +98,7 @@ async fn the_skiplock_way_works_at_the_least_of_all_its_settings() {
         let least = least::<skiplock_api::Settings>();
         assert!(least.len() >= 5, "{least:?}");
         let api = space.api(start_skiplock(&space, &for_a_crowd(&least)).await.address());
-        let alone = space.api(start_skiplock(&space, &all(&least)).await.address());
+        let alone = space.api(start_skiplock(&space, &all(&least)).await.address()).hanging_up();
 
         keep_their_promises(&space, &api, &alone).await;
 
