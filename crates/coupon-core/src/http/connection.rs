@@ -1,14 +1,17 @@
-//! A connection with the deadlines that actix lacks: actix times the first head of a connection only.
+//! A connection as actix sees it: with the deadlines that actix lacks, and one request at a time.
 //!
 //! Invariant: no client holds a connection by doing nothing. The first byte of a request is followed by the rest of its
 //! head in time, its body arrives in time (`receive.rs`), and an answer that is not taken ends the connection. A client
 //! who has gone is waited for no longer.
+//!
+//! Invariant: actix gets a request when the one before it is answered, and none after the last answer. It would decode
+//! ahead otherwise, and encode an answer by the method, the version and the `connection` of a later request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -16,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
+
+use super::lines::Lines;
 
 /// A client has this long to send the head of a request, and as long again for its body.
 pub(super) const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -26,41 +31,36 @@ pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// A client that takes nothing of an answer for so long is gone.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Bytes read at once beside those that actix reads: a claim, or several.
+const READ_SIZE: usize = 1024;
+
+/// Bytes held until a request is answered, after which no more are read.
+const HELD_MAX: usize = 8 * 1024;
+
+/// What actix may have next.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Part {
+    /// The head of a request.
+    #[default]
+    Head,
+    /// So many bytes of a body.
+    Body(u64),
+    /// A body that says itself where it ends.
+    Chunks,
+    /// Nothing until the request is answered.
+    Answer,
+}
+
 /// What a connection's requests know of it.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// How many requests have come, the one that is served included.
-    requests: Cell<u64>,
-    serving: Cell<bool>,
-    /// How all that has come ends, and how it ended if nothing has come after the last request.
-    came: Cell<Ending>,
-    request: Cell<Ending>,
+    part: Cell<Part>,
+    /// Wakes the connection's task when actix may have more of what is held.
+    held: RefCell<Option<Waker>>,
+    /// The answer that is given ends the connection.
     ended: Cell<bool>,
-    /// All that was answered before the connection ended has been handed to the system.
-    answered: CancellationToken,
     /// The client sends nothing more: it has closed the connection, or its half of it.
     gone: CancellationToken,
-}
-
-/// Bytes of a header's name at most: the type that holds one takes no more, and actix panics at one that it does not take.
-const NAME_MAX: usize = 65_535;
-
-/// Ends whatever is read as a name: no name has it, so the request is refused as malformed.
-const NO_NAME: u8 = 0;
-
-/// The last two bytes of something, carriage returns left out: enough to see whether more has come after it.
-type Ending = [u8; 2];
-
-/// How every head ends.
-const HEAD: Ending = *b"\n\n";
-
-fn ending(before: Ending, bytes: &[u8]) -> Ending {
-    let mut from_end = bytes.iter().rev().copied().filter(|byte| *byte != b'\r');
-    match (from_end.next(), from_end.next()) {
-        (Some(last), Some(second_last)) => [second_last, last],
-        (Some(last), None) => [before[1], last],
-        (None, _) => before,
-    }
 }
 
 /// Waits until the client has closed the connection, or its half of it: one that still reads can be answered, but
@@ -73,36 +73,31 @@ pub(crate) async fn client_gone(request: &HttpRequest) {
 }
 
 impl State {
-    /// Whether an answer has been given that ends the connection, so that what comes after must not be done.
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended.get()
+    /// A head has been received. The request is served until this is dropped.
+    pub(super) fn serve(self: &Rc<Self>) -> Serving {
+        Serving(Rc::clone(self))
     }
 
+    /// A body of so many bytes is received, or one in chunks.
+    pub(super) fn receive(&self, length: Option<u64>) {
+        self.go_on(length.map_or(Part::Chunks, Part::Body));
+    }
+
+    /// The body has ended.
+    pub(super) fn received(&self) {
+        self.part.set(Part::Answer);
+    }
+
+    /// The answer that is given is the last: what still comes is nobody's.
     pub(super) fn end(&self) {
         self.ended.set(true);
     }
 
-    /// Waits until the answer that ended the connection has been sent; none that comes after it is.
-    pub(super) async fn answered(&self) {
-        self.answered.cancelled().await;
-    }
-
-    /// The request that is served has this for the end of its body; in chunks, that ends as a head does.
-    pub(super) fn ends_with(&self, body: &[u8]) {
-        self.request.set(ending(HEAD, body));
-    }
-
-    /// Whether a part of a next request has come.
-    fn has_more(&self) -> bool {
-        self.requests.get() > 0 && self.came.get() != self.request.get()
-    }
-
-    /// A request has been received up to its body; it is served until this is dropped.
-    pub(super) fn serve(self: &Rc<Self>) -> Serving {
-        self.requests.set(self.requests.get() + 1);
-        self.request.set(HEAD);
-        self.serving.set(true);
-        Serving(Rc::clone(self))
+    fn go_on(&self, part: Part) {
+        self.part.set(part);
+        if let Some(held) = self.held.take() {
+            held.wake();
+        }
     }
 }
 
@@ -111,7 +106,7 @@ pub(super) struct Serving(Rc<State>);
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.serving.set(false);
+        self.0.go_on(if self.0.ended.get() { Part::Answer } else { Part::Head });
     }
 }
 
@@ -119,43 +114,117 @@ impl Drop for Serving {
 pub(super) struct Connection {
     stream: TcpStream,
     pub(super) state: Rc<State>,
-    /// After how many requests a head has begun to arrive; it has until `deadline`.
-    receiving: Option<u64>,
+    /// What has come after the request that is served.
+    held: Vec<u8>,
+    lines: Lines,
+    /// A blank line was the last that actix got of a body in chunks, which may have ended with it.
+    paused: bool,
+    /// A head has begun to arrive; it has until `deadline`.
+    receiving: bool,
     /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
     closing: bool,
     deadline: Pin<Box<Sleep>>,
     /// While an answer is not taken.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Bytes of the line that arrives, unless a colon has come in it.
-    name: Option<usize>,
 }
 
 impl Connection {
     pub(super) fn new(stream: TcpStream) -> Self {
-        let deadline = Box::pin(sleep(RECEIVE_DEADLINE));
-        Self { stream, state: Rc::default(), receiving: None, closing: false, deadline, stalled: None, name: Some(0) }
-    }
-
-    /// Makes a name that is too long one that is refused.
-    fn refuse_long_names(&mut self, new: &mut [u8]) {
-        for byte in new {
-            match (*byte, &mut self.name) {
-                (b'\n', name) => *name = Some(0),
-                (b':', name) => *name = None,
-                (_, Some(NAME_MAX)) => *byte = NO_NAME,
-                (_, Some(length)) => *length += 1,
-                (_, None) => {}
-            }
+        Self {
+            stream,
+            state: Rc::default(),
+            held: Vec::new(),
+            lines: Lines::default(),
+            paused: false,
+            receiving: false,
+            closing: false,
+            deadline: Box::pin(sleep(RECEIVE_DEADLINE)),
+            stalled: None,
         }
     }
 
-    /// Gives the head that has begun to arrive its time, once.
-    fn time_head(&mut self, context: &mut Context<'_>) {
-        let done = Some(self.state.requests.get());
-        if self.receiving != done {
-            self.receiving = done;
-            self.deadline.as_mut().reset(Instant::now() + RECEIVE_DEADLINE);
-            let _ = self.deadline.as_mut().poll(context);
+    fn set_deadline(&mut self, after: Duration, context: &mut Context<'_>) {
+        self.deadline.as_mut().reset(Instant::now() + after);
+        let _ = self.deadline.as_mut().poll(context);
+    }
+
+    /// How many of these bytes actix may have.
+    fn hand_on(&mut self, bytes: &mut [u8]) -> usize {
+        let part = self.state.part.get();
+        if let Part::Body(left) = part {
+            let now = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            let left = left - now as u64;
+            self.state.part.set(if left == 0 { Part::Answer } else { Part::Body(left) });
+            return now;
+        }
+        let blank = self.lines.blank(bytes);
+        if blank.is_some() && part == Part::Head {
+            self.state.part.set(Part::Answer);
+        }
+        self.paused = blank.is_some() && part == Part::Chunks;
+        blank.unwrap_or(bytes.len())
+    }
+
+    /// Reads from the client, or from what is held.
+    fn poll_part(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() {
+            let mut held = std::mem::take(&mut self.held);
+            let room = buffer.remaining().min(held.len());
+            let now = self.hand_on(&mut held[..room]);
+            buffer.put_slice(&held[..now]);
+            held.drain(..now);
+            self.held = held;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let new = &mut buffer.filled_mut()[before..];
+        if new.is_empty() {
+            self.state.gone.cancel();
+        }
+        let now = self.hand_on(new);
+        self.held.extend_from_slice(&new[now..]);
+        buffer.set_filled(before + now);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what comes after the request that is served: actix learns of it later, but of a client who has gone at
+    /// once.
+    fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.held.len() < HELD_MAX {
+            let mut bytes = [0; READ_SIZE];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = Pin::new(&mut self.stream).poll_read(context, &mut buffer)?;
+            if read.is_pending() {
+                break;
+            }
+            if buffer.filled().is_empty() {
+                self.state.gone.cancel();
+                if self.held.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                break;
+            }
+            self.held.extend_from_slice(buffer.filled());
+        }
+        if !self.held.is_empty() {
+            self.state.held.replace(Some(context.waker().clone()));
+        }
+        Poll::Pending
+    }
+
+    /// Takes what the client still sends after the last answer, so that the answer is not lost with the connection.
+    fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stalled.is_none() && self.deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        loop {
+            let mut bytes = [0; READ_SIZE];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
         }
     }
 
@@ -173,24 +242,24 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.closing && this.stalled.is_none() && this.deadline.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if this.closing {
+            return this.poll_closed(context);
         }
-        let (before, has_room) = (buffer.filled().len(), buffer.remaining() > 0);
-        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let new = buffer.filled_mut().get_mut(before..).unwrap_or_default();
-        this.refuse_long_names(new);
-        if has_room && new.is_empty() && read.is_ready() {
-            this.state.gone.cancel();
+        if std::mem::take(&mut this.paused) {
+            // actix looks at what it has, and asks again.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        this.state.came.set(ending(this.state.came.get(), new));
-        if this.state.serving.get() || this.closing {
-            return read;
+        if this.state.part.get() == Part::Answer {
+            return this.poll_held(context);
         }
-        if !new.is_empty() || this.state.has_more() {
-            this.time_head(context);
+        let read = this.poll_part(context, buffer);
+        let receiving = this.state.part.get() == Part::Head && this.lines.has_begun();
+        if receiving && !this.receiving {
+            this.set_deadline(RECEIVE_DEADLINE, context);
         }
-        if read.is_pending() && this.receiving == Some(this.state.requests.get()) {
+        this.receiving = receiving;
+        if read.is_pending() && receiving {
             ready!(this.deadline.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -201,29 +270,17 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.state.answered.is_cancelled() {
-            return Poll::Ready(Ok(bytes.len()));
-        }
         let sent = Pin::new(&mut this.stream).poll_write(context, bytes);
-        if sent.is_ready() && this.state.is_ended() {
+        if sent.is_ready() && this.state.ended.get() {
             // actix would wait for the rest of a body in chunks for ever.
             this.closing = true;
-            this.deadline.as_mut().reset(Instant::now() + CLOSE_DEADLINE);
-            let _ = this.deadline.as_mut().poll(context);
+            this.set_deadline(CLOSE_DEADLINE, context);
         }
         this.poll_sent(sent, context)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.state.serving.get() && this.state.is_ended() {
-            // Of a request that came after the end.
-            this.state.answered.cancel();
-        } else if !this.state.serving.get() && !this.closing && this.state.has_more() {
-            // actix reads again only when something wakes it.
-            this.time_head(context);
-        }
-        Pin::new(&mut this.stream).poll_flush(context)
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod connection;
 pub mod health;
+mod lines;
 pub mod metrics;
 pub mod problem;
 pub(crate) mod receive;

@@ -1,6 +1,6 @@
 //! The second step of a request: it is received whole, with its body, before anything is done with it.
 //!
-//! Invariant: after an answer that ends its connection, nothing is done that the same connection still brings.
+//! Invariant: the connection hands on the next request only after this one is answered, and none after a last answer.
 
 use std::rc::Rc;
 
@@ -33,20 +33,11 @@ pub async fn receive(
     let connection = request.conn_data::<Rc<State>>().cloned().unwrap_or_default();
     let _serving = connection.serve();
     let is_last = !is_kept_alive(request.head());
-    let received = if connection.is_ended() {
-        // On a connection of its own the request will get an answer; this one is not sent.
-        connection.answered().await;
-        Err(Problem::unavailable())
-    } else {
-        body(&mut request).await
-    };
-    let (mut response, is_last) = match received {
-        Ok(None) => (next.call(request).await?.map_into_left_body(), is_last),
-        Ok(Some(body)) => {
-            if !request.chunked().unwrap_or(false) {
-                connection.ends_with(&body);
+    let (mut response, is_last) = match body(&mut request, &connection).await {
+        Ok(body) => {
+            if let Some(body) = body {
+                request.extensions_mut().insert(Body(body));
             }
-            request.extensions_mut().insert(Body(body));
             (next.call(request).await?.map_into_left_body(), is_last)
         }
         // What is left of the body cannot be distinguished from a next request.
@@ -69,38 +60,42 @@ fn asks_for_another_protocol(head: &RequestHead) -> bool {
     head.headers().contains_key(UPGRADE) || head.method == Method::CONNECT
 }
 
-async fn body(request: &mut ServiceRequest) -> Result<Option<web::Bytes>, Problem> {
+async fn body(request: &mut ServiceRequest, connection: &State) -> Result<Option<web::Bytes>, Problem> {
     let payload = request.take_payload();
     if matches!(payload, Payload::None) {
         return Ok(None);
     }
-    let head = request.head();
-    let length = head.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = (!request.chunked().unwrap_or(false)).then(|| content_length(request.head()));
     if length.is_some_and(|length| length > BODY_MAX as u64) {
         return Err(Problem::too_large(BODY_MAX));
     }
-    let whole = asks_for_another_protocol(head).then(|| length.unwrap_or(0));
-    tokio::time::timeout(RECEIVE_DEADLINE, read(payload, whole))
+    connection.receive(length);
+    let body = tokio::time::timeout(RECEIVE_DEADLINE, read(payload, length))
         .await
-        .unwrap_or_else(|_| Err(Problem::too_slow(RECEIVE_DEADLINE)))
-        .map(Some)
+        .unwrap_or_else(|_| Err(Problem::too_slow(RECEIVE_DEADLINE)))?;
+    connection.received();
+    Ok(Some(body))
 }
 
-/// Reads a body to its end, or as much of it as is the `whole`.
-async fn read(mut payload: Payload, whole: Option<u64>) -> Result<web::Bytes, Problem> {
+fn content_length(head: &RequestHead) -> u64 {
+    let length = head.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Reads a body of this length, or one in chunks to its end.
+async fn read(mut payload: Payload, length: Option<u64>) -> Result<web::Bytes, Problem> {
     let mut body = Vec::new();
-    while whole.is_none_or(|whole| (body.len() as u64) < whole)
+    let is_short = |body: &[u8]| length.is_some_and(|length| (body.len() as u64) < length);
+    while (length.is_none() || is_short(&body))
         && let Some(chunk) = payload.next().await
     {
         let chunk = chunk.map_err(|_| Problem::invalid("body", "the body ended early or has wrong chunks"))?;
         body.extend_from_slice(&chunk);
-        match whole {
-            Some(whole) => body.truncate(usize::try_from(whole).unwrap_or(BODY_MAX)),
-            None if body.len() > BODY_MAX => return Err(Problem::too_large(BODY_MAX)),
-            None => {}
+        if body.len() > BODY_MAX {
+            return Err(Problem::too_large(BODY_MAX));
         }
     }
-    if whole.is_some_and(|whole| (body.len() as u64) < whole) {
+    if is_short(&body) {
         return Err(Problem::invalid("body", "the body ended early"));
     }
     Ok(body.into())

@@ -15,6 +15,8 @@ each_way![
     a_body_that_does_not_arrive_ends_its_connection,
     a_head_that_does_not_arrive_ends_its_connection,
     nothing_is_done_after_the_last_answer_of_a_connection,
+    requests_sent_at_once_are_answered_one_by_one,
+    a_crowd_on_one_connection_is_served_in_order,
     a_body_that_nobody_asked_for_is_no_request,
     a_claim_that_asks_for_another_protocol_is_answered_in_this_one,
     a_tunnel_is_refused_at_once,
@@ -126,6 +128,55 @@ async fn nothing_is_done_after_the_last_answer_of_a_connection(system: &System) 
     }
     assert_eq!(system.space.issued(campaign).await, 0);
     assert_eq!(system.space.queues.waiting().await, 0, "nothing was put into the queue");
+}
+
+async fn requests_sent_at_once_are_answered_one_by_one(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let chunks = "transfer-encoding: chunked\r\n\r\n10\r\n{\"account_id\":\n\n\r\n2\r\n2}\r\n0\r\n\r\n";
+    let sent = [
+        String::from("GET /livez HTTP/1.1\r\nhost: coupons\r\n\r\n"),
+        String::from("\r\nHEAD /livez HTTP/1.1\r\nhost: coupons\r\n\r\n"),
+        claim(&path, "", 1),
+        format!("POST {path} HTTP/1.1\r\nhost: coupons\r\ncontent-type: application/json\r\n{chunks}"),
+        String::from("GET /nowhere HTTP/1.1\nhost: coupons\n\n"),
+        String::from("HEAD /livez HTTP/1.0\r\n\r\n"),
+        claim(&path, "", 3),
+    ];
+
+    let answers = exchange(system, &sent.concat()).await;
+
+    let answers: Vec<&str> = answers.split("HTTP/1.").skip(1).collect();
+    let claimed = if system.is_queue() { "202" } else { "201" };
+    let statuses: Vec<&str> = answers.iter().map(|answer| &answer[2..5]).collect();
+    assert_eq!(statuses, ["200", "200", claimed, claimed, "404", "200"], "{answers:?}");
+    for (number, answer) in answers.iter().enumerate() {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body.is_empty(), [1, 5].contains(&number), "only HEAD is answered without a body: {answer}");
+        assert_eq!(head.starts_with("0 "), number == 5, "each in the version that it asked in: {answer}");
+        assert!(!head.contains("connection: close"), "HTTP/1.0 needs no word: {answer}");
+    }
+    for account in [1, 2] {
+        assert!(matches!(system.api.settled(campaign, account).await, Outcome::Issued { .. }));
+    }
+    assert_eq!(system.space.issued(campaign).await, 2, "the last one came after the end");
+}
+
+async fn a_crowd_on_one_connection_is_served_in_order(system: &System) {
+    let campaign = system.space.campaign(300).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let claims: Vec<String> = (1..=300).map(|account| claim(&path, "", account)).collect();
+    let last = "GET /livez HTTP/1.1\r\nhost: coupons\r\nconnection: close\r\n\r\n";
+
+    let answers = exchange(system, &(claims.concat() + last)).await;
+
+    let named = answers.lines().filter_map(|line| line.strip_prefix("location: claims/"));
+    let in_order: Vec<String> = (1..=300).map(|account| account.to_string()).collect();
+    assert_eq!(named.collect::<Vec<_>>(), in_order, "{answers}");
+    assert!(answers.ends_with("alive\n"), "{answers}");
+    for account in 1..=300 {
+        assert!(matches!(system.api.settled(campaign, account).await, Outcome::Issued { .. }));
+    }
 }
 
 async fn a_body_that_nobody_asked_for_is_no_request(system: &System) {
