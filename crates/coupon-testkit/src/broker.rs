@@ -144,8 +144,8 @@ impl TestQueues {
     }
 
     /// Puts a message among those that could not be handled.
-    pub async fn publish_dead_letter(&self, body: &[u8]) {
-        self.publish_to(&self.queues.dead, AMQPProperties::default(), body).await;
+    pub async fn publish_dead_letter(&self, properties: AMQPProperties, body: &[u8]) {
+        self.publish_to(&self.queues.dead, properties, body).await;
     }
 
     async fn publish_to(&self, queue: &ShortString, properties: AMQPProperties, body: &[u8]) {

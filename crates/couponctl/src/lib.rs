@@ -1,10 +1,11 @@
-//! The operator's command: schema, campaigns, audit, tokens to try out, reset.
+//! The operator's command: schema, campaigns, audit, dead letters, tokens to try out, reset.
 //!
 //! Results go to standard output, as a table or with `--json` for programs; progress and errors to standard error. Exit
 //! codes: 0 done, 1 failed or an invariant is broken, 2 wrong usage, 3 not everything could be checked.
 
 mod audit;
 mod campaign;
+mod dead;
 mod doctor;
 mod output;
 mod reset;
@@ -59,6 +60,9 @@ enum Command {
     /// Check how the servers are set up; exit with 1 when something is wrong, with 3 when a server could not be asked.
     #[command(after_help = "Example:\n  couponctl doctor\n  couponctl doctor --program queue-consumer --json")]
     Doctor(doctor::Arguments),
+    /// List, show, replay and delete the messages that could not be handled.
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Make keys and tokens, to try out an API that asks for them.
     #[command(subcommand)]
     Token(token::Command),
@@ -84,6 +88,7 @@ impl Couponctl {
         match &self.command {
             Command::Setup(create) => create.check(),
             Command::Campaign(command) => command.check(),
+            Command::Dead(command) => command.check(),
             Command::Reset(arguments) => arguments.check(&self.servers.mysql.mysql_url),
             Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Token(_) => Ok(()),
         }
@@ -110,6 +115,7 @@ async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
             schema::work_on(&servers.mysql, async |mysql| audit::run(mysql, servers, arguments, json).await).await
         }
         Command::Doctor(arguments) => doctor::run(servers, arguments, json).await,
+        Command::Dead(command) => dead::run(servers, command, json).await,
         Command::Token(command) => token::run(command, json),
         Command::Reset(arguments) => {
             schema::work_on(&servers.mysql, async |mysql| reset::run(mysql, servers, arguments, json).await).await

@@ -259,7 +259,7 @@ async fn a_policy_that_loses_claims_is_found() {
 async fn dead_letters_are_reported_and_left_where_they_are() {
     run(async |space| {
         space.queues.declare().await;
-        space.queues.publish_dead_letter(b"poison").await;
+        space.queues.publish_dead_letter(lapin::BasicProperties::default(), b"poison").await;
 
         let ran = doctor(&space, &["--json"]).await;
 

@@ -17,13 +17,13 @@ use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{Claim, Error, InstallationId, Outcome, Result};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letters;
+use crate::dead_letters::{self, Letter};
 use crate::foreign;
 use crate::settle::{Publishers, Settled, Settler};
 use crate::steps;
@@ -137,8 +137,6 @@ impl Consumer {
     async fn subscribe_on(&self, connection: Connection) -> Result<Subscribed> {
         self.queues.declare(&connection).await?;
         let channel = connection.create_channel().await?;
-        // Dead letters are published on it.
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
         let deliveries = channel
             .basic_consume(self.queues.claims.clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
@@ -164,11 +162,7 @@ impl Consumer {
     }
 
     async fn handle(&self, channel: &Channel, batch: Batch, stop: &CancellationToken, given: &mut Given) -> Result<()> {
-        for tag in batch.poison {
-            let reject = channel.basic_reject(tag, BasicRejectOptions { requeue: false });
-            rabbitmq::within(self.amqp.amqp_deadline, "rejecting a message", async { Ok(reject.await?) }).await?;
-            metrics::dead_letter();
-        }
+        self.keep_poison(channel, batch.poison).await?;
         let (claims, publishers) = (batch.claims, batch.publishers);
         let (Some(last), mut trace) = (batch.last, batch.trace) else { return Ok(()) };
         let _in_flight = metrics::InFlight::claims(claims.len());
@@ -196,7 +190,7 @@ impl Consumer {
             // Stopping while the servers are away: the batch goes back to the queue.
             () = given_up(stop) => return Err(Error::Deadline { what: "the batch in hand", limit: GIVE_UP_AFTER }),
         };
-        self.keep_unknown(channel, claims, &settled).await?;
+        self.keep_unknown(claims, &settled).await?;
         // All deliveries before this one have been handled, so one acknowledgement does for the batch.
         let ack = channel.basic_ack(last, BasicAckOptions { multiple: true });
         let ack = rabbitmq::within(self.amqp.amqp_deadline, "acknowledging a batch", async { Ok(ack.await?) });
@@ -204,15 +198,39 @@ impl Consumer {
         Ok(settled)
     }
 
+    /// Puts messages that hold no claims among the dead letters, with the reason. If that fails, as in a broker short of
+    /// memory, the broker itself does so later, without the reason: they hold up nobody.
+    async fn keep_poison(&self, channel: &Channel, poison: Vec<Poison>) -> Result<()> {
+        if poison.is_empty() {
+            return Ok(());
+        }
+        let (tags, letters): (Vec<u64>, Vec<Letter>) = poison.into_iter().unzip();
+        let kept = dead_letters::keep(&self.amqp, &self.queues, &letters).await;
+        let done = async {
+            for tag in tags {
+                match &kept {
+                    Ok(()) => channel.basic_ack(tag, BasicAckOptions::default()).await?,
+                    Err(_) => channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?,
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = &kept {
+            tracing::warn!(%error, "messages that hold no claims go to the dead letters without the reason");
+        }
+        rabbitmq::within(self.amqp.amqp_deadline, "being done with messages that hold no claims", done).await
+    }
+
     /// Puts the claims of campaigns that are not there among the dead letters.
-    async fn keep_unknown(&self, channel: &Channel, claims: &[Claim], settled: &Settled) -> Result<()> {
+    async fn keep_unknown(&self, claims: &[Claim], settled: &Settled) -> Result<()> {
         if settled.unknown.is_empty() {
             return Ok(());
         }
         let is_unknown = |claim: &&Claim| settled.unknown.contains(&claim.key());
         let claims: Vec<Claim> = claims.iter().filter(is_unknown).copied().collect();
-        let kept = dead_letters::keep(channel, &self.queues, self.installation, &claims, NO_CAMPAIGN);
-        rabbitmq::within(self.amqp.amqp_deadline, "keeping dead letters", kept).await
+        tracing::error!(reason = NO_CAMPAIGN, claims = claims.len(), "claims go to the dead letters");
+        let letters = dead_letters::of_claims(&claims, self.installation, NO_CAMPAIGN)?;
+        dead_letters::keep(&self.amqp, &self.queues, &letters).await
     }
 
     /// Settles a batch, again and again until it is done: the claims in it were promised an outcome. Even after an error
@@ -236,6 +254,9 @@ impl Consumer {
 /// Why a claim is a dead letter.
 const NO_CAMPAIGN: &str = "its campaign is not in the table campaign";
 
+/// A delivery that holds no claims, and what is kept of it.
+type Poison = (u64, Letter);
+
 /// What was taken from the queue at once.
 struct Batch {
     ours: InstallationId,
@@ -244,8 +265,8 @@ struct Batch {
     publishers: Publishers,
     /// The last delivery with claims.
     last: Option<u64>,
-    /// Deliveries that hold no claims.
-    poison: Vec<u64>,
+    /// What holds no claims.
+    poison: Vec<Poison>,
     /// Whether no more come after it, which lapin tells once and never again.
     is_last: bool,
     trace: BatchTrace,
@@ -287,7 +308,8 @@ impl Batch {
             Err(reason) => {
                 tracing::error!(reason, "a message that holds no claims goes to the dead letters");
                 self.trace.add_poison(delivery);
-                self.poison.push(delivery.delivery_tag);
+                let properties = message::poison_properties(&delivery.properties, &reason);
+                self.poison.push((delivery.delivery_tag, (properties, delivery.data.clone())));
             }
         }
         Ok(())

@@ -1,38 +1,39 @@
-//! Claims that cannot have an outcome are kept for an operator, with the reason.
+//! What cannot have an outcome is kept for an operator, with the reason: claims of unknown campaigns, and messages that
+//! hold no claims.
 //!
 //! Invariant: returns only when the broker has them on disk, so that their messages may then be acknowledged. A consumer
 //! that dies in between does so again: such a claim may be among the dead letters twice, but is never lost.
 
-use coupon_core::rabbitmq::Queues;
 use coupon_core::rabbitmq::message::{self, CLAIMS_PER_MESSAGE_MAX};
+use coupon_core::rabbitmq::{self, Queues, publish_confirmed};
+use coupon_core::settings::AmqpSettings;
 use coupon_core::telemetry::metrics;
-use coupon_core::{Claim, Error, InstallationId, Result};
-use lapin::options::BasicPublishOptions;
-use lapin::{Channel, Confirmation};
+use coupon_core::{Claim, InstallationId, Result};
+use lapin::options::ConfirmSelectOptions;
+use lapin::protocol::basic::AMQPProperties;
 
-/// Publishes claims to the dead-letter queue on a channel in confirm mode that nothing else publishes on.
-pub async fn keep(
-    channel: &Channel,
-    queues: &Queues,
-    installation: InstallationId,
-    claims: &[Claim],
-    reason: &str,
-) -> Result<()> {
-    tracing::error!(reason, claims = claims.len(), queue = %queues.dead, "claims go to the dead letters");
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    for claims in claims.chunks(CLAIMS_PER_MESSAGE_MAX) {
-        let (properties, body) = (message::dead_letter_properties(installation, reason), message::encode(claims)?);
-        let sent = channel.basic_publish("".into(), queues.dead.clone(), options, &body, properties);
-        match sent.await?.await? {
-            Confirmation::Ack(None) => metrics::dead_letter(),
-            Confirmation::Nack(None) => return Err(Error::Refused { queue: "the queue of dead letters" }),
-            Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
-                return Err(Error::Away { what: "the queue of dead letters" });
-            }
-            Confirmation::NotRequested => {
-                return Err(Error::Broken(String::from("the channel is not in confirm mode")));
-            }
+/// A message for the dead letters.
+pub type Letter = (AMQPProperties, Vec<u8>);
+
+/// The messages that hold these claims, with the reason why they cannot have an outcome.
+pub fn of_claims(claims: &[Claim], installation: InstallationId, reason: &str) -> Result<Vec<Letter>> {
+    let letter = |claims| Ok((message::dead_letter_properties(installation, reason), message::encode(claims)?));
+    claims.chunks(CLAIMS_PER_MESSAGE_MAX).map(letter).collect()
+}
+
+/// Publishes to the queue of dead letters, over a connection of its own: RabbitMQ stops reading from one that publishes
+/// when it is short of memory or disk, and claims are to be acknowledged all the same.
+pub async fn keep(amqp: &AmqpSettings, queues: &Queues, letters: &[Letter]) -> Result<()> {
+    let connection = rabbitmq::connect(amqp, "queue-consumer, dead letters").await?;
+    let published = async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        for (properties, body) in letters {
+            publish_confirmed(&channel, &queues.dead, "the queue of dead letters", properties.clone(), body).await?;
+            metrics::dead_letter();
         }
-    }
-    Ok(())
+        connection.close(200, "done".into()).await?;
+        Ok(())
+    };
+    rabbitmq::within(amqp.amqp_deadline, "keeping dead letters", published).await
 }

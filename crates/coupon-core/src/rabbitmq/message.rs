@@ -2,9 +2,11 @@
 //!
 //! Invariant: a new form gets a new type and is read before it is written, so that services are replaced one by one.
 
+use std::collections::BTreeMap;
+
 use lapin::BasicProperties;
 use lapin::protocol::basic::AMQPProperties;
-use lapin::types::{AMQPValue, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use opentelemetry::Context;
 
 use uuid::Uuid;
@@ -21,6 +23,12 @@ const MESSAGE_TYPE_1: &str = "claims.v1";
 
 /// The header of a dead letter that says why nobody could handle it.
 const REASON: &str = "x-reason";
+
+/// What RabbitMQ says why it moved a message to the dead letters: `delivery_limit`, `rejected` or `expired`.
+const BROKERS_REASON: &str = "x-first-death-reason";
+
+/// Headers that name further queues.
+const ROUTES: [&str; 2] = ["CC", "BCC"];
 
 /// Claims in one message, of whichever version of producer-api: what a consumer takes is bounded by this times its
 /// prefetch.
@@ -68,10 +76,44 @@ pub fn published_by(properties: AMQPProperties, instance: InstanceId) -> AMQPPro
 /// The properties of a message for the dead letters, with the reason why its claims are there.
 #[must_use]
 pub fn dead_letter_properties(installation: InstallationId, reason: &str) -> AMQPProperties {
-    let properties = properties(installation, std::iter::empty());
-    let mut headers = properties.headers().clone().unwrap_or_default();
+    with_reason(properties(installation, std::iter::empty()), FieldTable::default(), reason)
+}
+
+/// The properties of a message that holds no claims, for the dead letters: as they were, but for those by which the broker
+/// would refuse it, let it expire, or send it elsewhere as well.
+#[must_use]
+pub fn poison_properties(properties: &AMQPProperties, reason: &str) -> AMQPProperties {
+    let mut kept = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    if let Some(kind) = properties.kind() {
+        kept = kept.with_type(kind.clone());
+    }
+    if let Some(app_id) = properties.app_id() {
+        kept = kept.with_app_id(app_id.clone());
+    }
+    if let Some(content_type) = properties.content_type() {
+        kept = kept.with_content_type(content_type.clone());
+    }
+    let headers = properties.headers().iter().flat_map(FieldTable::inner);
+    let headers = headers.filter(|(name, _)| !ROUTES.contains(&name.as_str()));
+    let headers: BTreeMap<ShortString, AMQPValue> =
+        headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+    with_reason(kept, headers.into(), reason)
+}
+
+fn with_reason(properties: AMQPProperties, mut headers: FieldTable, reason: &str) -> AMQPProperties {
     headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));
     properties.with_headers(headers)
+}
+
+/// Why a message is among the dead letters: in our words, or the broker's word.
+#[must_use]
+pub fn reason(properties: &AMQPProperties) -> Option<String> {
+    let headers = properties.headers().as_ref()?.inner();
+    let text = |name: &str| match headers.get(name)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        _ => None,
+    };
+    text(REASON).or_else(|| Some(format!("RabbitMQ: {}", text(BROKERS_REASON)?)))
 }
 
 /// What is in a message.
@@ -128,6 +170,7 @@ mod tests {
         let decoded = decode(&sent(), &body).unwrap();
         assert_eq!(decoded, Message { installation: Some(ID), instance: Some(INSTANCE), claims: claims.clone() });
         let dead = dead_letter_properties(ID, "no such campaign");
+        assert_eq!(reason(&dead).as_deref(), Some("no such campaign"));
         assert_eq!(
             decode(&dead, &body).unwrap(),
             Message { installation: Some(ID), instance: None, claims: claims.clone() },
@@ -139,6 +182,31 @@ mod tests {
             Message { installation: None, instance: None, claims },
             "of an older service"
         );
+    }
+
+    #[test]
+    fn a_poison_message_is_kept_as_it_was_but_for_what_would_lose_it() {
+        let mut headers = FieldTable::default();
+        headers.insert("CC".into(), AMQPValue::FieldArray(vec![text("elsewhere")].into()));
+        headers.insert("traceparent".into(), text("00-…"));
+        headers.insert(BROKERS_REASON.into(), text("rejected"));
+        let sent = sent().with_headers(headers).with_expiration("1".into()).with_user_id("somebody".into());
+        assert_eq!(reason(&sent).as_deref(), Some("RabbitMQ: rejected"));
+
+        let kept = poison_properties(&sent, "its body is no list of claims");
+
+        assert_eq!(reason(&kept).as_deref(), Some("its body is no list of claims"));
+        assert_eq!(
+            (kept.kind(), kept.app_id(), kept.content_type()),
+            (sent.kind(), sent.app_id(), sent.content_type())
+        );
+        assert_eq!((kept.expiration(), kept.user_id(), kept.delivery_mode()), (&None, &None, &Some(PERSISTENT)));
+        let headers = kept.headers().as_ref().unwrap().inner();
+        assert!(headers.contains_key("traceparent") && !headers.contains_key("CC"), "{headers:?}");
+    }
+
+    fn text(text: &str) -> AMQPValue {
+        AMQPValue::LongString(text.into())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! RabbitMQ as both of its users see it: the queues and their limits, the policies that may undo these, the message that
 //! carries claims, and a connection with a deadline on everything.
 
+mod confirm;
 pub mod message;
 mod policies;
 mod queues;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use lapin::Connection;
 
+pub use confirm::publish_confirmed;
 pub use policies::{Danger, Policies};
 pub use queues::{Queues, message_count};
 

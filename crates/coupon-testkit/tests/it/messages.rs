@@ -6,15 +6,17 @@ use coupon_core::redis::keys;
 use coupon_core::{AccountId, CampaignId, ClaimKey, Outcome};
 use coupon_testkit::{TestSpace, eventually};
 use deadpool_redis::redis::AsyncCommands;
-use lapin::types::AMQPValue;
 
+use crate::programs::couponctl;
 use crate::system::{claim, claims_are_issued, start_consumer, start_producer_api};
 
 audited![
     a_message_delivered_again_issues_nothing_more,
     a_message_delivered_again_issues_nothing_more_one_by_one,
     poison_goes_to_the_dead_letters_and_holds_nothing_up,
+    poison_holds_nothing_up_where_dead_letters_cannot_be_kept,
     claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason,
+    claims_that_were_dead_letters_are_settled_once_they_are_replayed,
     claims_of_a_producer_of_the_version_before_are_taken,
 ];
 
@@ -70,6 +72,10 @@ async fn poison_goes_to_the_dead_letters_and_holds_nothing_up(space: &TestSpace)
     eventually("the poison is among the dead letters", async || space.queues.dead_letters().await == 7).await;
     assert!(!space.report().await.clean, "the audit reports dead letters");
     let dead = space.queues.take_dead_letters().await;
+    for (properties, body) in &dead {
+        let why = message::decode(properties, body).unwrap_err();
+        assert_eq!(message::reason(properties), Some(why), "the reason stands on it");
+    }
     let mut dead: Vec<Vec<u8>> = dead.into_iter().map(|(_, body)| body).collect();
     let mut sent: Vec<Vec<u8>> = poison.iter().map(|(_, body)| body.to_vec()).collect();
     dead.sort();
@@ -103,8 +109,38 @@ async fn claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason(space: 
         message::decode(properties, body).unwrap(),
         Message { installation, instance: None, claims: lost.to_vec() }
     );
-    let reason = properties.headers().as_ref().and_then(|headers| headers.inner().get("x-reason"));
-    assert_eq!(reason, Some(&AMQPValue::LongString("its campaign is not in the table campaign".into())));
+    assert_eq!(message::reason(properties).as_deref(), Some("its campaign is not in the table campaign"));
+}
+
+async fn claims_that_were_dead_letters_are_settled_once_they_are_replayed(space: &TestSpace) {
+    let api = start_producer_api(space, &[]).await;
+    start_consumer(space, &[]).await;
+    let claims = [claim(CampaignId(9), 1), claim(CampaignId(9), 2)];
+    let properties = message::properties(space.installation().id, std::iter::empty());
+    space.queues.publish(properties, &message::encode(&claims).unwrap()).await;
+    eventually("they are among the dead letters", async || space.queues.dead_letters().await == 1).await;
+
+    couponctl(space, "campaign create --id 9 --coupons 1").await;
+    couponctl(space, "dead replay").await;
+
+    let outcomes = [api.settled(CampaignId(9), 1).await, api.settled(CampaignId(9), 2).await];
+    assert!(matches!(outcomes[0], Outcome::Issued { .. }), "{outcomes:?}");
+    assert_eq!(outcomes[1], Outcome::SoldOut, "first come, first served, as they came then");
+    assert_eq!(space.queues.dead_letters().await, 0);
+}
+
+async fn poison_holds_nothing_up_where_dead_letters_cannot_be_kept(space: &TestSpace) {
+    let campaign = space.campaign(2).await;
+    let api = start_producer_api(space, &[]).await;
+    start_consumer(space, &[]).await;
+    space.queues.delete_dead().await;
+    for _ in 0..3 {
+        space.queues.publish(lapin::BasicProperties::default(), b"poison").await;
+    }
+    space.queues.publish_claim(&claim(campaign, 1)).await;
+
+    claims_are_issued(&api, campaign, [1]).await;
+    space.queues.declare().await;
 }
 
 async fn claims_of_a_producer_of_the_version_before_are_taken(space: &TestSpace) {

@@ -127,11 +127,9 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
     if dead == 0 {
         sheet.ok("dead letters", "none");
     } else {
-        let remedy = format!(
-            "find out from {} why nobody could handle them, and move them back when the cause is gone",
-            queues.dead
-        );
-        sheet.warning("dead letters", &format!("{dead} messages wait in {}", queues.dead), &remedy);
+        let remedy = "`couponctl dead list` says why nobody could handle them; `couponctl dead replay` puts claims back \
+                      when the cause is gone";
+        sheet.warning("dead letters", &format!("{dead} messages wait in {}", queues.dead), remedy);
     }
     Ok(true)
 }

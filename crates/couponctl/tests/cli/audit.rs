@@ -60,7 +60,7 @@ async fn an_audit_names_what_is_broken() {
         broken(&space, &["sold_out_only_when_true"]).await;
         redis.del::<_, ()>(outcome(2)).await.unwrap();
 
-        space.queues.publish_dead_letter(b"poison").await;
+        space.queues.publish_dead_letter(lapin::BasicProperties::default(), b"poison").await;
         broken(&space, &["accepted_claims_settle"]).await;
         space.queues.take_dead_letters().await;
 

@@ -10,6 +10,7 @@
 
 mod audit;
 mod campaigns;
+mod dead;
 mod ending;
 mod installation;
 mod output;

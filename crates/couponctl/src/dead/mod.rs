@@ -1,0 +1,129 @@
+//! `couponctl dead`: what could not be handled, why, and what is to become of it.
+
+mod letters;
+mod replay;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use coupon_core::mysql::schema;
+
+use self::letters::{Letter, LetterId, Letters};
+use crate::output;
+use crate::servers::Servers;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List dead letters, oldest first.
+    #[command(after_help = "Example:\n  couponctl dead list --limit 20")]
+    List(List),
+    /// Show all that is in a dead letter.
+    #[command(after_help = "Example:\n  couponctl dead show 5d41402abc4b")]
+    Show(Show),
+    /// Put claims back into the queue, once what stood in their way is gone. What holds no claims of this installation
+    /// stays.
+    #[command(after_help = "Example:\n  couponctl dead replay\n  couponctl dead replay 5d41402abc4b")]
+    Replay(Chosen),
+    /// Delete dead letters: the claims in them get no outcome.
+    #[command(after_help = "Example:\n  couponctl dead purge --yes 5d41402abc4b")]
+    Purge(Purge),
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// How many.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: u32,
+}
+
+#[derive(Args, Debug)]
+pub struct Show {
+    /// Which one, as `list` prints it.
+    id: LetterId,
+}
+
+/// The dead letters that are meant.
+#[derive(Args, Debug)]
+pub struct Chosen {
+    /// Only these, as `list` prints them; all unless given.
+    ids: Vec<LetterId>,
+}
+
+impl Chosen {
+    fn has(&self, letter: &Letter) -> bool {
+        self.ids.is_empty() || self.ids.contains(&letter.id)
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Purge {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Really delete them.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Command {
+    /// Whether it is meant.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Purge(Purge { yes: false, .. }) => Err(String::from(
+                "this deletes dead letters, and the claims in them get no outcome; add --yes to do it",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub async fn run(servers: &Servers, command: &Command, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::List(List { limit }) => list(servers, *limit, json).await?,
+        Command::Show(Show { id }) => show(servers, *id, json).await?,
+        Command::Replay(chosen) => {
+            return schema::work_on(&servers.mysql, async |mysql| replay::run(mysql, servers, chosen, json).await)
+                .await;
+        }
+        Command::Purge(Purge { chosen, .. }) => purge(servers, chosen, json).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(servers: &Servers, limit: u32, json: bool) -> anyhow::Result<()> {
+    let mut letters = Letters::open(servers).await?;
+    let mut listed = Vec::new();
+    while listed.len() < usize::try_from(limit)?
+        && let Some(letter) = letters.next().await?
+    {
+        listed.push(show::Row::of(&letter));
+    }
+    let more = letters.left();
+    letters.close().await?;
+    Ok(show::list(&listed, more, json)?)
+}
+
+async fn show(servers: &Servers, id: LetterId, json: bool) -> anyhow::Result<()> {
+    let mut letters = Letters::open(servers).await?;
+    while let Some(letter) = letters.next().await? {
+        if letter.id == id {
+            letters.close().await?;
+            return Ok(show::one(&letter, json)?);
+        }
+    }
+    anyhow::bail!("no dead letter {id} is there; `couponctl dead list` lists them")
+}
+
+async fn purge(servers: &Servers, chosen: &Chosen, json: bool) -> anyhow::Result<()> {
+    let mut letters = Letters::open(servers).await?;
+    let (mut messages, mut claims) = (0, 0);
+    while let Some(letter) = letters.next().await? {
+        if chosen.has(&letter) {
+            letters.done(&letter).await?;
+            messages += 1;
+            claims += letter.claims().len();
+        }
+    }
+    letters.close().await?;
+    Ok(output::done(&format!("{messages} dead letters with {claims} claims are gone"), json)?)
+}
