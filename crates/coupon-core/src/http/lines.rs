@@ -36,10 +36,12 @@ impl Lines {
                     return Some(position + 1);
                 }
                 b'\n' => (self.length, self.named) = (0, false),
-                _ if self.length == NAME_MAX && !self.named => *byte = NO_NAME,
                 other => {
                     self.begun = true;
                     self.named |= other == b':';
+                    if self.length >= NAME_MAX && !self.named {
+                        *byte = NO_NAME;
+                    }
                     self.length += 1;
                 }
             }
