@@ -1,4 +1,4 @@
-//! The operator's command: schema, campaigns, audit, dead letters, tokens to try out, reset.
+//! The operator's command: schema, campaigns, audit, dead letters, tokens to try out, accounts to forget, reset.
 //!
 //! Results go to standard output, as a table or with `--json` for programs; progress and errors to standard error. Exit
 //! codes: 0 done, 1 failed or an invariant is broken, 2 wrong usage, 3 not everything could be checked.
@@ -7,6 +7,7 @@ mod audit;
 mod campaign;
 mod dead;
 mod doctor;
+mod forget;
 mod output;
 mod reset;
 mod servers;
@@ -66,6 +67,9 @@ enum Command {
     /// Make keys and tokens, to try out an API that asks for them.
     #[command(subcommand)]
     Token(token::Command),
+    /// Take an account's number out of everything that is kept. Its coupons stay issued, to nobody.
+    #[command(after_help = "Example:\n  couponctl forget --account 42")]
+    Forget(forget::Arguments),
     /// Delete every campaign and coupon, their keys in Redis and their messages in RabbitMQ.
     #[command(after_help = "Example:\n  couponctl reset --yes")]
     Reset(reset::Arguments),
@@ -90,7 +94,9 @@ impl Couponctl {
             Command::Campaign(command) => command.check(),
             Command::Dead(command) => command.check(),
             Command::Reset(arguments) => arguments.check(&self.servers.mysql.mysql_url),
-            Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Token(_) => Ok(()),
+            Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Forget(_) | Command::Token(_) => {
+                Ok(())
+            }
         }
     }
 }
@@ -117,6 +123,9 @@ async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => doctor::run(servers, arguments, json).await,
         Command::Dead(command) => dead::run(servers, command, json).await,
         Command::Token(command) => token::run(command, json),
+        Command::Forget(arguments) => {
+            schema::work_on(&servers.mysql, async |mysql| forget::run(mysql, servers, arguments, json).await).await
+        }
         Command::Reset(arguments) => {
             schema::work_on(&servers.mysql, async |mysql| reset::run(mysql, servers, arguments, json).await).await
         }

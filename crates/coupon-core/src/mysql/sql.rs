@@ -66,6 +66,10 @@ pub fn coupons_of(claims: &[ClaimKey]) -> String {
 pub const WINNERS: &str = "SELECT account_id FROM coupon FORCE INDEX (coupon_campaign_account) \
                            WHERE campaign_id = ? AND account_id > ? ORDER BY account_id LIMIT ?";
 
+/// Gives a coupon of an account another account's number, or nobody's. Index: PRIMARY.
+pub const FORGET: &str = "UPDATE coupon FORCE INDEX (PRIMARY) SET account_id = ? \
+                          WHERE campaign_id = ? AND id = ? AND account_id = ?";
+
 /// See [`issue`].
 pub const ISSUE: &str = "UPDATE IGNORE (?) AS wanted STRAIGHT_JOIN coupon FORCE INDEX (PRIMARY) \
                          ON coupon.campaign_id = wanted.campaign_id AND coupon.id = wanted.id \

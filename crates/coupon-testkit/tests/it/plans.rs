@@ -42,6 +42,7 @@ async fn every_statement_uses_its_index() {
                 (sql::campaigns_with_stock(&all[..size]), &["PRIMARY", INDEX][..]),
                 (sql::coupons_of(&claims), &[INDEX]),
                 (sql::WINNERS.replace('?', "100"), &[INDEX]),
+                (sql::FORGET.replace('?', "1"), &["PRIMARY"]),
                 (sql::issue(&issued), &["PRIMARY"]),
                 (sql::issue_skip_locked(&issued), &["PRIMARY", "PRIMARY"]),
                 (sql::free_coupons(wanted), &[INDEX]),

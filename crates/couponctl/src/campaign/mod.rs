@@ -5,7 +5,7 @@
 mod arguments;
 mod counts;
 mod existing;
-mod history;
+pub mod history;
 mod load;
 mod stock;
 mod update;

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use coupon_core::mysql::schema;
 
-use self::letters::{Letter, LetterId, Letters};
+pub use self::letters::Letters;
+
+use self::letters::{Letter, LetterId};
 use crate::output;
 use crate::servers::Servers;
 

@@ -1,0 +1,137 @@
+//! `couponctl forget`: an account's number goes from everything that is kept. Its coupons stay issued, to a number that
+//! says nothing of anybody, so that stock and audit stay as they were.
+//!
+//! Invariant: in an order that leaves nothing that could bring the number back: dead letters can be replayed, so there
+//! must be none with it; then the truth; then the outcomes made from it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use coupon_core::mysql::{Mysql, campaigns, coupons, sql};
+use coupon_core::rabbitmq::{self, Queues};
+use coupon_core::redis::{connect, keys};
+use coupon_core::terminal::{print, print_json};
+use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Installation, Result};
+use deadpool_redis::redis::AsyncCommands;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, TxOpts};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::campaign::history;
+use crate::dead::Letters;
+use crate::servers::Servers;
+
+/// Campaigns looked at in one statement.
+const CAMPAIGNS_PER_READ: usize = 1_000;
+
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// The account.
+    #[arg(long, value_name = "N")]
+    account: AccountId,
+    /// Leave Redis and RabbitMQ alone, for an installation that has none.
+    #[arg(long)]
+    mysql_only: bool,
+}
+
+/// What had the account's number.
+#[derive(Debug, Default, Serialize)]
+struct Forgotten {
+    coupons: usize,
+    outcomes: u64,
+    /// Messages that wait in the queue: none of them was looked into.
+    messages_not_looked_into: u32,
+}
+
+pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
+    if !arguments.mysql_only {
+        no_dead_letter_has(servers, arguments.account).await?;
+    }
+    let campaigns = mysql.run(async |mut conn: Conn| campaigns::all(&mut conn).await).await?;
+    let claim = |campaign_id| ClaimKey { campaign_id, account_id: arguments.account };
+    let claims: Vec<ClaimKey> = campaigns.iter().map(|campaign| claim(campaign.id)).collect();
+    let mut forgotten = Forgotten::default();
+    for claims in claims.chunks(CAMPAIGNS_PER_READ) {
+        let asked = claims.to_vec();
+        let held = mysql.run(async move |mut conn: Conn| coupons::coupons_of(&mut conn, &asked).await).await?;
+        for (claim, coupon) in held {
+            make_anonymous(mysql, claim, coupon).await?;
+            forgotten.coupons += 1;
+        }
+    }
+    if !arguments.mysql_only {
+        forgotten.outcomes = delete_outcomes(mysql, servers, &claims).await?;
+        forgotten.messages_not_looked_into = waiting(servers).await?;
+    }
+    show(arguments.account, &forgotten, json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn no_dead_letter_has(servers: &Servers, account: AccountId) -> anyhow::Result<()> {
+    let mut letters = Letters::open(servers).await?;
+    let mut found = Vec::new();
+    while let Some(letter) = letters.next().await? {
+        if letter.claims().iter().any(|claim| claim.account_id == account) {
+            found.push(letter.id.to_string());
+        }
+    }
+    letters.close().await?;
+    anyhow::ensure!(
+        found.is_empty(),
+        "nothing was changed: dead letters hold claims of account {account}; replay them with `couponctl dead replay \
+         {ids}`, or delete them with `couponctl dead purge --yes {ids}`, and run this again",
+        ids = found.join(" ")
+    );
+    Ok(())
+}
+
+/// Puts a number in the account's place that no account has: those end where a signed number does.
+async fn make_anonymous(mysql: &Mysql, claim: ClaimKey, coupon: CouponId) -> Result<()> {
+    let (random, _) = Uuid::new_v4().as_u64_pair();
+    let nobody = random | (AccountId::MAX.0 + 1);
+    let CampaignId(campaign) = claim.campaign_id;
+    mysql
+        .run(async move |mut conn: Conn| {
+            let mut transaction = conn.start_transaction(TxOpts::default()).await?;
+            transaction.exec_drop(sql::FORGET, (nobody, campaign, coupon.0, claim.account_id.0)).await?;
+            let line = (None, String::from("the account of a coupon"));
+            history::write(&mut transaction, claim.campaign_id, "forget", line).await?;
+            Ok(transaction.commit().await?)
+        })
+        .await
+}
+
+async fn delete_outcomes(mysql: &Mysql, servers: &Servers, claims: &[ClaimKey]) -> Result<u64> {
+    let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
+    let mut redis = connect(&servers.redis)?;
+    let mut deleted = 0;
+    // One by one, as each campaign may be in another slot of a cluster.
+    for claim in claims {
+        deleted += redis.unlink::<_, u64>(keys::outcome(&installation, *claim)).await?;
+    }
+    Ok(deleted)
+}
+
+async fn waiting(servers: &Servers) -> Result<u32> {
+    let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
+    let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);
+    let count = rabbitmq::message_count(&connection, &queues.claims).await?;
+    let _ = connection.close(200, "done".into()).await;
+    Ok(count.unwrap_or(0))
+}
+
+fn show(account: AccountId, forgotten: &Forgotten, json: bool) -> std::io::Result<()> {
+    if json {
+        return print_json(forgotten);
+    }
+    let Forgotten { coupons, outcomes, messages_not_looked_into } = forgotten;
+    print(&format!("account {account} is forgotten: {coupons} coupons, {outcomes} outcomes in Redis"))?;
+    if *messages_not_looked_into > 0 {
+        print(&format!(
+            "{messages_not_looked_into} messages wait in the queue, which may hold claims of it: run this again when the \
+             queue is empty"
+        ))?;
+    }
+    Ok(())
+}
