@@ -2,6 +2,7 @@
 //! problem documents, health and telemetry. Only what `POST …/claims` does is a service's own.
 
 pub(crate) mod connection;
+mod cors;
 pub mod health;
 mod lines;
 pub mod metrics;
@@ -41,6 +42,10 @@ pub struct HttpSettings {
     /// many.
     #[arg(long, env = "HTTP_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value_t = 25_000)]
     pub http_connections: u32,
+
+    /// Origins of pages that may call this API from a browser, separated by commas; none unless given.
+    #[arg(long, env = "CORS_ORIGINS", value_name = "LIST", value_parser = cors::origin, value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
 
     /// How long new requests are still taken after SIGTERM or SIGINT, while /readyz says that it stops: for load
     /// balancers to notice. At most 5min; 0s = not at all.
@@ -101,6 +106,7 @@ pub fn serve_api(
     let limits = Limits {
         workers: usize::from(settings.http_workers),
         connections: connections_that_fit(settings.http_connections)?,
+        origins: settings.cors_origins.clone(),
         // Ends before the process's own deadline, so that a client who waits for an outcome is no failed drain.
         drain: drain.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1)),
     };
@@ -131,7 +137,7 @@ pub fn serve_admin(
     stop: CancellationToken,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Listening> {
-    let limits = Limits { workers: 1, connections: ADMIN_CONNECTIONS, drain: ADMIN_DRAIN };
+    let limits = Limits { workers: 1, connections: ADMIN_CONNECTIONS, origins: Vec::new(), drain: ADMIN_DRAIN };
     serve(listen, "--admin-listen (ADMIN_LISTEN)", &limits, stop.cancelled_owned(), move |config| {
         config.app_data(health::GivesReasons);
         routes(config);
@@ -154,6 +160,8 @@ fn connections_that_fit(wanted: u32) -> anyhow::Result<usize> {
 struct Limits {
     workers: usize,
     connections: usize,
+    /// Of pages that may call it.
+    origins: Vec<String>,
     drain: Duration,
 }
 
@@ -175,9 +183,12 @@ fn serve(
         .shutdown_timeout(limits.drain.as_secs())
         .disable_signals();
     let draining = server.graceful_shutdown_signal();
+    let origins = limits.origins.clone();
     // As actix's HttpServer, but over connections that have deadlines.
     let server = server.listen("http", listener, move || {
         let app = App::new()
+            // Inside of what receives: an answer to a browser's question is an answer of the connection.
+            .wrap(cors::cors(&origins))
             .wrap(from_fn(receive::receive))
             .wrap(from_fn(problem::answer_with_problems))
             // Around everything: what goes on further in belongs to the request's trace.

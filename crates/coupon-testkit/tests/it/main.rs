@@ -18,6 +18,7 @@ mod addresses;
 mod auth;
 mod bad_input;
 mod broker;
+mod browsers;
 mod claims;
 mod consumers;
 mod crowd;
