@@ -103,3 +103,29 @@ async fn it_keeps_its_secrets() {
     let lines = ["migrate", "campaign list", "audit", "doctor", "reset", "--help", "campaign create"];
     run(async |space| secrets::a_command_keeps_its_secrets::<Couponctl>(PROGRAM, &space, &lines).await).await;
 }
+
+#[tokio::test]
+async fn an_address_is_taken_from_the_file_that_a_variable_names() {
+    run(async |space| {
+        let file = std::env::temp_dir().join(format!("{}-address", space.name()));
+        let mut environment = space.environment();
+        let mysql = environment.iter().position(|(name, _)| *name == "COUPON_MYSQL_URL").unwrap();
+        let (_, address) = environment.remove(mysql);
+        std::fs::write(&file, format!("{address}\n")).unwrap();
+        environment.push(("COUPON_MYSQL_URL_FILE", file.display().to_string()));
+        let list = ["campaign", "list"].map(str::to_owned);
+
+        let taken = program::run(PROGRAM, &list, &environment).await;
+        std::fs::write(&file, "mysql://coupon:SECRET@host:port/coupon").unwrap();
+        let wrong = program::run(PROGRAM, &list, &environment).await;
+        std::fs::remove_file(&file).unwrap();
+        let missing = program::run(PROGRAM, &list, &environment).await;
+
+        assert_eq!(taken.code, Some(0), "{taken:?}");
+        assert_eq!((wrong.code, wrong.stderr.contains("SECRET")), (Some(2), false), "{wrong:?}");
+        assert!(wrong.stderr.contains("--mysql-url (COUPON_MYSQL_URL)"), "{wrong:?}");
+        assert_eq!((missing.code, missing.stderr.lines().count()), (Some(2), 1), "{missing:?}");
+        assert!(missing.stderr.contains("COUPON_MYSQL_URL_FILE = '"), "{missing:?}");
+    })
+    .await;
+}

@@ -3,6 +3,7 @@
 //! Invariants: each line is read three times at most, and each value that was given once more, so reading ends whatever
 //! was typed; no line shows an address, which may hold a password.
 
+mod from_files;
 mod words;
 
 use std::ffi::{OsStr, OsString};
@@ -12,6 +13,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
+use self::from_files::with_files;
 use self::words::{named, right_value, without_addresses, wrong_line, wrong_value};
 use crate::terminal;
 
@@ -38,7 +40,11 @@ pub fn parse<T: CommandFactory + FromArgMatches>(check: impl FnOnce(&T) -> Resul
 pub fn try_parse<T: CommandFactory + FromArgMatches>(
     check: impl FnOnce(&T) -> Result<(), String>,
 ) -> Result<T, Refusal> {
-    let settings = try_parse_from(&std::env::args_os().collect::<Vec<_>>())?;
+    // The one place that reads variables itself: clap knows no files.
+    #[allow(clippy::disallowed_methods)]
+    let variable = |name: &str| std::env::var_os(name);
+    let arguments = with_files(&T::command(), std::env::args_os().collect(), variable).map_err(Refusal::Wrong)?;
+    let settings = try_parse_from(&arguments)?;
     check(&settings).map_err(|line| Refusal::Wrong(vec![line]))?;
     Ok(settings)
 }

@@ -1,0 +1,131 @@
+//! Addresses with passwords from files, as Docker and Kubernetes hand out secrets: `COUPON_MYSQL_URL_FILE` names a file
+//! that holds what `COUPON_MYSQL_URL` would.
+//!
+//! Invariant: an option on the command line comes first, as before a variable; a variable and its file are never both
+//! given.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::{Arg, Command};
+
+use crate::settings::small_file;
+
+/// What the name of the file's variable ends with.
+const FILE: &str = "_FILE";
+
+/// The arguments, and those that files hold.
+///
+/// # Errors
+/// A line for each file that cannot be read, or that has another value beside it.
+pub(super) fn with_files(
+    command: &Command,
+    mut arguments: Vec<OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<OsString>, Vec<String>> {
+    let mut wrong = Vec::new();
+    for argument in command.get_arguments().filter(|argument| argument.is_hide_env_values_set()) {
+        match from_file(argument, &arguments, &variable) {
+            // Before a subcommand, where all options are that have a variable.
+            Ok(Some(option)) => arguments.insert(arguments.len().min(1), option),
+            Ok(None) => {}
+            Err(line) => wrong.push(line),
+        }
+    }
+    if wrong.is_empty() { Ok(arguments) } else { Err(wrong) }
+}
+
+/// The option with the value that a file holds, if one is named.
+fn from_file(
+    argument: &Arg,
+    arguments: &[OsString],
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<OsString>, String> {
+    let (Some(flag), Some(name)) = (argument.get_long(), argument.get_env()) else { return Ok(None) };
+    let name = name.to_string_lossy();
+    let file_name = format!("{name}{FILE}");
+    let Some(file) = variable(&file_name) else { return Ok(None) };
+    if is_given(flag, arguments) {
+        return Ok(None);
+    }
+    if variable(&name).is_some() {
+        return Err(format!("{name} and {file_name} are both given: the value comes from one of them"));
+    }
+    let file = Path::new(&file);
+    let text = small_file(file).map_err(|reason| format!("{file_name} = '{}': {reason}", file.display()))?;
+    Ok(Some(format!("--{flag}={}", text.trim_end_matches(['\r', '\n'])).into()))
+}
+
+fn is_given(flag: &str, arguments: &[OsString]) -> bool {
+    let flag = format!("--{flag}");
+    arguments
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        .any(|argument| argument.strip_prefix(&flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::Parser;
+
+    use super::super::super::{AmqpSettings, MysqlSettings};
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Settings {
+        #[command(flatten)]
+        mysql: MysqlSettings,
+        #[command(flatten)]
+        amqp: AmqpSettings,
+    }
+
+    /// The arguments that come of these, with files whose names and texts these variables have.
+    fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Vec<OsString>, Vec<String>> {
+        let arguments = std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from).collect();
+        let variable = |name: &str| {
+            let (_, value) = variables.iter().find(|(variable, _)| *variable == name)?;
+            Some(OsString::from(value))
+        };
+        with_files(&Settings::command(), arguments, variable)
+    }
+
+    fn file(text: &str) -> String {
+        let path = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    #[test]
+    fn an_address_is_read_from_a_file() {
+        let address = file("mysql://coupon:SECRET@host/coupon\n");
+
+        let read = read(&["check-health"], &[("COUPON_MYSQL_URL_FILE", &address)]).unwrap();
+
+        assert_eq!(read, ["test", "--mysql-url=mysql://coupon:SECRET@host/coupon", "check-health"]);
+        std::fs::remove_file(address).unwrap();
+    }
+
+    #[test]
+    fn an_option_comes_first() {
+        for given in [&["--mysql-url=mysql://host/a"][..], &["--mysql-url", "mysql://host/a"]] {
+            let read = read(given, &[("COUPON_MYSQL_URL_FILE", "/no/such/file")]).unwrap();
+
+            assert_eq!(read.len(), given.len() + 1, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_files_is_named_at_once() {
+        let both = [
+            ("COUPON_MYSQL_URL", "mysql://coupon:SECRET@host/coupon"),
+            ("COUPON_MYSQL_URL_FILE", "/no/such/file"),
+            ("COUPON_AMQP_URL_FILE", "/no/such/file"),
+        ];
+
+        let wrong = read(&[], &both).unwrap_err();
+
+        let both = "COUPON_MYSQL_URL and COUPON_MYSQL_URL_FILE are both given: the value comes from one of them";
+        assert_eq!(wrong, [both, "COUPON_AMQP_URL_FILE = '/no/such/file': there is no such file"]);
+    }
+}
