@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::lines::Lines;
+use super::refusal;
 
 /// A client has this long to send the head of a request, and as long again for its body.
 pub(super) const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,6 +58,8 @@ pub(crate) struct State {
     part: Cell<Part>,
     /// Wakes the connection's task when actix may have more of what is held.
     held: RefCell<Option<Waker>>,
+    /// The head that was handed on last is a request's: what is written is its answer, not a refusal of actix's own.
+    served: Cell<bool>,
     /// The answer that is given ends the connection.
     ended: Cell<bool>,
     /// The client sends nothing more: it has closed the connection, or its half of it.
@@ -75,6 +78,7 @@ pub(crate) async fn client_gone(request: &HttpRequest) {
 impl State {
     /// A head has been received. The request is served until this is dropped.
     pub(super) fn serve(self: &Rc<Self>) -> Serving {
+        self.served.set(true);
         Serving(Rc::clone(self))
     }
 
@@ -157,6 +161,9 @@ impl Connection {
             self.state.part.set(if left == 0 { Part::Answer } else { Part::Body(left) });
             return now;
         }
+        if part == Part::Head && !self.lines.has_begun() && !bytes.is_empty() {
+            self.state.served.set(false);
+        }
         let blank = self.lines.blank(bytes);
         if blank.is_some() && part == Part::Head {
             self.state.part.set(Part::Answer);
@@ -170,20 +177,20 @@ impl Connection {
         if !self.held.is_empty() {
             let mut held = std::mem::take(&mut self.held);
             let room = buffer.remaining().min(held.len());
-            let now = self.hand_on(&mut held[..room]);
-            buffer.put_slice(&held[..now]);
+            let now = self.hand_on(held.split_at_mut(room).0);
+            buffer.put_slice(held.split_at(now).0);
             held.drain(..now);
             self.held = held;
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let new = &mut buffer.filled_mut()[before..];
+        let (_, new) = buffer.filled_mut().split_at_mut(before);
         if new.is_empty() {
             self.state.gone.cancel();
         }
         let now = self.hand_on(new);
-        self.held.extend_from_slice(&new[now..]);
+        self.held.extend_from_slice(new.split_at(now).1);
         buffer.set_filled(before + now);
         Poll::Ready(Ok(()))
     }
@@ -228,6 +235,12 @@ impl Connection {
         }
     }
 
+    /// Sends a refusal in place of actix's. There is room for it, unless the client takes nothing.
+    fn poll_refuse(&mut self, context: &mut Context<'_>, refusal: &str) -> Poll<io::Result<()>> {
+        let sent = ready!(Pin::new(&mut self.stream).poll_write(context, refusal.as_bytes()))?;
+        Poll::Ready(if sent == refusal.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) })
+    }
+
     fn poll_sent<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if sent.is_ready() {
             self.stalled = None;
@@ -270,7 +283,11 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let sent = Pin::new(&mut this.stream).poll_write(context, bytes);
+        let refusal = if this.state.served.get() { None } else { refusal::with_problem(bytes) };
+        let sent = match &refusal {
+            None => Pin::new(&mut this.stream).poll_write(context, bytes),
+            Some(refusal) => this.poll_refuse(context, refusal).map_ok(|()| bytes.len()),
+        };
         if sent.is_ready() && this.state.ended.get() {
             // actix would wait for the rest of a body in chunks for ever.
             this.closing = true;

@@ -8,6 +8,7 @@ mod lines;
 pub mod metrics;
 pub mod problem;
 pub(crate) mod receive;
+mod refusal;
 pub(crate) mod route;
 mod trace;
 

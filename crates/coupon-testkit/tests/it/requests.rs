@@ -15,6 +15,7 @@ each_way![
     a_body_that_does_not_arrive_ends_its_connection,
     a_head_that_does_not_arrive_ends_its_connection,
     nothing_is_done_after_the_last_answer_of_a_connection,
+    bytes_that_are_no_request_are_refused_like_any_other_mistake,
     requests_sent_at_once_are_answered_one_by_one,
     a_crowd_on_one_connection_is_served_in_order,
     a_body_that_nobody_asked_for_is_no_request,
@@ -95,7 +96,7 @@ async fn a_head_that_does_not_arrive_ends_its_connection(system: &System) {
     assert_eq!(next, "");
     let answers: Vec<usize> = behind.iter().map(|answers| answers.matches("HTTP/1.1 ").count()).collect();
     assert_eq!(answers, [1, 1, 2], "{behind:?}");
-    assert!(first.starts_with("HTTP/1.1 408 "), "{first}");
+    assert!(first.starts_with("HTTP/1.1 408 ") && first.contains("\"code\":\"request_timeout\""), "{first}");
 }
 
 async fn ask_whether_it_lives(connection: &mut TcpStream) {
@@ -128,6 +129,32 @@ async fn nothing_is_done_after_the_last_answer_of_a_connection(system: &System) 
     }
     assert_eq!(system.space.issued(campaign).await, 0);
     assert_eq!(system.space.queues.waiting().await, 0, "nothing was put into the queue");
+}
+
+async fn bytes_that_are_no_request_are_refused_like_any_other_mistake(system: &System) {
+    let lives = "GET /livez HTTP/1.1\r\nhost: coupons\r\n\r\n";
+    let many_headers = "x: 1\r\n".repeat(100);
+    let large = "a".repeat(600_000);
+    for (refused, status, code) in [
+        (String::from("no request\r\n\r\n"), "400 Bad Request", "invalid_request"),
+        (format!("GET / HTTP/1.1\r\n{}: 1\r\n\r\n", "n".repeat(65_536)), "400 Bad Request", "invalid_request"),
+        (format!("GET / HTTP/1.1\r\n{many_headers}\r\n"), "431 ", "invalid_request"),
+        (format!("GET / HTTP/1.1\r\nx: {large}\r\n\r\n"), "431 ", "invalid_request"),
+        (String::from("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"), "400 Bad Request", "invalid_request"),
+    ] {
+        for before in ["", lives] {
+            let answers = exchange(system, &format!("{before}{refused}{lives}")).await;
+
+            let answers: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).collect();
+            assert_eq!(answers.len(), if before.is_empty() { 1 } else { 2 }, "{answers:?} to {refused:.80}");
+            let refusal = answers.last().unwrap();
+            assert!(refusal.starts_with(status), "{refusal} to {refused:.80}");
+            let (head, body) = refusal.split_once("\r\n\r\n").unwrap();
+            assert_eq!(head.matches("\r\nconnection: close").count(), 1, "{refusal}");
+            assert!(head.contains("content-type: application/problem+json"), "{refusal}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], code, "{refusal}");
+        }
+    }
 }
 
 async fn requests_sent_at_once_are_answered_one_by_one(system: &System) {

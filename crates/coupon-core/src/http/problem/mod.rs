@@ -45,6 +45,17 @@ impl Problem {
         Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, detail) }
     }
 
+    /// 400: these bytes are no request.
+    pub(super) fn no_request() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, "this is no request that HTTP knows")
+    }
+
+    /// 431: the head of the request is longer than actix takes.
+    pub(super) fn large_head() -> Self {
+        let detail = "the head of the request is longer than 128 KiB, or has more than 96 headers";
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::InvalidRequest, detail)
+    }
+
     /// 401: the caller has not shown who they are; the challenge says how.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>, challenge: HeaderValue) -> Self {
         Self {
@@ -189,6 +200,11 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "something went wrong here")
     }
 
+    /// The body of an answer.
+    pub(super) fn to_json(&self, trace_id: String) -> String {
+        serde_json::to_string(&self.document(trace_id)).unwrap_or_default()
+    }
+
     fn document(&self, trace_id: String) -> ProblemDocument<'_> {
         ProblemDocument {
             kind: "about:blank",
@@ -246,7 +262,7 @@ pub async fn answer_with_problems(
         &from_actix
     };
     let (status, header) = (problem.status, problem.header.clone());
-    let body = serde_json::to_string(&problem.document(span::current_trace_id())).unwrap_or_default();
+    let body = problem.to_json(span::current_trace_id());
     // Into the answer that is there, which also says whether the connection ends.
     Ok(response.map_body(|head, _| {
         head.status = status;

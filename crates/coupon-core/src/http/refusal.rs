@@ -1,0 +1,55 @@
+//! What actix answers to bytes that are no request, before any of our handlers sees them: made a problem document like
+//! every other error, which says that the connection ends.
+
+use uuid::Uuid;
+
+use super::connection::RECEIVE_DEADLINE;
+use super::problem::Problem;
+
+/// How actix says that its answer has no body.
+const NO_BODY: &str = "content-length: 0\r\n";
+
+/// The answer as it is sent, or none if it is no refusal of actix's own.
+pub(super) fn with_problem(answer: &[u8]) -> Option<String> {
+    let answer = std::str::from_utf8(answer).ok()?;
+    let problem = match answer.get("HTTP/1.1 ".len()..)?.get(..3)? {
+        "400" => Problem::no_request(),
+        "408" => Problem::too_slow(RECEIVE_DEADLINE),
+        "431" => Problem::large_head(),
+        _ => return None,
+    };
+    let (before, after) = answer.split_once(NO_BODY)?;
+    let close = if answer.contains("\r\nconnection: close\r\n") { "" } else { "connection: close\r\n" };
+    let body = problem.to_json(Uuid::new_v4().simple().to_string());
+    let length = body.len();
+    Some(format!(
+        "{before}{close}content-type: application/problem+json\r\ncache-control: no-store\r\ncontent-length: \
+         {length}\r\n{after}{body}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_becomes_a_problem_once_and_says_that_the_connection_ends() {
+        for head in [
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n",
+            "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n",
+        ] {
+            let answer = format!("{head}date: now\r\n\r\n");
+
+            let sent = with_problem(answer.as_bytes()).unwrap();
+
+            let (head, body) = sent.split_once("\r\n\r\n").unwrap();
+            assert_eq!(head.matches("connection: close").count(), 1, "{head}");
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+            assert!(head.contains("application/problem+json") && head.ends_with("date: now"), "{head}");
+            assert!(body.contains("\"status\":4"), "{body}");
+            assert_eq!(with_problem(sent.as_bytes()), None, "it is one already");
+        }
+        assert_eq!(with_problem(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), None);
+        assert_eq!(with_problem(b"HTTP"), None);
+    }
+}
