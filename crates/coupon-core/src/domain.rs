@@ -128,7 +128,7 @@ pub struct ClaimKey {
 }
 
 /// An accepted claim on its way to an outcome.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Claim {
     /// The campaign claimed from.
     pub campaign_id: CampaignId,
@@ -148,7 +148,7 @@ impl Claim {
 
 /// What became of a claim. `Issued` never changes once it has been said; `SoldOut` is said only while no coupon of
 /// the campaign is free.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Outcome {
     /// The account holds this coupon.
@@ -163,6 +163,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What a claim comes to by two reads, of which the first comes first: whether no coupon was free, and which one the
+    /// account holds. The other way round, a coupon that it was issued between the two would be missed.
+    #[must_use]
+    pub fn of(is_sold_out: bool, held: Option<CouponId>) -> Self {
+        match held {
+            Some(coupon_id) => Self::Issued { coupon_id },
+            None if is_sold_out => Self::SoldOut,
+            None => Self::Pending,
+        }
+    }
+
     /// Its name, as in answers.
     #[must_use]
     pub const fn name(self) -> &'static str {

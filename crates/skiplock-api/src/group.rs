@@ -12,7 +12,7 @@ use backon::{ExponentialBuilder, Retryable};
 use coupon_core::mysql::{Mysql, campaigns, coupons};
 use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::timeline::{Begun, Operation, Timeline};
-use coupon_core::{CampaignId, ClaimKey, CouponId, Error, Result};
+use coupon_core::{CampaignId, ClaimKey, CouponId, Error, Outcome, Result};
 use mysql_async::Conn;
 
 use crate::steps;
@@ -114,10 +114,10 @@ pub async fn without_rows(conn: &mut Conn, group: &Group, claims: &[ClaimKey]) -
     let stocks = group.step(&steps::FREE, campaigns::with_stock(conn, &ids)).await?;
     let free: HashSet<CampaignId> = stocks.iter().filter(|stock| stock.free).map(|stock| stock.campaign.id).collect();
     let held = group.step(&steps::HELD, coupons::coupons_of(conn, claims)).await?;
-    let answer = |claim: &ClaimKey| match held.get(claim) {
-        Some(&coupon) => Some((*claim, Claimed::Held(coupon))),
-        None if free.contains(&claim.campaign_id) => None,
-        None => Some((*claim, Claimed::SoldOut)),
+    let answer = |claim: &ClaimKey| match Outcome::of(!free.contains(&claim.campaign_id), held.get(claim).copied()) {
+        Outcome::Issued { coupon_id } => Some((*claim, Claimed::Held(coupon_id))),
+        Outcome::SoldOut => Some((*claim, Claimed::SoldOut)),
+        Outcome::Pending => None,
     };
     Ok(claims.iter().filter_map(answer).collect())
 }

@@ -54,11 +54,10 @@ impl Servers {
             if let Some(&coupon_id) = records.issued.get(&claim) {
                 return Found::Outcome(Outcome::Issued { coupon_id });
             }
-            match in_mysql.as_ref().filter(|_| asked.contains(&claim)).map(|issued| issued.get(&claim)) {
-                Some(Some(&coupon_id)) => Found::Outcome(Outcome::Issued { coupon_id }),
-                Some(None) if sold_out.contains(&claim.campaign_id) => Found::Outcome(Outcome::SoldOut),
-                Some(None) => Found::Nothing,
-                None => Found::Unknown,
+            let Some(issued) = in_mysql.as_ref().filter(|_| asked.contains(&claim)) else { return Found::Unknown };
+            match Outcome::of(sold_out.contains(&claim.campaign_id), issued.get(&claim).copied()) {
+                Outcome::Pending => Found::Nothing,
+                outcome => Found::Outcome(outcome),
             }
         };
         LookedUp { began, found: due.iter().map(|due| (due.claim, found(due.claim))).collect() }
