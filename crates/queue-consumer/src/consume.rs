@@ -23,9 +23,10 @@ use lapin::{Channel, Connection};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::Settled;
 use crate::dead_letters::{self, Letter};
 use crate::foreign;
-use crate::settle::{Publishers, Settled, Settler};
+use crate::settle::{Publishers, Settler};
 use crate::steps;
 use crate::trace::{self, BatchTrace};
 use crate::trouble::Trouble;

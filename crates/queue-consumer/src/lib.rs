@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! consume  take what has arrived ─> settle  reserve  pop ids ─> issue in MySQL ─> who is left? ─> outcomes ─> ack
-//!                                             └> refill  from MySQL, under a lock
+//!                                     │       └> refill  from MySQL, under a lock
+//!                                     └ batch  decides what follows from each answer
 //! ```
 
+pub mod batch;
 mod consume;
 mod dead_letters;
 mod foreign;

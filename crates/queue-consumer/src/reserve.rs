@@ -137,10 +137,7 @@ impl Reservations {
         if proofs.is_empty() {
             return HashSet::new();
         }
-        let is_later =
-            |claim: &&Claim| proofs.get(&claim.campaign_id).is_none_or(|proof| claim.accepted_at_ms >= proof.at_ms);
-        let open: HashSet<CampaignId> = claims.iter().filter(is_later).map(|claim| claim.campaign_id).collect();
-        claims.iter().map(|claim| claim.campaign_id).filter(|campaign| !open.contains(campaign)).collect()
+        proven_for(claims, |campaign| proofs.get(&campaign).map(|proof| proof.at_ms))
     }
 
     async fn refill_until(
@@ -191,6 +188,14 @@ impl Reservations {
         let popped: Vec<Option<Vec<Vec<u8>>>> = timeline.step(&steps::RESERVE, ids, pop).await?;
         Ok(wanted.iter().zip(popped).map(|((campaign, _), ids)| (*campaign, parse(&ids.unwrap_or_default()))).collect())
     }
+}
+
+/// The campaigns of these claims that were proven to be sold out after each of the claims was accepted, going by when, in
+/// milliseconds since the Unix epoch, the proof of a campaign began.
+pub fn proven_for(claims: &[Claim], proven_at_ms: impl Fn(CampaignId) -> Option<u64>) -> HashSet<CampaignId> {
+    let is_later = |claim: &&Claim| proven_at_ms(claim.campaign_id).is_none_or(|at_ms| claim.accepted_at_ms >= at_ms);
+    let open: HashSet<CampaignId> = claims.iter().filter(is_later).map(|claim| claim.campaign_id).collect();
+    claims.iter().map(|claim| claim.campaign_id).filter(|campaign| !open.contains(campaign)).collect()
 }
 
 /// What is no id was not put there by us and is passed over.

@@ -16,7 +16,7 @@ use lapin::message::Delivery;
 use opentelemetry::trace::{SpanBuilder, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 
-use crate::settle::Settled;
+use crate::batch::Settled;
 
 /// A batch in progress.
 pub struct BatchTrace {

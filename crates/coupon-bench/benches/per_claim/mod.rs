@@ -8,7 +8,7 @@ use coupon_core::mysql::sql;
 use coupon_core::rabbitmq::message;
 use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, InstallationId};
 use lapin::BasicProperties;
-use queue_consumer::settle;
+use queue_consumer::batch;
 use uuid::Uuid;
 
 /// Claims of a message that is full.
@@ -61,7 +61,7 @@ pub fn decode((properties, body): &(BasicProperties, Vec<u8>)) -> Vec<Claim> {
 
 /// The claims of several messages, each once, first come first.
 pub fn assemble(claims: &[Claim]) -> Vec<ClaimKey> {
-    settle::in_order_of_arrival(claims)
+    batch::in_order_of_arrival(claims)
 }
 
 pub fn issue(rows: &[(ClaimKey, CouponId)]) -> String {

@@ -1,0 +1,151 @@
+//! A batch of claims on its way to its outcomes: all that is decided about it, without a server. [`crate::settle`] asks the
+//! servers and tells the batch what they said; `coupon-model` drives it through every order of events.
+//!
+//! Invariants: an account's coupon is what MySQL was seen to hold for it; "sold out" is said of a claim only when the proof
+//! of it is older than a lookup that found no coupon of its account; an id goes back only if it is certainly free.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use coupon_core::{CampaignId, Claim, ClaimKey, CouponId, Outcome};
+
+use crate::reserve::Reserved;
+
+/// What became of the claims of a batch.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Settled {
+    /// Those that have an outcome.
+    pub outcomes: BTreeMap<ClaimKey, Outcome>,
+    /// Those of campaigns that MySQL does not know, which can have none.
+    pub unknown: BTreeSet<ClaimKey>,
+}
+
+/// A batch, and what is known of its claims and their campaigns by now.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Batch {
+    /// Claims without an outcome, first come first.
+    open: Vec<ClaimKey>,
+    settled: Settled,
+    sold_out: BTreeSet<CampaignId>,
+    unknown: BTreeSet<CampaignId>,
+}
+
+impl Batch {
+    /// Creates one of these claims, of which nothing is known yet.
+    #[must_use]
+    pub fn new(claims: &[Claim]) -> Self {
+        let (sold_out, unknown) = (BTreeSet::new(), BTreeSet::new());
+        Self { open: in_order_of_arrival(claims), settled: Settled::default(), sold_out, unknown }
+    }
+
+    /// The claims without an outcome, first come first.
+    #[must_use]
+    pub fn open(&self) -> &[ClaimKey] {
+        &self.open
+    }
+
+    /// What became of the claims so far.
+    #[must_use]
+    pub fn settled(&self) -> &Settled {
+        &self.settled
+    }
+
+    /// Takes what became of the claims.
+    #[must_use]
+    pub fn into_settled(self) -> Settled {
+        self.settled
+    }
+
+    /// Notes that these campaigns were proven to be sold out.
+    pub fn prove_sold_out(&mut self, campaigns: impl IntoIterator<Item = CampaignId>) {
+        self.sold_out.extend(campaigns);
+    }
+
+    /// How many ids to reserve of each campaign that may still have coupons: one for each open claim.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<(CampaignId, usize)> {
+        let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
+        let campaigns = self.open.iter().map(|claim| claim.campaign_id);
+        for campaign in campaigns.filter(|id| !self.sold_out.contains(id) && !self.unknown.contains(id)) {
+            *wanted.entry(campaign).or_default() += 1;
+        }
+        wanted.into_iter().collect()
+    }
+
+    /// Gives each open claim one of these ids, first come first, as far as there are any; notes what the reservation proves
+    /// of campaigns. In order of the ids: two consumers who were offered the same ones then meet at them in one order, not
+    /// crosswise.
+    pub fn assign(&mut self, reserved: Reserved) -> Vec<(ClaimKey, CouponId)> {
+        let Reserved { mut ids, sold_out, unknown } = reserved;
+        self.sold_out.extend(sold_out);
+        self.unknown.extend(unknown);
+        let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
+        let mut rows: Vec<(ClaimKey, CouponId)> = self.open.iter().filter_map(next).collect();
+        rows.sort_unstable_by_key(|(claim, coupon)| (claim.campaign_id, *coupon));
+        rows
+    }
+
+    /// Notes that all of these rows were certainly written.
+    pub fn issued(&mut self, rows: &[(ClaimKey, CouponId)]) {
+        let outcomes = &mut self.settled.outcomes;
+        outcomes.extend(rows.iter().map(|&(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
+        self.open.retain(|claim| !outcomes.contains_key(claim));
+    }
+
+    /// Settles the open claims of accounts that hold one of these coupons, and those of campaigns that were proven to be sold
+    /// out, or not to be there, before these coupons were looked up: in this order, one issued between the two is found.
+    pub fn looked_up(&mut self, held: &HashMap<ClaimKey, CouponId>) {
+        let Self { open, settled, sold_out, unknown } = self;
+        open.retain(|claim| {
+            match Outcome::of(sold_out.contains(&claim.campaign_id), held.get(claim).copied()) {
+                Outcome::Pending if unknown.contains(&claim.campaign_id) => drop(settled.unknown.insert(*claim)),
+                Outcome::Pending => return true,
+                outcome => drop(settled.outcomes.insert(*claim, outcome)),
+            }
+            false
+        });
+    }
+
+    /// Those of these reserved ids that were not needed, because their accounts hold another coupon. None if some ids of the
+    /// round were stale: which of the others are is not known, and a stale id that went round and round would hold claims up.
+    #[must_use]
+    pub fn unused(&self, reserved: &[(ClaimKey, CouponId)]) -> Vec<(CampaignId, CouponId)> {
+        let outcomes = &self.settled.outcomes;
+        if reserved.iter().any(|(claim, _)| !outcomes.contains_key(claim)) {
+            return Vec::new();
+        }
+        let is_used = |(claim, reserved): &(ClaimKey, CouponId)| match outcomes.get(claim) {
+            Some(Outcome::Issued { coupon_id }) => coupon_id == reserved,
+            _ => true,
+        };
+        reserved.iter().filter(|row| !is_used(row)).map(|(claim, id)| (claim.campaign_id, *id)).collect()
+    }
+}
+
+/// Each claim once, first come first.
+#[must_use]
+pub fn in_order_of_arrival(claims: &[Claim]) -> Vec<ClaimKey> {
+    let mut claims = claims.to_vec();
+    claims.sort_by_key(|claim| claim.accepted_at_ms);
+    let mut seen = HashSet::with_capacity(claims.len());
+    claims.iter().map(Claim::key).filter(|claim| seen.insert(*claim)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use coupon_core::AccountId;
+
+    use super::*;
+
+    #[test]
+    fn the_first_come_is_served_first_and_once() {
+        let claim = |account, accepted_at_ms| Claim {
+            campaign_id: CampaignId(1),
+            account_id: AccountId(account),
+            accepted_at_ms,
+        };
+
+        let order = in_order_of_arrival(&[claim(1, 30), claim(2, 10), claim(1, 5), claim(3, 20)]);
+
+        assert_eq!(order.iter().map(|claim| claim.account_id.0).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+}
