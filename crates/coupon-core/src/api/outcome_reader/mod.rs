@@ -8,7 +8,8 @@
 //! records in Redis and MySQL are read too: at once, unless the claim was accepted here a moment ago, and then in pauses
 //! that grow. One task does that, for all claims that are due in one round trip to each server.
 //! Invariant: "sold out" is answered only when the campaign was seen sold out *before* MySQL was seen to hold no coupon of
-//! that account, and both after the question came; a pushed or recorded `sold_out` only says that it is time to look it up.
+//! that account, and the second after the question came; a pushed or recorded `sold_out` only says that it is time to look
+//! it up.
 
 mod lookup;
 mod waiting;
