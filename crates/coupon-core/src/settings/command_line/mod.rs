@@ -1,6 +1,6 @@
 //! A command line and its environment, read by clap, with all that is wrong in it named at once.
 //!
-//! Invariants: each line is read three times at most, and each value that was given once more, so reading ends whatever
+//! Invariants: each line is read a few times at most, and each value that was given once more, so reading ends whatever
 //! was typed; no line shows an address, which may hold a password.
 
 mod from_files;
@@ -9,13 +9,16 @@ mod words;
 use std::ffi::{OsStr, OsString};
 
 use clap::builder::ValueParser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use self::from_files::with_files;
 use self::words::{named, right_value, without_addresses, wrong_line, wrong_value};
 use crate::terminal;
+
+/// Arguments that are not known and are named; there may be thousands.
+const UNKNOWN_MAX: usize = 10;
 
 /// Why settings were not taken.
 #[derive(Debug)]
@@ -69,46 +72,80 @@ pub fn end(refusal: &Refusal) -> ! {
 /// Like [`parse`], but from the given arguments; the first is the program's name.
 ///
 /// # Errors
-/// All that is wrong with the values, and the first thing that is wrong with the command line itself.
+/// All that is wrong with the values, the arguments that are not known, and the first other thing that is wrong with the
+/// command line itself.
 pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<T, Refusal> {
+    let arguments = with_numbers_joined(arguments);
     let mut command = like_ours(T::command());
     // An argument can be shown, and so found by name, only once it is built.
     command.build();
-    let read = command.clone().try_get_matches_from(arguments).and_then(|matches| T::from_arg_matches(&matches));
+    let read = command.clone().try_get_matches_from(&arguments).and_then(|matches| T::from_arg_matches(&matches));
     read.map_err(|error| refusal(&command, arguments, error))
 }
 
-/// clap stops at the first thing that is wrong. If that is a value, it reads on with values that may be anything: to an end,
-/// or up to what is wrong with the line.
-fn refusal(command: &Command, arguments: &[OsString], first: clap::Error) -> Refusal {
+/// clap stops at the first thing that is wrong. If that is a value, it reads on with values that may be anything; if that is
+/// an argument that is not known, without it: to an end, or up to something else that is wrong with the line.
+fn refusal(command: &Command, mut arguments: Vec<OsString>, first: clap::Error) -> Refusal {
     if !first.use_stderr() {
         return Refusal::Help(first);
+    }
+    let is_about_value =
+        matches!(first.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8);
+    let reading_on =
+        |arguments: &[OsString]| taking_anything(command.clone(), false).try_get_matches_from(arguments).err();
+    let mut error = if is_about_value { reading_on(&arguments) } else { Some(first) };
+    let mut lines = Vec::new();
+    while let Some(wrong) = error {
+        let unknown = unknown(&wrong, &arguments).filter(|_| lines.len() < UNKNOWN_MAX);
+        if unknown.is_some() || lines.is_empty() {
+            lines.push(without_addresses(wrong_line(command, &arguments, &wrong), &arguments));
+        }
+        let Some(place) = unknown else { break };
+        arguments.remove(place);
+        error = reading_on(&arguments);
     }
     let mut wrong = Vec::new();
     if let Ok(given) = taking_anything(command.clone(), true).try_get_matches_from(arguments) {
         wrong_values(command, &given, &mut wrong);
     }
-    let is_about_value =
-        matches!(first.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8);
-    let line = if is_about_value {
-        taking_anything(command.clone(), false).try_get_matches_from(arguments).err()
-    } else {
-        Some(first)
-    };
-    if let Some(error) = line {
-        wrong.push(without_addresses(wrong_line(command, arguments, &error), arguments));
-    }
-    Refusal::Wrong(wrong)
+    Refusal::Wrong([wrong, lines].concat())
 }
 
-/// The same command, which without its subcommand names those that there are, in a line, instead of its help, and takes a
-/// number below zero for a value, so that it can be named as a wrong one.
-fn like_ours(command: Command) -> Command {
-    let free = |argument: Arg| {
-        let takes_values = argument.get_action().takes_values();
-        argument.allow_negative_numbers(takes_values)
+/// The place of an option that is not known.
+fn unknown(error: &clap::Error, arguments: &[OsString]) -> Option<usize> {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) else { return None };
+    let is_it = |argument: &OsString| {
+        let argument = argument.to_string_lossy();
+        // Of one with a single dash, clap names the first letter.
+        argument.split('=').next() == Some(name) || name.chars().count() == 2 && argument.starts_with(name)
     };
-    command.arg_required_else_help(false).mut_args(free).mut_subcommands(like_ours)
+    let is_unknown = error.kind() == ErrorKind::UnknownArgument && name.starts_with('-');
+    arguments.iter().skip(1).position(is_it).filter(|_| is_unknown).map(|place| place + 1)
+}
+
+/// The same arguments, each that begins as a number below zero in one with the option before it: clap would take `-1s` for
+/// an option, and it is to be named as a wrong value.
+fn with_numbers_joined(arguments: &[OsString]) -> Vec<OsString> {
+    let is_option = |option: &OsString| {
+        let option = option.as_encoded_bytes();
+        option.len() > 2 && option.starts_with(b"--") && !option.contains(&b'=')
+    };
+    let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        match (joined.last_mut(), argument.as_encoded_bytes()) {
+            (Some(option), [b'-', b'0'..=b'9', ..]) if is_option(option) => {
+                option.push("=");
+                option.push(argument);
+            }
+            _ => joined.push(argument.clone()),
+        }
+    }
+    joined
+}
+
+/// The same command, which without its subcommand names those that there are, in a line, instead of its help.
+fn like_ours(command: Command) -> Command {
+    command.arg_required_else_help(false).mut_subcommands(like_ours)
 }
 
 /// The same command whose options take any value, or none, and which has no answer for `--help`. What is wrong with the line
@@ -136,9 +173,11 @@ fn wrong_values(command: &Command, given: &ArgMatches, wrong: &mut Vec<String>) 
         if values.is_empty() {
             wrong.push(format!("{} has no value{}", named(argument), right_value(argument, command)));
         }
-        for value in values {
+        for value in &values {
             if let Some(error) = refused(argument, value) {
-                wrong.push(wrong_value(argument, value, &error) + &right_value(argument, command));
+                let line = wrong_value(argument, value, values.len() > 1, &error) + &right_value(argument, command);
+                // Of two empty elements the second has nothing to add.
+                wrong.extend((wrong.last() != Some(&line)).then_some(line));
             }
         }
     }
@@ -316,8 +355,39 @@ mod tests {
         let wrong_number = |name: &str| format!("{name}: must be a whole number from 0 to 255; ");
         assert!(lines[0].starts_with(&wrong_number("--number = '-1'")), "{lines:?}");
         assert!(lines[1].starts_with(&wrong_number("--other = '300'")), "{lines:?}");
+        let lines = wrong::<Below>(&["count", "--number", "-1s", "--other", "300"]);
+        assert!(lines[0].starts_with(&wrong_number("--number = '-1s'")), "{lines:?}");
+        assert!(lines[1].starts_with(&wrong_number("--other = '300'")), "{lines:?}");
         let lines = wrong::<Below>(&["count"]);
         assert!(matches!(&lines[..], [line] if line.ends_with("; an example is: test count --number 3")), "{lines:?}");
+    }
+
+    #[test]
+    fn what_is_not_known_hides_no_wrong_value_behind_it() {
+        let lines =
+            wrong::<Settings>(&["-1s", "--no-such=1", "--mysql-deadline", "-1s", "--no-more", "--log-format=xml"]);
+
+        let starts = ["--mysql-deadline (MYSQL_DEADLINE) = '-1s'", "--log-format", "unexpected argument '-1'"];
+        let starts = starts.into_iter().chain(["unexpected argument '--no-such'", "unexpected argument '--no-more'"]);
+        assert!(lines.iter().zip(starts).all(|(line, start)| line.starts_with(start)) && lines.len() == 5, "{lines:?}");
+        let many = vec!["--no-such"; 1_000];
+        assert_eq!(wrong::<Settings>(&[&["--log-format=xml"], &many[..]].concat()).len(), UNKNOWN_MAX + 1);
+    }
+
+    #[test]
+    fn an_empty_element_of_a_list_is_named_as_one() {
+        #[derive(Debug, Parser)]
+        struct Listed {
+            #[arg(long, value_delimiter = ',')]
+            numbers: Vec<u8>,
+        }
+
+        for list in ["1,,2", ",,1", "1,"] {
+            let lines = wrong::<Listed>(&[&format!("--numbers={list}")]);
+            let start = "--numbers has an empty element: must be a whole number";
+            assert!(matches!(&lines[..], [line] if line.starts_with(start)), "{lines:?}");
+        }
+        assert!(wrong::<Listed>(&["--numbers="]).concat().starts_with("--numbers has no value"));
     }
 
     #[test]

@@ -16,12 +16,13 @@ use crate::terminal;
 /// Characters of a wrong value that are shown.
 const VALUE_SHOWN: usize = 80;
 
-/// An option, its variable, and what is wrong with its value.
-pub fn wrong_value(argument: &Arg, value: &OsStr, error: &clap::Error) -> String {
+/// An option, its variable, and what is wrong with its value, or with one of its list.
+pub fn wrong_value(argument: &Arg, value: &OsStr, is_of_list: bool, error: &clap::Error) -> String {
     let name = named(argument);
     let Some(value) = value.to_str() else { return format!("{name} is no UTF-8 text") };
     let reason = error.source().map(|reason| format!(": {}", reason_for(argument, value, reason))).unwrap_or_default();
     match value {
+        "" if is_of_list => format!("{name} has an empty element{reason}"),
         "" => format!("{name} has no value{reason}"),
         _ if argument.is_hide_env_values_set() || may_be_address(value) => {
             format!("{name} has a value that is refused{reason}")
