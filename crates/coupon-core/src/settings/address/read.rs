@@ -15,11 +15,11 @@ use crate::domain::plain_number;
 const ENCODE: &str =
     "percent-encode what is special in its name and password (%2F for /, %3F for ?, %23 for #, %40 for @, %25 for %)";
 
-/// Parameters of an address of MySQL that its driver knows and that we do not set ourselves.
+/// Parameters of an address of MySQL that its driver knows and that we do not set ourselves. The size of a packet is the
+/// server's to say: with a smaller one no coupons can be loaded.
 const MYSQL_PARAMETERS: &[&str] = &[
     "compression",
     "enable_cleartext_plugin",
-    "max_allowed_packet",
     "secure_auth",
     "socket",
     "stmt_cache_size",
@@ -33,8 +33,9 @@ const MYSQL_TLS: &[&str] = &["require_ssl", "verify_ca", "verify_identity", "bui
 /// Parameters of an address of Redis that its driver knows.
 const REDIS_PARAMETERS: &[&str] = &["protocol"];
 
-/// Parameters of an AMQP address that its driver knows.
-const AMQP_PARAMETERS: &[&str] = &["auth_mechanism", "channel_max", "connection_timeout", "frame_max", "heartbeat"];
+/// Parameters of an AMQP address. Its driver knows others, with which the broker seems to be away: too few channels, too
+/// small a frame, a way to log in that needs TLS.
+const AMQP_PARAMETERS: &[&str] = &["heartbeat"];
 
 pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
     let url = server_url(text, "mysql")?;
@@ -273,6 +274,7 @@ mod tests {
             ("mysql://host/coupon?require_ssl=true", "TLS"),
             ("mysql://host/coupon?no_such=1", "it takes compression"),
             ("mysql://host/coupon?pool_max=1", "it takes compression"),
+            ("mysql://host/coupon?max_allowed_packet=1", "it takes compression"),
             ("mysql://host/coupon?tcp_nodelay=maybe", "a value of tcp_nodelay that"),
             ("mysqls://host/coupon", "TLS"),
             ("mysql://host:0/coupon", "port 0"),
@@ -305,7 +307,9 @@ mod tests {
         for (address, reason) in [
             ("amqp://host/", "virtual host"),
             ("amqp://host/a/b", "more than one /"),
-            ("amqp://host/%2f?foo=bar", "it takes auth_mechanism"),
+            ("amqp://host/%2f?foo=bar", "it takes heartbeat"),
+            ("amqp://host/%2f?channel_max=1", "it takes heartbeat"),
+            ("amqp://host/%2f?heartbeat=7&frame_max=1", "it takes heartbeat"),
             ("amqp://host/%2f?heartbeat=soon", "a value of heartbeat that cannot be used"),
             ("amqp://host/x%00", "control characters"),
             ("amqp://me@host/%2f", "without a password"),
