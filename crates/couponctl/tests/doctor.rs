@@ -201,6 +201,9 @@ async fn a_server_that_cannot_be_asked_is_not_called_well() {
 
             assert_eq!(ran.code, Some(3), "{server}: {ran:?}");
             assert_eq!(with("not_checked", &ran), [format!("{server} reachable")], "{ran:?}");
+            let reachable = findings(&ran).into_iter().find(|finding| finding["verdict"] == "not_checked").unwrap();
+            let is_advised = |remedy: &str| remedy.contains("services up") || remedy.contains("leads to it");
+            assert!(reachable["remedy"].as_str().is_some_and(is_advised), "{reachable}");
             let table = doctor(&space, &[&flag]).await;
             let row = table.stdout.lines().find(|line| line.contains(server) && line.contains("reachable")).unwrap();
             assert!(row.contains("not checked") && row.contains("refused"), "the driver's own words: {row}");
@@ -215,6 +218,8 @@ async fn a_server_that_cannot_be_asked_is_not_called_well() {
         let ran = doctor(&space, &[&format!("--mysql-url={}", refused.reveal()), "--json"]).await;
         assert_eq!(ran.code, Some(3), "{ran:?}");
         assert!(ran.stdout.contains("Access denied for user 'coupon'") && !ran.stdout.contains("wrong@"), "{ran:?}");
+        let reachable = findings(&ran).into_iter().find(|finding| finding["verdict"] == "not_checked").unwrap();
+        assert_eq!(reachable["remedy"], "check the user and the password in COUPON_MYSQL_URL");
     })
     .await;
 }

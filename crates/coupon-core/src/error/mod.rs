@@ -192,9 +192,7 @@ impl Error {
             Self::Mysql(error) => mysql_advice(error),
             Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_advice(error),
             Self::Amqp(error) => amqp_advice(error),
-            Self::Deadline { .. } | Self::RedisPool(_) => {
-                Advice::wait("see that the server runs and is reached; it is tried again by itself")
-            }
+            Self::Deadline { .. } | Self::RedisPool(_) => Advice::wait("see that the server runs and is reached"),
             Self::ReadsElsewhere => {
                 Advice::mend("let COUPON_MYSQL_URL lead to the primary, and let no proxy send reads to a replica")
             }
@@ -210,7 +208,7 @@ impl Error {
             }
             Self::Unsafe(_) => Advice::mend("no claims are accepted until then"),
             Self::Stuck { remedy, stays, .. } => Advice { remedy, stays: *stays },
-            Self::Away { .. } => Advice::wait("it is tried again by itself"),
+            Self::Away { .. } => Advice::wait("see that it runs and is reached"),
             Self::Broken(_) => Advice::mend("the message says what to do, or it is a bug to report"),
         }
     }

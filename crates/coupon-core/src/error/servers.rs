@@ -90,7 +90,7 @@ pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
             return Advice::mend(CHECK_MYSQL_USER);
         }
         _ => {
-            let remedy = "see that MySQL runs and that COUPON_MYSQL_URL leads to it; it is tried again by itself";
+            let remedy = "see that MySQL runs and that COUPON_MYSQL_URL leads to it";
             return Advice::by_class(remedy, class);
         }
     };
@@ -106,7 +106,7 @@ pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
         1665 => Advice::mend("set binlog_format = ROW"),
         1644 => Advice::mend("a trigger or a procedure refuses: look at what it says"),
         1021 | 1114 | 3 => Advice::mend("its disk or table space is full: make room"),
-        _ => Advice::by_class("see MySQL's own log; it is tried again by itself", class),
+        _ => Advice::by_class("see MySQL's own log", class),
     }
 }
 
@@ -138,7 +138,7 @@ pub fn redis_advice(error: &redis::RedisError) -> Advice {
             Advice::wait("it is starting: wait")
         }
         _ => {
-            let remedy = "see that Redis runs and that COUPON_REDIS_URL leads to it; it is tried again by itself";
+            let remedy = "see that Redis runs and that COUPON_REDIS_URL leads to it";
             Advice::by_class(remedy, redis_class(error))
         }
     }
@@ -165,6 +165,6 @@ pub fn amqp_advice(error: &lapin::Error) -> Advice {
         Some(NOT_ALLOWED) => {
             Advice::mend("make the virtual host that COUPON_AMQP_URL names, and let this user into it")
         }
-        _ => Advice::wait("see that RabbitMQ runs and that COUPON_AMQP_URL leads to it; it is tried again by itself"),
+        _ => Advice::wait("see that RabbitMQ runs and that COUPON_AMQP_URL leads to it"),
     }
 }

@@ -70,7 +70,9 @@ struct Reason {
 
 impl From<&Error> for Reason {
     fn from(error: &Error) -> Self {
-        Self { text: format!("{error}; {}", error.remedy()), stays: error.stays() }
+        let stays = error.stays();
+        let again = if stays { "" } else { "; it is tried again by itself" };
+        Self { text: format!("{error}; {}{again}", error.remedy()), stays }
     }
 }
 

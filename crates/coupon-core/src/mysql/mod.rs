@@ -21,7 +21,7 @@ use mysql_async::{Conn, Opts, TxOpts};
 use tokio::runtime::Handle;
 
 use self::connections::{Connections, Generation};
-pub use self::reach::{connect, not_reached, reach};
+pub use self::reach::{connect, not_reached, reach, remedy_of_not_reached};
 use crate::domain::CampaignId;
 use crate::error::{Error, Result};
 use crate::settings::{MysqlSettings, ServerUrl};

@@ -35,20 +35,24 @@ pub async fn connect(options: impl Into<Opts>, limit: Duration) -> Result<Conn> 
     }
 }
 
-/// A server that could not be asked, with its own words or the driver's, and what to do where these leave no doubt.
+/// A server that could not be asked, with its own words or the driver's, and what to do about it.
 #[must_use]
 pub fn not_reached(address: &ServerUrl, error: &Error) -> Error {
-    let hint = match error {
+    Error::Broken(format!("{address}: {error}; {}", remedy_of_not_reached(error)))
+}
+
+/// What to do about a server that could not be asked.
+#[must_use]
+pub fn remedy_of_not_reached(error: &Error) -> &'static str {
+    match error {
         Error::Mysql(mysql_async::Error::Io(mysql_async::IoError::Io(error)))
             if error.kind() == std::io::ErrorKind::ConnectionRefused =>
         {
             "start it with `scripts/services up`"
         }
-        Error::Mysql(mysql_async::Error::Server(_) | mysql_async::Error::Driver(_)) if error.stays() => error.remedy(),
-        Error::Mysql(mysql_async::Error::Driver(_)) | Error::Deadline { .. } => {
+        Error::Mysql(mysql_async::Error::Driver(_)) | Error::Deadline { .. } if !error.stays() => {
             "what is at this address, if anything, does not answer as MySQL"
         }
-        _ => return Error::Broken(format!("{address}: {error}")),
-    };
-    Error::Broken(format!("{address}: {error}; {hint}"))
+        _ => error.remedy(),
+    }
 }

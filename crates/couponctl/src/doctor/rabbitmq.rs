@@ -27,7 +27,7 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     let connection = match rabbitmq::connect(settings, "couponctl doctor").await {
         Ok(connection) => connection,
         Err(error) => {
-            sheet.not_checked("reachable", &error);
+            sheet.not_reached("reachable", &format!("{}: {error}", settings.amqp_url), error.remedy());
             return Ok(());
         }
     };
@@ -157,7 +157,7 @@ async fn policies(sheet: &mut Sheet, settings: &AmqpSettings, queues: &Queues) {
             let (found, remedy) = text.split_once(": ").unwrap_or((&text, ""));
             sheet.wrong("policies", found, remedy);
         }
-        Err(error) => sheet.not_checked("policies", &error),
+        Err(error) => sheet.not_reached("policies", &error, error.remedy()),
     }
 }
 

@@ -30,7 +30,8 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
             return Ok(());
         }
         Err(error) => {
-            sheet.not_checked("reachable", &error);
+            let error = coupon_core::Error::from(error);
+            sheet.not_reached("reachable", &format!("{url}: {error}"), error.remedy());
             return Ok(());
         }
     };

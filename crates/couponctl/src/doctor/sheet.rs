@@ -83,6 +83,11 @@ impl Sheet {
         self.add(check, Verdict::NotChecked, &why.to_string(), None);
     }
 
+    /// A server that does not answer, or not to us.
+    pub fn not_reached(&mut self, check: &str, why: &impl Display, remedy: &str) {
+        self.add(check, Verdict::NotChecked, &why.to_string(), Some(remedy));
+    }
+
     /// The clock of the server, read between two instants of this machine.
     pub fn clock(&mut self, server: OffsetDateTime, before: OffsetDateTime, after: OffsetDateTime) {
         let took: time::Duration = after - before;

@@ -28,7 +28,7 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
             connect(&url.with_path("")).await?
         }
         Err(error) => {
-            sheet.not_checked("reachable", &mysql::not_reached(url, &error));
+            sheet.not_reached("reachable", &format!("{url}: {error}"), mysql::remedy_of_not_reached(&error));
             return Ok(());
         }
     };
