@@ -118,7 +118,10 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
     let json = *json;
     match command {
         Command::Load(arguments) => {
-            let load = async |mysql: &Mysql| show(&vec![load::run(mysql, "load", arguments).await?], json, None);
+            let load = async |mysql: &Mysql| {
+                load::probe("--url", arguments).await?;
+                show(&vec![load::run(mysql, "load", arguments).await?], json, None)
+            };
             schema::work_on(mysql, load).await
         }
         Command::Compare(arguments) => {

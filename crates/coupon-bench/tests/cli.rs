@@ -78,6 +78,59 @@ async fn a_report_of_no_jaeger_is_an_error() {
 }
 
 #[tokio::test]
+async fn an_address_that_leads_to_no_api_is_named_with_its_option_before_the_load() {
+    run(async |space| {
+        let settings: skiplock_api::Settings = space.settings(&[]);
+        let api = space.start(|stop| skiplock_api::start(settings, stop)).await;
+        let api = format!("http://{}", api.address());
+        let campaign = space.campaign(4).await;
+        let (mysql, redis) = (&space.servers().mysql.mysql_url, &space.servers().redis.redis_url);
+        let address = |(host, port)| format!("{host}:{port}");
+        let of_servers = [address(mysql.host_and_port(3306)), address(redis.host_and_port(6379))];
+        for elsewhere in of_servers.into_iter().chain([String::from("127.0.0.1:9")]) {
+            let compare = "compare --coupons 2 --accounts 2 --clients 1";
+            for (option, line) in [
+                ("--url", format!("load --campaign {campaign} --url http://{elsewhere}")),
+                ("--queue-url", format!("{compare} --queue-url http://{elsewhere} --skiplock-url {api}")),
+                ("--skiplock-url", format!("{compare} --skiplock-url http://{elsewhere} --queue-url {api}")),
+            ] {
+                let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
+
+                let start = format!("error: {option} http://{elsewhere}/: no HTTP answer from {elsewhere}: ");
+                assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+                assert!(
+                    matches!(ran.stderr.lines().collect::<Vec<_>>()[..], [line] if line.starts_with(&start)),
+                    "{ran:?}"
+                );
+            }
+        }
+
+        let missing = format!("load --campaign {campaign} --campaigns 99 --accounts 99 --url {api}");
+        let ran = program::run(PROGRAM, &arguments(&missing), &space.environment()).await;
+
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.contains(&format!("error: --url {api}/: GET /v1/campaigns/")), "{ran:?}");
+        assert!(ran.stderr.contains("campaign_not_found"), "{ran:?}");
+        assert_eq!(space.issued(campaign).await, 0, "nothing was claimed");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_no_number_is_left_a_comparison_names_an_option_that_it_has() {
+    run(async |space| {
+        space.sql("INSERT INTO campaign (id, name) VALUES (9007199254740990, 'last but one')").await;
+
+        let line = "compare --coupons 2 --campaigns 2 --accounts 2 --clients 1";
+        let ran = program::run(PROGRAM, &arguments(line), &space.environment()).await;
+
+        assert_eq!((ran.code, ran.stderr.lines().count()), (Some(1), 1), "{ran:?}");
+        assert!(ran.stderr.contains("--mysql-url (COUPON_MYSQL_URL)") && !ran.stderr.contains("--id"), "{ran:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_report_is_opened_before_the_load_and_the_table_is_shown_without_it() {
     run(async |space| {
         let settings: skiplock_api::Settings = space.settings(&[]);

@@ -61,7 +61,7 @@ impl Client {
         Self { target, connection: None }
     }
 
-    /// Sends a request and reads the whole answer. After a failure the next request connects anew.
+    /// Sends a request and reads the whole answer. After a failure, which names the address, the next request connects anew.
     pub async fn send(
         &mut self,
         method: Method,
@@ -79,7 +79,7 @@ impl Client {
         if answer.is_err() {
             self.connection = None;
         }
-        answer
+        answer.with_context(|| format!("no HTTP answer from {}", self.target.authority))
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
@@ -92,9 +92,7 @@ impl Client {
 
     async fn connect(&mut self) -> anyhow::Result<&mut SendRequest<Full<Bytes>>> {
         if self.connection.as_ref().is_none_or(SendRequest::is_closed) {
-            let authority = &self.target.authority;
-            let stream =
-                TcpStream::connect(authority).await.with_context(|| format!("cannot connect to {authority}"))?;
+            let stream = TcpStream::connect(&self.target.authority).await?;
             stream.set_nodelay(true)?;
             let (sender, connection) = handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);

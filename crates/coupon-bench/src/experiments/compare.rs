@@ -86,13 +86,19 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
     let Arguments { queue_url, skiplock_url, coupons, crowd, .. } = arguments;
     arguments.report.as_deref().map(output::open).transpose()?;
     let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
-    let mut ways = Vec::new();
-    for (way, url) in [(Way::Queue, queue_url), (Way::Skiplock, skiplock_url)] {
+    let mut loads = Vec::new();
+    for (way, option, url) in [(Way::Queue, "--queue-url", queue_url), (Way::Skiplock, "--skiplock-url", skiplock_url)]
+    {
         let campaign = make_campaigns(mysql, &format!("comparison, {way}"), crowd.campaigns, *coupons).await?.first;
-        terminal::note(&format!("{way}: campaign {campaign} with {coupons} coupons at {url}"));
         let load = load::Arguments { url: url.clone(), campaign, crowd: crowd.clone() };
+        load::probe(option, &load).await?;
+        loads.push((way, load));
+    }
+    let mut ways = Vec::new();
+    for (way, load) in loads {
+        terminal::note(&format!("{way}: campaign {} with {coupons} coupons at {}", load.campaign, load.url));
         let result = load::run(mysql, &way.to_string(), &load).await;
-        ways.push(result.with_context(|| format!("{way} at {url}"))?);
+        ways.push(result.with_context(|| format!("{way} at {}", load.url))?);
     }
     let (mut traces, mut traces_failed) = (Vec::new(), false);
     for way in ways.iter().filter(|_| arguments.traces) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
+use anyhow::Context;
 use clap::Args;
 use coupon_core::audit::{self, Answers};
 use coupon_core::mysql::Mysql;
@@ -131,18 +132,22 @@ impl LoadResult {
 pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Result<LoadResult> {
     let Arguments { url, campaign, crowd } = arguments;
     let target = Target::new(url)?;
-    probe(&target, *campaign).await?;
     let campaigns = Campaigns { first: *campaign, count: crowd.campaigns };
     let seen = crowd.claim(&target, campaigns, name).await?;
     let audits = audit_each(mysql, campaigns, &seen.reported).await?;
     Ok(LoadResult::new(name, campaigns, crowd.trace_ratio, seen, &audits))
 }
 
-/// Fails early, with a reason, when there is nothing to claim from.
-async fn probe(target: &Target, campaign: CampaignId) -> anyhow::Result<()> {
-    let path = format!("/v1/campaigns/{campaign}");
-    let (status, body) = Client::new(target.clone()).send(Method::GET, &path, String::new(), []).await?;
-    anyhow::ensure!(status == StatusCode::OK, "GET {path} answered {status}: {}", String::from_utf8_lossy(&body));
+/// Fails before any load, with a reason that names the option with the address, when there is not all to claim from.
+pub async fn probe(option: &str, Arguments { url, campaign, crowd }: &Arguments) -> anyhow::Result<()> {
+    let mut client = Client::new(Target::new(url)?);
+    for campaign in (Campaigns { first: *campaign, count: crowd.campaigns }).ids() {
+        let path = format!("/v1/campaigns/{campaign}");
+        let answer = client.send(Method::GET, &path, String::new(), []).await;
+        let (status, body) = answer.with_context(|| format!("{option} {url}"))?;
+        let body = String::from_utf8_lossy(&body);
+        anyhow::ensure!(status == StatusCode::OK, "{option} {url}: GET {path} answered {status}: {body}");
+    }
     Ok(())
 }
 

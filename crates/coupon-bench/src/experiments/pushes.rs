@@ -62,8 +62,8 @@ pub struct Carrier {
 pub async fn run(redis: &RedisSettings, amqp: &AmqpSettings, arguments: &Arguments) -> anyhow::Result<Vec<Carrier>> {
     let (mut by_redis, mut by_rabbitmq) = (Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
-        by_redis.push(through_redis(redis, arguments).await.context("Redis")?);
-        by_rabbitmq.push(through_rabbitmq(amqp, arguments).await.context("RabbitMQ")?);
+        by_redis.push(through_redis(redis, arguments).await.with_context(|| redis.redis_url.to_string())?);
+        by_rabbitmq.push(through_rabbitmq(amqp, arguments).await.with_context(|| amqp.amqp_url.to_string())?);
     }
     Ok(vec![Carrier::of("Redis PUBLISH", &by_redis), Carrier::of("RabbitMQ direct reply-to", &by_rabbitmq)])
 }

@@ -1,5 +1,6 @@
 //! The campaigns of an experiment, each with its coupons.
 
+use anyhow::Context;
 use coupon_core::mysql::loads::{self, Limit};
 use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::{Campaign, CampaignId};
@@ -25,7 +26,12 @@ pub async fn make_campaigns(mysql: &Mysql, name: &str, count: u64, coupons: u64)
 async fn insert(mysql: &Mysql, name: &str, count: u64) -> anyhow::Result<Campaigns> {
     let lock = campaigns::lock_for_operator(mysql).await?;
     let mut conn = mysql.connection().await?;
-    let made = Campaigns { first: campaigns::next_id(&mut conn).await?, count };
+    let first = campaigns::next_id(&mut conn).await?.filter(|first| first.0 <= CampaignId::MAX.0 - (count - 1));
+    let first = first.context(
+        "a campaign has so high a number that too few are left above it: name another database with --mysql-url \
+         (COUPON_MYSQL_URL)",
+    )?;
+    let made = Campaigns { first, count };
     for id in made.ids() {
         let name = name.to_owned();
         let campaign = Campaign { id, name, opens_at: None, closes_at: None, coupons: 0, paused: false };

@@ -1,5 +1,6 @@
 //! What the figures were measured on: the machine and the servers.
 
+use anyhow::Context;
 use coupon_core::mysql::Mysql;
 use coupon_core::settings::RedisSettings;
 use deadpool_redis::redis::{self, InfoDict};
@@ -17,10 +18,11 @@ pub struct Servers {
 
 impl Servers {
     /// Asks the servers for their versions, except RabbitMQ, which does not report its own to clients.
-    pub async fn ask(mysql: &Mysql, redis: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Self> {
+    pub async fn ask(mysql: &Mysql, settings: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Self> {
         let version = mysql.run(async |mut conn: Conn| Ok(conn.query_first("SELECT VERSION()").await?)).await?;
-        let mut connection = coupon_core::redis::connect(redis)?;
-        let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+        let mut connection = coupon_core::redis::connect(settings)?;
+        let info = redis::cmd("INFO").arg("server").query_async::<InfoDict>(&mut connection).await;
+        let info = info.map_err(coupon_core::Error::from).with_context(|| settings.redis_url.to_string())?;
         Ok(Self {
             mysql: version.unwrap_or_default(),
             redis: info.get("redis_version").unwrap_or_default(),

@@ -196,7 +196,8 @@ async fn fetch(target: &Target, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
         let path = format!("/api/v3/traces/{id}");
         // A connection for each: whatever stands in front of Jaeger may close it after an answer.
         let mut client = Client::new(target.clone());
-        let (status, body) = client.send(Method::GET, &path, String::new(), []).await.context("Jaeger")?;
+        let (status, body) =
+            client.send(Method::GET, &path, String::new(), []).await.context("--jaeger (JAEGER_URL)")?;
         let no_jaeger = || format!("what answers {status} to GET {path} is no Jaeger");
         if status == StatusCode::NOT_FOUND {
             let _: Missing = serde_json::from_slice(&body).with_context(no_jaeger)?;

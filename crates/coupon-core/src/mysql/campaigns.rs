@@ -93,18 +93,13 @@ pub async fn winners(conn: &mut Conn, campaign: CampaignId, after: u64, count: u
     Ok(conn.exec(sql::WINNERS, (campaign.0, after, count)).await?)
 }
 
-/// A number that no campaign has yet: one above the highest.
+/// The number above the highest that a campaign has; none if that is the last there is.
 ///
 /// # Errors
-/// MySQL's, or there is none.
-pub async fn next_id(conn: &mut Conn) -> Result<CampaignId> {
+/// MySQL's.
+pub async fn next_id(conn: &mut Conn) -> Result<Option<CampaignId>> {
     let highest: Option<u64> = conn.query_first::<Option<u64>, _>("SELECT MAX(id) FROM campaign").await?.flatten();
-    match highest.unwrap_or(0) {
-        highest if highest < CampaignId::MAX.0 => Ok(CampaignId(highest + 1)),
-        highest => Err(Error::Broken(format!(
-            "campaign {highest} has the last number that there is; give a free one with --id"
-        ))),
-    }
+    Ok(Some(CampaignId(highest.unwrap_or(0) + 1)).filter(|next| *next <= CampaignId::MAX))
 }
 
 /// The right to make and restock campaigns, which one operator has at a time: two operators who make the same one would

@@ -34,9 +34,12 @@ impl Maker {
 /// Makes a campaign with its coupons, or finishes that.
 pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Result<CampaignId> {
     let lock = campaigns::lock_for_operator(mysql).await?;
-    let id = match create.id {
-        Some(id) => id,
-        None => mysql.run(async |mut conn: Conn| campaigns::next_id(&mut conn).await).await?,
+    let id = if let Some(id) = create.id {
+        id
+    } else {
+        let (next, last) =
+            (mysql.run(async |mut conn: Conn| campaigns::next_id(&mut conn).await).await?, CampaignId::MAX);
+        next.with_context(|| format!("campaign {last} has the last number that there is: give a free one with --id"))?
     };
     let wanted = create.campaign(id);
     let limit = Limit::Ordered(maker.key().to_owned());

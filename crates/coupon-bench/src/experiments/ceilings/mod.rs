@@ -9,6 +9,7 @@ mod redis;
 use std::io;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::Mysql;
 use coupon_core::settings::{AmqpSettings, RedisSettings};
@@ -89,10 +90,11 @@ pub async fn run(
         stages.push(Stage { stage, per_second });
     };
     add(HTTP, http::empty(arguments.clients, time).await?);
-    let broker::Rates { publish, consume } = broker::measure(amqp, time).await?;
+    let broker::Rates { publish, consume } =
+        broker::measure(amqp, time).await.with_context(|| amqp.amqp_url.to_string())?;
     add(PUBLISH, publish);
     add(CONSUME, consume);
-    add(LPOP, redis::lpop(redis, time).await?);
+    add(LPOP, redis::lpop(redis, time).await.with_context(|| redis.redis_url.to_string())?);
     add(UPDATE, mysql::update(mysql, time).await?);
     add(SKIP_LOCKED, mysql::skip_locked(mysql, time).await?);
     Ok(Ceilings::new(stages))

@@ -4,16 +4,16 @@ use std::time::{Duration, Instant};
 
 use coupon_core::redis::keys;
 use coupon_core::settings::RedisSettings;
-use coupon_core::{CampaignId, Installation, InstallationId};
+use coupon_core::{CampaignId, Error, Installation, InstallationId, Result};
 use deadpool_redis::redis::{self, AsyncCommands};
 use uuid::Uuid;
 
 use super::BATCH;
 
 /// Ids a second, popped in batches from a list that is full.
-pub async fn lpop(settings: &RedisSettings, time: Duration) -> anyhow::Result<f64> {
+pub async fn lpop(settings: &RedisSettings, time: Duration) -> Result<f64> {
     let mut connection = coupon_core::redis::connect(settings)?;
-    let namespace = "bench".parse().map_err(anyhow::Error::msg)?;
+    let namespace = "bench".parse().map_err(Error::Broken)?;
     let installation = Installation { namespace, id: InstallationId(Uuid::new_v4()) };
     let list = keys::free_coupons(&installation, CampaignId(1));
     let ids: Vec<Vec<u8>> = (0..10_000).map(|_| Uuid::new_v4().as_bytes().to_vec()).collect();
