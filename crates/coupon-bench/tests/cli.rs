@@ -78,6 +78,11 @@ async fn a_report_of_no_jaeger_is_an_error() {
 }
 
 #[tokio::test]
+async fn too_few_open_files_are_named() {
+    run(async |space| program::too_few_open_files_are_named::<Bench>(PROGRAM, &space).await).await;
+}
+
+#[tokio::test]
 async fn an_address_that_leads_to_no_api_is_named_with_its_option_before_the_load() {
     run(async |space| {
         let settings: skiplock_api::Settings = space.settings(&[]);

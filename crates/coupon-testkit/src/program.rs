@@ -135,6 +135,34 @@ pub async fn who_may_claim_must_be_said_where_others_reach_it<T: CommandFactory>
     assert_eq!(open.stop("TERM").await, Some(0));
 }
 
+/// Checks that a program that may have too few files open says so, and what raises the limit.
+///
+/// # Panics
+/// It does not.
+pub async fn too_few_open_files_are_named<T: CommandFactory>(program: &str, space: &TestSpace) {
+    for limit in [8, 10, 12, 16, 24, 63] {
+        let ran = run("/bin/sh", &with_open_files::<T>(program, space, limit, &[]), &[]).await;
+
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{limit}: {ran:?}");
+        let words = format!("{limit} open files are too few, 64 are needed: raise the limit (ulimit -n, LimitNOFILE)");
+        assert!(
+            matches!(ran.stderr.lines().collect::<Vec<_>>()[..], [line] if line.contains(&words)),
+            "{limit}: {ran:?}"
+        );
+    }
+}
+
+/// The arguments of a shell for a program that may have this many files open.
+fn with_open_files<T: CommandFactory>(
+    program: &str,
+    space: &TestSpace,
+    limit: u32,
+    own: &[(&str, &str)],
+) -> Vec<String> {
+    let shell = [String::from("-c"), format!("ulimit -n {limit}; exec {program} \"$@\""), String::from(program)];
+    [&shell[..], &space.arguments::<T>(own)].concat()
+}
+
 /// Checks that a service does not start on a queue that somebody made otherwise, and says what to do.
 ///
 /// # Panics
@@ -175,10 +203,11 @@ fn fails_in_one_line(ran: &Ran, with: &str) {
 /// # Panics
 /// It does not.
 pub async fn connections_fit_the_open_files<T: CommandFactory>(program: &str, space: &TestSpace) {
-    let arguments = [String::from("-c"), format!("ulimit -n 400; exec {program} \"$@\""), String::from(program)];
-    let arguments = [&arguments[..], &space.arguments::<T>(&[])].concat();
+    let workers = [("http-workers", "100")];
+    let ran = run("/bin/sh", &with_open_files::<T>(program, space, 400, &workers), &[]).await;
+    fails_in_one_line(&ran, "--http-workers (HTTP_WORKERS) = 100: 400 open files are too few, 464 are needed");
 
-    let mut service = Running::start("/bin/sh", &arguments, &[]).await;
+    let mut service = Running::start("/bin/sh", &with_open_files::<T>(program, space, 400, &[]), &[]).await;
 
     let log = service.log();
     let warning = log.lines().find(|line| line.contains("HTTP_CONNECTIONS")).unwrap_or_else(|| panic!("{log}"));

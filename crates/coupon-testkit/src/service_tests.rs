@@ -36,6 +36,7 @@ macro_rules! service_tests {
             an_address_that_is_taken_is_named,
             its_health_is_asked_at_its_own_listener,
             signals_stop_it,
+            too_few_open_files_are_named,
             $($check),+
         ]);
     };

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    coupon_core::service::shutdown::unless_stopped(couponctl::main()).await
+fn main() -> ExitCode {
+    coupon_core::service::shutdown::unless_stopped(couponctl::main())
 }

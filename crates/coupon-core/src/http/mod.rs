@@ -14,6 +14,7 @@ mod trace;
 
 pub use receive::Body;
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
-use crate::service::Running;
+use crate::service::{Running, runtime};
 use crate::settings;
 
 /// Limits of the HTTP side of a service.
@@ -72,6 +73,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// other listener, logs. Half of a small limit.
 const RESERVED_FILES: u64 = 640;
 
+/// Open files of each worker, before it has a client: actix panics where they are not to be had.
+const WORKER_FILES: u64 = 4;
+
 /// Connections to the listener for health and metrics: a few operators and probes, never the crowd.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -106,7 +110,7 @@ pub fn serve_api(
     let admin = serve_admin(admin_listen, drained.clone(), admin_routes.clone())?;
     let limits = Limits {
         workers: usize::from(settings.http_workers),
-        connections: connections_that_fit(settings.http_connections)?,
+        connections: connections_that_fit(settings)?,
         origins: settings.cors_origins.clone(),
         // Ends before the process's own deadline, so that a client who waits for an outcome is no failed drain.
         drain: drain.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1)),
@@ -146,9 +150,11 @@ pub fn serve_admin(
 }
 
 /// The connections of the setting, or as many as there are file descriptors for.
-fn connections_that_fit(wanted: u32) -> anyhow::Result<usize> {
-    let files = rlimit::Resource::NOFILE.get_soft()?;
-    let (wanted, fit) = (u64::from(wanted), files - RESERVED_FILES.min(files / 2));
+fn connections_that_fit(settings: &HttpSettings) -> anyhow::Result<usize> {
+    let (files, workers) = (rlimit::Resource::NOFILE.get_soft()?, u64::from(settings.http_workers));
+    let needed = runtime::FILES + workers * WORKER_FILES;
+    anyhow::ensure!(files >= needed, "--http-workers (HTTP_WORKERS) = {workers}: {}", runtime::too_few(files, needed));
+    let (wanted, fit) = (u64::from(settings.http_connections), files - RESERVED_FILES.min(files / 2));
     if wanted > fit {
         tracing::warn!(
             "--http-connections (HTTP_CONNECTIONS) = {wanted} does not fit within {files} open files: {fit} are used; \
@@ -174,8 +180,7 @@ fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Listening> {
-    let listener = bind(listen)
-        .map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}; {setting} chooses another address"))?;
+    let listener = bind(listen).map_err(|error| cannot_listen(listen, setting, &error))?;
     let address = listener.local_addr()?;
     let server = Server::build()
         .workers(limits.workers)
@@ -225,7 +230,17 @@ fn serve(
     Ok(Listening { address, task })
 }
 
-fn bind(listen: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+/// Another address helps only where this one is the trouble.
+fn cannot_listen(listen: SocketAddr, setting: &str, error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("cannot listen on {listen}: {error}; {setting} chooses another address")
+        }
+        _ => anyhow::anyhow!("cannot listen on {listen}, the address of {setting}: {error}"),
+    }
+}
+
+fn bind(listen: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A service that was just stopped leaves connections behind, which must not keep its successor from the port.
     socket.set_reuseaddr(true)?;

@@ -1,6 +1,7 @@
 //! The life of a service: log, start, run until asked to stop, drain within a deadline, send the last spans. And the
 //! question for its health, which the program answers itself, because the image it is shipped in holds no other.
 
+pub(crate) mod runtime;
 pub mod shutdown;
 
 use std::future::Future;
@@ -115,11 +116,7 @@ fn serve<F>(
 where
     F: Future<Output = anyhow::Result<Running>>,
 {
-    // A process may have as many files open as the system lets it; what is usual, 1024, is for programs that use select(2).
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "the limit of open files cannot be raised");
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime::runtime()?;
     let telemetry = {
         let _inside = runtime.enter();
         telemetry::start(service, spans)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::runtime::runtime;
 use crate::terminal;
 
 /// Signals within this time are one: a supervisor may signal a process, and then its group.
@@ -37,7 +38,19 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
 
 /// The whole of the `main` of a command: runs it to its end, or until the process is asked to stop. What a server was asked
 /// to do then ends there. A failure is reported in one line.
-pub async fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+pub fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    match runtime() {
+        Ok(runtime) => runtime.block_on(ended(command)),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    terminal::error(&format!("{error:#}"));
+    ExitCode::FAILURE
+}
+
+async fn ended(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     // The codes with which a shell reports a process that a signal has ended.
     const BY_SIGINT: u8 = 130;
     const BY_SIGTERM: u8 = 143;
@@ -51,10 +64,7 @@ pub async fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCod
         ended = command => match ended {
             Ok(code) if code == ExitCode::SUCCESS && !terminal::is_complete() => ExitCode::FAILURE,
             Ok(code) => code,
-            Err(error) => {
-                terminal::error(&format!("{error:#}"));
-                ExitCode::FAILURE
-            }
+            Err(error) => failed(&error),
         },
         () = interrupted => stopped("SIGINT", BY_SIGINT),
         () = terminated => stopped("SIGTERM", BY_SIGTERM),

@@ -3,6 +3,7 @@
 
 use coupon_testkit::program;
 use coupon_testkit::{eventually, run};
+use couponctl::Couponctl;
 
 use crate::{PROGRAM, ctl, fails};
 
@@ -42,6 +43,11 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn too_few_open_files_are_named() {
+    run(async |space| program::too_few_open_files_are_named::<Couponctl>(PROGRAM, &space).await).await;
 }
 
 /// It is so in a container, where the kernel delivers no signal to process 1 that it has no handler for.
