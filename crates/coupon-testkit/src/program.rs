@@ -1,10 +1,14 @@
 //! A program as its operator meets it. Goal: it says in few words what is wrong, and how to put it right.
 //! Method: the real binary, with nothing in its environment but what the test gives it.
 
+use std::collections::BTreeMap;
+
 use clap::CommandFactory;
 use lapin::types::FieldTable;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::issuer::TestIssuer;
 pub use crate::running::Running;
 use crate::running::command;
 use crate::space::TestSpace;
@@ -133,6 +137,43 @@ pub async fn who_may_claim_must_be_said_where_others_reach_it<T: CommandFactory>
     }
     assert!(open.log().contains("may claim for any account"), "{}", open.log());
     assert_eq!(open.stop("TERM").await, Some(0));
+}
+
+/// A key that is half as long as it has to be.
+fn short_key() -> Value {
+    json!({ "kty": "RSA", "kid": "short", "e": "AQAB", "n": "____".repeat(42) + "__8" })
+}
+
+/// Checks that a service does not start with a key that would refuse each of its tokens, and leaves out one that an issuer
+/// publishes.
+///
+/// # Panics
+/// It does not.
+pub async fn a_key_that_is_too_short_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
+    let words = "\"short\": an RSA key has 2048 to 8192 bits, and it has 1024";
+    let file = std::env::temp_dir().join(format!("{}.json", space.name()));
+    std::fs::write(&file, json!({ "keys": [short_key()] }).to_string()).expect("a file");
+    let keys = file.display().to_string();
+    let own = [("auth", "jwt"), ("auth-keys", &keys), ("auth-issuer", "i"), ("auth-audience", "a")];
+
+    let ran = run(program, &space.arguments::<T>(&own), &[]).await;
+
+    std::fs::remove_file(&file).expect("a file");
+    assert_eq!((ran.code, ran.stderr.lines().count()), (Some(2), 1), "{ran:?}");
+    assert!(ran.stderr.starts_with("error: --auth-keys (AUTH_KEYS) = ") && ran.stderr.contains(words), "{ran:?}");
+
+    let issuer = TestIssuer::start().await;
+    let mut published = issuer.key().jwks();
+    published.get_mut("keys").and_then(Value::as_array_mut).expect("keys").push(short_key());
+    issuer.publish(Some(published.to_string()));
+    let service = Running::start(program, &issuer_arguments::<T>(space, &issuer.settings()), &[]).await;
+    let log = service.log();
+    assert_eq!(log.lines().filter(|line| line.contains("WARN") && line.contains(words)).count(), 1, "{log}");
+}
+
+fn issuer_arguments<T: CommandFactory>(space: &TestSpace, settings: &BTreeMap<&'static str, String>) -> Vec<String> {
+    let own: Vec<(&str, &str)> = settings.iter().map(|(flag, value)| (*flag, value.as_str())).collect();
+    space.arguments::<T>(&own)
 }
 
 /// Checks that a program that may have too few files open says so, and what raises the limit.

@@ -29,6 +29,7 @@ service_tests!(
     env!("CARGO_BIN_EXE_producer-api"),
     WRONG,
     [
+        a_key_that_is_too_short_is_named,
         a_database_that_redis_lacks_is_named,
         a_queue_made_otherwise_is_named,
         connections_fit_the_open_files,

@@ -24,5 +24,9 @@ service_tests!(
     Settings,
     env!("CARGO_BIN_EXE_skiplock-api"),
     WRONG,
-    [connections_fit_the_open_files, who_may_claim_must_be_said_where_others_reach_it]
+    [
+        a_key_that_is_too_short_is_named,
+        connections_fit_the_open_files,
+        who_may_claim_must_be_said_where_others_reach_it
+    ]
 );

@@ -105,6 +105,9 @@ impl Issuer {
         tracing::debug!(keys = keys.len(), "keys of the issuer");
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref().is_none_or(|known| !known.is_read_from_the_same(&keys)) {
+            for reason in keys.left_out() {
+                tracing::warn!("a key of the issuer is left out: {reason}");
+            }
             *known = Some(Arc::new(keys));
         }
     }

@@ -4,15 +4,22 @@
 //! (RFC 8725, 3.1). It takes part in no algorithm with a shared secret.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RsaParameters, VerificationAlgorithm,
+};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Header, Validation};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::settings::Rules;
 use crate::settings::small_file;
+use crate::terminal::shortened;
 
 /// Bytes of a set of keys that are read; real ones have a few thousand.
 pub(super) const SET_MAX: usize = 256 * 1024;
@@ -20,9 +27,17 @@ pub(super) const SET_MAX: usize = 256 * 1024;
 /// Keys of a set; real ones have fewer than ten.
 const KEYS_MAX: usize = 64;
 
+/// Bits of an RSA key (RFC 7518, 3.3 asks for the least).
+const RSA_BITS: RangeInclusive<u32> = 2048..=8192;
+
+/// Characters of a key's id that are shown.
+const ID_SHOWN: usize = 80;
+
 /// All keys of an issuer that can be used.
 pub(super) struct KeySet {
     keys: Vec<Key>,
+    /// What is wrong with keys that were meant to be used and cannot be.
+    left_out: Vec<String>,
     /// What they were read from.
     text: String,
 }
@@ -35,9 +50,21 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn new(id: Option<String>, verifying: DecodingKey, fitting: &[Algorithm], rules: &Rules) -> Option<Self> {
-        let algorithms: Vec<_> = rules.algorithms.iter().copied().filter(|taken| fitting.contains(taken)).collect();
-        let first = *algorithms.first()?;
+    /// A key for those of the algorithms that are taken; nothing if none of them is.
+    ///
+    /// # Errors
+    /// Why it would refuse each of its tokens.
+    fn new(
+        id: Option<String>,
+        verifying: DecodingKey,
+        fitting: &[Algorithm],
+        rules: &Rules,
+    ) -> Result<Option<Self>, String> {
+        let taken = rules.algorithms.iter().copied().filter(|taken| fitting.contains(taken));
+        let mut algorithms: Vec<Algorithm> = taken.collect();
+        let mut wrong = None;
+        algorithms.retain(|algorithm| can_check(&verifying, *algorithm).map_err(|reason| wrong = Some(reason)).is_ok());
+        let Some(&first) = algorithms.first() else { return wrong.map_or(Ok(None), Err) };
         let mut validation = Validation::new(first);
         validation.algorithms = algorithms;
         validation.leeway = rules.leeway.as_secs();
@@ -45,7 +72,7 @@ impl Key {
         validation.set_issuer(&[&rules.issuer]);
         validation.set_audience(&[&rules.audience]);
         validation.required_spec_claims = ["exp", "iss", "aud"].map(String::from).into_iter().collect::<HashSet<_>>();
-        Some(Self { id, verifying, validation })
+        Ok(Some(Self { id, verifying, validation }))
     }
 
     fn fits(&self, header: &Header) -> bool {
@@ -60,22 +87,36 @@ impl KeySet {
     /// # Errors
     /// What is wrong with the file.
     pub fn from_file(file: &Path, rules: &Rules) -> Result<Self, String> {
-        let read = |text: String| Self::read(&text, rules).map_err(|reason| format!("the keys in it: {reason}"));
+        let read = |text: String| {
+            let keys = Self::read(&text, rules).and_then(Self::complete);
+            keys.map_err(|reason| format!("the keys in it: {reason}"))
+        };
         small_file(file).and_then(read).map_err(|reason| {
             format!("--auth-keys (AUTH_KEYS) = '{}': {reason}; it takes a file such as jwks.json", file.display())
         })
     }
 
-    /// Reads a JSON Web Key Set, or one public key in PEM. Keys of a set that cannot be used are skipped.
+    /// Reads a JSON Web Key Set, or one public key in PEM. Keys of a set that are for something else are passed over, and
+    /// those that cannot be used are left out.
     ///
     /// # Errors
     /// What is wrong, when no key can be used.
     pub fn read(text: &str, rules: &Rules) -> Result<Self, String> {
-        let keys = if text.contains("-----BEGIN") { vec![from_pem(text, rules)?] } else { from_set(text, rules)? };
-        if keys.is_empty() {
-            return Err(format!("they hold no public key for an algorithm of {:?}", rules.algorithms));
+        let (keys, left_out) = if text.contains("-----BEGIN") {
+            (vec![from_pem(text, rules)?], Vec::new())
+        } else {
+            from_set(text, rules)?
+        };
+        match (keys.is_empty(), left_out.is_empty()) {
+            (false, _) => Ok(Self { keys, left_out, text: text.to_owned() }),
+            (true, false) => Err(left_out.join("; ")),
+            (true, true) => Err(format!("they hold no public key for an algorithm of {:?}", rules.algorithms)),
         }
-        Ok(Self { keys, text: text.to_owned() })
+    }
+
+    /// The keys, if none was left out: who names a file can mend it.
+    fn complete(self) -> Result<Self, String> {
+        if self.left_out.is_empty() { Ok(self) } else { Err(self.left_out.join("; ")) }
     }
 
     /// The one key that a token with this header may have been signed with.
@@ -86,6 +127,11 @@ impl KeySet {
 
     pub fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// What is wrong with each key that was left out.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     pub fn is_read_from_the_same(&self, other: &Self) -> bool {
@@ -101,11 +147,12 @@ fn from_pem(text: &str, rules: &Rules) -> Result<Key, String> {
     let key = DecodingKey::from_ed_pem(pem).or_else(|_| DecodingKey::from_ec_pem(pem));
     let key = key.or_else(|_| DecodingKey::from_rsa_pem(pem)).map_err(|_| "they are no public key in PEM")?;
     let family = key.family();
-    Key::new(None, key, family.algorithms(), rules)
+    Key::new(None, key, family.algorithms(), rules)?
         .ok_or_else(|| format!("the key is for {:?}, and none of them is taken", family.algorithms()))
 }
 
-fn from_set(text: &str, rules: &Rules) -> Result<Vec<Key>, String> {
+/// The keys of a set, and what is wrong with those that are left out.
+fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Value>,
@@ -115,16 +162,26 @@ fn from_set(text: &str, rules: &Rules) -> Result<Vec<Key>, String> {
     if set.keys.len() > KEYS_MAX {
         return Err(format!("they are {}, and {KEYS_MAX} at most are taken", set.keys.len()));
     }
-    Ok(set.keys.into_iter().filter_map(|key| from_jwk(key, rules)).collect())
+    let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+    for (n, key) in (1..).zip(set.keys) {
+        let id = key.get("kid").and_then(Value::as_str).map(|id| format!(" {:?}", shortened(id, ID_SHOWN)));
+        match from_jwk(key, rules) {
+            Ok(key) => keys.extend(key),
+            Err(reason) => left_out.push(format!("key {n}{}: {reason}", id.unwrap_or_default())),
+        }
+    }
+    Ok((keys, left_out))
 }
 
-/// The key, unless it is of a kind that is not taken, or not for signatures.
-fn from_jwk(key: Value, rules: &Rules) -> Option<Key> {
+/// The key; nothing if it is of a kind that is not taken, or not for signatures.
+///
+/// # Errors
+/// Why it must not or cannot be used, though it was meant to be.
+fn from_jwk(key: Value, rules: &Rules) -> Result<Option<Key>, String> {
     if key.get("d").is_some() {
-        tracing::warn!("a key of the issuer is skipped: it is a private one, which everybody can read now");
-        return None;
+        return Err(String::from("it is a private one, which everybody can read now"));
     }
-    let jwk: Jwk = serde_json::from_value(key).ok()?;
+    let Ok(jwk) = serde_json::from_value::<Jwk>(key) else { return Ok(None) };
     let (usage, operations) = (&jwk.common.public_key_use, &jwk.common.key_operations);
     let is_to_verify = usage.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
         && operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
@@ -137,11 +194,47 @@ fn from_jwk(key: Value, rules: &Rules) -> Option<Key> {
     };
     let mut fitting = of_kind.to_vec();
     if let Some(only) = jwk.common.key_algorithm {
-        let only = Algorithm::try_from(only).ok()?;
-        fitting.retain(|algorithm| *algorithm == only);
+        let only = Algorithm::try_from(only).ok();
+        fitting.retain(|algorithm| Some(*algorithm) == only);
     }
-    let verifying = DecodingKey::from_jwk(&jwk).ok().filter(|_| is_to_verify)?;
-    Key::new(jwk.common.key_id, verifying, &fitting, rules)
+    match DecodingKey::from_jwk(&jwk) {
+        Ok(verifying) if is_to_verify => Key::new(jwk.common.key_id, verifying, &fitting, rules),
+        _ => Ok(None),
+    }
+}
+
+/// Whether signatures of an algorithm can be checked by a key: by a wrong one each would be refused, as if it were forged.
+///
+/// # Errors
+/// Why not.
+fn can_check(verifying: &DecodingKey, algorithm: Algorithm) -> Result<(), String> {
+    let of_curve: &'static dyn VerificationAlgorithm = match algorithm {
+        Algorithm::EdDSA => &ED25519,
+        Algorithm::ES256 => &ECDSA_P256_SHA256_FIXED,
+        Algorithm::ES384 => &ECDSA_P384_SHA384_FIXED,
+        _ => {
+            let bits = rsa_bits(verifying).ok_or("it is no RSA key")?;
+            let (min, max) = (RSA_BITS.start(), RSA_BITS.end());
+            let is_taken = RSA_BITS.contains(&bits);
+            return if is_taken {
+                Ok(())
+            } else {
+                Err(format!("an RSA key has {min} to {max} bits, and it has {bits}"))
+            };
+        }
+    };
+    let point = verifying.try_get_as_bytes().unwrap_or_default();
+    ParsedPublicKey::new(of_curve, point).map(drop).map_err(|_| format!("it is no key for {algorithm:?}"))
+}
+
+fn rsa_bits(key: &DecodingKey) -> Option<u32> {
+    let der = match key.kind() {
+        DecodingKeyKind::SecretOrDer(der) => rsa::PublicKey::from_der(der),
+        DecodingKeyKind::RsaModulusExponent { n, e } => {
+            rsa::PublicKey::from_der(rsa::PublicKeyComponents { n, e }.as_der().ok()?.as_ref())
+        }
+    };
+    RsaParameters::public_modulus_len(der.ok()?.as_ref()).ok()
 }
 
 #[cfg(test)]
@@ -152,6 +245,20 @@ mod tests {
 
     use super::*;
     use crate::tokens::KeyPair;
+
+    const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDRK2Ww3sW1ROOiU59CezPP6JFn
+VPxD/qmjNRQQmMKYscEb0H34EPaVK7vVpJwNOH3WJ3Kb6CbfkI3TNyTPtnBTLHR+
+GGzC94V7woiQQahftdbU/LL4k21SxpcEcBmYTI42M/VuvzyrOGflqpK2oFAXoCCn
+VerEAeErnKa4ZtXnQQIDAQAB
+-----END PUBLIC KEY-----";
+
+    const P_521: &str = "-----BEGIN PUBLIC KEY-----
+MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQBQo+dhLzE+pAK8J2t48SXqG+LfGsi
+7QEtfxHSIKXxxVXk6b/Jy8G93rRqdlWFSKsljlqDQTCWx2u3oNze+nQDCfoBKpOy
+L6544JRG8+8dMRGB9TwCveAZfcNrD7dKVJInQdKbF5T0g2JKLeLTVbFx4F9hmx2j
+FTYFAKAMs9MKzJSq44E=
+-----END PUBLIC KEY-----";
 
     fn rules() -> Rules {
         let algorithms = vec![Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256];
@@ -206,6 +313,33 @@ mod tests {
             let set = set_with(std::slice::from_ref(&changed));
             assert!(KeySet::read(&set, &rules()).is_err(), "{changed:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_key_that_would_refuse_each_of_its_tokens_is_left_out_by_name() {
+        let rsa = |bytes: usize, id: &str| {
+            let n = "____".repeat(bytes / 3) + ["", "_w", "__8"][bytes % 3];
+            json!({"kty": "RSA", "kid": id, "n": n, "e": "AQAB"})
+        };
+        let no_point = json!({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"});
+        let ours = KeyPair::generate().unwrap().jwks()["keys"][0].clone();
+        let all =
+            json!({"keys": [ours, rsa(128, "short"), rsa(256, "right"), rsa(1025, "long"), no_point]}).to_string();
+
+        let keys = KeySet::read(&all, &rules()).unwrap();
+
+        assert_eq!(keys.len(), 2, "{:?}", keys.left_out());
+        let words = [
+            "key 2 \"short\": an RSA key has 2048 to 8192 bits, and it has 1024",
+            "key 4 \"long\": an RSA key has 2048 to 8192 bits, and it has 8200",
+            "key 5: it is no key for ES256",
+        ];
+        assert_eq!(keys.left_out(), words);
+        assert_eq!(keys.complete().err().unwrap(), words.join("; "));
+        let only_short = json!({"keys": [rsa(128, "short")]}).to_string();
+        assert!(KeySet::read(&only_short, &rules()).err().unwrap().contains("and it has 1024"));
+        assert!(KeySet::read(RSA_1024, &rules()).err().unwrap().contains("and it has 1024"));
+        assert!(KeySet::read(P_521, &rules()).err().unwrap().contains("no key for ES256"));
     }
 
     #[test]
