@@ -171,6 +171,25 @@ pub async fn a_key_that_is_too_short_is_named<T: CommandFactory>(program: &str, 
     assert_eq!(log.lines().filter(|line| line.contains("WARN") && line.contains(words)).count(), 1, "{log}");
 }
 
+/// Checks that a service whose issuer never answers listens all the same, and says what it has no keys from.
+///
+/// # Panics
+/// It does not.
+pub async fn a_silent_issuer_is_not_waited_for<T: CommandFactory>(program: &str, space: &TestSpace) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/jwks.json", silent.local_addr().expect("an address"));
+    let mut settings = TestIssuer::start().await.settings();
+    settings.insert("auth-jwks-url", url.clone());
+
+    let service = Running::start(program, &issuer_arguments::<T>(space, &settings), &[]).await;
+
+    let log = service.log();
+    assert!(log.contains(&format!("no keys yet from {url}")), "{log}");
+    let admin = space.api(service.admin());
+    let health = async || admin.get("/readyz").await.json;
+    eventually("it gives the reason", async || health().await.pointer("/reasons/issuer").is_some()).await;
+}
+
 fn issuer_arguments<T: CommandFactory>(space: &TestSpace, settings: &BTreeMap<&'static str, String>) -> Vec<String> {
     let own: Vec<(&str, &str)> = settings.iter().map(|(flag, value)| (*flag, value.as_str())).collect();
     space.arguments::<T>(&own)

@@ -30,6 +30,7 @@ service_tests!(
     WRONG,
     [
         a_key_that_is_too_short_is_named,
+        a_silent_issuer_is_not_waited_for,
         a_database_that_redis_lacks_is_named,
         a_queue_made_otherwise_is_named,
         connections_fit_the_open_files,

@@ -26,6 +26,7 @@ service_tests!(
     WRONG,
     [
         a_key_that_is_too_short_is_named,
+        a_silent_issuer_is_not_waited_for,
         connections_fit_the_open_files,
         who_may_claim_must_be_said_where_others_reach_it
     ]

@@ -27,6 +27,9 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// The longest that the issuer may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a service that starts waits for the keys before it listens; then it goes on to ask.
+const FIRST_ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+
 /// The keys of an issuer.
 pub(super) struct Issuer {
     source: Source,
@@ -62,7 +65,14 @@ impl Issuer {
         });
         match &issuer.source {
             Source::File(_) => issuer.known_is(issuer.load().await?),
-            Source::Url(..) => issuer.ask().await,
+            Source::Url(_, url) => {
+                if timeout(FIRST_ANSWER_DEADLINE, issuer.ask()).await.is_err() {
+                    tracing::warn!(
+                        "no keys yet from {}, which takes its time; until there are, no token is taken",
+                        shown(url)
+                    );
+                }
+            }
         }
         tokio::spawn(keep_asking(Arc::downgrade(&issuer)));
         Ok(issuer)
