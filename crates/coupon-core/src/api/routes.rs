@@ -256,7 +256,11 @@ pub(super) async fn campaign(
         ),
     ),
     responses(
-        (status = 200, description = "issued with the coupon, sold_out, or pending: not decided yet, or never claimed", body = Outcome),
+        (
+            status = 200, body = Outcome,
+            description = "issued with the coupon; sold_out: the account holds none and none is free, whether or not it has \
+                           claimed; or pending: not decided yet, or never claimed",
+        ),
         Refusals,
     )
 )]
