@@ -358,8 +358,11 @@ mod tests {
         let lines = wrong::<Below>(&["count", "--number", "-1s", "--other", "300"]);
         assert!(lines[0].starts_with(&wrong_number("--number = '-1s'")), "{lines:?}");
         assert!(lines[1].starts_with(&wrong_number("--other = '300'")), "{lines:?}");
-        let lines = wrong::<Below>(&["count"]);
-        assert!(matches!(&lines[..], [line] if line.ends_with("; an example is: test count --number 3")), "{lines:?}");
+        for line in [&["count"][..], &["count", "3"], &["count", "--number=3", "--other=3", "3"]] {
+            let lines = wrong::<Below>(line);
+            let example = "; an example is: test count --number 3";
+            assert!(matches!(&lines[..], [line] if line.ends_with(example)), "{lines:?}");
+        }
     }
 
     #[test]

@@ -113,11 +113,16 @@ pub fn wrong_line(command: &Command, arguments: &[OsString], error: &clap::Error
         }
         _ if similar.is_some() => format!("{line}; a similar one is {}", similar.unwrap_or_default()),
         (Some(argument), _) if argument.get_action().takes_values() => line + &right_value(argument, asked),
-        (_, ErrorKind::MissingRequiredArgument) => match example_with(asked, None) {
-            Some(example) => format!("{line}; an example is: {example}"),
-            None => line + "; --help shows what there is",
-        },
-        (_, ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) => line + "; --help shows what there is",
+        (
+            _,
+            kind @ (ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand),
+        ) => {
+            let is_of_this = kind == ErrorKind::MissingRequiredArgument || !std::ptr::eq(asked, command);
+            match example_with(asked, None).filter(|_| is_of_this) {
+                Some(example) => format!("{line}; an example is: {example}"),
+                None => line + "; --help shows what there is",
+            }
+        }
         _ => line,
     }
 }
