@@ -143,6 +143,11 @@ fn from_pem(text: &str, rules: &Rules) -> Result<Key, String> {
     if text.contains("PRIVATE KEY") {
         return Err(String::from("they hold a private key, which belongs with the issuer only: give the public one"));
     }
+    if text.matches("-----BEGIN").count() > 1 {
+        return Err(String::from(
+            "they are several in PEM, of which only one is taken: give them as a JSON Web Key Set",
+        ));
+    }
     let pem = text.as_bytes();
     let key = DecodingKey::from_ed_pem(pem).or_else(|_| DecodingKey::from_ec_pem(pem));
     let key = key.or_else(|_| DecodingKey::from_rsa_pem(pem)).map_err(|_| "they are no public key in PEM")?;
@@ -361,6 +366,7 @@ FTYFAKAMs9MKzJSq44E=
             (r#"{"keys":[]}"#, "no public key for"),
             ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "no public key in PEM"),
             (&private, "a private key"),
+            (&[RSA_1024, P_521].join("\n"), "several in PEM"),
         ] {
             let error = KeySet::read(text, &rules()).err().unwrap();
             assert!(error.contains(words), "{text}: {error}");
