@@ -4,6 +4,7 @@
 use coupon_testkit::program;
 use coupon_testkit::{eventually, run};
 use couponctl::Couponctl;
+use lapin::BasicProperties;
 
 use crate::{PROGRAM, ctl, fails};
 
@@ -41,6 +42,21 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
             // Less than work may take that is in hand.
             fails(&ctl(&space, &format!("{waiting} {line}")).await, 1, &["took longer than 3s"]);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_that_does_not_reach_redis_leaves_the_queues_as_they_are() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    run(async |space| {
+        space.queues.declare().await;
+        space.queues.publish_dead_letter(BasicProperties::default(), b"poison").await;
+
+        let ran = ctl(&space, &format!("--redis-url=redis://{closed}/0 reset --yes")).await;
+
+        fails(&ran, 1, &[&format!("nothing was deleted: redis://{closed}/0: Redis: ")]);
+        assert_eq!(space.queues.dead_letters().await, 1);
     })
     .await;
 }
