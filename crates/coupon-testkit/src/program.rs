@@ -112,6 +112,12 @@ pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str,
         fails_in_one_line(&ran, &format!("--{flag} ({variable})"));
         assert!(ran.stderr.contains(&address), "{ran:?}");
     }
+    if T::command().get_arguments().any(|argument| argument.get_long() == Some("listen")) {
+        drop(taken);
+        let both = [("listen", address.as_str()), ("admin-listen", &address)];
+        let ran = run(program, &space.arguments::<T>(&both), &[]).await;
+        fails_in_one_line(&ran, "--admin-listen (ADMIN_LISTEN) are both ");
+    }
 }
 
 /// Checks that a service which others reach starts only when it was said who may claim, and says at each start what

@@ -106,6 +106,10 @@ pub fn serve_api(
     admin_routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Running> {
+    anyhow::ensure!(
+        listen != admin_listen || listen.port() == 0,
+        "--listen (LISTEN) and --admin-listen (ADMIN_LISTEN) are both {listen}: each needs an address of its own"
+    );
     let drained = CancellationToken::new();
     let admin = serve_admin(admin_listen, drained.clone(), admin_routes.clone())?;
     let limits = Limits {
