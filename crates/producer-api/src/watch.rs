@@ -140,7 +140,7 @@ impl Seen {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_blind, true) {
-                    tracing::warn!(%error, "RabbitMQ's policies are not checked");
+                    tracing::warn!(%error, "RabbitMQ's policies are not checked: {}", error.remedy());
                 }
             }
         }

@@ -100,7 +100,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
 async fn warn_of_policies(settings: &AmqpSettings, queues: &Queues) -> Result<()> {
     match Policies::new(settings)?.dangers(queues).await {
         Ok(dangers) => dangers.iter().for_each(|danger| tracing::warn!("{danger}")),
-        Err(error) => tracing::warn!(%error, "RabbitMQ's policies are not checked"),
+        Err(error) => tracing::warn!(%error, "RabbitMQ's policies are not checked: {}", error.remedy()),
     }
     Ok(())
 }
