@@ -119,7 +119,7 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
     match command {
         Command::Load(arguments) => {
             let load = async |mysql: &Mysql| {
-                load::probe("--url", arguments).await?;
+                load::probe(mysql, "--url", arguments).await?;
                 show(&vec![load::run(mysql, "load", arguments).await?], json, None)
             };
             schema::work_on(mysql, load).await

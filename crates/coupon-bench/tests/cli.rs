@@ -9,6 +9,7 @@
 )]
 
 use coupon_bench::Bench;
+use coupon_core::CampaignId;
 use coupon_testkit::{options, program, run, secrets};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coupon-bench");
@@ -79,7 +80,10 @@ async fn a_report_of_no_jaeger_is_an_error() {
 
 #[tokio::test]
 async fn too_few_open_files_are_named() {
-    run(async |space| program::too_few_open_files_are_named::<Bench>(PROGRAM, &space).await).await;
+    run(async |space| {
+        program::too_few_open_files_are_named::<Bench>(PROGRAM, &space).await;
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -114,9 +118,40 @@ async fn an_address_that_leads_to_no_api_is_named_with_its_option_before_the_loa
         let ran = program::run(PROGRAM, &arguments(&missing), &space.environment()).await;
 
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
-        assert!(ran.stderr.contains(&format!("error: --url {api}/: GET /v1/campaigns/")), "{ran:?}");
-        assert!(ran.stderr.contains("campaign_not_found"), "{ran:?}");
+        assert!(ran.stderr.starts_with("error: there is no campaign "), "{ran:?}");
         assert_eq!(space.issued(campaign).await, 0, "nothing was claimed");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_api_with_another_database_is_named_before_the_load() {
+    run(async |theirs| {
+        run(async |ours| {
+            let settings: skiplock_api::Settings = theirs.settings(&[]);
+            let api = theirs.start(|stop| skiplock_api::start(settings, stop)).await;
+            let url = format!("http://{}", api.address());
+            let same = theirs.campaign(2).await;
+            for space in [&theirs, &ours] {
+                space.sql(format!("REPLACE INTO campaign (id, name) VALUES (7, '{}')", space.name())).await;
+            }
+            assert_eq!(ours.campaign(2).await, same);
+            let only_ours = ours.campaign(2).await;
+
+            for (campaign, words) in [
+                (CampaignId(7), "campaign 7 is another one than in mysql://"),
+                (only_ours, "there is no campaign 2, but in mysql://"),
+            ] {
+                let line = format!("load --campaign {campaign} --url {url}");
+                let ran = program::run(PROGRAM, &arguments(&line), &ours.environment()).await;
+
+                assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.lines().count()), (Some(1), "", 1), "{ran:?}");
+                assert!(ran.stderr.starts_with(&format!("error: --url {url}/: {words}")), "{ran:?}");
+                assert!(ran.stderr.contains("; --mysql-url (COUPON_MYSQL_URL) may name another database"), "{ran:?}");
+            }
+            assert_eq!(theirs.issued(same).await, 0, "nothing was claimed");
+        })
+        .await;
     })
     .await;
 }

@@ -91,7 +91,7 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
     {
         let campaign = make_campaigns(mysql, &format!("comparison, {way}"), crowd.campaigns, *coupons).await?.first;
         let load = load::Arguments { url: url.clone(), campaign, crowd: crowd.clone() };
-        load::probe(option, &load).await?;
+        load::probe(mysql, option, &load).await?;
         loads.push((way, load));
     }
     let mut ways = Vec::new();

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use coupon_core::audit::{self, Answers};
-use coupon_core::mysql::Mysql;
+use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::terminal::{print, printable};
 use coupon_core::{CampaignId, ClaimKey, Outcome};
 use hyper::{Method, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::crowd::client::{self, Client, Target};
@@ -138,15 +138,38 @@ pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Re
     Ok(LoadResult::new(name, campaigns, crowd.trace_ratio, seen, &audits))
 }
 
-/// Fails before any load, with a reason that names the option with the address, when there is not all to claim from.
-pub async fn probe(option: &str, Arguments { url, campaign, crowd }: &Arguments) -> anyhow::Result<()> {
+/// Fails before any load, with a reason that names the option with the address, when there is not all to claim from. The
+/// audit would blame an API that has another database for coupons that nobody holds.
+pub async fn probe(mysql: &Mysql, option: &str, arguments: &Arguments) -> anyhow::Result<()> {
+    const ELSEWHERE: &str = "--mysql-url (COUPON_MYSQL_URL) may name another database than that of the API";
+
+    #[derive(Deserialize)]
+    struct Seen {
+        name: String,
+    }
+
+    let Arguments { url, campaign, crowd } = arguments;
+    let address = mysql.address();
     let mut client = Client::new(Target::new(url)?);
+    let mut conn = mysql.connection().await?;
     for campaign in (Campaigns { first: *campaign, count: crowd.campaigns }).ids() {
+        let ours = campaigns::find(&mut conn, campaign).await?;
+        let ours = ours.with_context(|| format!("there is no campaign {campaign} in {address}; {ELSEWHERE}"))?;
         let path = format!("/v1/campaigns/{campaign}");
         let answer = client.send(Method::GET, &path, String::new(), []).await;
         let (status, body) = answer.with_context(|| format!("{option} {url}"))?;
         let body = String::from_utf8_lossy(&body);
-        anyhow::ensure!(status == StatusCode::OK, "{option} {url}: GET {path} answered {status}: {body}");
+        let is_ours = |seen: Seen| seen.name == ours.name;
+        match status {
+            StatusCode::NOT_FOUND if body.contains("campaign_not_found") => {
+                bail!("{option} {url}: there is no campaign {campaign}, but in {address}; {ELSEWHERE}")
+            }
+            StatusCode::OK if serde_json::from_str(&body).is_ok_and(is_ours) => {}
+            StatusCode::OK => {
+                bail!("{option} {url}: campaign {campaign} is another one than in {address}; {ELSEWHERE}")
+            }
+            _ => bail!("{option} {url}: GET {path} answered {status}: {body}"),
+        }
     }
     Ok(())
 }
