@@ -82,6 +82,17 @@ async fn a_report_of_no_jaeger_is_an_error() {
 async fn too_few_open_files_are_named() {
     run(async |space| {
         program::too_few_open_files_are_named::<Bench>(PROGRAM, &space).await;
+
+        let settings: skiplock_api::Settings = space.settings(&[]);
+        let api = space.start(|stop| skiplock_api::start(settings, stop)).await;
+        let campaign = space.campaign(4).await;
+        let load = format!("exec '{PROGRAM}' load --campaign {campaign} --url http://{}", api.address());
+        let shell = [String::from("-c"), format!("ulimit -n 200; {load}")];
+        let ran = program::run("/bin/sh", &shell, &space.environment()).await;
+
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.starts_with("error: --clients and --followers: 200 open files are too few, 576"), "{ran:?}");
+        assert_eq!(space.issued(campaign).await, 0, "nothing was claimed");
     })
     .await;
 }

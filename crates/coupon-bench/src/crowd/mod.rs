@@ -20,9 +20,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use coupon_core::AccountId;
 use coupon_core::audit::Answers;
+use coupon_core::service::ensure_open_files;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -121,6 +123,8 @@ impl Crowd {
     pub async fn claim(&self, target: &Target, campaigns: Campaigns, name: &str) -> anyhow::Result<Seen> {
         let plan = Arc::new(plan::claims(self.first_account.0, self.accounts, self.repeats));
         let claims = plan.len();
+        let connections = u64::from(self.clients) + u64::from(self.followers);
+        ensure_open_files(connections).context("--clients and --followers")?;
         let tally = SharedTally::new(name, claims)?;
         let (accepted, to_follow) = flume::unbounded();
         let started = Instant::now();

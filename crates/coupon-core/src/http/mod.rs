@@ -24,13 +24,14 @@ use actix_web::App;
 use actix_web::dev::{AppConfig, Server, fn_service};
 use actix_web::middleware::from_fn;
 use actix_web::web::ServiceConfig;
+use anyhow::Context as _;
 use clap::Args;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
-use crate::service::{Running, runtime};
+use crate::service::{Running, ensure_open_files};
 use crate::settings;
 
 /// Limits of the HTTP side of a service.
@@ -155,9 +156,9 @@ pub fn serve_admin(
 
 /// The connections of the setting, or as many as there are file descriptors for.
 fn connections_that_fit(settings: &HttpSettings) -> anyhow::Result<usize> {
-    let (files, workers) = (rlimit::Resource::NOFILE.get_soft()?, u64::from(settings.http_workers));
-    let needed = runtime::FILES + workers * WORKER_FILES;
-    anyhow::ensure!(files >= needed, "--http-workers (HTTP_WORKERS) = {workers}: {}", runtime::too_few(files, needed));
+    let workers = settings.http_workers;
+    let files = ensure_open_files(u64::from(workers) * WORKER_FILES);
+    let files = files.with_context(|| format!("--http-workers (HTTP_WORKERS) = {workers}"))?;
     let (wanted, fit) = (u64::from(settings.http_connections), files - RESERVED_FILES.min(files / 2));
     if wanted > fit {
         tracing::warn!(

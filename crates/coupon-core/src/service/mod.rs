@@ -1,8 +1,10 @@
 //! The life of a service: log, start, run until asked to stop, drain within a deadline, send the last spans. And the
 //! question for its health, which the program answers itself, because the image it is shipped in holds no other.
 
-pub(crate) mod runtime;
+mod runtime;
 pub mod shutdown;
+
+pub use runtime::ensure_open_files;
 
 use std::future::Future;
 use std::io::{Read, Write};
