@@ -10,7 +10,7 @@ use std::num::ParseIntError;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use super::refused;
+use super::refusal::refused;
 use crate::terminal;
 
 /// Characters of a wrong value that are shown.

@@ -1,0 +1,103 @@
+//! All that is wrong with a command line that clap refuses, which stops at the first: it is read again and again, each time
+//! without what was found.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::ValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::Refusal;
+use super::words::{named, right_value, without_addresses, wrong_line, wrong_value};
+
+/// Arguments that are not known and are named; there may be thousands.
+pub(super) const UNKNOWN_MAX: usize = 10;
+
+/// clap stops at the first thing that is wrong. If that is a value, it reads on with values that may be anything; if that is
+/// an argument that is not known, without it: to an end, or up to something else that is wrong with the line.
+pub(super) fn refusal(command: &Command, mut arguments: Vec<OsString>, first: clap::Error) -> Refusal {
+    if !first.use_stderr() {
+        return Refusal::Help(first);
+    }
+    let is_about_value =
+        matches!(first.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8);
+    let reading_on =
+        |arguments: &[OsString]| taking_anything(command.clone(), false).try_get_matches_from(arguments).err();
+    let mut error = if is_about_value { reading_on(&arguments) } else { Some(first) };
+    let mut lines = Vec::new();
+    while let Some(wrong) = error {
+        let unknown = unknown(&wrong, &arguments).filter(|_| lines.len() < UNKNOWN_MAX);
+        if unknown.is_some() || lines.is_empty() {
+            lines.push(without_addresses(wrong_line(command, &arguments, &wrong), &arguments));
+        }
+        let Some(place) = unknown else { break };
+        arguments.remove(place);
+        error = reading_on(&arguments);
+    }
+    let mut wrong = Vec::new();
+    if let Ok(given) = taking_anything(command.clone(), true).try_get_matches_from(arguments) {
+        wrong_values(command, &given, &mut wrong);
+    }
+    Refusal::Wrong([wrong, lines].concat())
+}
+
+/// The place of an option that is not known.
+fn unknown(error: &clap::Error, arguments: &[OsString]) -> Option<usize> {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) else { return None };
+    let is_it = |argument: &OsString| {
+        let argument = argument.to_string_lossy();
+        // Of one with a single dash, clap names the first letter.
+        argument.split('=').next() == Some(name) || name.chars().count() == 2 && argument.starts_with(name)
+    };
+    let is_unknown = error.kind() == ErrorKind::UnknownArgument && name.starts_with('-');
+    arguments.iter().skip(1).position(is_it).filter(|_| is_unknown).map(|place| place + 1)
+}
+
+/// The same command whose options take any value, or none, and which has no answer for `--help`. What is wrong with the line
+/// itself ends the reading, with an error or with what was read.
+fn taking_anything(command: Command, ignoring_errors: bool) -> Command {
+    let free = |argument: Arg| match argument.get_action() {
+        action if action.takes_values() => argument.value_parser(ValueParser::os_string()).num_args(0..=1),
+        ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version => {
+            argument.action(ArgAction::SetTrue)
+        }
+        _ => argument,
+    };
+    let command = command.disable_help_subcommand(true).ignore_errors(ignoring_errors).mut_args(free);
+    command.mut_subcommands(|below| taking_anything(below, ignoring_errors))
+}
+
+/// Adds a line for each value that its option refuses.
+fn wrong_values(command: &Command, given: &ArgMatches, wrong: &mut Vec<String>) {
+    for argument in command.get_arguments().filter(|argument| argument.get_action().takes_values()) {
+        let id = argument.get_id().as_str();
+        if !matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            continue;
+        }
+        let values: Vec<&OsStr> = given.get_raw(id).into_iter().flatten().collect();
+        if values.is_empty() {
+            wrong.push(format!("{} has no value{}", named(argument), right_value(argument, command)));
+        }
+        for value in &values {
+            if let Some(error) = refused(argument, value) {
+                let line = wrong_value(argument, value, values.len() > 1, &error) + &right_value(argument, command);
+                // Of two empty elements the second has nothing to add.
+                wrong.extend((wrong.last() != Some(&line)).then_some(line));
+            }
+        }
+    }
+    if let Some((name, given)) = given.subcommand()
+        && let Some(below) = command.find_subcommand(name)
+    {
+        wrong_values(below, given, wrong);
+    }
+}
+
+/// What an option says of a value, all else on the command line left aside.
+pub(super) fn refused(argument: &Arg, value: &OsStr) -> Option<clap::Error> {
+    let alone = Arg::new("value").long("value").value_parser(argument.get_value_parser().clone());
+    let mut typed = OsString::from("--value=");
+    typed.push(value);
+    Command::new("").no_binary_name(true).arg(alone).try_get_matches_from([typed]).err()
+}
