@@ -76,12 +76,12 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
         let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
         match read_outcomes(servers, &installation, arguments.campaign).await {
             Ok(found) => reported = found,
-            Err(error) => not_checked.push(format!("the outcomes in Redis: {error}")),
+            Err(error) => not_checked.push(format!("the outcomes in Redis: {error}; {}", error.remedy())),
         }
         match dead_letters(servers).await {
             Ok(Some(dead_letters)) => broker = Some(Broker { dead_letters: u64::from(dead_letters) }),
             Ok(None) => not_checked.push(no_queue(servers)),
-            Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error}")),
+            Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error}; {}", error.remedy())),
         }
     }
     let report = audit::audit(mysql, arguments.campaign, reported, broker).await?;

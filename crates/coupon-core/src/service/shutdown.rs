@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::runtime::runtime;
+use crate::error::Error;
 use crate::terminal;
 
 /// Signals within this time are one: a supervisor may signal a process, and then its group.
@@ -45,8 +46,11 @@ pub fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -
     }
 }
 
+/// Of a server that could not be used, the line ends with what there is to do.
 fn failed(error: &anyhow::Error) -> ExitCode {
-    terminal::error(&format!("{error:#}"));
+    let server = error.downcast_ref::<Error>().filter(|error| error.blames_the_connection());
+    let remedy = server.map(|error| format!("; {}", error.remedy())).unwrap_or_default();
+    terminal::error(&format!("{error:#}{remedy}"));
     ExitCode::FAILURE
 }
 

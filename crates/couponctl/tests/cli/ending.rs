@@ -55,8 +55,12 @@ async fn a_reset_that_does_not_reach_redis_leaves_the_queues_as_they_are() {
 
         let ran = ctl(&space, &format!("--redis-url=redis://{closed}/0 reset --yes")).await;
 
-        fails(&ran, 1, &[&format!("nothing was deleted: redis://{closed}/0: Redis: ")]);
+        let words =
+            [&format!("nothing was deleted: redis://{closed}/0: Redis: "), "; see that Redis runs and that COUPON_"];
+        fails(&ran, 1, &words);
         assert_eq!(space.queues.dead_letters().await, 1);
+        let ran = ctl(&space, &format!("--amqp-url=amqp://{closed}/%2f dead list")).await;
+        fails(&ran, 1, &["RabbitMQ: ", "; see that RabbitMQ runs and that COUPON_AMQP_URL leads to it"]);
     })
     .await;
 }
