@@ -204,7 +204,38 @@ fn parse_wait(text: &str) -> Result<Duration, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::TestRequest;
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn an_account_is_read_however_it_is_written(number in 1..=JSON_NUMBER_MAX, any in 1..=AccountId::MAX.0, gap in "[ \t\r\n]{0,3}") {
+            let written = format!("{gap}{{{gap}\"account_id\"{gap}:{gap}{number}{gap}}}{gap}");
+            prop_assert_eq!(parse_claim_body(written.as_bytes()).unwrap().account_id, AccountId(number));
+            let written = format!("{{\"account_id\":{gap}\"{any}\"}}");
+            prop_assert_eq!(parse_claim_body(written.as_bytes()).unwrap().account_id, AccountId(any));
+        }
+
+        #[test]
+        fn whatever_comes_is_an_account_or_a_problem(body: Vec<u8>, value in "[-+0-9.eE\"nulltruefalse\\[\\]{}:, ]{0,40}") {
+            let _ = parse_claim_body(&body);
+            let body = format!("{{\"account_id\":{value}}}");
+            if let Ok(ClaimBody { account_id }) = parse_claim_body(body.as_bytes()) {
+                prop_assert!((1..=AccountId::MAX.0).contains(&account_id.0), "{account_id} of {body}");
+            }
+        }
+
+        #[test]
+        fn a_wait_is_never_longer_than_it_may_be(header in "[ -~]{0,60}", text in "[0-9a-z.+-]{0,12}", seconds: u64) {
+            for header in [header, format!("wait={seconds}"), format!("a=\"{text},\", wait={text}")] {
+                let request = TestRequest::default().insert_header((PREFER, header)).to_http_request();
+                prop_assert!(preferred_wait(&request).is_none_or(|wait| wait <= WAIT_MAX));
+            }
+            prop_assert!(parse_wait(&text).is_ok_and(|wait| wait <= WAIT_MAX) || parse_wait(&text).is_err());
+        }
+    }
 
     #[test]
     fn a_claim_is_read() {

@@ -52,7 +52,16 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(text in "[a:\r\n]{2,40}") {
+            ends(&text);
+        }
+    }
 
     /// Where the lines end, given in pieces of every size.
     fn ends(text: &str) -> Vec<usize> {

@@ -147,8 +147,52 @@ fn instance(properties: &AMQPProperties) -> Option<InstanceId> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::{AccountId, CampaignId};
+
+    proptest! {
+        #[test]
+        fn any_claims_survive_their_message(sent in prop::collection::vec(any::<(u64, u64, u64)>(), 1..=CLAIMS_PER_MESSAGE_MAX)) {
+            let claim = |&(campaign, account, accepted_at_ms): &(u64, u64, u64)| Claim {
+                campaign_id: CampaignId(campaign),
+                account_id: AccountId(account),
+                accepted_at_ms,
+            };
+            let claims: Vec<Claim> = sent.iter().map(claim).collect();
+
+            let message = decode(&properties(ID, std::iter::empty()), &encode(&claims).unwrap()).unwrap();
+
+            prop_assert_eq!(message.claims, claims);
+        }
+
+        #[test]
+        fn whatever_comes_is_claims_or_a_reason(kind in "claims.v[0-9]|[ -~]{0,20}", app_id in "[ -~]{0,40}", body: Vec<u8>, json in "[\\[\\]{}\":,a-z_0-9.-]{0,60}") {
+            let properties = BasicProperties::default().with_type(kind.into()).with_app_id(app_id.into());
+            for body in [&body[..], json.as_bytes()] {
+                let _ = decode(&properties, body);
+                prop_assert!(decode(&poison_properties(&properties, "why"), body).is_ok() == decode(&properties, body).is_ok());
+            }
+        }
+    }
+
+    /// Services of two versions run side by side while one takes the other's place: a form never changes.
+    #[test]
+    fn the_forms_of_messages_are_these_bytes() {
+        let claims =
+            [Claim { campaign_id: CampaignId(1), account_id: AccountId(42), accepted_at_ms: 1_900_000_000_000 }];
+        let body = br#"[{"campaign_id":1,"account_id":42,"accepted_at_ms":1900000000000}]"#;
+
+        assert_eq!(encode(&claims).unwrap(), body);
+        let sent = properties(ID, std::iter::empty());
+        assert_eq!(sent.kind().as_ref().unwrap().as_str(), "claims.v2");
+        assert_eq!(sent.app_id().as_ref().unwrap().as_str(), "00000000-0000-0000-0000-000000000007");
+        for version in ["claims.v1", "claims.v2"] {
+            let message = decode(&sent.clone().with_type(version.into()), body).unwrap();
+            assert_eq!(message.claims, claims, "{version}");
+        }
+    }
 
     const ID: InstallationId = InstallationId(Uuid::from_u128(7));
     const INSTANCE: InstanceId = InstanceId(Uuid::from_u128(8));

@@ -62,7 +62,31 @@ fn decode_one(bytes: &[u8; OUTCOME_BYTES]) -> (ClaimKey, Outcome) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_outcomes_survive_their_message(sent: Vec<(u64, u64, Option<u128>)>) {
+            let outcome = |coupon: Option<u128>| match coupon {
+                Some(id @ 1..) => Outcome::Issued { coupon_id: CouponId(Uuid::from_u128(id)) },
+                _ => Outcome::SoldOut,
+            };
+            let claim = |campaign, account| ClaimKey { campaign_id: CampaignId(campaign), account_id: AccountId(account) };
+            let outcomes: Vec<_> =
+                sent.iter().map(|(campaign, account, coupon)| (claim(*campaign, *account), outcome(*coupon))).collect();
+
+            prop_assert_eq!(decode(&encode(&outcomes)), outcomes);
+        }
+
+        #[test]
+        fn any_bytes_are_read(message: Vec<u8>) {
+            let outcomes = decode(&message).len() * OUTCOME_BYTES;
+
+            prop_assert_eq!(outcomes, if message.len() % OUTCOME_BYTES == 0 { message.len() } else { 0 });
+        }
+    }
 
     const CLAIM: ClaimKey = ClaimKey { campaign_id: CampaignId(1), account_id: AccountId(0x0203) };
 

@@ -191,8 +191,19 @@ impl Extractor for Traceparent<'_> {
 #[cfg(test)]
 mod tests {
     use opentelemetry::trace::{TraceFlags, TraceState};
+    use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_a_context_or_none(text in "[ -~]{0,60}|0[0-9a-f]-[0-9a-f]{30,34}-[0-9a-f]{15,17}-[0-9a-f]{1,3}") {
+            let mut headers = FieldTable::default();
+            headers.insert(TRACEPARENT.into(), AMQPValue::LongString(text.into()));
+            let sampled = extract_sampled(Some(&headers), 0);
+            prop_assert!(sampled.is_none_or(|context| context.span().span_context().is_valid()));
+        }
+    }
 
     fn remote(flags: TraceFlags) -> Context {
         let state = TraceState::from_key_value([("shop", "7")]).unwrap();

@@ -162,10 +162,35 @@ fn is_encoded(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
     use super::super::decoded;
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_password_is_shown(
+            password in "[A-Za-z0-9._~-]{8,20}",
+            scheme in "mysql|redis|amqp|http|[a-z]{1,6}",
+            before in "[ -~]{0,6}",
+            rest in "[ -~]{0,20}",
+        ) {
+            for text in [
+                format!("{scheme}://nobody:{password}@host/coupon{rest}"),
+                format!("{scheme}://nobody:{password}{before}@host/coupon"),
+                format!("{scheme}://{before}:{password}@{rest}"),
+            ] {
+                for read in [mysql_url, redis_url, amqp_url] {
+                    let shown = match read(&text) {
+                        Ok(url) => format!("{url} {url:?}"),
+                        Err(line) => line,
+                    };
+                    prop_assert!(!shown.contains(&password), "{shown} of {text}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_address_in_brackets_stays_itself() {
