@@ -118,7 +118,8 @@ impl Mysql {
     /// # Errors
     /// Why they cannot.
     pub async fn can_read(&self) -> Result<()> {
-        self.check(async |mut conn: Conn| Ok(conn.query_drop(sql::READ_NOTHING).await?)).await
+        self.check(async |mut conn: Conn| Ok(conn.query_drop(sql::READ_NOTHING).await?)).await?;
+        self.can_connect().await
     }
 
     /// Whether coupons can be issued: the server takes an UPDATE of no row, lets campaigns be read as each claim does, and
@@ -133,7 +134,19 @@ impl Mysql {
             let is_read_only: Option<bool> = conn.query_first(sql::READS_ARE_OF_A_REPLICA).await?;
             if is_read_only == Some(true) { Err(Error::ReadsElsewhere) } else { Ok(()) }
         })
-        .await
+        .await?;
+        self.can_connect().await
+    }
+
+    /// Whether work has a connection or can have one: the user may be allowed no more than the one for checks.
+    async fn can_connect(&self) -> Result<()> {
+        let pool = self.work.current().pool;
+        let counts = pool.metrics();
+        if now(&counts.connections_in_use) + now(&counts.connections_in_pool) == 0 {
+            let connected = tokio::time::timeout(CHECK_DEADLINE, pool.get_conn()).await;
+            connected.map_err(|_| Error::Deadline { what: "connecting to MySQL", limit: CHECK_DEADLINE })??;
+        }
+        Ok(())
     }
 
     /// Whether a free coupon of this campaign can be issued. Nobody gets it: it is tried in a transaction that is undone.
@@ -176,7 +189,6 @@ impl Mysql {
     /// Records in metrics how its connections are used.
     pub fn measure(&self) {
         let pool = self.work.current().pool.metrics();
-        let now = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         metrics::mysql_connections(
             now(&pool.connections_in_use),
             now(&pool.connections_in_pool),
@@ -218,6 +230,10 @@ where
     let done = work(conn).await;
     unfit.is_so = done.as_ref().is_err_and(Error::blames_the_connection);
     done
+}
+
+fn now(count: &AtomicUsize) -> usize {
+    count.load(Ordering::Relaxed)
 }
 
 /// Throws connections away when it is dropped, as it is when a deadline ends the work on one of them.

@@ -25,6 +25,7 @@ audited![
     claims_go_to_the_next_broker_when_one_has_fallen_silent,
     a_consumer_that_cannot_issue_is_not_ready_and_says_why_once,
     a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself,
+    a_service_with_a_single_connection_to_mysql_is_not_ready,
     a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claims,
     a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself,
 ];
@@ -286,6 +287,28 @@ async fn a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself(s
             assert_eq!(log.matches(remedy).count(), 1, "{spoil}: {log}");
         }
         spare.sql("DROP USER limited").await;
+        spare.hand_over(space).await;
+    })
+    .await;
+}
+
+async fn a_service_with_a_single_connection_to_mysql_is_not_ready(space: &TestSpace) {
+    with_spare(space, async |spare: &Spare| {
+        let campaign = space.campaign(1).await;
+        spare.take_over(space).await;
+        spare.sql("CREATE USER IF NOT EXISTS few IDENTIFIED BY 'few' WITH MAX_USER_CONNECTIONS 1").await;
+        spare.sql(&format!("GRANT SELECT, UPDATE ON `{}`.* TO few", space.name())).await;
+        let url = spare.mysql_settings().mysql_url.with_user("few", "few");
+        let skiplock = programs::skiplock_with(space, &[("mysql-url", url.reveal())]).await;
+        let admin = space.api(skiplock.admin());
+        eventually("the log says why", async || skiplock.log().contains("max_user_connections")).await;
+        assert_eq!(admin.get("/readyz").await.status, 503, "its one connection is for checks");
+
+        spare.sql("ALTER USER few WITH MAX_USER_CONNECTIONS 0").await;
+
+        eventually("it is ready", async || admin.get("/readyz").await.status == 200).await;
+        assert!(matches!(space.api(skiplock.address()).claim(campaign, 1).await, Outcome::Issued { .. }));
+        spare.sql("DROP USER few").await;
         spare.hand_over(space).await;
     })
     .await;
