@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_preference_is_read_or_ignored() {
         let wait = |values: &[&str]| {
-            let mut request = actix_web::test::TestRequest::default();
+            let mut request = TestRequest::default();
             for value in values {
                 request = request.append_header((PREFER, *value));
             }
