@@ -6,6 +6,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use coupon_core::mysql::{Mysql, campaigns, coupons, sql};
 use coupon_core::rabbitmq::{self, Queues};
@@ -46,6 +47,8 @@ struct Forgotten {
 
 pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
     if !arguments.mysql_only {
+        // First, as an outcome that stays would be at odds with its coupon.
+        servers.reach_redis().await.context("nothing was changed")?;
         no_dead_letter_has(servers, arguments.account).await?;
     }
     let campaigns = mysql.run(async |mut conn: Conn| campaigns::all(&mut conn).await).await?;

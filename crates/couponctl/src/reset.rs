@@ -47,8 +47,8 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
     // A load in the middle would go on into what is gone.
     let lock = campaigns::lock_for_operator(mysql).await?;
     if !arguments.mysql_only {
-        let redis = &servers.redis.redis_url;
-        reach_redis(servers).await.with_context(|| format!("nothing was deleted: {redis}"))?;
+        // First, as nothing brings back what was in the queues.
+        servers.reach_redis().await.context("nothing was deleted")?;
         empty_queues(servers).await.context("nothing was deleted")?;
         let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
         delete_keys(servers, &installation).await.context("only the queues were emptied")?;
@@ -59,11 +59,6 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
     lock.release().await;
     output::done("every campaign and coupon is gone", json)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Asked first, as nothing brings back what was in the queues.
-async fn reach_redis(servers: &Servers) -> Result<()> {
-    Ok(redis::cmd("PING").exec_async(&mut connect(&servers.redis)?).await?)
 }
 
 /// Emptied, not deleted: a queue made again in the place of one that its consumers still listen to may reach none of

@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use coupon_core::mysql::Mysql;
 use coupon_core::rabbitmq::message::{self, Message};
 use coupon_core::rabbitmq::{self, Queues, message_count};
 use coupon_core::{CampaignId, Claim, Result};
@@ -15,6 +16,8 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Connection};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
@@ -80,8 +83,12 @@ impl Letter {
     }
 }
 
-/// The queue of dead letters, while it is looked into.
+/// How long a command waits for another one to be done with the dead letters, in seconds.
+const LOCK_WAIT: u64 = 5;
+
+/// The queue of dead letters, while it is looked into: by one command at a time, for what one holds another does not see.
 pub struct Letters {
+    _lock: Conn,
     connection: Connection,
     pub channel: Channel,
     queues: Queues,
@@ -94,6 +101,7 @@ impl Letters {
     /// Looks into the queue, which must be there.
     pub async fn open(servers: &Servers) -> anyhow::Result<Self> {
         let (namespace, deadline) = (&servers.namespace.namespace, servers.amqp.amqp_deadline);
+        let lock = lock(servers).await?;
         let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
         let queues = Queues::new(namespace, &servers.amqp);
         let opened = async {
@@ -105,7 +113,7 @@ impl Letters {
         let Some(left) = count else {
             anyhow::bail!("{} has no queues of the namespace {namespace}: --namespace names it", servers.amqp.amqp_url);
         };
-        Ok(Self { connection, channel, queues, deadline, left })
+        Ok(Self { _lock: lock, connection, channel, queues, deadline, left })
     }
 
     /// How many there are that were not taken yet.
@@ -140,5 +148,18 @@ impl Letters {
     pub async fn close(self) -> Result<()> {
         let close = self.connection.close(200, "done".into());
         rabbitmq::within(self.deadline, "giving back dead letters", async { Ok(close.await?) }).await
+    }
+}
+
+/// Held for as long as the connection is.
+async fn lock(servers: &Servers) -> anyhow::Result<Conn> {
+    // A name of at most 64 characters, whatever the database and the namespace are called.
+    const LOCK: &str = "SELECT GET_LOCK(CONCAT('coupon.dead.', LEFT(SHA2(CONCAT(DATABASE(), '/', ?), 256), 40)), ?)";
+
+    let mut conn = Mysql::new(&servers.mysql).connection_of_its_own().await?;
+    let namespace = servers.namespace.namespace.to_string();
+    match conn.exec_first::<Option<u8>, _, _>(LOCK, (namespace, LOCK_WAIT)).await?.flatten() {
+        Some(1) => Ok(conn),
+        _ => anyhow::bail!("another couponctl looks into the dead letters; run this again when it is done"),
     }
 }

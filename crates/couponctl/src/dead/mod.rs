@@ -56,6 +56,19 @@ impl Chosen {
     fn has(&self, letter: &Letter) -> bool {
         self.ids.is_empty() || self.ids.contains(&letter.id)
     }
+
+    /// Fails if some of those that are meant were not there.
+    fn were_found(&self, found: &[LetterId]) -> anyhow::Result<()> {
+        let missing = self.ids.iter().filter(|id| !found.contains(id)).map(ToString::to_string);
+        let missing: Vec<String> = missing.collect();
+        anyhow::ensure!(
+            missing.is_empty(),
+            "{} dead letters are done with; there is none {}",
+            found.len(),
+            missing.join(" ")
+        );
+        Ok(())
+    }
 }
 
 #[derive(Args, Debug)]
@@ -118,14 +131,16 @@ async fn show(servers: &Servers, id: LetterId, json: bool) -> anyhow::Result<()>
 
 async fn purge(servers: &Servers, chosen: &Chosen, json: bool) -> anyhow::Result<()> {
     let mut letters = Letters::open(servers).await?;
-    let (mut messages, mut claims) = (0, 0);
+    let (mut messages, mut claims, mut found) = (0, 0, Vec::new());
     while let Some(letter) = letters.next().await? {
         if chosen.has(&letter) {
             letters.done(&letter).await?;
             messages += 1;
             claims += letter.claims().len();
+            found.push(letter.id);
         }
     }
     letters.close().await?;
+    chosen.were_found(&found)?;
     Ok(output::done(&format!("{messages} dead letters with {claims} claims are gone"), json)?)
 }

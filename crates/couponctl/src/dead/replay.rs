@@ -16,11 +16,12 @@ use crate::servers::Servers;
 pub async fn run(mysql: &Mysql, servers: &Servers, chosen: &Chosen, json: bool) -> anyhow::Result<ExitCode> {
     let ours = Installation::of(mysql, &servers.namespace.namespace).await?.id;
     let mut letters = Letters::open(servers).await?;
-    let (mut messages, mut claims, mut kept) = (0, 0, 0);
+    let (mut messages, mut claims, mut kept, mut found) = (0, 0, 0, Vec::new());
     while let Some(letter) = letters.next().await? {
         if !chosen.has(&letter) {
             continue;
         }
+        found.push(letter.id);
         if !is_ours(&letter, ours) {
             kept += 1;
             continue;
@@ -32,6 +33,7 @@ pub async fn run(mysql: &Mysql, servers: &Servers, chosen: &Chosen, json: bool) 
         claims += letter.claims().len();
     }
     letters.close().await?;
+    chosen.were_found(&found)?;
     let stay = match kept {
         0 => String::new(),
         kept => format!("; {kept} messages without claims of this installation stay"),

@@ -49,6 +49,12 @@ async fn dead_letters_are_listed_and_shown_with_the_reason() {
         assert_eq!(listed, json!({ "dead_letters": [first], "more": 2 }));
         assert_eq!(one["claims"][1], json!({ "campaign_id": 7, "account_id": 2, "accepted_at_ms": 5 }), "{one}");
         assert!(shown.stdout.contains("a letter\\u{1b}[2J"), "a terminal must not act on it: {shown:?}");
+        let (first, second) = tokio::join!(ctl(&space, "dead list"), ctl(&space, "dead list"));
+        assert_eq!(
+            (&first.stdout, &second.stdout),
+            (&table.stdout, &table.stdout),
+            "one at a time: {first:?} {second:?}"
+        );
         assert_eq!(space.queues.dead_letters().await, 3, "all stay where they are");
         space.queues.take_dead_letters().await;
     })
@@ -92,6 +98,8 @@ async fn a_dead_letter_is_deleted_only_when_it_is_meant() {
         assert_eq!(left(&space).await, [ours.clone(), theirs.clone(), poison.clone()]);
         ctl_json(&space, &format!("dead purge --yes {poison} {ours}")).await;
         assert_eq!(left(&space).await, [theirs]);
+        fails(&ctl(&space, &format!("dead purge --yes {poison}")).await, 1, &[&poison]);
+        fails(&ctl(&space, &format!("dead replay {poison}")).await, 1, &[&poison]);
         ctl_json(&space, "dead purge --yes").await;
 
         assert_eq!(left(&space).await, [""; 0]);

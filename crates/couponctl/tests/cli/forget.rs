@@ -56,8 +56,10 @@ async fn an_account_is_not_forgotten_while_dead_letters_could_bring_it_back() {
         let properties = message::dead_letter_properties(space.installation().id, "no such campaign");
         space.queues.publish_dead_letter(properties, &message::encode(&[claim]).unwrap()).await;
 
+        let away = ctl(&space, &format!("--redis-url redis://127.0.0.1:1/0 forget --account {GONE}")).await;
         let refused = ctl(&space, &format!("forget --account {GONE}")).await;
 
+        fails(&away, 1, &["nothing was changed", "Redis"]);
         fails(&refused, 1, &["nothing was changed", "couponctl dead purge --yes "]);
         assert_eq!(accounts(&space).await, [GONE.0]);
         ctl_json(&space, "dead purge --yes").await;
