@@ -14,15 +14,13 @@ use crate::settings::small_file;
 /// What the name of the file's variable ends with.
 const FILE: &str = "_FILE";
 
-/// The arguments, and those that files hold.
-///
-/// # Errors
-/// A line for each file that cannot be read, or that has another value beside it.
+/// The arguments with those that files hold, and a line for each file that cannot be read, or that has another value
+/// beside it.
 pub(super) fn with_files(
     command: &Command,
     mut arguments: Vec<OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Vec<OsString>, Vec<String>> {
+) -> (Vec<OsString>, Vec<String>) {
     let mut wrong = Vec::new();
     for argument in command.get_arguments().filter(|argument| argument.is_hide_env_values_set()) {
         match from_file(argument, &arguments, &variable) {
@@ -32,7 +30,7 @@ pub(super) fn with_files(
             Err(line) => wrong.push(line),
         }
     }
-    if wrong.is_empty() { Ok(arguments) } else { Err(wrong) }
+    (arguments, wrong)
 }
 
 /// The option with the value that a file holds, if one is named.
@@ -81,7 +79,7 @@ mod tests {
     }
 
     /// The arguments that come of these, with files whose names and texts these variables have.
-    fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Vec<OsString>, Vec<String>> {
+    fn read(arguments: &[&str], variables: &[(&str, &str)]) -> (Vec<OsString>, Vec<String>) {
         let arguments = std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from).collect();
         let variable = |name: &str| {
             let (_, value) = variables.iter().find(|(variable, _)| *variable == name)?;
@@ -100,7 +98,7 @@ mod tests {
     fn an_address_is_read_from_a_file() {
         let address = file("mysql://coupon:SECRET@host/coupon\n");
 
-        let read = read(&["check-health"], &[("COUPON_MYSQL_URL_FILE", &address)]).unwrap();
+        let (read, _) = read(&["check-health"], &[("COUPON_MYSQL_URL_FILE", &address)]);
 
         assert_eq!(read, ["test", "--mysql-url=mysql://coupon:SECRET@host/coupon", "check-health"]);
         std::fs::remove_file(address).unwrap();
@@ -109,7 +107,7 @@ mod tests {
     #[test]
     fn an_option_comes_first() {
         for given in [&["--mysql-url=mysql://host/a"][..], &["--mysql-url", "mysql://host/a"]] {
-            let read = read(given, &[("COUPON_MYSQL_URL_FILE", "/no/such/file")]).unwrap();
+            let (read, _) = read(given, &[("COUPON_MYSQL_URL_FILE", "/no/such/file")]);
 
             assert_eq!(read.len(), given.len() + 1, "{read:?}");
         }
@@ -123,7 +121,7 @@ mod tests {
             ("COUPON_AMQP_URL_FILE", "/no/such/file"),
         ];
 
-        let wrong = read(&[], &both).unwrap_err();
+        let (_, wrong) = read(&[], &both);
 
         let both = "COUPON_MYSQL_URL and COUPON_MYSQL_URL_FILE are both given: the value comes from one of them";
         assert_eq!(wrong, [both, "COUPON_AMQP_URL_FILE = '/no/such/file': there is no such file"]);

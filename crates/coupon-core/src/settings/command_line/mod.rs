@@ -41,8 +41,16 @@ pub fn try_parse<T: CommandFactory + FromArgMatches>(
     // The one place that reads variables itself: clap knows no files.
     #[allow(clippy::disallowed_methods)]
     let variable = |name: &str| std::env::var_os(name);
-    let arguments = with_files(&T::command(), std::env::args_os().collect(), variable).map_err(Refusal::Wrong)?;
-    let settings = try_parse_from(&arguments)?;
+    let (arguments, mut wrong) = with_files(&T::command(), std::env::args_os().collect(), variable);
+    let settings = match try_parse_from(&arguments) {
+        Ok(settings) if wrong.is_empty() => settings,
+        Ok(_) => return Err(Refusal::Wrong(wrong)),
+        Err(Refusal::Wrong(lines)) => {
+            wrong.extend(lines);
+            return Err(Refusal::Wrong(wrong));
+        }
+        Err(help) => return Err(help),
+    };
     check(&settings).map_err(|line| Refusal::Wrong(vec![line]))?;
     Ok(settings)
 }
