@@ -4,7 +4,7 @@
 
 use actix_cors::Cors;
 use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER};
+use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::middleware::Condition;
 use url::{Origin, Url};
 
@@ -13,6 +13,9 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// RFC 7240.
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How long a browser may remember what a page may do, in seconds. Browsers stop at two hours or earlier.
 const MAX_AGE: usize = 3_600;
@@ -33,8 +36,8 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
 pub(super) fn cors(origins: &[String]) -> Condition<Cors> {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::HEAD, Method::POST])
-        .allowed_headers([AUTHORIZATION, CONTENT_TYPE, PREFER])
-        .expose_headers([LOCATION, RETRY_AFTER, PREFERENCE_APPLIED])
+        .allowed_headers([AUTHORIZATION, CONTENT_TYPE, PREFER, TRACEPARENT])
+        .expose_headers([LOCATION, RETRY_AFTER, PREFERENCE_APPLIED, TRACEPARENT, WWW_AUTHENTICATE])
         .block_on_origin_mismatch(false)
         .max_age(MAX_AGE);
     Condition::new(!origins.is_empty(), origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin)))

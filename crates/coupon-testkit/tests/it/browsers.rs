@@ -62,7 +62,7 @@ async fn pages_may_not_call_unless_a_setting_says_so(system: &System) {
 async fn ask_for_leave(api: &Api, campaign: CampaignId, origin: &str) -> Answer {
     let request = api.request(Method::OPTIONS, &format!("/v1/campaigns/{campaign}/claims")).header(ORIGIN, origin);
     let request = request.header("access-control-request-method", "POST");
-    api.send(request.header("access-control-request-headers", "authorization,content-type,prefer")).await
+    api.send(request.header("access-control-request-headers", "authorization,content-type,prefer,traceparent")).await
 }
 
 async fn claim(api: &Api, campaign: CampaignId, account: u64, origin: &str) -> Answer {
