@@ -32,7 +32,8 @@ pub async fn receive(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let connection = request.conn_data::<Rc<State>>().cloned().unwrap_or_default();
     let _serving = connection.serve();
-    let is_last = !is_kept_alive(request.head());
+    // Nor can the end of a body in chunks be told for certain: actix reads line ends in it otherwise than in heads.
+    let is_last = !is_kept_alive(request.head()) || request.chunked().unwrap_or(false);
     let (mut response, is_last) = match body(&mut request, &connection).await {
         Ok(body) => {
             if let Some(body) = body {

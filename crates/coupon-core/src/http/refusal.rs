@@ -9,21 +9,25 @@ use super::problem::Problem;
 /// How actix says that its answer has no body.
 const NO_BODY: &str = "content-length: 0\r\n";
 
+/// What actix may say of the connection, which it closes in any case.
+const KEPT: &str = "connection: keep-alive\r\n";
+const CLOSED: &str = "connection: close\r\n";
+
 /// The answer as it is sent, or none if it is no refusal of actix's own.
 pub(super) fn with_problem(answer: &[u8]) -> Option<String> {
     let answer = std::str::from_utf8(answer).ok()?;
     let problem = match answer.get("HTTP/1.1 ".len()..)?.get(..3)? {
         "400" => Problem::no_request(),
-        "408" => Problem::too_slow(RECEIVE_DEADLINE),
+        "408" => Problem::slow_head(RECEIVE_DEADLINE),
         "431" => Problem::large_head(),
         _ => return None,
     };
     let (before, after) = answer.split_once(NO_BODY)?;
-    let close = if answer.contains("\r\nconnection: close\r\n") { "" } else { "connection: close\r\n" };
+    let (before, after) = [before, after].map(|part| part.replace(KEPT, "").replace(CLOSED, "")).into();
     let body = problem.to_json(Uuid::new_v4().simple().to_string());
     let length = body.len();
     Some(format!(
-        "{before}{close}content-type: application/problem+json\r\ncache-control: no-store\r\ncontent-length: \
+        "{before}{CLOSED}content-type: application/problem+json\r\ncache-control: no-store\r\ncontent-length: \
          {length}\r\n{after}{body}"
     ))
 }
@@ -35,6 +39,7 @@ mod tests {
     #[test]
     fn a_refusal_becomes_a_problem_once_and_says_that_the_connection_ends() {
         for head in [
+            "HTTP/1.0 400 Bad Request\r\ncontent-length: 0\r\nconnection: keep-alive\r\n",
             "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n",
             "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n",
         ] {

@@ -93,6 +93,12 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, detail)
     }
 
+    /// 408: the head did not arrive within this time.
+    pub(super) fn slow_head(limit: Duration) -> Self {
+        let detail = format!("the head of the request must arrive within {} seconds", limit.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, detail)
+    }
+
     /// 415: the body is not said to be JSON.
     #[must_use]
     pub fn not_json() -> Self {
