@@ -7,6 +7,7 @@ pub mod campaigns;
 mod connections;
 pub mod coupons;
 pub mod loads;
+mod lock;
 mod reach;
 pub mod schema;
 pub mod sql;
@@ -21,6 +22,7 @@ use mysql_async::{Conn, Opts, TxOpts};
 use tokio::runtime::Handle;
 
 use self::connections::{Connections, Generation};
+pub use self::lock::lock;
 pub use self::reach::{connect, not_reached, reach, remedy_of_not_reached};
 use crate::domain::CampaignId;
 use crate::error::{Error, Result};

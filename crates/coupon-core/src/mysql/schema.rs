@@ -55,13 +55,10 @@ async fn lock(settings: &MysqlSettings) -> Result<Conn> {
     if let Err(error) = created {
         tracing::debug!(%error, "cannot create the database");
     }
-    // A name of at most 64 characters, whatever the database is called.
-    let lock = "SELECT GET_LOCK(CONCAT('coupon.migrate.', LEFT(SHA2(?, 256), 40)), ?)";
-    match conn.exec_first::<Option<u8>, _, _>(lock, (name, LOCK_WAIT.as_secs())).await?.flatten() {
-        Some(1) => Ok(conn),
-        _ => {
-            Err(Error::Broken(String::from("another couponctl migrates this database; run this again when it is done")))
-        }
+    if super::lock(&mut conn, "migrate", &name, LOCK_WAIT).await? {
+        Ok(conn)
+    } else {
+        Err(Error::Broken(String::from("another couponctl migrates this database; run this again when it is done")))
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use coupon_core::mysql::Mysql;
+use coupon_core::mysql::{self, Mysql};
 use coupon_core::rabbitmq::message::{self, Message};
 use coupon_core::rabbitmq::{self, Queues, message_count};
 use coupon_core::{CampaignId, Claim, Result};
@@ -17,7 +17,6 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Connection};
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable as _;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
@@ -83,8 +82,8 @@ impl Letter {
     }
 }
 
-/// How long a command waits for another one to be done with the dead letters, in seconds.
-const LOCK_WAIT: u64 = 5;
+/// How long a command waits for another one to be done with the dead letters.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The queue of dead letters, while it is looked into: by one command at a time, for what one holds another does not see.
 pub struct Letters {
@@ -153,13 +152,9 @@ impl Letters {
 
 /// Held for as long as the connection is.
 async fn lock(servers: &Servers) -> anyhow::Result<Conn> {
-    // A name of at most 64 characters, whatever the database and the namespace are called.
-    const LOCK: &str = "SELECT GET_LOCK(CONCAT('coupon.dead.', LEFT(SHA2(CONCAT(DATABASE(), '/', ?), 256), 40)), ?)";
-
     let mut conn = Mysql::new(&servers.mysql).connection_of_its_own().await?;
-    let namespace = servers.namespace.namespace.to_string();
-    match conn.exec_first::<Option<u8>, _, _>(LOCK, (namespace, LOCK_WAIT)).await?.flatten() {
-        Some(1) => Ok(conn),
-        _ => anyhow::bail!("another couponctl looks into the dead letters; run this again when it is done"),
-    }
+    let whose = format!("{}/{}", conn.opts().db_name().unwrap_or_default(), servers.namespace.namespace);
+    let is_locked = mysql::lock(&mut conn, "dead", &whose, LOCK_WAIT).await?;
+    anyhow::ensure!(is_locked, "another couponctl looks into the dead letters; run this again when it is done");
+    Ok(conn)
 }
