@@ -6,7 +6,6 @@ use clap::Args;
 use comfy_table::Cell;
 use coupon_core::audit::{self, Answers, Broker, Report};
 use coupon_core::mysql::Mysql;
-use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::Redis;
 use coupon_core::redis::keys;
 use coupon_core::redis::outcomes::Outcomes;
@@ -78,7 +77,7 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
             Ok(found) => reported = found,
             Err(error) => not_checked.push(format!("the outcomes in Redis: {error}; {}", error.remedy())),
         }
-        match dead_letters(servers).await {
+        match servers.message_count(|queues| queues.dead).await {
             Ok(Some(dead_letters)) => broker = Some(Broker { dead_letters: u64::from(dead_letters) }),
             Ok(None) => not_checked.push(no_queue(servers)),
             Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error}; {}", error.remedy())),
@@ -121,14 +120,6 @@ fn no_queue(servers: &Servers) -> String {
         "the dead letters in RabbitMQ: {address} has no queues of the namespace {namespace}; give --namespace and \
          --amqp-url as the services have them, or --mysql-only if none has ever run"
     )
-}
-
-async fn dead_letters(servers: &Servers) -> Result<Option<u32>> {
-    let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
-    let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);
-    let count = rabbitmq::message_count(&connection, &queues.dead).await?;
-    let _ = connection.close(200, "done".into()).await;
-    Ok(count)
 }
 
 /// The findings of an audit.

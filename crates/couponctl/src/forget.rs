@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use coupon_core::mysql::{Mysql, campaigns, coupons, sql};
-use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::{connect, keys};
 use coupon_core::terminal::{print, print_json};
 use coupon_core::{AccountId, CampaignId, ClaimKey, CouponId, Installation, Result};
@@ -65,7 +64,7 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
     }
     if !arguments.mysql_only {
         forgotten.outcomes = delete_outcomes(mysql, servers, &claims).await?;
-        forgotten.messages_not_looked_into = waiting(servers).await?;
+        forgotten.messages_not_looked_into = servers.message_count(|queues| queues.claims).await?.unwrap_or(0);
     }
     show(arguments.account, &forgotten, json)?;
     Ok(ExitCode::SUCCESS)
@@ -114,14 +113,6 @@ async fn delete_outcomes(mysql: &Mysql, servers: &Servers, claims: &[ClaimKey]) 
         deleted += redis.unlink::<_, u64>(keys::outcome(&installation, *claim)).await?;
     }
     Ok(deleted)
-}
-
-async fn waiting(servers: &Servers) -> Result<u32> {
-    let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
-    let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);
-    let count = rabbitmq::message_count(&connection, &queues.claims).await?;
-    let _ = connection.close(200, "done".into()).await;
-    Ok(count.unwrap_or(0))
 }
 
 fn show(account: AccountId, forgotten: &Forgotten, json: bool) -> std::io::Result<()> {
