@@ -12,14 +12,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::domain::{AccountId, CampaignId, ClaimKey, JSON_NUMBER_MAX, plain_number};
+use crate::http::headers::PREFER;
 use crate::http::problem::Problem;
 use crate::http::receive::Body;
 
 /// The longest that a client may wait for an outcome in one request.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// RFC 7240.
-const PREFER: &str = "prefer";
 
 /// What an account sends to claim a coupon.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, LOCATION};
+use actix_web::http::header::{CACHE_CONTROL, HeaderValue, LOCATION};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
 use opentelemetry::Context;
 use serde::Serialize;
@@ -20,12 +20,10 @@ use super::refusals::Refusals;
 use super::repeats::Repeats;
 use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId, Outcome};
 use crate::http::connection;
+use crate::http::headers::PREFERENCE_APPLIED;
 use crate::http::problem::{NO_STORE, Problem};
 use crate::http::route::{get, post};
 use crate::telemetry::{attribute, metrics, span};
-
-/// Says that a preference of the client's was honoured: RFC 7240.
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// What an API answers about a campaign.
 #[derive(Debug, Serialize, ToSchema)]

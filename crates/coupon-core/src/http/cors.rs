@@ -4,18 +4,11 @@
 
 use actix_cors::Cors;
 use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::middleware::Condition;
 use url::{Origin, Url};
 
-/// RFC 7240.
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-
-/// RFC 7240.
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-
-/// W3C Trace Context.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+use super::headers::{PREFER, PREFERENCE_APPLIED, TRACEPARENT};
 
 /// How long a browser may remember what a page may do, in seconds. Browsers stop at two hours or earlier.
 const MAX_AGE: usize = 3_600;

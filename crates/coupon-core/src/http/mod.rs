@@ -3,6 +3,7 @@
 
 pub(crate) mod connection;
 mod cors;
+pub(crate) mod headers;
 pub mod health;
 mod lines;
 pub mod metrics;

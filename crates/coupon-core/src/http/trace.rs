@@ -13,12 +13,13 @@ use opentelemetry::propagation::Extractor;
 use opentelemetry::trace::{SpanBuilder, Status, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 
+use super::headers::TRACEPARENT;
 use crate::error::Class;
 use crate::telemetry::attribute::{
     ERROR_TYPE, HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, URL_PATH, URL_SCHEME,
 };
 use crate::telemetry::metrics;
-use crate::telemetry::span::{self, FutureExt as _, SpanKind, TRACEPARENT};
+use crate::telemetry::span::{self, FutureExt as _, SpanKind};
 
 /// What is work, and so has spans: health checks and metrics would bury it.
 const TRACED: &str = "/v1/";
@@ -42,7 +43,7 @@ pub async fn trace(
     end_span(&context, &response, method, &route);
     metrics::request(method, route, status_name(response.status()), began.elapsed());
     if let Ok(traceparent) = HeaderValue::from_str(&span::traceparent(context.span().span_context())) {
-        response.headers_mut().insert(HeaderName::from_static(TRACEPARENT), traceparent);
+        response.headers_mut().insert(TRACEPARENT, traceparent);
     }
     Ok(response)
 }
