@@ -1,6 +1,6 @@
 //! `couponctl token`: keys and tokens of one's own, to try out a service that asks for them. No server is asked.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -90,12 +90,16 @@ fn write_keys(folder: &Path, pair: &KeyPair) -> anyhow::Result<()> {
         let is_there = fs::symlink_metadata(folder.join(name)).is_ok();
         anyhow::ensure!(!is_there, "--out {} has a {name} already, and no key is replaced", folder.display());
     }
-    write_new(&folder.join(PRIVATE), 0o600, &pair.to_pem())?;
-    write_new(&folder.join(PUBLIC), 0o644, &format!("{:#}\n", pair.jwks()))
+    let (private, public) = (folder.join(PRIVATE), folder.join(PUBLIC));
+    write_new(&private, 0o600, &pair.to_pem())?;
+    // One alone would be no pair, and in the way of the next.
+    write_new(&public, 0o644, &format!("{:#}\n", pair.jwks())).inspect_err(|_| drop(fs::remove_file(&private)))
 }
 
 /// A key that is replaced by mistake is gone, and with it every token that it has signed.
 fn write_new(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| path.display().to_string())
+    // On a full disk it would be there without what it is to hold.
+    let write = |mut file: File| file.write_all(text.as_bytes()).inspect_err(|_| drop(fs::remove_file(path)));
+    file.and_then(write).with_context(|| path.display().to_string())
 }
