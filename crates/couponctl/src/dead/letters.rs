@@ -14,6 +14,7 @@ use coupon_core::rabbitmq::{self, Queues, message_count};
 use coupon_core::{CampaignId, Claim, Result};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions, ConfirmSelectOptions};
+use lapin::protocol::basic::AMQPProperties;
 use lapin::types::ShortString;
 use lapin::{Channel, Connection};
 use mysql_async::Conn;
@@ -63,6 +64,7 @@ pub struct Letter {
     /// What it holds, or why that is no claims.
     pub message: Result<Message, String>,
     pub body: Vec<u8>,
+    pub properties: AMQPProperties,
     tag: u64,
 }
 
@@ -70,7 +72,8 @@ impl Letter {
     fn new(delivery: Delivery) -> Self {
         let reason = message::reason(&delivery.properties).unwrap_or_else(|| String::from("not said"));
         let message = message::decode(&delivery.properties, &delivery.data);
-        Self { id: LetterId::of(&delivery.data), reason, message, body: delivery.data, tag: delivery.delivery_tag }
+        let Delivery { data: body, properties, delivery_tag: tag, .. } = delivery;
+        Self { id: LetterId::of(&body), reason, message, body, properties, tag }
     }
 
     pub fn claims(&self) -> &[Claim] {

@@ -1,15 +1,21 @@
 //! How dead letters are printed. Whoever sent them may have written anything into them.
 
+use std::collections::BTreeMap;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use comfy_table::Cell;
+use coupon_core::domain::JSON_NUMBER_MAX;
 use coupon_core::terminal::{print, print_json, printable, shortened};
 use coupon_core::{CampaignId, Claim};
+use lapin::protocol::basic::AMQPProperties;
+use lapin::types::{AMQPValue, FieldTable};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::letters::{Letter, LetterId};
 use crate::output::{Printed, number, table};
 
-/// Characters of a body that holds no claims.
+/// Characters of a body that holds no claims, as they are shown; `--json` has all of its bytes.
 const BODY_MAX: usize = 2_000;
 
 /// Campaigns named in a row.
@@ -63,19 +69,45 @@ fn campaigns(campaigns: &[CampaignId]) -> String {
 
 /// All that is in one.
 pub fn one(letter: &Letter, json: bool) -> Printed {
-    let Letter { id, reason, message, body, .. } = letter;
-    let claims: &[Claim] = letter.claims();
-    let body = message.as_ref().err().map(|_| shortened(&String::from_utf8_lossy(body), BODY_MAX));
+    let Letter { id, reason, message, body, properties, .. } = letter;
+    let text = message.as_ref().err().map(|_| shortened(&String::from_utf8_lossy(body), BODY_MAX));
     if json {
-        return print_json(&json!({ "id": id, "reason": reason, "claims": claims, "body": body }));
+        return print_json(&json!({
+            "id": id,
+            "reason": reason,
+            "type": properties.kind(),
+            "app_id": properties.app_id(),
+            "content_type": properties.content_type(),
+            "headers": headers(properties),
+            "claims": letter.claims().iter().map(claim).collect::<Vec<_>>(),
+            "body": text,
+            "body_base64": BASE64_STANDARD.encode(body),
+        }));
     }
     print(&format!("{id}: {}", printable(reason)))?;
-    if let Some(body) = body {
-        return print(&printable(&body));
+    if let Some(text) = text {
+        return print(&printable(&text));
     }
     let mut table = table(["campaign", "account", "accepted at, ms since 1970"]);
-    for claim in claims {
+    for claim in letter.claims() {
         table.add_row([number(claim.campaign_id.0), number(claim.account_id.0), number(claim.accepted_at_ms)]);
     }
     print(&table)
+}
+
+/// Text as it is, everything else with its type, as in `LongInt(5)`.
+fn headers(properties: &AMQPProperties) -> BTreeMap<&str, String> {
+    let headers = properties.headers().iter().flat_map(FieldTable::inner);
+    let text = |value: &AMQPValue| match value {
+        AMQPValue::LongString(text) => text.to_string(),
+        other => format!("{other:?}"),
+    };
+    headers.map(|(name, value)| (name.as_str(), text(value))).collect()
+}
+
+/// Accounts that a reader of JSON might round are text, as in the API.
+fn claim(claim: &Claim) -> Value {
+    let Claim { campaign_id, account_id, accepted_at_ms } = claim;
+    let account = if account_id.0 > JSON_NUMBER_MAX { json!(account_id.to_string()) } else { json!(account_id) };
+    json!({ "campaign_id": campaign_id, "account_id": account, "accepted_at_ms": accepted_at_ms })
 }

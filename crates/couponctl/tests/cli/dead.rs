@@ -12,8 +12,8 @@ use crate::{ctl, ctl_json, fails};
 const POISON: &[u8] = b"a letter\x1b[2J";
 
 fn claims() -> Vec<Claim> {
-    let claim = |account| Claim { campaign_id: CampaignId(7), account_id: AccountId(account), accepted_at_ms: 5 };
-    vec![claim(1), claim(2)]
+    let claim = |account_id| Claim { campaign_id: CampaignId(7), account_id, accepted_at_ms: 5 };
+    vec![claim(AccountId(1)), claim(AccountId::MAX)]
 }
 
 /// Claims of ours, claims of others, and a message without claims: the ids in this order.
@@ -40,6 +40,7 @@ async fn dead_letters_are_listed_and_shown_with_the_reason() {
         let listed = ctl_json(&space, "dead list --limit 1").await;
         let one = ctl_json(&space, &format!("dead show {ours}")).await;
         let shown = ctl(&space, &format!("dead show {poison}")).await;
+        let whole = ctl_json(&space, &format!("dead show {poison}")).await;
 
         assert!(table.stdout.ends_with("\n3 dead letters\n"), "{table:?}");
         for words in [&ours[..], "no such campaign", "not ours", "it has no type"] {
@@ -47,7 +48,16 @@ async fn dead_letters_are_listed_and_shown_with_the_reason() {
         }
         let first = json!({ "id": ours, "reason": "no such campaign", "claims": 2, "campaigns": [7] });
         assert_eq!(listed, json!({ "dead_letters": [first], "more": 2 }));
-        assert_eq!(one["claims"][1], json!({ "campaign_id": 7, "account_id": 2, "accepted_at_ms": 5 }), "{one}");
+        assert_eq!(
+            one["claims"][1],
+            json!({ "campaign_id": 7, "account_id": "9223372036854775807", "accepted_at_ms": 5 }),
+            "{one}"
+        );
+        assert_eq!((&one["type"], &one["claims"][0]["account_id"]), (&json!("claims.v2"), &json!(1)), "{one}");
+        assert_eq!(
+            (&whole["body_base64"], &whole["headers"]["x-reason"]),
+            (&json!("YSBsZXR0ZXIbWzJK"), &whole["reason"])
+        );
         assert!(shown.stdout.contains("a letter\\u{1b}[2J"), "a terminal must not act on it: {shown:?}");
         let (first, second) = tokio::join!(ctl(&space, "dead list"), ctl(&space, "dead list"));
         assert_eq!(
@@ -94,7 +104,9 @@ async fn a_dead_letter_is_deleted_only_when_it_is_meant() {
         let [ours, theirs, poison] = three_letters(&space).await;
 
         fails(&ctl(&space, "dead purge").await, 2, &["--yes"]);
-        fails(&ctl(&space, "dead purge --yes 5d41").await, 2, &["12 hexadecimal digits", "dead list"]);
+        fails(&ctl(&space, "dead purge --yes 5d41").await, 2, &["<IDS>", "12 hexadecimal digits", "dead list"]);
+        fails(&ctl(&space, "dead show 5d41").await, 2, &["<ID> = '5d41'", "an example is: couponctl dead show"]);
+        fails(&ctl(&space, "dead show").await, 2, &["<ID>", "an example is: couponctl dead show"]);
         assert_eq!(left(&space).await, [ours.clone(), theirs.clone(), poison.clone()]);
         ctl_json(&space, &format!("dead purge --yes {poison} {ours}")).await;
         assert_eq!(left(&space).await, [theirs]);

@@ -123,7 +123,7 @@ async fn an_address_is_taken_from_the_file_that_a_variable_names() {
 
         assert_eq!(taken.code, Some(0), "{taken:?}");
         assert_eq!((wrong.code, wrong.stderr.contains("SECRET")), (Some(2), false), "{wrong:?}");
-        assert!(wrong.stderr.contains("--mysql-url (COUPON_MYSQL_URL)"), "{wrong:?}");
+        assert!(wrong.stderr.contains("--mysql-url (COUPON_MYSQL_URL_FILE)"), "{wrong:?}");
         assert_eq!((missing.code, missing.stderr.lines().count()), (Some(2), 1), "{missing:?}");
         assert!(missing.stderr.contains("COUPON_MYSQL_URL_FILE = '"), "{missing:?}");
     })
