@@ -11,4 +11,4 @@ pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Which trace a request belongs to: W3C Trace Context.
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static(span::TRACEPARENT);
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static(span::TRACEPARENT);

@@ -14,6 +14,7 @@ use jsonwebtoken::Algorithm;
 use url::{Host, Url};
 
 use super::keys::KeySet;
+use crate::http::headers;
 use crate::settings::{self, ProcessSettings};
 
 /// The algorithms that may be chosen: each with a key of its issuer's own that nobody else learns. With a shared secret,
@@ -157,7 +158,8 @@ impl AuthSettings {
         match mode {
             AuthMode::Jwt => Ok(Mode::Jwt(Box::new(self.tokens()?))),
             AuthMode::TrustedHeader => {
-                Ok(Mode::TrustedHeader(given(self.auth_header.as_ref(), "--auth-header (AUTH_HEADER)", mode)?))
+                let missing = || missing(mode, &[(true, "--auth-header (AUTH_HEADER)")]);
+                self.auth_header.clone().map(Mode::TrustedHeader).ok_or_else(missing)
             }
             AuthMode::None => Ok(Mode::None),
         }
@@ -172,62 +174,83 @@ impl AuthSettings {
             (self.auth_issuer.is_some(), "--auth-issuer (AUTH_ISSUER)", AuthMode::Jwt),
             (self.auth_audience.is_some(), "--auth-audience (AUTH_AUDIENCE)", AuthMode::Jwt),
         ];
-        match settings.into_iter().find(|(is_given, _, of)| *is_given && *of != mode) {
-            Some((_, setting, of)) => {
-                Err(format!("{setting} is for --auth (AUTH) {} only, and it is {}", name(of), name(mode)))
-            }
-            None => Ok(()),
-        }
+        let others = settings.into_iter().filter(|(is_given, _, of)| *is_given && *of != mode);
+        let lines = others.map(|(_, setting, of)| {
+            format!("{setting} is for --auth (AUTH) {} only, and it is {}", name(of), name(mode))
+        });
+        let lines: Vec<String> = lines.collect();
+        if lines.is_empty() { Ok(()) } else { Err(lines.join("; ")) }
     }
 
     fn tokens(&self) -> Result<TokenSettings, String> {
         let source = match (&self.auth_keys, &self.auth_jwks_url) {
-            (Some(file), None) => KeySource::File(file.clone()),
-            (None, Some(url)) => KeySource::Url(url.clone()),
-            (None, None) => {
-                return Err(String::from(
-                    "--auth-keys (AUTH_KEYS) or --auth-jwks-url (AUTH_JWKS_URL) is missing: --auth (AUTH) jwt needs the keys",
-                ));
-            }
+            (Some(file), None) => Some(KeySource::File(file.clone())),
+            (None, Some(url)) => Some(KeySource::Url(url.clone())),
+            (None, None) => None,
             (Some(_), Some(_)) => {
                 return Err(String::from(
                     "--auth-keys (AUTH_KEYS) and --auth-jwks-url (AUTH_JWKS_URL) are both given: keys come from one of them",
                 ));
             }
         };
-        let rules = Rules {
-            algorithms: self.auth_algorithms.clone(),
-            issuer: given(self.auth_issuer.as_ref(), "--auth-issuer (AUTH_ISSUER)", AuthMode::Jwt)?,
-            audience: given(self.auth_audience.as_ref(), "--auth-audience (AUTH_AUDIENCE)", AuthMode::Jwt)?,
-            leeway: self.auth_leeway,
+        let (Some(source), Some(issuer), Some(audience)) =
+            (source.clone(), self.auth_issuer.clone(), self.auth_audience.clone())
+        else {
+            return Err(missing(
+                AuthMode::Jwt,
+                &[
+                    (source.is_none(), "--auth-keys (AUTH_KEYS) or --auth-jwks-url (AUTH_JWKS_URL)"),
+                    (self.auth_issuer.is_none(), "--auth-issuer (AUTH_ISSUER)"),
+                    (self.auth_audience.is_none(), "--auth-audience (AUTH_AUDIENCE)"),
+                ],
+            ));
         };
+        let rules = Rules { algorithms: self.auth_algorithms.clone(), issuer, audience, leeway: self.auth_leeway };
         Ok(TokenSettings { source, rules, account_claim: self.auth_account_claim.clone() })
     }
 }
 
-fn given<T: Clone>(value: Option<&T>, setting: &str, mode: AuthMode) -> Result<T, String> {
-    value.cloned().ok_or_else(|| format!("{setting} is missing: --auth (AUTH) {} needs it", name(mode)))
+/// A line that names each setting which a mode needs and does not have.
+fn missing(mode: AuthMode, settings: &[(bool, &str)]) -> String {
+    let settings: Vec<&str> = settings.iter().filter(|(is_missing, _)| *is_missing).map(|(_, name)| *name).collect();
+    format!("{}: missing, and --auth (AUTH) {} needs it", settings.join(", "), name(mode))
 }
 
 fn name(mode: AuthMode) -> String {
     mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// Headers that clients send with a meaning of their own: none of them can be a gateway's word for who calls.
-const TAKEN: [HeaderName; 9] = [
+/// Headers that clients, browsers and proxies send with a meaning of their own: none of them can be a gateway's word for
+/// who calls.
+const TAKEN: [HeaderName; 23] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
     header::AUTHORIZATION,
     header::CONNECTION,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
     header::COOKIE,
+    header::DATE,
     header::EXPECT,
+    header::FORWARDED,
     header::HOST,
+    header::ORIGIN,
+    header::REFERER,
     header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::USER_AGENT,
+    header::VIA,
+    header::X_FORWARDED_FOR,
+    header::X_FORWARDED_HOST,
+    header::X_FORWARDED_PROTO,
+    HeaderName::from_static("x-real-ip"),
 ];
 
 fn header_name(text: &str) -> Result<HeaderName, String> {
-    let name = text.parse().ok().filter(|name| !TAKEN.contains(name));
+    let is_ours = |name: &HeaderName| [headers::PREFER, headers::TRACEPARENT].contains(name);
+    let name = text.parse().ok().filter(|name| !TAKEN.contains(name) && !is_ours(name));
     name.ok_or_else(|| String::from("must be the name of a header that means nothing else, such as x-account-id"))
 }
 
@@ -307,7 +330,8 @@ mod tests {
     #[test]
     fn a_header_that_means_something_else_is_refused() {
         assert!(header_name("X-Account-Id").is_ok());
-        for name in ["", "a b", "host", "Authorization", "content-type"] {
+        assert!(header_name("X-Forwarded-User").is_ok());
+        for name in ["", "a b", "host", "Authorization", "content-type", "X-Forwarded-For", "prefer"] {
             assert!(header_name(name).is_err(), "{name:?} was taken");
         }
     }
@@ -326,6 +350,10 @@ mod tests {
             arguments.remove(missing);
             assert!(mode(here, &arguments).err().unwrap().contains(name), "{arguments:?}");
         }
+        let all = mode(here, &["--auth=jwt"]).err().unwrap();
+        assert!(["AUTH_KEYS", "AUTH_ISSUER", "AUTH_AUDIENCE"].iter().all(|name| all.contains(name)), "{all}");
+        let none = mode(here, &[&["--auth=none"], &complete[1..]].concat()).err().unwrap();
+        assert!(["AUTH_KEYS", "AUTH_ISSUER", "AUTH_AUDIENCE"].iter().all(|name| none.contains(name)), "{none}");
         for (arguments, name) in [
             (&["--auth=trusted-header"][..], "AUTH_HEADER"),
             (&["--auth-issuer=i"], "AUTH_ISSUER"),

@@ -14,31 +14,51 @@ use crate::settings::small_file;
 /// What the name of the file's variable ends with.
 const FILE: &str = "_FILE";
 
-/// The arguments with those that files hold, and a line for each file that cannot be read, or that has another value
-/// beside it.
-pub(super) fn with_files(
-    command: &Command,
-    mut arguments: Vec<OsString>,
-    variable: impl Fn(&str) -> Option<OsString>,
-) -> (Vec<OsString>, Vec<String>) {
-    let mut wrong = Vec::new();
-    for argument in command.get_arguments().filter(|argument| argument.is_hide_env_values_set()) {
-        match from_file(argument, &arguments, &variable) {
-            // Before a subcommand, where all options are that have a variable.
-            Ok(Some(option)) => arguments.insert(arguments.len().min(1), option),
-            Ok(None) => {}
-            Err(line) => wrong.push(line),
-        }
-    }
-    (arguments, wrong)
+/// Arguments together with what files hold.
+#[derive(Debug, Default)]
+pub(super) struct WithFiles {
+    pub arguments: Vec<OsString>,
+    /// A line for each file that cannot be read, or that has another value beside it.
+    pub wrong: Vec<String>,
+    /// The variables whose values come from a file.
+    from_files: Vec<String>,
 }
 
-/// The option with the value that a file holds, if one is named.
+impl WithFiles {
+    /// A line about a value, which names the variable of the file that it comes from.
+    pub fn naming_files(&self, line: String) -> String {
+        let named = |line: String, name: &String| line.replace(&format!("({name})"), &format!("({name}{FILE})"));
+        self.from_files.iter().fold(line, named)
+    }
+}
+
+/// The arguments with those that files hold.
+pub(super) fn with_files(
+    command: &Command,
+    arguments: Vec<OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> WithFiles {
+    let mut with = WithFiles { arguments, ..WithFiles::default() };
+    for argument in command.get_arguments().filter(|argument| argument.is_hide_env_values_set()) {
+        match from_file(argument, &with.arguments, &variable) {
+            Ok(Some((name, option))) => {
+                // Before a subcommand, where all options are that have a variable.
+                with.arguments.insert(with.arguments.len().min(1), option);
+                with.from_files.push(name);
+            }
+            Ok(None) => {}
+            Err(line) => with.wrong.push(line),
+        }
+    }
+    with
+}
+
+/// The variable, and the option with the value that a file holds, if one is named.
 fn from_file(
     argument: &Arg,
     arguments: &[OsString],
     variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Option<OsString>, String> {
+) -> Result<Option<(String, OsString)>, String> {
     let (Some(flag), Some(name)) = (argument.get_long(), argument.get_env()) else { return Ok(None) };
     let name = name.to_string_lossy();
     let file_name = format!("{name}{FILE}");
@@ -46,12 +66,14 @@ fn from_file(
     if is_given(flag, arguments) {
         return Ok(None);
     }
-    if variable(&name).is_some() {
+    // An empty one is how compose files say that there is none.
+    if variable(&name).is_some_and(|value| !value.is_empty()) {
         return Err(format!("{name} and {file_name} are both given: the value comes from one of them"));
     }
     let file = Path::new(&file);
     let text = small_file(file).map_err(|reason| format!("{file_name} = '{}': {reason}", file.display()))?;
-    Ok(Some(format!("--{flag}={}", text.trim_end_matches(['\r', '\n'])).into()))
+    let option = format!("--{flag}={}", text.trim_end_matches(['\r', '\n']));
+    Ok(Some((name.into_owned(), option.into())))
 }
 
 fn is_given(flag: &str, arguments: &[OsString]) -> bool {
@@ -79,7 +101,7 @@ mod tests {
     }
 
     /// The arguments that come of these, with files whose names and texts these variables have.
-    fn read(arguments: &[&str], variables: &[(&str, &str)]) -> (Vec<OsString>, Vec<String>) {
+    fn read(arguments: &[&str], variables: &[(&str, &str)]) -> WithFiles {
         let arguments = std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from).collect();
         let variable = |name: &str| {
             let (_, value) = variables.iter().find(|(variable, _)| *variable == name)?;
@@ -98,18 +120,21 @@ mod tests {
     fn an_address_is_read_from_a_file() {
         let address = file("mysql://coupon:SECRET@host/coupon\n");
 
-        let (read, _) = read(&["check-health"], &[("COUPON_MYSQL_URL_FILE", &address)]);
+        let read = read(&["check-health"], &[("COUPON_MYSQL_URL_FILE", &address), ("COUPON_MYSQL_URL", "")]);
 
-        assert_eq!(read, ["test", "--mysql-url=mysql://coupon:SECRET@host/coupon", "check-health"]);
+        assert_eq!(read.wrong, [""; 0]);
+        let line = read.naming_files(String::from("--mysql-url (COUPON_MYSQL_URL) is wrong"));
+        assert_eq!(line, "--mysql-url (COUPON_MYSQL_URL_FILE) is wrong");
+        assert_eq!(read.arguments, ["test", "--mysql-url=mysql://coupon:SECRET@host/coupon", "check-health"]);
         std::fs::remove_file(address).unwrap();
     }
 
     #[test]
     fn an_option_comes_first() {
         for given in [&["--mysql-url=mysql://host/a"][..], &["--mysql-url", "mysql://host/a"]] {
-            let (read, _) = read(given, &[("COUPON_MYSQL_URL_FILE", "/no/such/file")]);
+            let read = read(given, &[("COUPON_MYSQL_URL_FILE", "/no/such/file")]);
 
-            assert_eq!(read.len(), given.len() + 1, "{read:?}");
+            assert_eq!(read.arguments.len(), given.len() + 1, "{read:?}");
         }
     }
 
@@ -121,7 +146,7 @@ mod tests {
             ("COUPON_AMQP_URL_FILE", "/no/such/file"),
         ];
 
-        let (_, wrong) = read(&[], &both);
+        let wrong = read(&[], &both).wrong;
 
         let both = "COUPON_MYSQL_URL and COUPON_MYSQL_URL_FILE are both given: the value comes from one of them";
         assert_eq!(wrong, [both, "COUPON_AMQP_URL_FILE = '/no/such/file': there is no such file"]);

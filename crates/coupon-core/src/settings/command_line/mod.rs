@@ -41,12 +41,13 @@ pub fn try_parse<T: CommandFactory + FromArgMatches>(
     // The one place that reads variables itself: clap knows no files.
     #[allow(clippy::disallowed_methods)]
     let variable = |name: &str| std::env::var_os(name);
-    let (arguments, mut wrong) = with_files(&T::command(), std::env::args_os().collect(), variable);
-    let settings = match try_parse_from(&arguments) {
+    let mut read = with_files(&T::command(), std::env::args_os().collect(), variable);
+    let mut wrong = std::mem::take(&mut read.wrong);
+    let settings = match try_parse_from(&read.arguments) {
         Ok(settings) if wrong.is_empty() => settings,
         Ok(_) => return Err(Refusal::Wrong(wrong)),
         Err(Refusal::Wrong(lines)) => {
-            wrong.extend(lines);
+            wrong.extend(lines.into_iter().map(|line| read.naming_files(line)));
             return Err(Refusal::Wrong(wrong));
         }
         Err(help) => return Err(help),

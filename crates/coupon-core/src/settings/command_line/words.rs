@@ -76,7 +76,7 @@ fn example_with(command: &Command, flag: Option<&str>) -> Option<String> {
 
 /// An argument's flag and variable.
 pub fn named(argument: &Arg) -> String {
-    let flag = format!("--{}", argument.get_long().unwrap_or_else(|| argument.get_id().as_str()));
+    let flag = argument.get_long().map_or_else(|| argument.to_string(), |flag| format!("--{flag}"));
     match argument.get_env() {
         Some(variable) => format!("{flag} ({})", variable.to_string_lossy()),
         None => flag,
@@ -94,7 +94,7 @@ pub fn wrong_line(command: &Command, arguments: &[OsString], error: &clap::Error
         Some(ContextValue::String(name)) => {
             let flag = name.split([' ', '=', '[']).next().and_then(|flag| flag.strip_prefix("--"));
             let options = [asked, command].map(Command::get_arguments);
-            options.into_iter().flatten().find(|argument| argument.get_long() == flag)
+            options.into_iter().flatten().find(|argument| flag.is_some() && argument.get_long() == flag)
         }
         _ => None,
     };
