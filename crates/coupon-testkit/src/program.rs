@@ -116,7 +116,7 @@ pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str,
         drop(taken);
         let both = [("listen", address.as_str()), ("admin-listen", &address)];
         let ran = run(program, &space.arguments::<T>(&both), &[]).await;
-        fails_in_one_line(&ran, "--admin-listen (ADMIN_LISTEN) are both ");
+        fails_in_one_line(&ran, " are the same: each needs an address of its own");
     }
 }
 

@@ -45,7 +45,10 @@ pub struct Document;
     responses(
         (
             status = 202, description = "Accepted; Location is where to ask for the outcome", body = Pending,
-            headers(("Location" = String, description = "Where to ask for the outcome, relative to this address"))
+            headers(
+                ("Location" = String, description = "Where to ask for the outcome, relative to this address"),
+                ("Preference-Applied" = String, description = "How long the outcome was waited for, if that was preferred"),
+            )
         ),
         (
             status = 200, body = Outcome,

@@ -46,7 +46,8 @@ pub fn routes(config: &mut web::ServiceConfig, own: &utoipa::openapi::OpenApi, a
     // Of what is not there nothing can be asked, its methods neither.
     let is_there = guard::fn_guard(move |request| {
         let file = request.head().uri.path().strip_prefix("/docs/").unwrap_or_default();
-        !matches!(utoipa_swagger_ui::serve(file, Arc::clone(&of_page)), Ok(None))
+        // The crate would take `/docs//` for `/docs/`.
+        !file.starts_with('/') && !matches!(utoipa_swagger_ui::serve(file, Arc::clone(&of_page)), Ok(None))
     });
     config
         .service(get("/openapi.json", move || {

@@ -29,32 +29,24 @@ pub struct ClaimBody {
 /// The campaign in the path.
 ///
 /// # Errors
-/// 400 or 404.
+/// 400.
 pub fn campaign_id(request: &HttpRequest) -> Result<CampaignId, Problem> {
-    let campaign_id = id(request, "campaign_id", &CampaignId::MAX)?;
-    refuse_escapes(request)?;
-    Ok(campaign_id)
+    id(request, "campaign_id", &CampaignId::MAX)
 }
 
 /// The claim in the path.
 ///
 /// # Errors
-/// 400 or 404.
+/// 400.
 pub fn claim_key(request: &HttpRequest) -> Result<ClaimKey, Problem> {
     let campaign_id = id(request, "campaign_id", &CampaignId::MAX)?;
     let account_id = id(request, "account_id", &AccountId::MAX)?;
-    refuse_escapes(request)?;
     Ok(ClaimKey { campaign_id, account_id })
 }
 
 fn id<T: FromStr + Display>(request: &HttpRequest, field: &'static str, max: &T) -> Result<T, Problem> {
     let id = request.match_info().query(field).parse();
     id.map_err(|_| Problem::invalid(field, format!("{field} must be a whole number from 1 to {max}, in digits")))
-}
-
-/// Nothing in our paths needs an escape: with one it is another spelling.
-fn refuse_escapes(request: &HttpRequest) -> Result<(), Problem> {
-    if request.path().contains('%') { Err(Problem::no_such_route()) } else { Ok(()) }
 }
 
 /// The account in the body of a claim.

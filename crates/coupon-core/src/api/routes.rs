@@ -118,7 +118,7 @@ impl ClaimRoutes {
         let outcome = tokio::select! {
             biased;
             outcome = self.outcomes.outcome_of_accepted(claim, wait) => outcome,
-            () = connection::client_gone(request) => Ok(Outcome::Pending),
+            () = connection::wait_over(request) => Ok(Outcome::Pending),
         };
         let answer = match outcome {
             Ok(Outcome::Pending) | Err(_) => Answer::Accepted(claim),
@@ -270,7 +270,7 @@ pub(super) async fn claim(routes: web::Data<ClaimRoutes>, request: HttpRequest) 
     let outcome = tokio::select! {
         biased;
         outcome = routes.outcomes.outcome(claim, wait) => outcome,
-        () = connection::client_gone(&request) => routes.outcomes.outcome(claim, Duration::ZERO).await,
+        () = connection::wait_over(&request) => routes.outcomes.outcome(claim, Duration::ZERO).await,
     };
     let outcome = outcome?.ok_or_else(Problem::unknown_campaign)?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, NO_STORE)).json(outcome))

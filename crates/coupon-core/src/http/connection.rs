@@ -62,15 +62,15 @@ pub(crate) struct State {
     served: Cell<bool>,
     /// The answer that is given ends the connection.
     ended: Cell<bool>,
-    /// The client sends nothing more: it has closed the connection, or its half of it.
-    gone: CancellationToken,
+    /// Nobody waits any longer: the client has closed the connection, or its half of it, or the service ends.
+    over: CancellationToken,
 }
 
-/// Waits until the client has closed the connection, or its half of it: one that still reads can be answered, but
-/// will not wait.
-pub(crate) async fn client_gone(request: &HttpRequest) {
+/// Waits until an answer must not wait any longer: the client has closed the connection, or its half of it, in which case
+/// one that still reads can be answered but will not wait; or the service ends.
+pub(crate) async fn wait_over(request: &HttpRequest) {
     match request.conn_data::<Rc<State>>() {
-        Some(connection) => connection.gone.cancelled().await,
+        Some(connection) => connection.over.cancelled().await,
         None => std::future::pending().await,
     }
 }
@@ -133,10 +133,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    /// A connection of a service that answers without waiting from `ending` on.
+    pub(super) fn new(stream: TcpStream, ending: &CancellationToken) -> Self {
         Self {
             stream,
-            state: Rc::default(),
+            state: Rc::new(State { over: ending.child_token(), ..State::default() }),
             held: Vec::new(),
             lines: Lines::default(),
             paused: false,
@@ -187,7 +188,7 @@ impl Connection {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let (_, new) = buffer.filled_mut().split_at_mut(before);
         if new.is_empty() {
-            self.state.gone.cancel();
+            self.state.over.cancel();
         }
         let now = self.hand_on(new);
         self.held.extend_from_slice(new.split_at(now).1);
@@ -206,7 +207,7 @@ impl Connection {
                 break;
             }
             if buffer.filled().is_empty() {
-                self.state.gone.cancel();
+                self.state.over.cancel();
                 if self.held.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
@@ -283,7 +284,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let refusal = if this.state.served.get() { None } else { refusal::with_problem(bytes) };
+        let refusal = if this.state.served.get() { None } else { refusal::with_problem(bytes, this.lines.first()) };
         let sent = match &refusal {
             None => Pin::new(&mut this.stream).poll_write(context, bytes),
             Some(refusal) => this.poll_refuse(context, refusal).map_ok(|()| bytes.len()),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the answer to a request never depends on it; a browser alone keeps the answer from a page.
 
-use actix_cors::Cors;
+use actix_cors::{Cors, CorsError};
 use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::middleware::Condition;
@@ -13,8 +13,15 @@ use super::headers::{PREFER, PREFERENCE_APPLIED, TRACEPARENT};
 /// How long a browser may remember what a page may do, in seconds. Browsers stop at two hours or earlier.
 const MAX_AGE: usize = 3_600;
 
+/// What a browser is told when it asks for leave that is not given; nothing of other errors.
+pub(super) fn detail(error: &actix_web::Error) -> Option<String> {
+    let refused = error.as_error::<CorsError>()?;
+    Some(format!("pages may not send such a request: {refused}"))
+}
+
 /// Reads an origin as browsers send it: scheme, host, and a port unless it is the scheme's own.
 pub(super) fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim();
     let origin = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https")).map(|url| url.origin());
     match origin {
         Some(origin @ Origin::Tuple(..)) if origin.ascii_serialization() == text => Ok(text.to_owned()),

@@ -5,21 +5,63 @@
 /// Bytes of a header's name at most: the type that holds one takes no more, and actix panics at one that it does not take.
 const NAME_MAX: usize = 65_535;
 
+/// Bytes of a first line at most: the type that holds its target takes no more.
+const TARGET_MAX: usize = 65_534;
+
 /// Ends whatever is read as a name: no name has it, so the request is refused as malformed.
 const NO_NAME: u8 = 0;
+
+/// How a request begins whose answer has no body.
+const HEAD: &[u8] = b"HEAD ";
 
 /// Where the lines are.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     /// Whether a line has come that is not blank: blank ones before a request mean nothing.
     begun: bool,
+    /// What the first of them says so far; kept when they have ended.
+    first: FirstLine,
     /// Bytes of the line that arrives, its end left out.
     length: usize,
     /// Whether it has a colon: what comes after that is no name.
     named: bool,
 }
 
+/// The line with the method and the target, of a request that actix may not understand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FirstLine {
+    has_ended: bool,
+    /// In bytes.
+    length: usize,
+    /// How many of them are those of [`HEAD`].
+    like_head: usize,
+}
+
+impl FirstLine {
+    /// Whether its answer has no body.
+    pub(super) fn asks_for_head(self) -> bool {
+        self.like_head == HEAD.len()
+    }
+
+    /// Whether it is longer than what actix reads of one.
+    pub(super) fn is_too_long(self) -> bool {
+        self.length > TARGET_MAX
+    }
+
+    fn take(&mut self, byte: u8) {
+        if self.like_head == self.length && HEAD.get(self.length) == Some(&byte) {
+            self.like_head += 1;
+        }
+        self.length += 1;
+    }
+}
+
 impl Lines {
+    /// The first line of the head that arrived last.
+    pub(super) fn first(&self) -> FirstLine {
+        self.first
+    }
+
     /// Whether a head has begun to arrive.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
@@ -32,12 +74,20 @@ impl Lines {
             match *byte {
                 b'\r' => {}
                 b'\n' if self.length == 0 && self.begun => {
-                    *self = Self::default();
+                    *self = Self { first: self.first, ..Self::default() };
                     return Some(position + 1);
                 }
-                b'\n' => (self.length, self.named) = (0, false),
+                b'\n' => {
+                    self.first.has_ended = self.begun;
+                    (self.length, self.named) = (0, false);
+                }
                 other => {
-                    self.begun = true;
+                    if !self.begun {
+                        (self.begun, self.first) = (true, FirstLine::default());
+                    }
+                    if !self.first.has_ended {
+                        self.first.take(other);
+                    }
                     self.named |= other == b':';
                     if self.length >= NAME_MAX && !self.named {
                         *byte = NO_NAME;
@@ -94,6 +144,22 @@ mod tests {
     fn a_body_in_chunks_ends_with_a_blank_line() {
         assert_eq!(ends("4\r\n{}\r\n\r\n0\r\n\r\nGET"), [9, 14]);
         assert_eq!(ends("2\r\n{}\r\n0\r\nended: yes\r\n\r\nGET"), [24]);
+    }
+
+    #[test]
+    fn the_first_line_is_known_when_the_lines_have_ended() {
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(TARGET_MAX));
+        let texts =
+            ["\r\nHEAD / HTTP/1.1\r\nx: y\r\n\r\n", "HEADER / HTTP/1.1\n\n", "GET HEAD \n\n", "a\nHEAD \n\n", &long];
+        let firsts = texts.map(|text| {
+            let mut lines = Lines::default();
+            lines.blank(&mut b"HEAD / HTTP/1.1\r\n\r\n".to_vec());
+            for byte in text.bytes() {
+                lines.blank(&mut [byte]);
+            }
+            (lines.first().asks_for_head(), lines.first().is_too_long())
+        });
+        assert_eq!(firsts, [(true, false), (false, false), (false, false), (false, false), (false, true)]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod trace;
 pub use receive::Body;
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use actix_http::{Extensions, HttpService};
@@ -109,14 +109,17 @@ pub fn serve_api(
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Running> {
     anyhow::ensure!(
-        listen != admin_listen || listen.port() == 0,
-        "--listen (LISTEN) and --admin-listen (ADMIN_LISTEN) are both {listen}: each needs an address of its own"
+        !overlap(listen, admin_listen),
+        "--listen (LISTEN) = {listen} and --admin-listen (ADMIN_LISTEN) = {admin_listen} are the same: each needs an \
+         address of its own"
     );
+    let connections = connections_that_fit(settings)?;
     let drained = CancellationToken::new();
     let admin = serve_admin(admin_listen, drained.clone(), admin_routes.clone())?;
     let limits = Limits {
-        workers: usize::from(settings.http_workers),
-        connections: connections_that_fit(settings)?,
+        // Each has one connection at least.
+        workers: usize::from(settings.http_workers).min(connections),
+        connections,
         origins: settings.cors_origins.clone(),
         // Ends before the process's own deadline, so that a client who waits for an outcome is no failed drain.
         drain: drain.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1)),
@@ -153,6 +156,15 @@ pub fn serve_admin(
         config.app_data(health::GivesReasons);
         routes(config);
     })
+}
+
+/// Whether both would be one port of this machine.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (port, ips) = (one.port(), [one, other].map(|address| address.ip().to_canonical()));
+    // Of IPv6 it takes connections of IPv4 as well.
+    let takes_all = |[all, other]: [IpAddr; 2]| all.is_unspecified() && (all.is_ipv6() || other.is_ipv4());
+    let [ip, other_ip] = ips;
+    port != 0 && port == other.port() && (ip == other_ip || takes_all(ips) || takes_all([other_ip, ip]))
 }
 
 /// The connections of the setting, or as many as there are file descriptors for.
@@ -195,11 +207,15 @@ fn serve(
         .shutdown_timeout(limits.drain.as_secs())
         .disable_signals();
     let draining = server.graceful_shutdown_signal();
+    let ending = CancellationToken::new();
+    let ended = ending.clone();
     let origins = limits.origins.clone();
     // As actix's HttpServer, but over connections that have deadlines.
     let server = server.listen("http", listener, move || {
         let app = App::new()
-            // Inside of what receives: an answer to a browser's question is an answer of the connection.
+            .wrap(from_fn(receive::refuse))
+            // Inside of what receives: an answer to a browser's question is an answer of the connection. Around what
+            // refuses: a page may read that too.
             .wrap(cors::cors(&origins))
             .wrap(from_fn(receive::receive))
             .wrap(from_fn(problem::answer_with_problems))
@@ -207,7 +223,7 @@ fn serve(
             .wrap(from_fn(trace::trace))
             .configure(routes.clone())
             .default_service(actix_web::web::to(problem::no_such_route));
-        let draining = draining.clone();
+        let (draining, ending) = (draining.clone(), ending.clone());
         let http = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let draining = draining.clone();
@@ -220,9 +236,9 @@ fn serve(
                 extensions.insert(std::rc::Rc::clone(&connection.state));
             })
             .h1(map_config(app.into_factory(), |()| AppConfig::default()));
-        fn_service(async |stream: TcpStream| {
+        fn_service(move |stream: TcpStream| {
             let client = stream.peer_addr().ok();
-            Ok((Connection::new(stream), client))
+            std::future::ready(Ok((Connection::new(stream, &ending), client)))
         })
         .and_then(http)
     })?;
@@ -230,6 +246,7 @@ fn serve(
     let handle = server.handle();
     tokio::spawn(async move {
         stop.await;
+        ended.cancel();
         handle.stop(true).await;
     });
     let task = tokio::spawn(async move { Ok(server.await?) });
@@ -252,4 +269,31 @@ fn bind(listen: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(listen)?;
     socket.listen(BACKLOG)?.into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_listeners_need_two_ports_or_addresses() {
+        let overlap = |one: &str, other: &str| overlap(one.parse().unwrap(), other.parse().unwrap());
+        for (one, other) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::]:80"),
+            ("[::]:80", "192.0.2.1:80"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+        ] {
+            assert!(overlap(one, other) && overlap(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("127.0.0.1:80", "127.0.0.1:81"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("127.0.0.1:80", "192.0.2.1:80"),
+            ("0.0.0.0:80", "[::1]:80"),
+        ] {
+            assert!(!overlap(one, other) && !overlap(other, one), "{one} {other}");
+        }
+    }
 }

@@ -8,7 +8,8 @@ use actix_http::ConnectionType;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, RequestHead, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::http::header::{CONTENT_LENGTH, UPGRADE};
+use actix_web::http::header::{CONTENT_LENGTH, HOST, UPGRADE};
+use actix_web::http::uri::Authority;
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, web};
 use futures_util::StreamExt as _;
@@ -34,21 +35,60 @@ pub async fn receive(
     let _serving = connection.serve();
     // Nor can the end of a body in chunks be told for certain: actix reads line ends in it otherwise than in heads.
     let is_last = !is_kept_alive(request.head()) || request.chunked().unwrap_or(false);
-    let (mut response, is_last) = match body(&mut request, &connection).await {
-        Ok(body) => {
-            if let Some(body) = body {
-                request.extensions_mut().insert(Body(body));
-            }
-            (next.call(request).await?.map_into_left_body(), is_last)
-        }
-        // What is left of the body cannot be distinguished from a next request.
-        Err(problem) => (request.error_response(problem).map_into_right_body(), true),
-    };
+    let body = body(&mut request, &connection).await;
+    // What is left of a body that is refused cannot be distinguished from a next request.
+    let is_last = is_last || body.is_err();
+    match body.and_then(|body| check(request.head()).map(|()| body)) {
+        Ok(Some(body)) => drop(request.extensions_mut().insert(Body(body))),
+        Ok(None) => {}
+        Err(problem) => drop(request.extensions_mut().insert(problem)),
+    }
+    let mut response = next.call(request).await?;
     if is_last {
         connection.end();
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)
+}
+
+/// Middleware, the innermost: answers what was not received with the problem that it has.
+///
+/// # Errors
+/// None: what goes wrong further in becomes an answer.
+pub async fn refuse(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let problem = request.extensions_mut().remove::<Problem>();
+    Ok(match problem {
+        Some(problem) => request.error_response(problem).map_into_right_body(),
+        None => next.call(request).await?.map_into_left_body(),
+    })
+}
+
+/// What is wrong with a request whatever it asks for.
+fn check(head: &RequestHead) -> Result<(), Problem> {
+    if head.headers().get(HOST).is_some_and(|host| !host.to_str().is_ok_and(names_host)) {
+        return Err(Problem::invalid("host", "host must be a name or an address, with its port if it has one"));
+    }
+    // `OPTIONS *` asks about all addresses, a tunnel is refused by its method.
+    let is_path = head.uri.path().starts_with('/') || matches!(head.method, Method::OPTIONS | Method::CONNECT);
+    if !is_path {
+        return Err(Problem::no_request());
+    }
+    // Nothing in our paths needs an escape: with one it is another spelling of the same, which no rule in front of us may
+    // know.
+    if head.uri.path().contains('%') { Err(Problem::no_such_route()) } else { Ok(()) }
+}
+
+/// Whether it is a host as RFC 9112 takes it in requests; an empty one is for targets without.
+fn names_host(text: &str) -> bool {
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let has_port = |authority: &Authority| {
+        let after = text.strip_prefix(authority.host()).unwrap_or_default();
+        after.is_empty() || after.strip_prefix(':').is_some_and(is_port)
+    };
+    text.is_empty() || text.parse().is_ok_and(|authority| has_port(&authority) && !text.contains('@'))
 }
 
 /// Whether the client means to send further requests. One that asks for another protocol is answered in this one.
@@ -100,4 +140,19 @@ async fn read(mut payload: Payload, length: Option<u64>) -> Result<web::Bytes, P
         return Err(Problem::invalid("body", "the body ended early"));
     }
     Ok(body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for host in ["", "shop.example", "shop.example:8080", "shop:", "192.0.2.1:80", "[2001:db8::1]", "[::1]:80"] {
+            assert!(names_host(host), "{host}");
+        }
+        for host in ["a b", "a/b", "a@b", "@", "http://a", "a:b", "a:80:80", "[::1", "[::1]x", "a?b", "<a>"] {
+            assert!(!names_host(host), "{host}");
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! What actix answers to bytes that are no request, before any of our handlers sees them: made a problem document like
 //! every other error, which says that the connection ends.
 
+use actix_web::ResponseError as _;
 use uuid::Uuid;
 
 use super::connection::RECEIVE_DEADLINE;
+use super::lines::FirstLine;
 use super::problem::Problem;
 
 /// How actix says that its answer has no body.
@@ -13,22 +15,26 @@ const NO_BODY: &str = "content-length: 0\r\n";
 const KEPT: &str = "connection: keep-alive\r\n";
 const CLOSED: &str = "connection: close\r\n";
 
-/// The answer as it is sent, or none if it is no refusal of actix's own.
-pub(super) fn with_problem(answer: &[u8]) -> Option<String> {
+/// The answer as it is sent to a request that begins so, or none if it is no refusal of actix's own.
+pub(super) fn with_problem(answer: &[u8], first: FirstLine) -> Option<String> {
     let answer = std::str::from_utf8(answer).ok()?;
-    let problem = match answer.get("HTTP/1.1 ".len()..)?.get(..3)? {
+    let (version, rest) = answer.split_at_checked("HTTP/1.1 ".len())?;
+    let (status, fields) = rest.split_once("\r\n")?;
+    let problem = match status.get(..3)? {
+        "400" | "431" if first.is_too_long() => Problem::long_target(),
         "400" => Problem::no_request(),
         "408" => Problem::slow_head(RECEIVE_DEADLINE),
         "431" => Problem::large_head(),
         _ => return None,
     };
-    let (before, after) = answer.split_once(NO_BODY)?;
-    let (before, after) = [before, after].map(|part| part.replace(KEPT, "").replace(CLOSED, "")).into();
+    let (before, after) = fields.split_once(NO_BODY)?;
+    let [before, after] = [before, after].map(|part| part.replace(KEPT, "").replace(CLOSED, ""));
     let body = problem.to_json(Uuid::new_v4().simple().to_string());
-    let length = body.len();
+    let (status, length) = (problem.status_code(), body.len());
+    let body = if first.asks_for_head() { "" } else { &body };
     Some(format!(
-        "{before}{CLOSED}content-type: application/problem+json\r\ncache-control: no-store\r\ncontent-length: \
-         {length}\r\n{after}{body}"
+        "{version}{status}\r\n{before}{CLOSED}content-type: application/problem+json\r\ncache-control: \
+         no-store\r\ncontent-length: {length}\r\n{after}{body}"
     ))
 }
 
@@ -45,16 +51,16 @@ mod tests {
         ] {
             let answer = format!("{head}date: now\r\n\r\n");
 
-            let sent = with_problem(answer.as_bytes()).unwrap();
+            let sent = with_problem(answer.as_bytes(), FirstLine::default()).unwrap();
 
             let (head, body) = sent.split_once("\r\n\r\n").unwrap();
             assert_eq!(head.matches("connection: close").count(), 1, "{head}");
             assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
             assert!(head.contains("application/problem+json") && head.ends_with("date: now"), "{head}");
             assert!(body.contains("\"status\":4"), "{body}");
-            assert_eq!(with_problem(sent.as_bytes()), None, "it is one already");
+            assert_eq!(with_problem(sent.as_bytes(), FirstLine::default()), None, "it is one already");
         }
-        assert_eq!(with_problem(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), None);
-        assert_eq!(with_problem(b"HTTP"), None);
+        assert_eq!(with_problem(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", FirstLine::default()), None);
+        assert_eq!(with_problem(b"HTTP", FirstLine::default()), None);
     }
 }

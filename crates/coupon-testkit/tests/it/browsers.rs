@@ -8,7 +8,11 @@ use reqwest::header::{CONTENT_TYPE, ORIGIN};
 
 use crate::system::System;
 
-both_ways![pages_of_the_setting_may_call, pages_may_not_call_unless_a_setting_says_so];
+both_ways![
+    pages_of_the_setting_may_call,
+    pages_read_why_a_request_was_not_received,
+    pages_may_not_call_unless_a_setting_says_so,
+];
 
 const SHOP: &str = "https://shop.example";
 
@@ -44,6 +48,28 @@ async fn pages_of_the_setting_may_call(system: &System) {
     }
     assert!(matches!(claimed_by_another.status, 200..=202), "it is the browser that refuses: {claimed_by_another:?}");
     api.settled(campaign, 1).await;
+}
+
+async fn pages_read_why_a_request_was_not_received(system: &System) {
+    // A blank after the comma is what people write.
+    let api = system.another_api_with(&[("cors-origins", &format!("https://other.example, {SHOP}"))]).await;
+    let claims = "/v1/campaigns/1/claims";
+    let from_shop = |method, path: &str| api.request(method, path).header(ORIGIN, SHOP);
+
+    let large = from_shop(Method::POST, claims).header(CONTENT_TYPE, "application/json").body("x".repeat(2_000));
+    let large = api.send(large).await;
+    let escaped = api.send(from_shop(Method::GET, "/v1/campaigns/%31")).await;
+    let question = from_shop(Method::OPTIONS, claims).header("access-control-request-method", "DELETE");
+    let not_given = api.send(question).await;
+    let with_body = from_shop(Method::OPTIONS, claims).header("access-control-request-method", "POST");
+    let with_body = api.send(with_body.body("x")).await;
+
+    assert_eq!((large.status, escaped.status, not_given.status, with_body.status), (413, 404, 400, 200));
+    for answer in [&large, &escaped, &with_body] {
+        assert_eq!(allows(answer), SHOP, "{answer:?}");
+    }
+    assert!(not_given.json["detail"].as_str().unwrap().contains("method is not allowed"), "{not_given:?}");
+    assert_eq!(api.get("/livez").await.status, 200, "the connection goes on");
 }
 
 async fn pages_may_not_call_unless_a_setting_says_so(system: &System) {

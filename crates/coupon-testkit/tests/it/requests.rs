@@ -16,6 +16,8 @@ each_way![
     a_head_that_does_not_arrive_ends_its_connection,
     nothing_is_done_after_the_last_answer_of_a_connection,
     bytes_that_are_no_request_are_refused_like_any_other_mistake,
+    a_host_that_is_none_is_refused,
+    head_is_refused_without_a_body,
     requests_sent_at_once_are_answered_one_by_one,
     a_crowd_on_one_connection_is_served_in_order,
     a_body_that_nobody_asked_for_is_no_request,
@@ -141,6 +143,8 @@ async fn bytes_that_are_no_request_are_refused_like_any_other_mistake(system: &S
         (format!("GET / HTTP/1.1\r\n{many_headers}\r\n"), "431 ", "invalid_request"),
         (format!("GET / HTTP/1.1\r\nx: {large}\r\n\r\n"), "431 ", "invalid_request"),
         (String::from("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"), "400 Bad Request", "invalid_request"),
+        (format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "p".repeat(65_535)), "414 URI Too Long", "invalid_request"),
+        (format!("GET /{large} HTTP/1.1\r\nhost: a\r\n\r\n"), "414 URI Too Long", "invalid_request"),
     ] {
         for before in ["", lives] {
             let answers = exchange(system, &format!("{before}{refused}{lives}")).await;
@@ -154,6 +158,42 @@ async fn bytes_that_are_no_request_are_refused_like_any_other_mistake(system: &S
             assert!(head.contains("content-type: application/problem+json"), "{refusal}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], code, "{refusal}");
         }
+    }
+}
+
+async fn a_host_that_is_none_is_refused(system: &System) {
+    let request =
+        |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    for (target, host, status) in [
+        ("/livez", "", "200"),
+        ("/livez", "[::1]:8080", "200"),
+        ("http://shop.example/livez", "shop.example:80", "200"),
+        ("/livez", "a b", "400"),
+        ("/livez", "user@shop.example", "400"),
+        ("/livez", "shop.example:http", "400"),
+        ("livez", "shop.example", "400"),
+        ("*", "shop.example", "400"),
+    ] {
+        let answer = exchange(system, &request(target, host)).await;
+
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{target} of {host}: {answer}");
+        assert_eq!(answer.contains("\"code\":\"invalid_request\""), status == "400", "{answer}");
+    }
+}
+
+async fn head_is_refused_without_a_body(system: &System) {
+    let many_headers = "x: 1\r\n".repeat(100);
+    for (target, headers, status) in [
+        ("/livez", many_headers.as_str(), "431 "),
+        ("/livez", "host: a\r\nhost: b\r\n", "400 "),
+        ("/livez", "host: a b\r\nconnection: close\r\n", "400 "),
+        ("/nowhere", "host: a\r\nconnection: close\r\n", "404 "),
+    ] {
+        let answer = exchange(system, &format!("HEAD {target} HTTP/1.1\r\n{headers}\r\n")).await;
+
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(head.contains("content-type: application/problem+json") && body.is_empty(), "{answer}");
     }
 }
 

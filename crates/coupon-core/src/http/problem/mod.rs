@@ -18,6 +18,7 @@ use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
 
 pub use self::document::{Code, ProblemDocument};
+use super::cors;
 use crate::error::{Class, Error};
 use crate::telemetry::span;
 
@@ -48,6 +49,11 @@ impl Problem {
     /// 400: these bytes are no request.
     pub(super) fn no_request() -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, "this is no request that HTTP knows")
+    }
+
+    /// 414: the target of the request is longer than actix takes.
+    pub(super) fn long_target() -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, Code::InvalidRequest, "the target of the request is longer than 64 KiB")
     }
 
     /// 431: the head of the request is longer than actix takes.
@@ -292,7 +298,8 @@ fn foreign(error: &actix_web::Error) -> Problem {
         tracing::error!(%error, "request answered 500");
         Problem::internal()
     } else {
-        Problem::new(status, Code::InvalidRequest, "the request cannot be read")
+        let detail = cors::detail(error).unwrap_or_else(|| String::from("the request cannot be read"));
+        Problem::new(status, Code::InvalidRequest, detail)
     }
 }
 
