@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! this ─> experiments ─┬─> lab     services that it starts, campaigns, memory ─┬─> crowd  who claims, and how ─> output
-//!    └─────────────────┴─> traces  where the time of claims went, from Jaeger ─┘
+//!    ├─────────────────┴─> traces  where the time of claims went, from Jaeger ─┘
+//!    └─> report  a page of what was measured ─> experiments
 //! ```
 //! Results go to standard output, progress to standard error. Exit codes: 0 done and clean, 1 failed or an invariant is
 //! broken, 2 wrong usage.
@@ -13,6 +14,7 @@ mod crowd;
 mod experiments;
 mod lab;
 mod output;
+mod report;
 mod statistics;
 mod traces;
 
@@ -23,7 +25,7 @@ use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings};
 use coupon_core::{service, telemetry};
 
-use experiments::{against, ceilings, compare, load, pushes, suite, tracing_cost};
+use experiments::{against, ceilings, compare, load, matrix, pushes, suite, tracing_cost};
 use output::show;
 
 /// Puts load on the APIs and audits what came of it.
@@ -79,6 +81,15 @@ enum Command {
     /// databases `coupon_before` and `coupon_after`, which it empties; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench against --before ../other/target/release")]
     Against(against::Arguments),
+    /// Measure both ways, their batches and strategies at several sizes, in turns. Starts the services itself, from the folder
+    /// of this program; nothing else should use the servers meanwhile.
+    #[command(after_help = "Example:\n  coupon-bench matrix --quick --report target/compare/report.json")]
+    Matrix(matrix::Arguments),
+    /// Make a page, or a table in Markdown, of the reports of `matrix`; of several, side by side.
+    #[command(
+        after_help = "Example:\n  coupon-bench report target/compare/report.json --page target/compare/report.html"
+    )]
+    Report(report::Arguments),
     /// Measure every figure of docs/PERFORMANCE.md, write them as checks, and fail if one does not hold. Starts the
     /// services itself, from the folder of this program; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench suite --quick --report target/bench/report.json")]
@@ -140,6 +151,12 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
         }
         Command::Pushes(arguments) => show(&pushes::run(redis, amqp, arguments).await?, json, None),
         Command::Against(arguments) => show(&against::run(mysql, arguments).await?, json, None),
+        Command::Matrix(arguments) => {
+            let report = &arguments.report;
+            let measure = async |mysql: &Mysql| show(&matrix::run(mysql, redis, arguments).await?, json, Some(report));
+            Box::pin(schema::work_on(mysql, measure)).await
+        }
+        Command::Report(arguments) => report::run(arguments).map(|()| true),
         Command::Suite(arguments) => {
             let measure = async |mysql: &Mysql| {
                 let record = suite::run(mysql, redis, amqp, arguments).await?;

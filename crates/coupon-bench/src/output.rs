@@ -7,6 +7,7 @@ use anyhow::Context;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use coupon_core::terminal;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// What a command ends with.
 pub trait Results: Serialize {
@@ -40,6 +41,12 @@ pub fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(results)?;
     text.push('\n');
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads a report.
+pub fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no such report", path.display()))
 }
 
 /// A table without lines.

@@ -44,6 +44,9 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         ("load --campaign 1 --accounts", "--accounts"),
         ("compare --coupons 2 --campaigns 3", "--campaigns"),
         ("traces --jaeger ftp://127.0.0.1", "--jaeger"),
+        ("matrix --claims 10", "--claims"),
+        ("matrix --quick --turns 3", "--turns"),
+        ("report", "<FILE>"),
         ("", "subcommand"),
     ] {
         let ran = program::run(PROGRAM, &arguments(line), &[]).await;
@@ -221,6 +224,44 @@ async fn a_comparison_makes_as_many_campaigns_as_its_crowd_claims_from() {
             let counts = ["coupons", "issued", "sold_out", "errors"].map(|name| way[name].as_u64().unwrap());
             assert_eq!(counts, [10, 10, 50, 0], "{way}");
         }
+        space.audit().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_matrix_measures_becomes_a_page_that_asks_nobody() {
+    run(async |space| {
+        let folder = std::env::temp_dir().join(space.name());
+        let [report, page] = ["report.json", "page.html"].map(|name| folder.join(name).display().to_string());
+        let measure = arguments(&format!("matrix --claims 100 --turns 1 --report {report}"));
+        let measured = program::run(PROGRAM, &measure, &space.environment()).await;
+        let resume = [&measure[..], &[String::from("--resume")]].concat();
+        let resumed = program::run(PROGRAM, &resume, &space.environment()).await;
+        let render = arguments(&format!("report {report} {report} --page {page}"));
+        let rendered = program::run(PROGRAM, &render, &[]).await;
+        let printed = program::run(PROGRAM, &arguments(&format!("report {report}")), &[]).await;
+
+        assert_eq!(measured.code, Some(0), "{measured:?}");
+        assert!(measured.stdout.contains("100 claims for 10 coupons"), "{measured:?}");
+        assert_eq!((resumed.code, &resumed.stdout), (Some(0), &measured.stdout), "nothing is left to measure");
+        assert_eq!(rendered.code, Some(0), "{rendered:?}");
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains("default-src 'none'") && page.len() < 150_000, "{} bytes", page.len());
+        for outside in ["src=", "href=", "url(", "@import", "<script"] {
+            assert!(!page.contains(outside), "{outside} in the page");
+        }
+        for part in ["select-update", "Outcomes over time", "CPU time of a claim", "CLAIMS_PER_MESSAGE=1"] {
+            assert!(
+                page.contains(part) && page.matches(part).count() >= 2,
+                "{part} is missing for one of both reports"
+            );
+        }
+        assert!(printed.stdout.contains("## 100 claims for 100 coupons"), "{printed:?}");
+        std::fs::write(&report, "{}").unwrap();
+        let broken = program::run(PROGRAM, &arguments(&format!("report {report}")), &[]).await;
+        assert_eq!((broken.code, broken.stderr.lines().count()), (Some(1), 1), "{broken:?}");
+        std::fs::remove_dir_all(folder).unwrap();
         space.audit().await;
     })
     .await;

@@ -12,6 +12,7 @@ mod ask;
 mod claimer;
 pub mod client;
 mod follower;
+mod order;
 mod plan;
 mod tally;
 pub mod trace;
@@ -33,7 +34,9 @@ pub use ask::Ask;
 use claimer::Claimer;
 use client::{Client, Target};
 use follower::Follower;
+pub use order::Order;
 pub use plan::Campaigns;
+pub use tally::{Course, STEP};
 use tally::{Figures, SharedTally};
 
 /// Accounts, and repeated claims, of one load at most: all of them are in memory.

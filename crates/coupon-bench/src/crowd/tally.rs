@@ -8,6 +8,7 @@ use coupon_core::{AccountId, ClaimKey, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
+use super::order::{Claimed, Order};
 use super::plan::Campaigns;
 use super::trace::Trace;
 use crate::statistics::Latencies;
@@ -29,7 +30,21 @@ pub struct Figures {
     pub errors: u64,
     pub error_examples: Vec<String>,
     pub trace_ids: Vec<String>,
+    pub course: Course,
 }
+
+/// All that was seen of a load, for figures of several loads together.
+#[derive(Clone, Debug)]
+pub struct Course {
+    pub to_answer: Latencies,
+    pub to_outcome: Latencies,
+    /// Outcomes in each [`STEP`] from the first claim on.
+    pub outcomes: Vec<u32>,
+    pub order: Order,
+}
+
+/// How finely the course of a load is kept.
+pub const STEP: Duration = Duration::from_millis(20);
 
 pub struct Quantiles {
     pub p50: f64,
@@ -40,7 +55,9 @@ pub struct Quantiles {
 pub struct Tally {
     to_answer: Latencies,
     to_outcome: Latencies,
-    outcomes: Vec<(u64, Outcome)>,
+    started: Instant,
+    /// With the moment at which the claim was meant to be sent.
+    outcomes: Vec<(u64, Outcome, Instant)>,
     errors: u64,
     error_examples: Vec<String>,
     trace_ids: Vec<String>,
@@ -58,6 +75,7 @@ impl SharedTally {
         Ok(Self(Arc::new(Mutex::new(Tally {
             to_answer: Latencies::new()?,
             to_outcome: Latencies::new()?,
+            started: Instant::now(),
             outcomes: Vec::new(),
             errors: 0,
             error_examples: Vec::new(),
@@ -94,7 +112,7 @@ impl Tally {
         match decided {
             Ok(outcome) => {
                 self.to_outcome.record(meant_at.elapsed());
-                self.outcomes.push((account, outcome));
+                self.outcomes.push((account, outcome, meant_at));
             }
             Err(error) => {
                 self.errors += 1;
@@ -111,7 +129,18 @@ impl Tally {
     pub fn finish(&self, campaigns: Campaigns) -> (Answers, Figures) {
         self.bar.finish_and_clear();
         let claim = |account| ClaimKey { campaign_id: campaigns.of(account), account_id: AccountId(account) };
-        let outcomes = self.outcomes.iter().map(|&(account, outcome)| (claim(account), outcome)).collect();
+        let outcomes = self.outcomes.iter().map(|&(account, outcome, _)| (claim(account), outcome)).collect();
+        let claims = self.outcomes.iter().map(|&(account, outcome, meant_at)| Claimed {
+            account,
+            at: meant_at.saturating_duration_since(self.started),
+            is_issued: matches!(outcome, Outcome::Issued { .. }),
+        });
+        let course = Course {
+            to_answer: self.to_answer.clone(),
+            to_outcome: self.to_outcome.clone(),
+            outcomes: self.by_step(),
+            order: Order::of(claims.collect()),
+        };
         let figures = Figures {
             to_answer_ms: Quantiles::of(&self.to_answer),
             to_outcome_ms: Quantiles::of(&self.to_outcome),
@@ -119,8 +148,22 @@ impl Tally {
             errors: self.errors,
             error_examples: self.error_examples.clone(),
             trace_ids: self.trace_ids.clone(),
+            course,
         };
         (Answers { outcomes, no_restock: true }, figures)
+    }
+
+    fn by_step(&self) -> Vec<u32> {
+        let mut outcomes = Vec::new();
+        for decided_at in &self.decided_at {
+            let step = decided_at.saturating_duration_since(self.started).as_millis() / STEP.as_millis();
+            let step = usize::try_from(step).unwrap_or(usize::MAX - 1);
+            outcomes.resize(outcomes.len().max(step + 1), 0);
+            if let Some(count) = outcomes.get_mut(step) {
+                *count += 1;
+            }
+        }
+        outcomes
     }
 
     /// How long the first tenth of the outcomes took / how long the last did: 1 means as fast at the end.

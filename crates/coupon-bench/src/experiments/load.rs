@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::crowd::client::{self, Client, Target};
-use crate::crowd::{Campaigns, Crowd, Seen};
+use crate::crowd::{Campaigns, Course, Crowd, Order, Seen};
 use crate::output::{Results, row, table};
 
 /// What the audit of a load says when no invariant is broken.
@@ -82,6 +82,12 @@ pub struct LoadResult {
     pub error_examples: Vec<String>,
     /// What the audit found to be broken, with examples.
     pub findings: Vec<audit::Finding>,
+    /// How far it was from first come, first served.
+    #[serde(flatten)]
+    pub order: Order,
+    /// All that was seen.
+    #[serde(skip)]
+    pub course: Option<Box<Course>>,
 }
 
 impl LoadResult {
@@ -114,6 +120,8 @@ impl LoadResult {
             trace_ids: figures.trace_ids,
             error_examples: figures.error_examples,
             findings,
+            order: figures.course.order,
+            course: Some(Box::new(figures.course)),
         }
     }
 
@@ -225,7 +233,7 @@ impl Results for Vec<LoadResult> {
 
 type Figure = fn(&LoadResult) -> String;
 
-const ROWS: [(&str, Figure); 13] = [
+const ROWS: [(&str, Figure); 14] = [
     ("coupons", |load| load.coupons.to_string()),
     ("claims", |load| load.claims.to_string()),
     ("issued", |load| load.issued.to_string()),
@@ -237,6 +245,7 @@ const ROWS: [(&str, Figure); 13] = [
     ("claims a second", |load| format!("{:.0}", load.claims_per_second())),
     ("p50 / p99 to answer, ms", |load| format!("{:.1} / {:.1}", load.p50_ms, load.p99_ms)),
     ("p50 / p99 to outcome, ms", |load| format!("{:.1} / {:.1}", load.outcome_p50_ms, load.outcome_p99_ms)),
+    ("coupons that went to somebody later", |load| format!("{:.1} %", load.order.displaced * 100.0)),
     ("traced", |load| format!("{} %", load.trace_ratio * 100.0)),
     ("audit", |load| load.audit.clone()),
 ];

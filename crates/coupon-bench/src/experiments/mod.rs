@@ -4,6 +4,7 @@ pub mod against;
 pub mod ceilings;
 pub mod compare;
 pub mod load;
+pub mod matrix;
 pub mod pushes;
 pub mod suite;
 pub mod tracing_cost;

@@ -6,14 +6,15 @@ use coupon_core::settings::RedisSettings;
 use deadpool_redis::redis::{self, InfoDict};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 /// The servers' versions.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Servers {
-    mysql: String,
-    redis: String,
-    rabbitmq: String,
+    pub mysql: String,
+    pub redis: String,
+    pub rabbitmq: String,
 }
 
 impl Servers {
@@ -32,19 +33,28 @@ impl Servers {
 }
 
 /// The machine that this program runs on.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Machine {
-    cores: usize,
-    system: &'static str,
-    architecture: &'static str,
+    pub cores: usize,
+    /// What its maker calls the processor.
+    pub cpu: String,
+    pub memory_gib: u64,
+    pub system: String,
+    pub architecture: String,
 }
 
 impl Machine {
     pub fn this() -> Self {
+        let kind = RefreshKind::nothing()
+            .with_cpu(CpuRefreshKind::nothing())
+            .with_memory(MemoryRefreshKind::nothing().with_ram());
+        let system = System::new_with_specifics(kind);
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            system: std::env::consts::OS,
-            architecture: std::env::consts::ARCH,
+            cpu: system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default(),
+            memory_gib: system.total_memory() >> 30,
+            system: System::long_os_version().unwrap_or_else(|| String::from(std::env::consts::OS)),
+            architecture: String::from(std::env::consts::ARCH),
         }
     }
 }

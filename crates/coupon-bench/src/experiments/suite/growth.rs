@@ -3,8 +3,9 @@
 use mysql_async::prelude::Queryable;
 
 use super::record::Suite;
-use super::turn::{CLIENTS, COALESCED, QUEUE, Setup, TRACE_RATIO};
+use super::turn::{CLIENTS, TRACE_RATIO};
 use crate::crowd::Crowd;
+use crate::lab::setup::{COALESCED, QUEUE, Setup};
 
 /// One large campaign to the last coupon, and the same next to a snapshot that is held open.
 pub async fn large_campaign(suite: &mut Suite<'_>) -> anyhow::Result<()> {

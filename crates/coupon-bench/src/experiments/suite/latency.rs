@@ -1,7 +1,8 @@
 //! Latency when the load is half of what a way can take.
 
 use super::record::Suite;
-use super::turn::{COALESCED, QUEUE, Turn, steady};
+use super::turn::{Turn, steady};
+use crate::lab::setup::{COALESCED, QUEUE};
 
 type Figure = fn(&Turn) -> f64;
 

@@ -6,12 +6,13 @@ use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::terminal;
 
 use super::record::Suite;
-use super::turn::{CLIENTS, COALESCED, QUEUE, Turn, steady};
+use super::turn::{CLIENTS, Turn, steady};
 use crate::crowd::Crowd;
 use crate::experiments::load;
 use crate::lab::campaigns::make_campaign;
 use crate::lab::memory::{Memory, Watch};
 use crate::lab::service::Service;
+use crate::lab::setup::{COALESCED, QUEUE};
 use crate::lab::stand::{Stand, Way};
 
 /// Claims a second on each way in the long run: a fraction of what they can do, as both run at once.

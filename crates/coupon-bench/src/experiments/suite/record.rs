@@ -7,10 +7,11 @@ use coupon_core::settings::{AmqpSettings, Namespace, RedisSettings};
 use coupon_core::terminal;
 use serde::Serialize;
 
-use super::turn::{CLIENTS, Setup, TRACE_RATIO, Turn, load_on};
+use super::turn::{CLIENTS, TRACE_RATIO, Turn, load_on};
 use crate::crowd::Crowd;
 use crate::experiments::ceilings::Ceilings;
 use crate::lab::machine::{Machine, Servers};
+use crate::lab::setup::Setup;
 use crate::output::{Results, figure, table};
 use crate::statistics::median;
 

@@ -3,8 +3,9 @@
 use anyhow::Context;
 
 use super::record::Suite;
-use super::turn::{CLIENTS, Setup, TRACE_RATIO};
+use super::turn::{CLIENTS, TRACE_RATIO};
 use crate::crowd::Crowd;
+use crate::lab::setup::{BLIND_UPDATE, FOR_UPDATE, SCATTERED, SELECT_UPDATE, SINGLE_STATEMENT, Setup};
 
 static QUEUE: [Setup; 9] = [
     Setup::queue("queue", 1, &[]),
@@ -25,18 +26,10 @@ static SKIPLOCK: [Setup; 6] = [
     Setup::skiplock("coalesced, GROUP_MAX=100", &[("GROUP_MAX", "100")]),
     Setup::skiplock("coalesced, HTTP_WORKERS=1", &[("HTTP_WORKERS", "1")]),
 ];
-static STRATEGIES: [Setup; 5] = [
-    Setup::skiplock("select-update", &[("STRATEGY", "select-update")]),
-    Setup::skiplock("single-statement", &[("STRATEGY", "single-statement")]),
-    Setup::skiplock("scattered", &[("STRATEGY", "scattered")]),
-    Setup::skiplock("for-update", &[("STRATEGY", "for-update")]),
-    Setup::skiplock("blind-update", &[("STRATEGY", "blind-update")]),
-];
-
 pub async fn measure(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     against_the_first(suite, QUEUE.each_ref(), 30_000).await?;
     against_the_first(suite, SKIPLOCK.each_ref(), 30_000).await?;
-    against_the_first(suite, STRATEGIES.each_ref(), 5_000).await
+    against_the_first(suite, [&SELECT_UPDATE, &SINGLE_STATEMENT, &SCATTERED, &FOR_UPDATE, &BLIND_UPDATE], 5_000).await
 }
 
 async fn against_the_first<const N: usize>(

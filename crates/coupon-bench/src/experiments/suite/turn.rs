@@ -8,7 +8,8 @@ use crate::crowd::Crowd;
 use crate::experiments::load::{self, LoadResult};
 use crate::lab::campaigns::make_campaigns;
 use crate::lab::memory::{Memory, Watch};
-use crate::lab::stand::{Stand, Way};
+use crate::lab::setup::Setup;
+use crate::lab::stand::Way;
 
 /// The crowd of most figures.
 pub const CLIENTS: u32 = 256;
@@ -18,31 +19,6 @@ const STEADY_CONNECTIONS: u32 = 1_000;
 
 /// The share of claims that is traced, as everywhere by default.
 pub const TRACE_RATIO: f64 = 0.01;
-
-/// A way with settings of its own.
-pub struct Setup {
-    pub name: &'static str,
-    pub way: Way,
-    pub consumers: usize,
-    pub environment: &'static [(&'static str, &'static str)],
-}
-
-impl Setup {
-    pub const fn queue(
-        name: &'static str,
-        consumers: usize,
-        environment: &'static [(&'static str, &'static str)],
-    ) -> Self {
-        Self { name, way: Way::Queue, consumers, environment }
-    }
-
-    pub const fn skiplock(name: &'static str, environment: &'static [(&'static str, &'static str)]) -> Self {
-        Self { name, way: Way::Skiplock, consumers: 0, environment }
-    }
-}
-
-pub static QUEUE: Setup = Setup::queue("queue", 1, &[]);
-pub static COALESCED: Setup = Setup::skiplock("coalesced", &[]);
 
 /// A load of the run.
 #[derive(Debug, Serialize)]
@@ -66,7 +42,7 @@ impl Turn {
             memory,
             shares,
             // Most runs have no Jaeger that would know the traces.
-            result: LoadResult { trace_ids: Vec::new(), ..result },
+            result: LoadResult { trace_ids: Vec::new(), course: None, ..result },
         }
     }
 }
@@ -74,9 +50,7 @@ impl Turn {
 /// Puts one load on a way.
 pub async fn load_on(mysql: &Mysql, setup: &Setup, coupons: u64, crowd: Crowd) -> anyhow::Result<Turn> {
     terminal::note(&format!("{}: {} claims at {coupons} coupons", setup.name, crowd.accounts));
-    let own = setup.environment.iter().map(|(name, value)| (*name, String::from(*value)));
-    let environment: Vec<_> = own.chain([("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))]).collect();
-    let stand = Stand::start(setup.way, setup.consumers, &environment).await?;
+    let stand = setup.start().await?;
     let campaign = make_campaigns(mysql, setup.name, crowd.campaigns, coupons).await?.first;
     let load = load::Arguments { url: stand.api().url.clone(), campaign, crowd };
     let watch = Watch::start(stand.services());

@@ -1,13 +1,10 @@
 //! The two ways against their simpler selves and against their limits.
 
 use super::record::{Load, Suite};
-use super::turn::{CLIENTS, COALESCED, QUEUE, Setup, TRACE_RATIO, Turn};
+use super::turn::{CLIENTS, TRACE_RATIO, Turn};
 use crate::crowd::Crowd;
 use crate::experiments::ceilings::{self, Ceilings};
-
-static ONE_BY_ONE: Setup = Setup::queue("queue, one by one", 1, &[("CLAIMS_PER_MESSAGE", "1"), ("BATCH_MAX", "1")]);
-static SELECT_UPDATE: Setup = Setup::skiplock("select-update", &[("STRATEGY", "select-update")]);
-static SINGLE_STATEMENT: Setup = Setup::skiplock("single-statement", &[("STRATEGY", "single-statement")]);
+use crate::lab::setup::{COALESCED, ONE_BY_ONE, QUEUE, SELECT_UPDATE, SINGLE_STATEMENT};
 
 /// The turns of each load.
 struct Turns {

@@ -1,0 +1,46 @@
+//! A way with settings of its own, as the experiments compare them.
+
+use super::stand::{Stand, Way};
+
+/// What is started for a load.
+pub struct Setup {
+    pub name: &'static str,
+    pub way: Way,
+    pub consumers: usize,
+    pub environment: &'static [(&'static str, &'static str)],
+}
+
+impl Setup {
+    pub const fn queue(
+        name: &'static str,
+        consumers: usize,
+        environment: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        Self { name, way: Way::Queue, consumers, environment }
+    }
+
+    pub const fn skiplock(name: &'static str, environment: &'static [(&'static str, &'static str)]) -> Self {
+        Self { name, way: Way::Skiplock, consumers: 0, environment }
+    }
+
+    /// Starts it, without traces but those that a caller asks for.
+    pub async fn start(&self) -> anyhow::Result<Stand> {
+        let own = self.environment.iter().map(|(name, value)| (*name, String::from(*value)));
+        let traces = [("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))];
+        Stand::start(self.way, self.consumers, &own.chain(traces).collect::<Vec<_>>()).await
+    }
+}
+
+/// As they are by default.
+pub static QUEUE: Setup = Setup::queue("queue", 1, &[]);
+pub static COALESCED: Setup = Setup::skiplock("coalesced", &[]);
+
+/// The queue without any of its batches.
+pub static ONE_BY_ONE: Setup = Setup::queue("queue, one by one", 1, &[("CLAIMS_PER_MESSAGE", "1"), ("BATCH_MAX", "1")]);
+
+/// The other strategies of skiplock-api; the last two are what `SKIP LOCKED` is held against.
+pub static SELECT_UPDATE: Setup = Setup::skiplock("select-update", &[("STRATEGY", "select-update")]);
+pub static SINGLE_STATEMENT: Setup = Setup::skiplock("single-statement", &[("STRATEGY", "single-statement")]);
+pub static SCATTERED: Setup = Setup::skiplock("scattered", &[("STRATEGY", "scattered")]);
+pub static FOR_UPDATE: Setup = Setup::skiplock("for-update", &[("STRATEGY", "for-update")]);
+pub static BLIND_UPDATE: Setup = Setup::skiplock("blind-update", &[("STRATEGY", "blind-update")]);

@@ -1,0 +1,66 @@
+//! Pages and tables of what `matrix` has measured: one report, or several to compare.
+//!
+//! ```text
+//! report.json ─> verdict  what the figures say, in sentences ─┬─> markdown
+//!                plots    curves as SVG ──────────────────────┴─> page
+//! ```
+//! Invariant: all of it follows from the reports alone, so that a page can be made again at any time.
+
+mod markdown;
+mod page;
+mod plots;
+mod style;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use coupon_core::terminal;
+
+use crate::experiments::matrix::Matrix;
+use crate::output;
+
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// The reports, as `coupon-bench matrix` writes them.
+    #[arg(value_name = "FILE", required = true, num_args = 1..=8)]
+    reports: Vec<PathBuf>,
+    /// Where to write a page that needs nothing else: no other file, no script, no network.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
+    /// Where to write the tables in Markdown; without a file of either kind they are printed.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+/// A report with the name of its file.
+struct Named {
+    name: String,
+    matrix: Matrix,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let reports = arguments.reports.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    if let Some(path) = &arguments.page {
+        write(path, &page::page(&reports)?)?;
+    }
+    if let Some(path) = &arguments.markdown {
+        write(path, &markdown::markdown(&reports)?)?;
+    }
+    if arguments.page.is_none() && arguments.markdown.is_none() {
+        terminal::print(&markdown::markdown(&reports)?.trim_end())?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<Named> {
+    let matrix = output::read::<Matrix>(path)?.check().with_context(|| path.display().to_string())?;
+    anyhow::ensure!(!matrix.cells.is_empty(), "{}: nothing was measured yet", path.display());
+    Ok(Named { name: path.display().to_string(), matrix })
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    output::open(path)?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,81 @@
+//! What the figures say, in sentences, for the largest size that both ways were measured at.
+
+use crate::experiments::matrix::{Cell, Matrix};
+use crate::lab::setup::{COALESCED, QUEUE};
+
+/// Both ways at one size, as they are by default.
+pub struct Both<'a> {
+    pub claims: u64,
+    pub coupons: u64,
+    pub queue: &'a Cell,
+    pub skiplock: &'a Cell,
+}
+
+impl<'a> Both<'a> {
+    /// At the largest size, with as many coupons as claims if that was measured.
+    pub fn of(matrix: &'a Matrix) -> Option<Self> {
+        let sizes = matrix.by_size();
+        let mut both = sizes.into_iter().filter_map(|((claims, coupons), cells)| {
+            let named = |name: &str| cells.iter().copied().find(|cell| cell.contender == name);
+            Some(Self { claims, coupons, queue: named(QUEUE.name)?, skiplock: named(COALESCED.name)? })
+        });
+        both.next_back()
+    }
+}
+
+/// The sentences; none if only one way was measured.
+pub fn sentences(matrix: &Matrix) -> anyhow::Result<Vec<String>> {
+    let Some(both) = Both::of(matrix) else { return Ok(Vec::new()) };
+    let Both { claims, coupons, queue, skiplock } = both;
+    let rate = format!(
+        "Of {claims} claims for {coupons} coupons, skiplock settles {:.0} a second and the queue {:.0}: {}. The queue has \
+         answered \"accepted\" to {:.0} a second.",
+        skiplock.rate(),
+        queue.rate(),
+        times("skiplock", skiplock.rate(), "the queue", queue.rate()),
+        queue.accepted_rate(),
+    );
+    let [queue_answer, queue_outcome] = queue.latencies()?;
+    let [_, skiplock_outcome] = skiplock.latencies()?;
+    let ms = |latencies: &crate::statistics::Latencies| {
+        format!(
+            "{:.0} ms at half of the claims, {:.0} ms at 99 %",
+            latencies.quantile_ms(0.5),
+            latencies.quantile_ms(0.99)
+        )
+    };
+    let wait = format!(
+        "To the coupon it takes {} with skiplock and {} with the queue, whose first answer takes {}.",
+        ms(&skiplock_outcome),
+        ms(&queue_outcome),
+        ms(&queue_answer),
+    );
+    let cost = format!(
+        "A claim costs {:.0} µs of CPU time with skiplock and {:.0} µs with the queue, all services and servers together: {}.",
+        skiplock.cost_us(),
+        queue.cost_us(),
+        times("the queue", queue.cost_us(), "skiplock", skiplock.cost_us()),
+    );
+    let order = format!(
+        "Where it sold out, {:.1} % of the coupons went to somebody later with skiplock and {:.1} % with the queue, at the \
+         median of all sizes.",
+        displaced(matrix, COALESCED.name) * 100.0,
+        displaced(matrix, QUEUE.name) * 100.0,
+    );
+    Ok(vec![rate, wait, cost, order])
+}
+
+/// The share of displaced claims where fewer coupons than claims were there.
+fn displaced(matrix: &Matrix, contender: &str) -> f64 {
+    let cells = matrix.cells.iter().filter(|cell| cell.contender == contender && cell.coupons < cell.claims);
+    let turns = cells.flat_map(|cell| &cell.turns).map(|turn| turn.order.displaced);
+    crate::statistics::median(&turns.collect::<Vec<_>>())
+}
+
+fn times(one: &str, ours: f64, other: &str, theirs: f64) -> String {
+    if ours >= theirs {
+        format!("{one} {:.1} times {other}", ours / theirs)
+    } else {
+        format!("{other} {:.1} times {one}", theirs / ours)
+    }
+}
