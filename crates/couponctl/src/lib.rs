@@ -7,6 +7,7 @@ mod audit;
 mod campaign;
 mod dead;
 mod doctor;
+mod explain;
 mod forget;
 mod output;
 mod reset;
@@ -61,6 +62,11 @@ enum Command {
     /// Check how the servers are set up; exit with 1 when something is wrong, with 3 when a server could not be asked.
     #[command(after_help = "Example:\n  couponctl doctor\n  couponctl doctor --program queue-consumer --json")]
     Doctor(doctor::Arguments),
+    /// Show how MySQL runs the statements of both ways: plans, rows read, locks, and a second claimer beside each.
+    #[command(
+        after_help = "Example:\n  couponctl explain --campaign 1\n  couponctl explain --campaign 1 --batch 100 --json"
+    )]
+    Explain(explain::Arguments),
     /// List, show, replay and delete the messages that could not be handled.
     #[command(subcommand)]
     Dead(dead::Command),
@@ -93,10 +99,13 @@ impl Couponctl {
             Command::Setup(create) => create.check(),
             Command::Campaign(command) => command.check(),
             Command::Dead(command) => command.check(),
-            Command::Reset(arguments) => arguments.check(&self.servers.mysql.mysql_url),
-            Command::Migrate | Command::Audit(_) | Command::Doctor(_) | Command::Forget(_) | Command::Token(_) => {
-                Ok(())
-            }
+            Command::Reset(arguments) => arguments.check(&self.servers),
+            Command::Explain(_)
+            | Command::Migrate
+            | Command::Audit(_)
+            | Command::Doctor(_)
+            | Command::Forget(_)
+            | Command::Token(_) => Ok(()),
         }
     }
 }
@@ -121,6 +130,9 @@ async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
             schema::work_on(&servers.mysql, async |mysql| audit::run(mysql, servers, arguments, json).await).await
         }
         Command::Doctor(arguments) => doctor::run(servers, arguments, json).await,
+        Command::Explain(arguments) => {
+            schema::work_on(&servers.mysql, async |mysql| explain::run(mysql, arguments, json).await).await
+        }
         Command::Dead(command) => dead::run(servers, command, json).await,
         Command::Token(command) => token::run(command, json),
         Command::Forget(arguments) => {

@@ -9,7 +9,6 @@ use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::connect;
 use coupon_core::redis::keys;
-use coupon_core::settings::ServerUrl;
 use coupon_core::{Installation, Result};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
@@ -35,11 +34,20 @@ pub struct Arguments {
 
 impl Arguments {
     /// Whether it is meant.
-    pub fn check(&self, mysql: &ServerUrl) -> Result<(), String> {
+    pub fn check(&self, servers: &Servers) -> Result<(), String> {
         if self.yes {
             return Ok(());
         }
-        Err(format!("this deletes every campaign and coupon in {mysql}; add --yes to do it"))
+        let Servers { mysql, redis, amqp, namespace, .. } = servers;
+        let others = if self.mysql_only {
+            String::new()
+        } else {
+            format!(
+                ", the keys of the namespace {} in {}, and the messages of its queues in {}",
+                namespace.namespace, redis.redis_url, amqp.amqp_url
+            )
+        };
+        Err(format!("this deletes every campaign and coupon in {}{others}; add --yes to do it", mysql.mysql_url))
     }
 }
 

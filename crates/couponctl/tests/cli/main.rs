@@ -12,6 +12,7 @@ mod audit;
 mod campaigns;
 mod dead;
 mod ending;
+mod explain;
 mod forget;
 mod installation;
 mod output;
