@@ -116,7 +116,8 @@ pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str,
         drop(taken);
         let both = [("listen", address.as_str()), ("admin-listen", &address)];
         let ran = run(program, &space.arguments::<T>(&both), &[]).await;
-        fails_in_one_line(&ran, " are the same: each needs an address of its own");
+        assert_eq!((ran.code, ran.stderr.lines().count()), (Some(2), 1), "{ran:?}");
+        assert!(ran.stderr.contains(" are the same: each needs an address of its own"), "{ran:?}");
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::process::ExitCode;
 
-use coupon_core::service;
+use coupon_core::{http, service};
 
 /// A claim is many small allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let (settings, spans) =
-        service::settings(|settings: &skiplock_api::Settings| settings.auth.check(settings.listen, &settings.process));
+    let (settings, spans) = service::settings(|settings: &skiplock_api::Settings| {
+        http::check_listeners(settings.listen, settings.admin_listen)?;
+        settings.auth.check(settings.listen, &settings.process)
+    });
     let (process, admin) = (settings.process.clone(), settings.admin_listen);
     service::main(env!("CARGO_PKG_NAME"), &process, admin, spans, |stop| skiplock_api::start(settings, stop))
 }

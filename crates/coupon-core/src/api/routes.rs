@@ -40,6 +40,8 @@ pub struct CampaignView {
     #[schema(required)]
     #[serde(with = "time::serde::rfc3339::option")]
     pub closes_at: Option<OffsetDateTime>,
+    /// Whether an operator has paused it: claims are refused meanwhile.
+    pub paused: bool,
     /// How many coupons it has.
     pub total: u64,
     /// How many have an account.
@@ -232,6 +234,7 @@ pub(super) async fn campaign(
         name: campaign.name,
         opens_at: campaign.opens_at,
         closes_at: campaign.closes_at,
+        paused: campaign.paused,
         total: campaign.coupons,
         issued: campaign.coupons - free,
         free,

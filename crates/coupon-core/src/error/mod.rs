@@ -203,9 +203,10 @@ impl Error {
                 "give each installation a COUPON_NAMESPACE or a virtual host of its own, or let COUPON_MYSQL_URL lead to the \
                  database of these claims; none are taken until the queue is empty",
             ),
-            Self::Management(_) => {
-                Advice::wait("see that COUPON_AMQP_MANAGEMENT_URL leads to RabbitMQ's management plugin")
-            }
+            Self::Management(_) => Advice::wait(
+                "see that COUPON_AMQP_MANAGEMENT_URL leads to RabbitMQ's management plugin, and that its user has the tag \
+                     management or monitoring",
+            ),
             Self::Unsafe(_) => Advice::mend("no claims are accepted until then"),
             Self::Stuck { remedy, stays, .. } => Advice { remedy, stays: *stays },
             Self::Away { .. } => Advice::wait("see that it runs and is reached"),

@@ -108,11 +108,6 @@ pub fn serve_api(
     admin_routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Running> {
-    anyhow::ensure!(
-        !overlap(listen, admin_listen),
-        "--listen (LISTEN) = {listen} and --admin-listen (ADMIN_LISTEN) = {admin_listen} are the same: each needs an \
-         address of its own"
-    );
     let connections = connections_that_fit(settings)?;
     let drained = CancellationToken::new();
     let admin = serve_admin(admin_listen, drained.clone(), admin_routes.clone())?;
@@ -156,6 +151,20 @@ pub fn serve_admin(
         config.app_data(health::GivesReasons);
         routes(config);
     })
+}
+
+/// Checks that the listeners of an API do not want the same port.
+///
+/// # Errors
+/// A line that names both settings.
+pub fn check_listeners(listen: SocketAddr, admin_listen: SocketAddr) -> Result<(), String> {
+    if overlap(listen, admin_listen) {
+        return Err(format!(
+            "--listen (LISTEN) = {listen} and --admin-listen (ADMIN_LISTEN) = {admin_listen} are the same: each needs an \
+             address of its own"
+        ));
+    }
+    Ok(())
 }
 
 /// Whether both would be one port of this machine.
@@ -232,6 +241,7 @@ fn serve(
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(connection::RECEIVE_DEADLINE)
             .client_disconnect_timeout(connection::CLOSE_DEADLINE)
+            .expect(fn_service(receive::expect))
             .on_connect_ext(|connection: &Connection, extensions: &mut Extensions| {
                 extensions.insert(std::rc::Rc::clone(&connection.state));
             })

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use actix_http::ConnectionType;
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, RequestHead, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_LENGTH, HOST, UPGRADE};
@@ -49,6 +49,20 @@ pub async fn receive(
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)
+}
+
+/// Before a client is told to send the body that it asks about: one that is too long is refused at once.
+///
+/// # Errors
+/// The refusal; the connection ends with it.
+pub async fn expect(request: actix_http::Request) -> Result<actix_http::Request, actix_http::Response<BoxBody>> {
+    if content_length(request.head()) <= BODY_MAX as u64 {
+        return Ok(request);
+    }
+    if let Some(connection) = request.conn_data::<Rc<State>>() {
+        connection.end();
+    }
+    Err(Problem::too_large(BODY_MAX).last_answer())
 }
 
 /// Middleware, the innermost: answers what was not received with the problem that it has.

@@ -18,6 +18,7 @@ each_way![
     bytes_that_are_no_request_are_refused_like_any_other_mistake,
     a_host_that_is_none_is_refused,
     head_is_refused_without_a_body,
+    a_body_is_asked_for_only_if_it_can_be_taken,
     requests_sent_at_once_are_answered_one_by_one,
     a_crowd_on_one_connection_is_served_in_order,
     a_body_that_nobody_asked_for_is_no_request,
@@ -195,6 +196,25 @@ async fn head_is_refused_without_a_body(system: &System) {
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
         assert!(head.contains("content-type: application/problem+json") && body.is_empty(), "{answer}");
     }
+}
+
+async fn a_body_is_asked_for_only_if_it_can_be_taken(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let asking = |length: usize| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: coupons\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             expect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+
+    let refused = exchange(system, &asking(5_000)).await;
+    let taken = exchange(system, &(asking(16) + "{\"account_id\":1}")).await;
+
+    assert!(refused.starts_with("HTTP/1.1 413 ") && refused.contains("\r\nconnection: close\r\n"), "{refused}");
+    assert!(refused.contains("\"code\":\"body_too_large\"") && !refused.contains("100 Continue"), "{refused}");
+    assert!(taken.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 20"), "{taken}");
+    assert!(matches!(system.api.settled(campaign, 1).await, Outcome::Issued { .. }));
 }
 
 async fn requests_sent_at_once_are_answered_one_by_one(system: &System) {

@@ -49,6 +49,7 @@ pub struct Show {
 #[derive(Args, Debug)]
 pub struct Chosen {
     /// Only these, as `list` prints them; all unless given.
+    #[arg(value_name = "ID")]
     ids: Vec<LetterId>,
 }
 

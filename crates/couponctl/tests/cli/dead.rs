@@ -104,7 +104,7 @@ async fn a_dead_letter_is_deleted_only_when_it_is_meant() {
         let [ours, theirs, poison] = three_letters(&space).await;
 
         fails(&ctl(&space, "dead purge").await, 2, &["--yes"]);
-        fails(&ctl(&space, "dead purge --yes 5d41").await, 2, &["<IDS>", "12 hexadecimal digits", "dead list"]);
+        fails(&ctl(&space, "dead purge --yes 5d41").await, 2, &["<ID>", "12 hexadecimal digits", "dead list"]);
         fails(&ctl(&space, "dead show 5d41").await, 2, &["<ID> = '5d41'", "an example is: couponctl dead show"]);
         fails(&ctl(&space, "dead show").await, 2, &["<ID>", "an example is: couponctl dead show"]);
         assert_eq!(left(&space).await, [ours.clone(), theirs.clone(), poison.clone()]);

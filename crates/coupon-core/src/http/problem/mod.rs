@@ -8,6 +8,7 @@ mod document;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use actix_http::ConnectionType;
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
@@ -16,6 +17,7 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
+use uuid::Uuid;
 
 pub use self::document::{Code, ProblemDocument};
 use super::cors;
@@ -24,6 +26,9 @@ use crate::telemetry::span;
 
 /// The `cache-control` of what is one caller's own, or true for now only.
 pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The `content-type` of a problem document.
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// What went wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +222,16 @@ impl Problem {
         serde_json::to_string(&self.document(trace_id)).unwrap_or_default()
     }
 
+    /// The whole answer to a request that no handler sees, the last of its connection.
+    pub(super) fn last_answer(&self) -> actix_http::Response<BoxBody> {
+        let body = self.to_json(Uuid::new_v4().simple().to_string());
+        let mut answer = actix_http::Response::new(self.status).set_body(BoxBody::new(body));
+        answer.headers_mut().insert(CONTENT_TYPE, PROBLEM);
+        answer.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+        answer
+    }
+
     fn document(&self, trace_id: String) -> ProblemDocument<'_> {
         ProblemDocument {
             kind: "about:blank",
@@ -278,7 +293,7 @@ pub async fn answer_with_problems(
     // Into the answer that is there, which also says whether the connection ends.
     Ok(response.map_body(|head, _| {
         head.status = status;
-        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        head.headers.insert(CONTENT_TYPE, PROBLEM);
         head.headers.insert(CACHE_CONTROL, NO_STORE);
         if let Some((name, value)) = header {
             head.headers.insert(name, value);

@@ -76,7 +76,9 @@ fn example_with(command: &Command, flag: Option<&str>) -> Option<String> {
 
 /// An argument's flag and variable.
 pub fn named(argument: &Arg) -> String {
-    let flag = argument.get_long().map_or_else(|| argument.to_string(), |flag| format!("--{flag}"));
+    let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+    let flag = argument.get_long().map(|flag| format!("--{flag}"));
+    let flag = flag.or_else(|| Some(format!("<{}>", value?))).unwrap_or_default();
     match argument.get_env() {
         Some(variable) => format!("{flag} ({})", variable.to_string_lossy()),
         None => flag,
