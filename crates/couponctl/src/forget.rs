@@ -39,7 +39,8 @@ pub struct Arguments {
 #[derive(Debug, Default, Serialize)]
 struct Forgotten {
     coupons: usize,
-    outcomes: u64,
+    /// Nothing where Redis was left alone.
+    outcomes: Option<u64>,
     /// Messages that wait in the queue: none of them was looked into.
     messages_not_looked_into: u32,
 }
@@ -63,7 +64,7 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
         }
     }
     if !arguments.mysql_only {
-        forgotten.outcomes = delete_outcomes(mysql, servers, &claims).await?;
+        forgotten.outcomes = Some(delete_outcomes(mysql, servers, &claims).await?);
         forgotten.messages_not_looked_into = servers.message_count(|queues| queues.claims).await?.unwrap_or(0);
     }
     show(arguments.account, &forgotten, json)?;
@@ -120,7 +121,8 @@ fn show(account: AccountId, forgotten: &Forgotten, json: bool) -> std::io::Resul
         return print_json(forgotten);
     }
     let Forgotten { coupons, outcomes, messages_not_looked_into } = forgotten;
-    print(&format!("account {account} is forgotten: {coupons} coupons, {outcomes} outcomes in Redis"))?;
+    let outcomes = outcomes.map(|outcomes| format!(", {outcomes} outcomes in Redis")).unwrap_or_default();
+    print(&format!("account {account} is forgotten: {coupons} coupons{outcomes}"))?;
     if *messages_not_looked_into > 0 {
         print(&format!(
             "{messages_not_looked_into} messages wait in the queue, which may hold claims of it: run this again when the \

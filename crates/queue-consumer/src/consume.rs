@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Settled;
 use crate::dead_letters::{self, Letter};
-use crate::foreign;
+use crate::foreign::Foreign;
 use crate::settle::{Publishers, Settler};
 use crate::steps;
 use crate::trace::{self, BatchTrace};
@@ -56,6 +56,7 @@ impl Consumer {
     /// Consumes, connecting again whenever the broker was away, or a connection has lived long enough.
     pub async fn run(&self, first: Result<Subscribed>, stop: &CancellationToken) -> Result<()> {
         let mut given = Given::default();
+        let mut foreign = Foreign::new(self.installation);
         let mut first = Some(first);
         while !stop.is_cancelled() {
             let subscribed = match first.take() {
@@ -71,7 +72,7 @@ impl Consumer {
                 self.connection.note(&error);
                 tracing::debug!(%error, "connecting to RabbitMQ again");
                 if matches!(error, Error::Foreign { .. }) {
-                    foreign::stand_aside(&self.amqp, &self.queues, stop).await;
+                    foreign.stand_aside(&self.amqp, &self.queues, stop).await;
                 } else {
                     let _ = tokio::time::timeout(RECONNECT_AFTER, stop.cancelled()).await;
                 }

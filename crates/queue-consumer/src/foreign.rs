@@ -1,35 +1,78 @@
 //! Claims of another installation in our queue: two share a broker and a namespace by mistake, or this consumer was given
 //! another database than the producers. It leaves them to a consumer of their own and stands aside.
 //!
-//! Invariant: it consumes again only once the queue has been seen empty. Each time a consumer takes messages and gives them
-//! back counts as a delivery, and deliveries are limited.
+//! Invariant: it consumes again once the queue has been seen empty, or with a claim of ours at its head, which it looks at
+//! in pauses that grow. Each time a consumer takes messages and gives them back counts as a delivery, and deliveries are
+//! limited.
 
 use std::time::Duration;
 
-use coupon_core::Result;
-use coupon_core::rabbitmq::{self, Queues};
+use coupon_core::rabbitmq::{self, Queues, message};
 use coupon_core::settings::AmqpSettings;
+use coupon_core::{InstallationId, Result};
+use lapin::options::BasicGetOptions;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often it checks the queue until then.
+/// How often it checks the queue until then, and how soon it looks at the head of it.
 const ASK_EVERY: Duration = Duration::from_secs(3);
 
-/// Returns when no message waits in the queue, or when the process is told to stop.
-pub async fn stand_aside(amqp: &AmqpSettings, queues: &Queues, stop: &CancellationToken) {
-    while tokio::time::timeout(ASK_EVERY, stop.cancelled()).await.is_err() {
-        match waiting(amqp, queues).await {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "cannot tell whether claims of another installation are gone"),
-        }
-    }
+/// The longest pause between two looks at the head: the deliveries that a claim may have are enough for half a day.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(10);
+
+/// What a consumer knows of claims that are not its own.
+pub struct Foreign {
+    ours: InstallationId,
+    /// Before the next look; it goes on growing until the queue is empty.
+    pause: Duration,
 }
 
-async fn waiting(amqp: &AmqpSettings, queues: &Queues) -> Result<u32> {
-    let connection = rabbitmq::connect(amqp, "queue-consumer").await?;
-    let count = rabbitmq::message_count(&connection, &queues.claims);
-    let count = rabbitmq::within(amqp.amqp_deadline, "looking at the queue", count).await?;
-    let _ = connection.close(200, "done".into()).await;
-    // A queue that is not there is made again when consuming starts.
-    Ok(count.unwrap_or(0))
+impl Foreign {
+    pub fn new(ours: InstallationId) -> Self {
+        Self { ours, pause: ASK_EVERY }
+    }
+
+    /// Returns when no message waits in the queue, when the next one is ours, or when the process is told to stop.
+    pub async fn stand_aside(&mut self, amqp: &AmqpSettings, queues: &Queues, stop: &CancellationToken) {
+        let mut look_at = Instant::now() + self.pause;
+        while tokio::time::timeout(ASK_EVERY, stop.cancelled()).await.is_err() {
+            let is_due = Instant::now() >= look_at;
+            if is_due {
+                self.pause = (self.pause * 2).min(LOOK_AT_LEAST_EVERY);
+                look_at = Instant::now() + self.pause;
+            }
+            match self.is_over(amqp, queues, is_due).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "cannot tell whether claims of another installation are gone"),
+            }
+        }
+    }
+
+    async fn is_over(&mut self, amqp: &AmqpSettings, queues: &Queues, may_look: bool) -> Result<bool> {
+        let connection = rabbitmq::connect(amqp, "queue-consumer").await?;
+        let asked = async {
+            // A queue that is not there is made again when consuming starts.
+            if rabbitmq::message_count(&connection, &queues.claims).await?.unwrap_or(0) == 0 {
+                self.pause = ASK_EVERY;
+                return Ok(true);
+            }
+            if !may_look {
+                return Ok(false);
+            }
+            let channel = connection.create_channel().await?;
+            let head = channel.basic_get(queues.claims.clone(), BasicGetOptions::default()).await?;
+            Ok(head.is_none_or(|head| self.is_ours(&head.delivery)))
+        };
+        let is_over = rabbitmq::within(amqp.amqp_deadline, "looking at the queue", asked).await;
+        // What was looked at goes back with the connection.
+        let _ = connection.close(200, "done".into()).await;
+        is_over
+    }
+
+    /// Also what holds no claims: that is set aside by whoever takes it.
+    fn is_ours(&self, head: &lapin::message::Delivery) -> bool {
+        let head = message::decode(&head.properties, &head.data);
+        head.ok().and_then(|message| message.installation).is_none_or(|theirs| theirs == self.ours)
+    }
 }

@@ -1,6 +1,7 @@
 //! Two installations on one broker. Goal: neither takes, settles or loses the claims of the other.
 
 use coupon_core::Outcome;
+use coupon_core::rabbitmq::message;
 use coupon_core::redis::keys;
 use coupon_testkit::{TestSpace, eventually};
 use deadpool_redis::redis::AsyncCommands;
@@ -10,6 +11,7 @@ use crate::system::{claims_are_accepted, claims_are_issued, start_consumer, star
 
 audited![
     a_consumer_leaves_claims_of_another_installation_to_those_of_its_own,
+    a_consumer_takes_its_own_claims_again_when_the_others_are_gone,
     keys_of_another_installation_are_not_taken_for_ones_own,
 ];
 
@@ -38,6 +40,32 @@ async fn a_consumer_leaves_claims_of_another_installation_to_those_of_its_own(sp
         start_consumer(space, &[]).await;
         claims_are_issued(&api, campaign, 1..=20).await;
         eventually("it comes back to a queue that is empty", stray_ready).await;
+    })
+    .await;
+}
+
+async fn a_consumer_takes_its_own_claims_again_when_the_others_are_gone(space: &TestSpace) {
+    coupon_testkit::run(async |other| {
+        let (theirs, ours) = (space.campaign(5).await, other.campaign(5).await);
+        let api = start_producer_api(space, &[]).await;
+        let of_other = [("mysql-url", other.servers().mysql.mysql_url.reveal())];
+        let consumer = programs::consumer_with(space, &of_other).await;
+        claims_are_accepted(&api, theirs, 1..=3).await;
+        let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
+        eventually("it stands aside", async || !is_ready().await).await;
+
+        let api = start_producer_api(space, &of_other).await;
+        claims_are_accepted(&api, ours, 1..=3).await;
+        for (properties, body) in space.queues.take_claims().await {
+            let message = message::decode(&properties, &body).unwrap();
+            if message.installation == Some(other.installation().id) {
+                space.queues.publish(properties, &body).await;
+            }
+        }
+
+        // The queue is not empty before they are.
+        claims_are_issued(&api, ours, 1..=3).await;
+        other.audit().await;
     })
     .await;
 }

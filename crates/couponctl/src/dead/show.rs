@@ -95,14 +95,17 @@ pub fn one(letter: &Letter, json: bool) -> Printed {
     print(&table)
 }
 
-/// Text as it is, everything else with its type, as in `LongInt(5)`.
-fn headers(properties: &AMQPProperties) -> BTreeMap<&str, String> {
+/// Text, numbers and truths as they are, everything else with its type, as in `Timestamp(5)`.
+fn headers(properties: &AMQPProperties) -> BTreeMap<&str, Value> {
     let headers = properties.headers().iter().flat_map(FieldTable::inner);
-    let text = |value: &AMQPValue| match value {
-        AMQPValue::LongString(text) => text.to_string(),
-        other => format!("{other:?}"),
+    let shown = |value: &AMQPValue| match value {
+        AMQPValue::LongString(text) => json!(text.to_string()),
+        AMQPValue::Boolean(is_true) => json!(is_true),
+        AMQPValue::LongInt(number) => json!(number),
+        AMQPValue::LongLongInt(number) => json!(number),
+        other => json!(format!("{other:?}")),
     };
-    headers.map(|(name, value)| (name.as_str(), text(value))).collect()
+    headers.map(|(name, value)| (name.as_str(), shown(value))).collect()
 }
 
 /// Accounts that a reader of JSON might round are text, as in the API.

@@ -37,10 +37,16 @@ const REDIS_PARAMETERS: &[&str] = &["protocol"];
 /// small a frame, a way to log in that needs TLS.
 const AMQP_PARAMETERS: &[&str] = &["heartbeat"];
 
+/// Databases that every server has for itself.
+const MYSQLS_OWN: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
+
 pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
     let url = server_url(text, "mysql")?;
     if url.only_segment()?.is_empty() {
         return Err(String::from("names no database: end it with /coupon"));
+    }
+    if MYSQLS_OWN.contains(&url.only_segment()?.to_ascii_lowercase().as_str()) {
+        return Err(String::from("names a database of the server's own: end it with another name, as /coupon"));
     }
     let query = url.query.as_deref().unwrap_or_default();
     if url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| MYSQL_TLS.contains(&name.as_ref())) {

@@ -62,12 +62,13 @@ fn from_file(
     let (Some(flag), Some(name)) = (argument.get_long(), argument.get_env()) else { return Ok(None) };
     let name = name.to_string_lossy();
     let file_name = format!("{name}{FILE}");
-    let Some(file) = variable(&file_name) else { return Ok(None) };
+    // An empty one is how compose files say that there is none.
+    let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let Some(file) = given(&file_name) else { return Ok(None) };
     if is_given(flag, arguments) {
         return Ok(None);
     }
-    // An empty one is how compose files say that there is none.
-    if variable(&name).is_some_and(|value| !value.is_empty()) {
+    if given(&name).is_some() {
         return Err(format!("{name} and {file_name} are both given: the value comes from one of them"));
     }
     let file = Path::new(&file);
@@ -127,6 +128,13 @@ mod tests {
         assert_eq!(line, "--mysql-url (COUPON_MYSQL_URL_FILE) is wrong");
         assert_eq!(read.arguments, ["test", "--mysql-url=mysql://coupon:SECRET@host/coupon", "check-health"]);
         std::fs::remove_file(address).unwrap();
+    }
+
+    #[test]
+    fn an_empty_variable_names_no_file() {
+        let read = read(&[], &[("COUPON_MYSQL_URL_FILE", ""), ("COUPON_MYSQL_URL", "mysql://host/a")]);
+
+        assert_eq!((read.arguments.len(), read.wrong), (1, Vec::new()));
     }
 
     #[test]
