@@ -104,7 +104,7 @@ pub async fn main() -> anyhow::Result<ExitCode> {
     let (bench, spans) = service::settings(Bench::check);
     // The others measure what tracing costs, or claim nothing.
     let spans = spans.filter(|_| matches!(bench.command, Command::Load(_) | Command::Compare(_)));
-    let telemetry = telemetry::start_spans("coupon-bench", spans);
+    let telemetry = telemetry::start_spans("coupon-bench", spans, &bench.mysql.tls);
     let is_clean = run(&bench).await;
     tokio::task::spawn_blocking(|| telemetry.stop()).await?;
     Ok(if is_clean? { ExitCode::SUCCESS } else { ExitCode::FAILURE })

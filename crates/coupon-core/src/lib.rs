@@ -22,6 +22,7 @@ pub mod service;
 pub mod settings;
 pub mod telemetry;
 pub mod terminal;
+pub mod tls;
 pub mod tokens;
 
 pub use domain::{AccountId, Campaign, CampaignId, Claim, ClaimKey, CouponId, InstallationId, InstanceId, Outcome};

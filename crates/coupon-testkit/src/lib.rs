@@ -8,6 +8,8 @@
 //!                                                              └─ audit    the invariants, at the end of every test
 //! users    each program's own on the servers, with no more rights than it needs
 //! issuer   makes tokens and publishes its keys
+//! authority  makes certificates
+//! tls      a server's address that is spoken to over TLS
 //! proxy    a server's address that can be cut, frozen, healed and led to another server
 //! spare    servers to put in the place of those that all tests share, and to spoil
 //! program  a program as its operator meets it: arguments, variables, output, exit code
@@ -22,6 +24,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 mod api;
+mod authority;
 mod broker;
 mod collector;
 mod issuer;
@@ -35,10 +38,12 @@ mod service;
 mod service_tests;
 mod space;
 mod spare;
+mod tls;
 mod users;
 mod wait;
 
 pub use api::{Answer, Api};
+pub use authority::{Issued, TestAuthority};
 pub use collector::{Collector, Span};
 pub use issuer::TestIssuer;
 pub use proxy::Proxy;
@@ -46,4 +51,5 @@ pub use servers::Servers;
 pub use service::Service;
 pub use space::{TestSpace, run};
 pub use spare::{Spare, with_spare};
+pub use tls::TlsProxy;
 pub use wait::{DEADLINE, eventually};

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 
 use coupon_core::rabbitmq;
-use coupon_core::settings::{AmqpSettings, RedisSettings, ServerUrl};
+use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, ServerUrl};
 use deadpool_redis::redis::{self, AsyncCommands};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -41,7 +41,7 @@ impl Users {
 
         USERS
             .get_or_init(async || Self {
-                mysql_host: known("MySQL", mysql_host(&servers.mysql.mysql_url.with_path("")).await),
+                mysql_host: known("MySQL", mysql_host(&without_database(&servers.mysql)).await),
                 in_redis: known("Redis", in_redis(&servers.redis).await).is_some(),
                 in_rabbitmq: known("RabbitMQ", in_rabbitmq(&servers.amqp).await).is_some(),
             })
@@ -112,7 +112,13 @@ fn statements(file: &str, values: &[(&str, &str)]) -> Vec<String> {
     text.lines().filter(is_statement).map(|line| line.trim_end_matches(';').to_owned()).collect()
 }
 
-async fn mysql_host(url: &ServerUrl) -> Result<String, mysql_async::Error> {
+fn without_database(settings: &MysqlSettings) -> MysqlSettings {
+    MysqlSettings { mysql_url: settings.mysql_url.with_path(""), ..settings.clone() }
+}
+
+async fn mysql_host(settings: &MysqlSettings) -> Result<String, mysql_async::Error> {
+    let connect = async |url: &ServerUrl| Conn::new(coupon_core::mysql::reach(url, &settings.tls)).await;
+    let url = &settings.mysql_url;
     let mut conn = connect(url).await?;
     let own: Vec<String> = conn.query("SHOW GRANTS").await?;
     if !own.iter().any(|grant| grant.contains(" ON *.* ") && grant.contains("GRANT OPTION")) {
@@ -130,10 +136,6 @@ async fn mysql_host(url: &ServerUrl) -> Result<String, mysql_async::Error> {
     program.disconnect().await?;
     conn.disconnect().await?;
     Ok(user.rsplit('@').next().unwrap_or_default().to_owned())
-}
-
-async fn connect(url: &ServerUrl) -> Result<Conn, mysql_async::Error> {
-    Conn::new(coupon_core::mysql::reach(url)).await
 }
 
 async fn in_redis(settings: &RedisSettings) -> Result<(), coupon_core::Error> {

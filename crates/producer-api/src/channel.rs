@@ -17,10 +17,11 @@ use coupon_core::age::{end_of_life, younger_than};
 use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Result};
-use deadpool_lapin::{Config, Pool, PoolConfig, Runtime};
+use deadpool::Runtime;
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::basic::AMQPProperties;
-use lapin::{Channel, Confirmation, ConnectionStatus};
+use lapin::{Channel, Confirmation, Connection, ConnectionStatus};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
@@ -40,7 +41,7 @@ const QUEUE_GONE: Error = Error::Away { what: QUEUE };
 /// publishing itself, where opening a channel for each message costs two round trips more.
 #[derive(Clone)]
 pub struct Broker {
-    pool: Pool,
+    pool: Pool<Dial>,
     queues: Queues,
     deadline: Duration,
     max_age: Duration,
@@ -50,6 +51,22 @@ pub struct Broker {
     /// Why no claims are let through, as the last check has found it. None are before one has found that the broker keeps
     /// them.
     danger: Arc<RwLock<Option<Error>>>,
+}
+
+/// Makes the connection.
+struct Dial(AmqpSettings);
+
+impl Manager for Dial {
+    type Type = Connection;
+    type Error = lapin::Error;
+
+    async fn create(&self) -> lapin::Result<Connection> {
+        rabbitmq::dial(&self.0, "producer-api").await
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<lapin::Error> {
+        if connection.status().connected() { Ok(()) } else { Err(RecycleError::message("it is closed")) }
+    }
 }
 
 /// A channel in confirm mode, and what its connection is.
@@ -84,11 +101,10 @@ impl Opened {
 impl Broker {
     /// On the current runtime; connects when first used.
     pub fn new(settings: &AmqpSettings, queues: Queues) -> anyhow::Result<Self> {
-        let mut config = Config { url: Some(settings.amqp_url.reveal().to_owned()), ..Config::default() };
-        config.pool = Some(PoolConfig::new(1));
         let max_age = settings.amqp_connection_age;
-        let pool = config
-            .builder(|| rabbitmq::connection_properties("producer-api"), Runtime::Tokio1)?
+        let pool = Pool::builder(Dial(settings.clone()))
+            .max_size(1)
+            .runtime(Runtime::Tokio1)
             .create_timeout(Some(settings.amqp_deadline))
             .wait_timeout(Some(settings.amqp_deadline))
             .pre_recycle(younger_than(max_age))
@@ -163,9 +179,9 @@ impl Broker {
         Ok(ConfirmChannel { opened, returned: Cell::new(false), open: Cell::new(0) })
     }
 
-    async fn connection(&self) -> Result<deadpool_lapin::Connection> {
+    async fn connection(&self) -> Result<Object<Dial>> {
         self.pool.get().await.map_err(|error| match error {
-            deadpool_lapin::PoolError::Backend(error) => Error::Amqp(error),
+            PoolError::Backend(error) => Error::Amqp(error),
             _ => Error::Deadline { what: "connecting to RabbitMQ", limit: self.deadline },
         })
     }

@@ -4,7 +4,7 @@ use coupon_testkit::service_tests;
 use producer_api::Settings;
 
 const WRONG: &[(&str, &str)] = &[
-    ("COUPON_AMQP_MANAGEMENT_URL", "https://rabbit:15672"),
+    ("COUPON_AMQP_MANAGEMENT_URL", "ftp://rabbit:15672"),
     ("LISTEN", "nowhere"),
     ("ADMIN_LISTEN", "127.0.0.1:99999"),
     ("HTTP_WORKERS", "0"),

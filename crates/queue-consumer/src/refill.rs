@@ -16,7 +16,7 @@ use coupon_core::telemetry::metrics;
 use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{CampaignId, CouponId, Error, Installation, Result};
 use deadpool_redis::redis::{self, AsyncCommands, Pipeline, Script};
-use deadpool_redis::{Config, Connection, Pool, PoolConfig, Runtime};
+use deadpool_redis::{Connection, Manager, Pool, Runtime, Timeouts};
 use mysql_async::Conn;
 use uuid::Uuid;
 
@@ -69,15 +69,11 @@ impl Refill {
     /// # Errors
     /// An address that cannot be used.
     pub fn new(settings: &RedisSettings, installation: Installation, mysql: Mysql, max: usize) -> Result<Self> {
-        let mut config = Config::from_url(settings.redis_url.reveal());
-        let mut pool = PoolConfig::new(CONNECTIONS);
-        pool.timeouts.wait = Some(settings.redis_deadline);
-        pool.timeouts.create = Some(settings.redis_deadline);
-        pool.timeouts.recycle = Some(settings.redis_deadline);
-        config.pool = Some(pool);
-        let redis = config
-            .builder()
-            .map_err(|error| Error::Broken(format!("no pool for Redis: {error}")))?
+        let server = coupon_core::redis::client(settings)?.get_connection_info().clone();
+        let deadline = Some(settings.redis_deadline);
+        let redis = Pool::builder(Manager::new(server)?)
+            .max_size(CONNECTIONS)
+            .timeouts(Timeouts { wait: deadline, create: deadline, recycle: deadline })
             .runtime(Runtime::Tokio1)
             .pre_recycle(younger_than(settings.redis_connection_age))
             .build()

@@ -5,7 +5,7 @@ use queue_consumer::Settings;
 
 const WRONG: &[(&str, &str)] = &[
     ("ADMIN_LISTEN", "8080"),
-    ("COUPON_AMQP_MANAGEMENT_URL", "https://rabbit:15672"),
+    ("COUPON_AMQP_MANAGEMENT_URL", "ftp://rabbit:15672"),
     ("BATCH_MAX", "0"),
     ("PREFETCH", "many"),
     ("COUPON_REDIS_URL", "localhost"),

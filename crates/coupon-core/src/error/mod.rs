@@ -3,6 +3,7 @@
 //! An error becomes HTTP only at the last step ([`crate::http::problem`]); its text goes to the log, never to a client.
 
 mod servers;
+mod tls;
 mod words;
 
 use deadpool_redis::redis;
@@ -188,6 +189,9 @@ impl Error {
 
     /// What an operator does about it, and whether it stays until then.
     fn advice(&self) -> Advice {
+        if let Some(trouble) = tls::trouble(self) {
+            return tls::advice(trouble);
+        }
         match self {
             Self::Mysql(error) => mysql_advice(error),
             Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_advice(error),

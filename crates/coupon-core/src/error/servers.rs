@@ -89,6 +89,9 @@ pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
         mysql_async::Error::Driver(mysql_async::DriverError::UnknownAuthPlugin { .. }) => {
             return Advice::mend(CHECK_MYSQL_USER);
         }
+        mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer) => {
+            return Advice::mend("give it a certificate, or take ssl-mode out of COUPON_MYSQL_URL");
+        }
         _ => {
             let remedy = "see that MySQL runs and that COUPON_MYSQL_URL leads to it";
             return Advice::by_class(remedy, class);
@@ -101,6 +104,7 @@ pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
         1044 | 1142 | 1143 | 1227 | 1370 => Advice::mend("grant this user the rights in docs/RIGHTS.md"),
         1045 | 1130 | 1251 | 1698 | 1862 | 3118 => Advice::mend(CHECK_MYSQL_USER),
         1049 | 1146 => Advice::mend("run `couponctl migrate`"),
+        3159 => Advice::mend("end COUPON_MYSQL_URL with ?ssl-mode=VERIFY_IDENTITY: it takes nothing but TLS"),
         1226 => Advice::wait("raise the limit that it names for this user"),
         1040 | 1203 => Advice::wait("raise its limit of connections, or lower MYSQL_CONNECTIONS"),
         1665 => Advice::mend("set binlog_format = ROW"),

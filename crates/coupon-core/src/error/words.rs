@@ -4,21 +4,26 @@ use std::error::Error as _;
 
 use deadpool_redis::{PoolError, redis};
 
+use super::tls;
+
 /// Characters of what Redis says: a pipeline reports the error of each command, of which the first suffice.
 const REDIS_MAX: usize = 300;
 
 pub fn mysql(error: &mysql_async::Error) -> String {
-    match error {
+    tls::words(error).unwrap_or_else(|| match error {
         mysql_async::Error::Io(mysql_async::IoError::Io(error)) => error.to_string(),
+        mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer) => {
+            String::from("it does not speak TLS")
+        }
         error => line(&error.to_string()),
-    }
+    })
 }
 
 pub fn redis(error: &redis::RedisError) -> String {
-    match error.kind() {
+    tls::words(error).unwrap_or_else(|| match error.kind() {
         redis::ErrorKind::Parse => String::from("what answers does not speak as Redis does"),
         _ => crate::terminal::shortened(&line(&error.to_string()), REDIS_MAX),
-    }
+    })
 }
 
 pub fn redis_pool(error: &PoolError) -> String {
@@ -29,17 +34,20 @@ pub fn redis_pool(error: &PoolError) -> String {
 }
 
 pub fn amqp(error: &lapin::Error) -> String {
-    match error.kind() {
+    tls::words(error).unwrap_or_else(|| match error.kind() {
         lapin::ErrorKind::IOError(error) => error.to_string(),
         lapin::ErrorKind::ParsingError(_) => String::from("what answers does not speak AMQP"),
         _ => line(&error.to_string()),
-    }
+    })
 }
 
 /// reqwest says only what it was about; its deepest cause has the reason.
 pub fn http(error: &reqwest::Error) -> String {
     if error.is_decode() {
         return String::from("what answers is no list in JSON");
+    }
+    if let Some(words) = tls::words(error) {
+        return words;
     }
     let mut cause = error.source();
     while let Some(deeper) = cause.and_then(std::error::Error::source) {

@@ -215,7 +215,7 @@ impl Mysql {
 
 /// What every connection of ours is like, whatever the server's own defaults are.
 fn options(settings: &MysqlSettings) -> Opts {
-    reach(&settings.mysql_url)
+    reach(&settings.mysql_url, &settings.tls)
         // Rows that an UPDATE has changed are counted here, not those that it has found.
         .client_found_rows(false)
         .setup(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>())

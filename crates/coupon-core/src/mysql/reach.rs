@@ -5,21 +5,22 @@ use std::time::Duration;
 use mysql_async::{Conn, Opts, OptsBuilder};
 
 use crate::error::{Error, Result};
-use crate::settings::ServerUrl;
+use crate::settings::{ServerUrl, TlsSettings};
 
 /// A server that is there answers in milliseconds, also a busy one in less than this.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How to reach a server, with nothing set on the connection.
 #[must_use]
-pub fn reach(address: &ServerUrl) -> OptsBuilder {
+pub fn reach(address: &ServerUrl, tls: &TlsSettings) -> OptsBuilder {
     // The settings parser has tried this address already.
-    let options = Opts::from_url(address.reveal()).unwrap_or_default();
+    let options = Opts::from_url(address.without_ssl_mode().reveal()).unwrap_or_default();
     OptsBuilder::from_opts(options)
         // The driver would look up an IPv6 address with its brackets.
         .ip_or_hostname(address.host_and_port(0).0)
         // Else a connection to localhost may move to a unix socket unasked.
         .prefer_socket(false)
+        .ssl_opts(address.asks_for_tls().then(|| tls.0.mysql()))
 }
 
 /// A connection, unless that takes longer than this, or than a server needs that is there. A server of another kind may

@@ -6,9 +6,12 @@ pub mod message;
 mod policies;
 mod queues;
 
+use std::io;
 use std::time::Duration;
 
-use lapin::Connection;
+use lapin::tcp::{AMQPUriTcpExt as _, RustlsConnector};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties};
 
 pub use confirm::publish_confirmed;
 pub use policies::{Danger, Policies};
@@ -26,18 +29,37 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// # Errors
 /// The broker's, or the deadline.
 pub async fn connect(settings: &AmqpSettings, name: &str) -> Result<Connection> {
-    let properties = connection_properties(name);
     within(settings.amqp_deadline.min(CONNECT_DEADLINE), "connecting to RabbitMQ", async {
-        Ok(Connection::connect(settings.amqp_url.reveal(), properties).await?)
+        Ok(dial(settings, name).await?)
     })
     .await
 }
 
-/// What every connection of ours says to the broker. No automatic recovery: after a failure a channel is opened anew,
-/// because confirms and acknowledgements of the old one are void.
-#[must_use]
-pub fn connection_properties(name: &str) -> lapin::ConnectionProperties {
-    lapin::ConnectionProperties::default().with_connection_name(name.into())
+/// The same without a deadline, for a pool that has one of its own.
+///
+/// # Errors
+/// The broker's.
+pub async fn dial(settings: &AmqpSettings, name: &str) -> lapin::Result<Connection> {
+    // No automatic recovery: after a failure a channel is opened anew, because confirms and acknowledgements of the old one
+    // are void.
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    // The settings parser has tried this address already.
+    let address: AMQPUri = settings.amqp_url.reveal().parse().map_err(io::Error::other)?;
+    let tls = settings.tls.clone();
+    let connect = async move |mut address: AMQPUri, runtime| {
+        let over_tls = address.scheme == AMQPScheme::AMQPS;
+        // The driver's own way to TLS believes the system's authorities as well.
+        address.scheme = AMQPScheme::AMQP;
+        let stream = address.connect_async(&runtime).await?;
+        if over_tls {
+            let connector = RustlsConnector::from(tls.0.config());
+            Ok(stream.into_rustls(&connector, &address.authority.host).await?)
+        } else {
+            Ok(stream)
+        }
+    };
+    // Boxed, as its future is large, and part of that of each message.
+    Box::pin(Connection::connector(address, lapin::runtime::default_runtime()?, connect, properties)).await
 }
 
 /// Ends `work` with the broker at a deadline: lapin itself waits for ever while the broker blocks its publishers.

@@ -12,6 +12,7 @@ use std::fmt;
 
 use regex::Regex;
 use reqwest::Client;
+use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -99,8 +100,14 @@ impl Policies {
         let management = settings.amqp_management_url.clone();
         let (user, password) = management.credentials().unwrap_or_else(|| settings.amqp_url.credentials());
         // No proxy of the environment's: it is for the world outside.
+        let http = Client::builder().timeout(settings.amqp_deadline).no_proxy();
         // Over http no certificate authorities are needed, and a machine may have none.
-        let http = Client::builder().timeout(settings.amqp_deadline).no_proxy().tls_certs_only([]).build()?;
+        let http = if management.asks_for_tls() {
+            http.tls_backend_preconfigured(ClientConfig::clone(&settings.tls.0.config()))
+        } else {
+            http.tls_certs_only([])
+        };
+        let http = http.build()?;
         Ok(Self { http, management, user, password, vhost: settings.amqp_url.vhost() })
     }
 

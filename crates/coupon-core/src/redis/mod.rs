@@ -31,11 +31,20 @@ pub fn connect(settings: &RedisSettings) -> Result<ConnectionManager> {
     Ok(ConnectionManager::new_lazy_with_config(client(settings)?, config(settings))?)
 }
 
-fn client(settings: &RedisSettings) -> Result<Client> {
+/// How to reach the server; commands of this client's connections have no deadline.
+///
+/// # Errors
+/// An address that redis-rs refuses.
+pub fn client(settings: &RedisSettings) -> Result<Client> {
     use redis::IntoConnectionInfo as _;
 
     let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(UNACKNOWLEDGED_MAX);
-    Ok(Client::open(settings.redis_url.reveal().into_connection_info()?.set_tcp_settings(tcp))?)
+    let server = settings.redis_url.reveal().into_connection_info()?.set_tcp_settings(tcp);
+    Ok(if settings.redis_url.asks_for_tls() {
+        Client::build_with_tls(server, settings.tls.0.redis())?
+    } else {
+        Client::open(server)?
+    })
 }
 
 fn config(settings: &RedisSettings) -> ConnectionManagerConfig {

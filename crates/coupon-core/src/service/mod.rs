@@ -17,7 +17,7 @@ use clap::{CommandFactory, FromArgMatches};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::{ProcessCommand, ProcessSettings, Refusal, end, try_parse};
+use crate::settings::{ProcessCommand, ProcessSettings, Refusal, TlsSettings, end, try_parse};
 use crate::telemetry::{self, SpanSettings};
 use crate::terminal;
 
@@ -99,7 +99,7 @@ where
     telemetry::logs::start(settings);
     let outcome = match settings.command {
         Some(ProcessCommand::CheckHealth) => check_health(admin_listen),
-        None => serve(service, spans, start),
+        None => serve(service, spans, &settings.tls, start),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,6 +113,7 @@ where
 fn serve<F>(
     service: &'static str,
     spans: Option<SpanSettings>,
+    tls: &TlsSettings,
     start: impl FnOnce(CancellationToken) -> F,
 ) -> anyhow::Result<()>
 where
@@ -121,7 +122,7 @@ where
     let runtime = runtime::runtime()?;
     let telemetry = {
         let _inside = runtime.enter();
-        telemetry::start(service, spans)
+        telemetry::start(service, spans, tls)
     };
     let outcome = runtime.block_on(run(start));
     telemetry.stop();

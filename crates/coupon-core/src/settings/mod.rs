@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! command_line  what was typed and set, read by clap ─> groups below ─┬─ address     of a server, with its secrets
+//!                                                                     ├─ tls         to all servers
 //!                                                                     ├─ log_filter  levels by module
 //!                                                                     └─ small_file  what a setting names
 //! ```
@@ -14,6 +15,7 @@ mod address;
 mod command_line;
 mod log_filter;
 mod small_file;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,6 +28,7 @@ pub use address::{ManagementUrl, ServerUrl, collector_url};
 pub use command_line::{Refusal, end, parse, try_parse, try_parse_from};
 pub use log_filter::LogFilter;
 pub use small_file::small_file;
+pub use tls::TlsSettings;
 
 /// A time that something may take, such as `250ms`, `5s` or `1min`: enough for a round trip to a server.
 ///
@@ -90,6 +93,10 @@ pub struct MysqlSettings {
     /// Longest time one piece of work may take in MySQL, waiting for a connection included.
     #[arg(long, env = "MYSQL_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub mysql_deadline: Duration,
+
+    /// Who is trusted.
+    #[command(flatten)]
+    pub tls: TlsSettings,
 }
 
 /// Redis: ids that wait to be claimed and outcomes that wait to be read. It may lose everything.
@@ -113,6 +120,10 @@ pub struct RedisSettings {
     /// Longest time one Redis command or pipeline may take.
     #[arg(long, env = "REDIS_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "2s")]
     pub redis_deadline: Duration,
+
+    /// Who is trusted.
+    #[command(flatten)]
+    pub tls: TlsSettings,
 }
 
 /// RabbitMQ: accepted claims on their way.
@@ -153,6 +164,10 @@ pub struct AmqpSettings {
     /// installation, as a queue keeps what it was made with.
     #[arg(long, env = "QUEUE_MAX", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000), default_value_t = 10_000_000)]
     pub queue_max: u32,
+
+    /// Who is trusted.
+    #[command(flatten)]
+    pub tls: TlsSettings,
 }
 
 /// Keeps several installations apart on the same servers.
@@ -201,6 +216,10 @@ pub struct ProcessSettings {
     /// Longest time that work in hand may take to finish after SIGTERM or SIGINT.
     #[arg(long, env = "DRAIN_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "20s")]
     pub drain_deadline: Duration,
+
+    /// Which collector of spans is trusted.
+    #[command(flatten)]
+    pub tls: TlsSettings,
 
     /// Something else than to run.
     #[command(subcommand)]

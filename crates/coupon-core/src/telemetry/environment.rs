@@ -14,7 +14,7 @@ use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use crate::settings::collector_url;
+use crate::settings::{ServerUrl, collector_url};
 use crate::terminal;
 
 /// Where collectors listen for OTLP over gRPC.
@@ -70,8 +70,8 @@ pub const SERVICE: &str = "OTEL_SERVICE_NAME";
 /// How spans are made and sent.
 #[derive(Debug)]
 pub struct Settings {
-    /// The collector, by HTTP without TLS; none if its address is a right one that asks for TLS.
-    pub endpoint: Option<String>,
+    /// The collector.
+    pub endpoint: ServerUrl,
     /// How long the collector may take to answer.
     pub timeout: Duration,
     /// Which claims are traced.
@@ -125,34 +125,28 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         });
         self.pairs(ATTRIBUTES, |name, _| !name.is_empty());
         let queue_max = self.number(QUEUE_MAX, 1..=1_000_000, 8_192);
-        let settings = Settings {
-            timeout: Duration::from_millis(self.number(TIMEOUT, 1..=600_000, 10_000)),
-            sampler: self.sampler(),
-            queue_max: usize::try_from(queue_max).unwrap_or(usize::MAX),
-            batch_max: usize::try_from(self.number(BATCH_MAX, 1..=queue_max, queue_max.min(2_048)))
-                .unwrap_or(usize::MAX),
-            send_every: Duration::from_millis(self.number(SEND_EVERY, 1..=3_600_000, 1_000)),
-            endpoint: self.endpoint(),
-        };
-        if self.wrong.is_empty() { Ok((!is_off).then_some(settings)) } else { Err(self.wrong) }
+        let batch_max = self.number(BATCH_MAX, 1..=queue_max, queue_max.min(2_048));
+        let timeout = Duration::from_millis(self.number(TIMEOUT, 1..=600_000, 10_000));
+        let send_every = Duration::from_millis(self.number(SEND_EVERY, 1..=3_600_000, 1_000));
+        let sampler = self.sampler();
+        let [queue_max, batch_max] = [queue_max, batch_max].map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+        match self.endpoint() {
+            Some(endpoint) if self.wrong.is_empty() => {
+                let settings = Settings { endpoint, timeout, sampler, queue_max, batch_max, send_every };
+                Ok((!is_off).then_some(settings))
+            }
+            _ => Err(self.wrong),
+        }
     }
 
     /// Whether an address without a scheme asks for TLS, the variable for it says; it does by default.
-    fn endpoint(&mut self) -> Option<String> {
-        let is_insecure = self.one_of(INSECURE, &["false", "true"]) == "true";
-        let Some((name, value)) = self.set(ENDPOINT) else { return Some(String::from(COLLECTOR)) };
-        let (asks_for_tls, address) = match value.split_once("://") {
-            Some(("https", rest)) => (true, format!("http://{rest}")),
-            None if value.contains(':') => (!is_insecure, format!("http://{value}")),
-            _ => (false, value),
-        };
-        match collector_url(&address) {
-            Ok(url) => (!asks_for_tls).then(|| url.reveal().to_owned()),
-            Err(wrong) => {
-                self.refuse(name, &format!("has a value that is refused: {wrong}"), COLLECTOR);
-                None
-            }
-        }
+    fn endpoint(&mut self) -> Option<ServerUrl> {
+        let scheme = if self.one_of(INSECURE, &["false", "true"]) == "true" { "http" } else { "https" };
+        let Some((name, value)) = self.set(ENDPOINT) else { return collector_url(COLLECTOR).ok() };
+        let has_scheme = value.contains("://") || !value.contains(':');
+        let address = if has_scheme { value } else { format!("{scheme}://{value}") };
+        let read = collector_url(&address);
+        read.map_err(|wrong| self.refuse(name, &format!("has a value that is refused: {wrong}"), COLLECTOR)).ok()
     }
 
     fn sampler(&mut self) -> Sampler {
@@ -295,15 +289,15 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_asks_for_tls_is_no_reason_not_to_start() {
+    fn an_address_without_a_scheme_asks_for_tls_unless_a_variable_says_otherwise() {
         for (address, insecure, endpoint) in [
-            ("http://collector:4317", "false", Some("http://collector:4317/")),
-            ("collector:4317", "true", Some("http://collector:4317/")),
-            ("collector:4317", "false", None),
-            ("https://collector:4317", "true", None),
+            ("http://collector:4317", "false", "http://collector:4317/"),
+            ("collector:4317", "true", "http://collector:4317/"),
+            ("collector:4317", "false", "https://collector:4317/"),
+            ("https://collector:4317", "true", "https://collector:4317/"),
         ] {
             let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", address), ("OTEL_EXPORTER_OTLP_INSECURE", insecure)];
-            assert_eq!(read(&variables).unwrap().unwrap().endpoint.as_deref(), endpoint, "{address}");
+            assert_eq!(read(&variables).unwrap().unwrap().endpoint.reveal(), endpoint, "{address}");
         }
     }
 

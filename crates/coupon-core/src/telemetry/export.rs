@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::resource::EnvResourceDetector;
@@ -23,6 +23,7 @@ use super::demand::{Demand, OnDemand};
 use super::environment::{SERVICE, Settings, variable};
 use super::metrics;
 use super::span::Tracers;
+use crate::settings::TlsSettings;
 
 /// How long the last spans may take to be sent when the process stops.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
@@ -36,16 +37,17 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Starts sending as the settings say. The collector need not be there. None if spans cannot be sent, which is logged.
-    pub fn start(service: &'static str, settings: Settings) -> Option<Self> {
-        let Some(endpoint) = &settings.endpoint else {
-            tracing::warn!(
-                "the address of the collector asks for TLS, which this build does not speak: no spans are sent"
-            );
-            return None;
-        };
+    pub fn start(service: &'static str, settings: Settings, tls: &TlsSettings) -> Option<Self> {
+        let collector = &settings.endpoint;
         let exporter =
-            OtlpExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(settings.timeout).build();
+            OtlpExporter::builder().with_tonic().with_endpoint(collector.reveal()).with_timeout(settings.timeout);
+        let exporter = if collector.asks_for_tls() {
+            exporter.with_tls_config(tls.0.collector(&collector.host_and_port(0).0))
+        } else {
+            exporter
+        };
         let exporter = exporter
+            .build()
             .inspect_err(|error| tracing::warn!(%error, "OTEL_EXPORTER_OTLP_*: cannot be used. No spans are sent"))
             .ok()?;
         let resource = resource(service);

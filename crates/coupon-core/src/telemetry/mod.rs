@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod span;
 pub mod timeline;
 
+use crate::settings::TlsSettings;
 pub use environment::{Settings as SpanSettings, read as span_settings};
 
 /// Telemetry of this process.
@@ -30,19 +31,19 @@ pub struct Telemetry(Option<export::Pipeline>);
 /// Starts metrics of a service, and spans unless there are no settings for them; call it once, inside the runtime that the
 /// service runs on, after the logs.
 #[must_use]
-pub fn start(service: &'static str, spans: Option<SpanSettings>) -> Telemetry {
+pub fn start(service: &'static str, spans: Option<SpanSettings>, tls: &TlsSettings) -> Telemetry {
     metrics::start(service);
     let unread = environment::unread();
     if !unread.is_empty() {
         tracing::warn!("set without effect, as this program reads no such variables: {}", unread.join(", "));
     }
-    start_spans(service, spans)
+    start_spans(service, spans, tls)
 }
 
 /// Starts the spans of a program that serves no metrics.
 #[must_use]
-pub fn start_spans(service: &'static str, settings: Option<SpanSettings>) -> Telemetry {
-    Telemetry(settings.and_then(|settings| export::Pipeline::start(service, settings)))
+pub fn start_spans(service: &'static str, settings: Option<SpanSettings>, tls: &TlsSettings) -> Telemetry {
+    Telemetry(settings.and_then(|settings| export::Pipeline::start(service, settings, tls)))
 }
 
 impl Telemetry {

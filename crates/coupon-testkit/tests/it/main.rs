@@ -43,6 +43,7 @@ mod scripts;
 mod sold_out;
 mod stopping;
 mod switching;
+mod tls;
 mod traces;
 mod unsafe_broker;
 mod windows;

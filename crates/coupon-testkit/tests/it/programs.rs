@@ -20,7 +20,7 @@ static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
     std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
 });
 
-fn path(program: &str) -> String {
+pub fn path(program: &str) -> String {
     PROGRAMS.join(program).to_str().unwrap().to_owned()
 }
 

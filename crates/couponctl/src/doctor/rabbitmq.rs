@@ -1,14 +1,14 @@
 //! RabbitMQ: whether the queues are as the services make them, and whether claims get in and out.
 
-use std::time::Duration;
+use std::io;
 
 use coupon_core::Error;
 use coupon_core::rabbitmq::{self, Policies, Queues, message_count};
-use coupon_core::settings::{AmqpSettings, ServerUrl};
+use coupon_core::settings::AmqpSettings;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation, Connection, ErrorKind};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Program;
@@ -32,7 +32,7 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
         }
     };
     sheet.ok("reachable", &format!("{} as {}", settings.amqp_url, connection.status().username()));
-    version(sheet, &settings.amqp_url, settings.amqp_deadline).await;
+    version(sheet, settings).await;
     let queues = Queues::new(namespace, settings);
     let publishing = publishes(&connection, settings, &queues).await?;
     let are_there = queues_are_sound(sheet, &connection, &queues).await?;
@@ -52,8 +52,9 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
 }
 
 /// The broker names its version in its greeting only, which the driver keeps for itself.
-async fn version(sheet: &mut Sheet, url: &ServerUrl, deadline: Duration) {
-    match tokio::time::timeout(deadline, greeting(url)).await {
+async fn version(sheet: &mut Sheet, settings: &AmqpSettings) {
+    let deadline = settings.amqp_deadline;
+    match tokio::time::timeout(deadline, greeting(settings)).await {
         Ok(Ok(greeting)) => match version_in(&greeting) {
             Some((version, true)) => sheet.ok("version", &version),
             Some((version, false)) => {
@@ -71,11 +72,20 @@ async fn version(sheet: &mut Sheet, url: &ServerUrl, deadline: Duration) {
 }
 
 /// The frame that answers the protocol's header.
-async fn greeting(url: &ServerUrl) -> std::io::Result<Vec<u8>> {
+async fn greeting(settings: &AmqpSettings) -> io::Result<Vec<u8>> {
+    let over_tls = settings.amqp_url.asks_for_tls();
+    let (host, port) = settings.amqp_url.host_and_port(if over_tls { 5671 } else { 5672 });
+    let stream = TcpStream::connect((host.as_str(), port)).await?;
+    if over_tls {
+        greeting_over(settings.tls.0.connect(&host, stream).await?).await
+    } else {
+        greeting_over(stream).await
+    }
+}
+
+async fn greeting_over(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
     const LONGEST: u64 = 4096;
 
-    let (host, port) = url.host_and_port(5672);
-    let mut stream = TcpStream::connect((host.as_str(), port)).await?;
     stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
     let mut head = [0; 7];
     stream.read_exact(&mut head).await?;

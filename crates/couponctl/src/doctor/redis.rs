@@ -1,10 +1,8 @@
 //! Redis: its role and its memory, and whether the commands of the services go through.
 
-use std::time::Duration;
-
-use coupon_core::settings::Namespace;
+use coupon_core::settings::{Namespace, RedisSettings};
 use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{self, AsyncConnectionConfig, Cmd, RedisError, RedisResult, Value, cmd};
+use deadpool_redis::redis::{AsyncConnectionConfig, Cmd, RedisError, RedisResult, Value, cmd};
 use time::OffsetDateTime;
 
 use super::Program;
@@ -20,17 +18,16 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
         return Ok(());
     }
     let url = &servers.redis.redis_url;
-    let mut connection = match connect(url.reveal(), servers.redis.redis_deadline).await {
+    let mut connection = match connect(&servers.redis).await {
         Ok(connection) => connection,
         // Only a server that answers says so.
-        Err(error) if is_about_database(&error) => {
+        Err(coupon_core::Error::Redis(error)) if is_about_database(&error) => {
             let remedy =
                 "end COUPON_REDIS_URL with the number of a database that the server has (`databases` in redis.conf)";
             sheet.wrong("database", &format!("{url}: {error}"), remedy);
             return Ok(());
         }
         Err(error) => {
-            let error = coupon_core::Error::from(error);
             sheet.not_reached("reachable", &format!("{url}: {error}"), error.remedy());
             return Ok(());
         }
@@ -52,10 +49,10 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     Ok(())
 }
 
-async fn connect(url: &str, deadline: Duration) -> RedisResult<MultiplexedConnection> {
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(deadline)).set_response_timeout(Some(deadline));
-    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await
+async fn connect(settings: &RedisSettings) -> coupon_core::Result<MultiplexedConnection> {
+    let deadline = Some(settings.redis_deadline);
+    let config = AsyncConnectionConfig::new().set_connection_timeout(deadline).set_response_timeout(deadline);
+    Ok(coupon_core::redis::client(settings)?.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
 fn is_about_database(error: &RedisError) -> bool {

@@ -15,6 +15,12 @@ use url::{Host, Url};
 pub use read::collector_url;
 pub(super) use read::{amqp_url, management_url, mysql_url, redis_url};
 
+/// MySQL's own name for the parameter that asks for TLS.
+const SSL_MODE: &str = "ssl-mode";
+
+/// Its only value that asks for TLS and checks whom it speaks to.
+const VERIFY_IDENTITY: &str = "VERIFY_IDENTITY";
+
 /// What RabbitMQ calls the user of a new broker, and the password.
 const GUEST: &str = "guest";
 
@@ -72,6 +78,22 @@ impl ServerUrl {
         Self { user: name.to_owned(), password: Some(password.into()), ..self.clone() }.written()
     }
 
+    /// Whether the server is to be spoken to over TLS.
+    #[must_use]
+    pub fn asks_for_tls(&self) -> bool {
+        let asks = |value: &str| value.eq_ignore_ascii_case(VERIFY_IDENTITY);
+        matches!(self.place.scheme(), "rediss" | "amqps" | "https")
+            || self.parameters().any(|(name, value)| name == SSL_MODE && asks(&value))
+    }
+
+    /// The same address without the parameter that asks for TLS, which MySQL's driver does not know.
+    #[must_use]
+    pub fn without_ssl_mode(&self) -> Self {
+        let others = self.parameters().filter(|(name, _)| name != SSL_MODE);
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish();
+        Self { query: Some(query).filter(|query| !query.is_empty()), ..self.clone() }.written()
+    }
+
     /// Where to connect to, for a check that no driver makes.
     #[must_use]
     pub fn host_and_port(&self, default_port: u16) -> (String, u16) {
@@ -115,14 +137,16 @@ impl ServerUrl {
 
     /// What is wrong when the driver refuses what has been checked in all else.
     fn wrong_parameter(&self) -> String {
-        let given = url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes());
-        read::wrong_value(&given.map(|(name, _)| name.into_owned()).collect::<Vec<_>>().join(", "))
+        read::wrong_value(&self.parameters().map(|(name, _)| name.into_owned()).collect::<Vec<_>>().join(", "))
+    }
+
+    fn parameters(&self) -> url::form_urlencoded::Parse<'_> {
+        url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes())
     }
 
     /// Names none that is unknown: it may be a part of a password.
     fn knows_parameters(&self, known: &[&str]) -> Result<(), String> {
-        let parameters = url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes());
-        match (parameters.into_iter().any(|(name, _)| !known.contains(&name.as_ref())), known) {
+        match (self.parameters().any(|(name, _)| !known.contains(&name.as_ref())), known) {
             (false, _) => Ok(()),
             (true, []) => Err(String::from("has a parameter, and takes none")),
             (true, known) => Err(format!("has a parameter that is not known; it takes {}", known.join(", "))),
@@ -133,7 +157,7 @@ impl ServerUrl {
 /// lapin takes an address in brackets for localhost, and reads any name of a host percent-decoded: so it is written as one.
 fn for_driver(url: &Url) -> String {
     match (url.scheme(), url.host()) {
-        ("amqp", Some(Host::Ipv6(address))) => {
+        ("amqp" | "amqps", Some(Host::Ipv6(address))) => {
             let host = address.to_string().replace(':', "%3A");
             url.as_str().replacen(&format!("[{address}]"), &host, 1)
         }
@@ -175,6 +199,12 @@ impl ManagementUrl {
         let mut url = self.0.as_ref()?.place.clone();
         url.path_segments_mut().ok()?.pop_if_empty().extend(segments);
         Some(url)
+    }
+
+    /// Whether it is asked over TLS.
+    #[must_use]
+    pub fn asks_for_tls(&self) -> bool {
+        self.0.as_ref().is_some_and(ServerUrl::asks_for_tls)
     }
 
     /// The name and the password, if it has some of its own.

@@ -8,7 +8,7 @@ use mysql_async::UrlError;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{ManagementUrl, ServerUrl};
+use super::{ManagementUrl, SSL_MODE, ServerUrl, VERIFY_IDENTITY};
 use crate::domain::plain_number;
 
 /// Said of every address that may have been cut in the middle of a password.
@@ -22,13 +22,16 @@ const MYSQL_PARAMETERS: &[&str] = &[
     "enable_cleartext_plugin",
     "secure_auth",
     "socket",
+    SSL_MODE,
     "stmt_cache_size",
     "tcp_nodelay",
     "wait_timeout",
 ];
 
-/// Those that ask for TLS.
+/// Those by which its driver speaks TLS, also with a server that nobody has checked.
 const MYSQL_TLS: &[&str] = &["require_ssl", "verify_ca", "verify_identity", "built_in_roots"];
+
+const ASK_FOR_TLS: &str = "end it with ?ssl-mode=VERIFY_IDENTITY";
 
 /// Parameters of an address of Redis that its driver knows.
 const REDIS_PARAMETERS: &[&str] = &["protocol"];
@@ -41,19 +44,28 @@ const AMQP_PARAMETERS: &[&str] = &["heartbeat"];
 const MYSQLS_OWN: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
 
 pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
-    let url = server_url(text, "mysql")?;
+    if text.starts_with("mysqls://") {
+        return Err(format!("asks for TLS by its scheme: {ASK_FOR_TLS}"));
+    }
+    let url = server_url(text, &["mysql"])?;
     if url.only_segment()?.is_empty() {
         return Err(String::from("names no database: end it with /coupon"));
     }
     if MYSQLS_OWN.contains(&url.only_segment()?.to_ascii_lowercase().as_str()) {
         return Err(String::from("names a database of the server's own: end it with another name, as /coupon"));
     }
-    let query = url.query.as_deref().unwrap_or_default();
-    if url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| MYSQL_TLS.contains(&name.as_ref())) {
-        return Err(no_tls(&MYSQL_TLS.join(", ")));
+    if url.parameters().any(|(name, _)| MYSQL_TLS.contains(&name.as_ref())) {
+        return Err(format!("asks for TLS by one of {}: {ASK_FOR_TLS}", MYSQL_TLS.join(", ")));
     }
     url.knows_parameters(MYSQL_PARAMETERS)?;
-    mysql_async::Opts::from_url(url.reveal()).map_err(|error| match &error {
+    let is_checked = |mode: &str| [VERIFY_IDENTITY, "DISABLED"].iter().any(|known| mode.eq_ignore_ascii_case(known));
+    if url.parameters().any(|(name, value)| name == SSL_MODE && !is_checked(&value)) {
+        return Err(format!("has an {SSL_MODE} other than {VERIFY_IDENTITY}, which checks the server, and DISABLED"));
+    }
+    if url.asks_for_tls() && url.parameters().any(|(name, _)| name == "socket") {
+        return Err(format!("has a socket, over which there is no TLS, and an {SSL_MODE} that asks for it"));
+    }
+    mysql_async::Opts::from_url(url.without_ssl_mode().reveal()).map_err(|error| match &error {
         UrlError::InvalidParamValue { param, .. } | UrlError::FeatureRequired { param, .. } => wrong_value(param),
         _ => url.wrong_parameter(),
     })?;
@@ -61,7 +73,7 @@ pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
 }
 
 pub fn redis_url(text: &str) -> Result<ServerUrl, String> {
-    let url = server_url(text, "redis")?;
+    let url = server_url(text, &["redis", "rediss"])?;
     let database = url.only_segment()?;
     if !database.is_empty() && plain_number(database, 0..=9_999).is_none() {
         return Err(String::from("must end with the number of a database, as in /0"));
@@ -73,7 +85,7 @@ pub fn redis_url(text: &str) -> Result<ServerUrl, String> {
 }
 
 pub fn amqp_url(text: &str) -> Result<ServerUrl, String> {
-    let url = server_url(text, "amqp")?;
+    let url = server_url(text, &["amqp", "amqps"])?;
     if url.only_segment()?.is_empty() && !url.place.path().is_empty() {
         return Err(String::from("names no virtual host: end it with /%2f for the default one"));
     }
@@ -87,7 +99,7 @@ pub fn management_url(text: &str) -> Result<ManagementUrl, String> {
     if text.is_empty() {
         return Ok(ManagementUrl(None));
     }
-    let url = server_url(text, "http")?;
+    let url = server_url(text, &["http", "https"])?;
     url.no_user_alone()?;
     url.knows_parameters(&[])?;
     Ok(ManagementUrl(Some(url)))
@@ -98,7 +110,7 @@ pub fn management_url(text: &str) -> Result<ManagementUrl, String> {
 /// # Errors
 /// What is wrong with the address, without a part of it.
 pub fn collector_url(text: &str) -> Result<ServerUrl, String> {
-    let url = server_url(text, "http")?;
+    let url = server_url(text, &["http", "https"])?;
     if !url.user.is_empty() || url.password.is_some() {
         return Err(String::from("has a user or password, which OTLP does not take: use headers"));
     }
@@ -109,23 +121,16 @@ pub fn collector_url(text: &str) -> Result<ServerUrl, String> {
     Ok(url)
 }
 
-fn no_tls(by: &str) -> String {
-    format!("asks for TLS ({by}), which this build does not speak")
-}
-
 pub fn wrong_value(parameters: &str) -> String {
     format!("has a value of {parameters} that cannot be used")
 }
 
-fn server_url(text: &str, scheme: &str) -> Result<ServerUrl, String> {
+fn server_url(text: &str, schemes: &[&str]) -> Result<ServerUrl, String> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(String::from("has a blank in it"));
     }
-    let secure = if scheme == "redis" { String::from("rediss") } else { format!("{scheme}s") };
-    let rest = match text.split_once("://") {
-        Some((named, rest)) if named == scheme => rest,
-        Some((named, _)) if named == secure => return Err(no_tls(&secure)),
-        _ => return Err(format!("must begin with {scheme}://")),
+    let Some((_, rest)) = text.split_once("://").filter(|(scheme, _)| schemes.contains(scheme)) else {
+        return Err(format!("must begin with {}://", schemes.join(":// or ")));
     };
     // The parser would end the host here, and take the beginning of a password for a port.
     if rest.split_once(['/', '?', '#', '\\']).is_some_and(|(_, after)| after.contains('@')) {
@@ -302,12 +307,15 @@ mod tests {
             ("mysql://host", "no database"),
             ("mysql://host/", "no database"),
             ("mysql://host/coupon/other", "more than one /"),
-            ("mysql://host/coupon?require_ssl=true", "TLS"),
+            ("mysql://host/coupon?require_ssl=true", "end it with ?ssl-mode=VERIFY_IDENTITY"),
+            ("mysql://host/coupon?ssl-mode=REQUIRED", "ssl-mode other than VERIFY_IDENTITY"),
+            ("mysql://host/coupon?ssl-mode=DISABLED&ssl-mode=VERIFY_CA", "ssl-mode other than VERIFY_IDENTITY"),
+            ("mysql://host/coupon?ssl-mode=VERIFY_IDENTITY&socket=/run/mysqld", "a socket, over which there is no TLS"),
             ("mysql://host/coupon?no_such=1", "it takes compression"),
             ("mysql://host/coupon?pool_max=1", "it takes compression"),
             ("mysql://host/coupon?max_allowed_packet=1", "it takes compression"),
             ("mysql://host/coupon?tcp_nodelay=maybe", "a value of tcp_nodelay that"),
-            ("mysqls://host/coupon", "TLS"),
+            ("mysqls://host/coupon", "end it with ?ssl-mode=VERIFY_IDENTITY"),
             ("mysql://host:0/coupon", "port 0"),
             ("mysql://me:100%@host/coupon", "%25"),
             ("mysql:///coupon", "no host"),
@@ -330,7 +338,6 @@ mod tests {
             ("redis://host/0?db=1", "it takes protocol"),
             ("redis://host?protocol=resp9", "protocol that cannot be used"),
             ("redis://secret@host", "without a password"),
-            ("rediss://host", "TLS"),
         ] {
             let refusal = redis_url(address).unwrap_err();
             assert!(refusal.contains(reason), "{address}: {refusal}");
@@ -344,7 +351,7 @@ mod tests {
             ("amqp://host/%2f?heartbeat=soon", "a value of heartbeat that cannot be used"),
             ("amqp://host/x%00", "control characters"),
             ("amqp://me@host/%2f", "without a password"),
-            ("amqps://host/%2f", "TLS"),
+            ("mqtt://host/%2f", "amqp:// or amqps://"),
         ] {
             let refusal = amqp_url(address).unwrap_err();
             assert!(refusal.contains(reason), "{address}: {refusal}");
@@ -362,6 +369,25 @@ mod tests {
         assert_eq!((user.as_str(), password.expose_secret()), ("me", "se/cret"));
         assert!(management_url("http://host").unwrap().credentials().is_none());
         assert_eq!(management_url("").unwrap().below(&["api"]), None);
-        assert!(management_url("https://host").unwrap_err().contains("TLS"));
+    }
+
+    #[test]
+    fn an_address_says_whether_it_is_spoken_to_over_tls() {
+        for (url, asks_for_tls) in [
+            (mysql_url("mysql://host/coupon"), false),
+            (mysql_url("mysql://host/coupon?ssl-mode=disabled"), false),
+            (mysql_url("mysql://host/coupon?ssl-mode=VERIFY_IDENTITY"), true),
+            (redis_url("redis://host"), false),
+            (redis_url("rediss://host"), true),
+            (amqp_url("amqp://host"), false),
+            (amqp_url("amqps://[::1]"), true),
+            (collector_url("https://host:4317"), true),
+        ] {
+            let url = url.unwrap();
+            assert_eq!(url.asks_for_tls(), asks_for_tls, "{url}");
+        }
+        let url = mysql_url("mysql://host/coupon?tcp_nodelay=true&ssl-mode=VERIFY_IDENTITY").unwrap();
+        assert_eq!(url.without_ssl_mode().reveal(), "mysql://host/coupon?tcp_nodelay=true");
+        assert!(url.with_path("other").asks_for_tls(), "another database is on the same server");
     }
 }

@@ -19,7 +19,9 @@ const UNKNOWN_DATABASE: u16 = 1049;
 
 pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -> anyhow::Result<()> {
     let url = &servers.mysql.mysql_url;
-    let connect = async |url: &ServerUrl| mysql::connect(mysql::reach(url), servers.mysql.mysql_deadline).await;
+    let connect = async |url: &ServerUrl| {
+        mysql::connect(mysql::reach(url, &servers.mysql.tls), servers.mysql.mysql_deadline).await
+    };
     // Nothing is set, so that the server's own defaults are seen.
     let mut conn = match connect(url).await {
         Ok(conn) => conn,
