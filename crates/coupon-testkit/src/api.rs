@@ -8,10 +8,11 @@ use coupon_core::domain::JSON_NUMBER_MAX;
 use coupon_core::{AccountId, CampaignId, ClaimKey, Outcome};
 use futures_util::{StreamExt, stream};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Url};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::authority::TestAuthority;
 use crate::issuer::TestIssuer;
 use crate::wait::DEADLINE;
 
@@ -111,6 +112,14 @@ impl Api {
     #[must_use]
     pub fn calling_from(self, address: impl Into<IpAddr>) -> Self {
         Self { http: http(Some(address.into())), ..self }
+    }
+
+    /// The same, over TLS with a service whose certificate is of this authority.
+    #[must_use]
+    pub fn over_tls(self, authority: &TestAuthority) -> Self {
+        let authority = Certificate::from_der(&authority.certificate()).expect("a certificate");
+        let http = Client::builder().timeout(DEADLINE).tls_certs_only([authority]).build().expect("an HTTP client");
+        Self { http, base: self.base.replacen("http://", "https://", 1), ..self }
     }
 
     /// The same, keeping no connection open between requests: one kept for later would be all that a service of a

@@ -11,6 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let (settings, spans) = service::settings(|settings: &producer_api::Settings| {
         http::check_listeners(settings.listen, settings.admin_listen)?;
+        settings.http.certificate.check()?;
         settings.auth.check(settings.listen, &settings.process)
     });
     let (process, admin) = (settings.process.clone(), settings.admin_listen);

@@ -93,7 +93,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         Ok(outcome?)
     });
     let (address, stops_within) = (admin.address, settings.process.drain_deadline);
-    Ok(Running { address, admin: address, stops_within, task })
+    Ok(Running { address, over_tls: false, admin: address, stops_within, task })
 }
 
 /// Warns of policies that would lose claims: producer-api accepts none then.

@@ -17,13 +17,17 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::lines::Lines;
 use super::refusal;
 
-/// A client has this long to send the head of a request, and as long again for its body.
+/// A client has this long to send the head of a request, and as long again for its body; before that, for the beginning of
+/// TLS.
 pub(super) const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A connection whose last answer has been sent has this long for what the client still sends.
@@ -114,9 +118,9 @@ impl Drop for Serving {
     }
 }
 
-/// A client's TCP connection.
+/// A client's connection.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Either<TcpStream, TlsStream<TcpStream>>,
     pub(super) state: Rc<State>,
     /// What has come after the request that is served.
     held: Vec<u8>,
@@ -133,9 +137,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A connection of a service that answers without waiting from `ending` on.
-    pub(super) fn new(stream: TcpStream, ending: &CancellationToken) -> Self {
-        Self {
+    /// Takes a client in, over TLS if there is something to do that with. The service answers without waiting from `ending`
+    /// on.
+    pub(super) async fn accept(
+        stream: TcpStream,
+        tls: Option<TlsAcceptor>,
+        ending: &CancellationToken,
+    ) -> io::Result<Self> {
+        let stream = match tls {
+            None => Either::Left(stream),
+            Some(tls) => Either::Right(timeout(RECEIVE_DEADLINE, tls.accept(stream)).await??),
+        };
+        Ok(Self {
             stream,
             state: Rc::new(State { over: ending.child_token(), ..State::default() }),
             held: Vec::new(),
@@ -145,7 +158,7 @@ impl Connection {
             closing: false,
             deadline: Box::pin(sleep(RECEIVE_DEADLINE)),
             stalled: None,
-        }
+        })
     }
 
     fn set_deadline(&mut self, after: Duration, context: &mut Context<'_>) {
@@ -298,7 +311,10 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        // TLS takes an answer in before it sends it.
+        let sent = Pin::new(&mut this.stream).poll_flush(context);
+        this.poll_sent(sent, context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,9 +11,11 @@ pub mod problem;
 pub(crate) mod receive;
 mod refusal;
 pub(crate) mod route;
+mod tls;
 mod trace;
 
 pub use receive::Body;
+pub use tls::CertificateSettings;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +31,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
@@ -50,6 +53,10 @@ pub struct HttpSettings {
     /// Origins of pages that may call this API from a browser, separated by commas; none unless given.
     #[arg(long, env = "CORS_ORIGINS", value_name = "LIST", value_parser = cors::origin, value_delimiter = ',')]
     pub cors_origins: Vec<String>,
+
+    /// Https.
+    #[command(flatten)]
+    pub certificate: CertificateSettings,
 
     /// How long new requests are still taken after SIGTERM or SIGINT, while /readyz says that it stops: for load
     /// balancers to notice. At most 5min; 0s = not at all.
@@ -116,6 +123,7 @@ pub fn serve_api(
         workers: usize::from(settings.http_workers).min(connections),
         connections,
         origins: settings.cors_origins.clone(),
+        tls: tls::acceptor(&settings.certificate)?,
         // Ends before the process's own deadline, so that a client who waits for an outcome is no failed drain.
         drain: drain.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1)),
     };
@@ -134,7 +142,8 @@ pub fn serve_api(
         admin.task.await??;
         ended
     });
-    Ok(Running { address: public.address, admin: admin.address, stops_within: delay + drain, task })
+    let (address, over_tls) = (public.address, settings.certificate.tls_cert.is_some());
+    Ok(Running { address, over_tls, admin: admin.address, stops_within: delay + drain, task })
 }
 
 /// Serves `routes` to operators and orchestrators until `stop`: health and metrics.
@@ -146,7 +155,9 @@ pub fn serve_admin(
     stop: CancellationToken,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Listening> {
-    let limits = Limits { workers: 1, connections: ADMIN_CONNECTIONS, origins: Vec::new(), drain: ADMIN_DRAIN };
+    // In the clear: probes and scrapers are on the inside, and learn of no account.
+    let limits =
+        Limits { workers: 1, connections: ADMIN_CONNECTIONS, origins: Vec::new(), tls: None, drain: ADMIN_DRAIN };
     serve(listen, "--admin-listen (ADMIN_LISTEN)", &limits, stop.cancelled_owned(), move |config| {
         config.app_data(health::GivesReasons);
         routes(config);
@@ -196,6 +207,8 @@ struct Limits {
     connections: usize,
     /// Of pages that may call it.
     origins: Vec<String>,
+    /// In the clear without it.
+    tls: Option<TlsAcceptor>,
     drain: Duration,
 }
 
@@ -218,7 +231,7 @@ fn serve(
     let draining = server.graceful_shutdown_signal();
     let ending = CancellationToken::new();
     let ended = ending.clone();
-    let origins = limits.origins.clone();
+    let (origins, tls) = (limits.origins.clone(), limits.tls.clone());
     // As actix's HttpServer, but over connections that have deadlines.
     let server = server.listen("http", listener, move || {
         let app = App::new()
@@ -246,9 +259,13 @@ fn serve(
                 extensions.insert(std::rc::Rc::clone(&connection.state));
             })
             .h1(map_config(app.into_factory(), |()| AppConfig::default()));
+        let (tls, ending) = (tls.clone(), ending.clone());
         fn_service(move |stream: TcpStream| {
-            let client = stream.peer_addr().ok();
-            std::future::ready(Ok((Connection::new(stream, &ending), client)))
+            let (tls, ending) = (tls.clone(), ending.clone());
+            async move {
+                let client = stream.peer_addr().ok();
+                Ok((Connection::accept(stream, tls, &ending).await?, client))
+            }
         })
         .and_then(http)
     })?;

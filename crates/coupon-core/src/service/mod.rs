@@ -36,6 +36,9 @@ const ANSWER_SHOWN: usize = 80;
 /// readers rely on it: `coupon-bench` and the tests by [`Listening::in_line`], and `scripts/demo` by these very words.
 pub const LISTENING: &str = "listening on http://";
 
+/// The same of a service whose clients speak TLS.
+const LISTENING_OVER_TLS: &str = "listening on https://";
+
 /// Where a service listens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Listening {
@@ -49,7 +52,7 @@ impl Listening {
     /// Reads the line of a log that says so, be it text or JSON; none if the line says anything else.
     #[must_use]
     pub fn in_line(line: &str) -> Option<Self> {
-        let (_, address) = line.split_once(LISTENING)?;
+        let (_, address) = [LISTENING, LISTENING_OVER_TLS].iter().find_map(|words| line.split_once(words))?;
         let (_, admin) = line.split_once("admin")?.1.split_once("http://")?;
         let address_at = |text: &str| text.split([' ', '"']).next()?.parse().ok();
         Some(Self { address: address_at(address)?, admin: address_at(admin)? })
@@ -60,6 +63,8 @@ impl Listening {
 pub struct Running {
     /// Where it listens, with the port that the system chose when the setting was port 0.
     pub address: SocketAddr,
+    /// Whether clients speak TLS there.
+    pub over_tls: bool,
     /// Where it serves its health and metrics.
     pub admin: SocketAddr,
     /// It must have stopped after this.
@@ -136,12 +141,13 @@ where
     F: Future<Output = anyhow::Result<Running>>,
 {
     let stop = shutdown::on_signal()?;
-    let Running { address, admin, stops_within, mut task } = tokio::select! {
+    let Running { address, over_tls, admin, stops_within, mut task } = tokio::select! {
         started = start(stop.clone()) => started?,
         () = stop.cancelled() => return Ok(()),
     };
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, admin = format_args!("http://{admin}"), "{LISTENING}{address}");
+    let listening = if over_tls { LISTENING_OVER_TLS } else { LISTENING };
+    tracing::info!(version, admin = format_args!("http://{admin}"), "{listening}{address}");
     tokio::select! {
         ended = &mut task => return ended?,
         () = stop.cancelled() => {}
@@ -201,6 +207,8 @@ mod tests {
 
         assert_eq!(Listening::in_line(&text), Some(Listening { address, admin }));
         assert_eq!(Listening::in_line(&json), Some(Listening { address, admin }));
+        let over_tls = text.replace(LISTENING, LISTENING_OVER_TLS);
+        assert_eq!(Listening::in_line(&over_tls), Some(Listening { address, admin }));
         assert_eq!(Listening::in_line("2026-11-28T12:00:00Z  INFO connected"), None);
     }
 

@@ -1,6 +1,7 @@
 //! TLS to the servers. Goal: a server is spoken to only if it is the one that was named, and whatever is wrong is said in
 //! one line. Method: certificates that the test makes, shown by a proxy in front of each real server.
 
+mod http;
 mod settings;
 
 use std::collections::BTreeMap;
