@@ -297,13 +297,13 @@ pub async fn its_health_is_asked_at_its_own_listener<T: CommandFactory>(program:
     fails_in_one_line(&ask().await, "no answer from");
 }
 
-/// Checks that a service says where it listens, and ends well after SIGTERM and SIGINT, also when nobody takes its log
+/// Checks that a service says where it listens, and ends well after SIGTERM, SIGINT and SIGHUP, also when nobody takes its log
 /// any more.
 ///
 /// # Panics
 /// It does not.
 pub async fn signals_stop_it<T: CommandFactory>(program: &str, space: &TestSpace) {
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "HUP"] {
         let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
 
         let code = service.stop(signal).await;

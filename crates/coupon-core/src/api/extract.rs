@@ -139,6 +139,15 @@ fn written(body: &[u8]) -> Option<u64> {
     plain_number(digits, 0..=u64::MAX)
 }
 
+/// A claim has no parameters: one that does nothing was meant to do something.
+///
+/// # Errors
+/// 400.
+pub fn no_query(request: &HttpRequest) -> Result<(), Problem> {
+    let detail = "a claim takes no parameters; the header prefer: wait=5 makes it wait for its outcome";
+    if request.query_string().is_empty() { Ok(()) } else { Err(Problem::invalid("query", detail)) }
+}
+
 /// How long the client wants to wait; not at all unless it says so.
 ///
 /// # Errors

@@ -97,7 +97,10 @@ impl ClaimRoutes {
         take: impl AsyncFnOnce(ClaimKey) -> Result<Answer, Problem>,
     ) -> Result<HttpResponse, Problem> {
         let answer = match self.admit(request).await {
-            Ok(Admitted::Claim(claim)) => take(claim).await,
+            Ok(Admitted::Claim(claim)) => {
+                self.outcomes.begin(claim);
+                take(claim).await
+            }
             Ok(Admitted::Held(coupon_id)) => Ok(Answer::Held(coupon_id)),
             Err(problem) => Err(problem),
         };
@@ -138,6 +141,7 @@ impl ClaimRoutes {
     async fn admit(&self, request: &HttpRequest) -> Result<Admitted, Problem> {
         let caller = self.auth.caller(request).await?;
         let campaign_id = extract::campaign_id(request)?;
+        extract::no_query(request)?;
         Context::map_current(|context| span::note(context, attribute::CAMPAIGN_ID, campaign_id));
         let account_id = extract::claim_body(request)?.account_id;
         let claim = ClaimKey { campaign_id, account_id };

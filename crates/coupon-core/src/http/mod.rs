@@ -245,7 +245,7 @@ fn serve(
             .wrap(from_fn(trace::trace))
             .configure(routes.clone())
             .default_service(actix_web::web::to(problem::no_such_route));
-        let (draining, ending) = (draining.clone(), ending.clone());
+        let draining = draining.clone();
         let http = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let draining = draining.clone();

@@ -145,6 +145,9 @@ where
         started = start(stop.clone()) => started?,
         () = stop.cancelled() => return Ok(()),
     };
+    if !over_tls {
+        shutdown::on_hangup(&stop)?;
+    }
     let version = env!("CARGO_PKG_VERSION");
     let listening = if over_tls { LISTENING_OVER_TLS } else { LISTENING };
     tracing::info!(version, admin = format_args!("http://{admin}"), "{listening}{address}");

@@ -37,6 +37,20 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     Ok(stop)
 }
 
+/// A terminal that is closed sends SIGHUP: a service with nothing to read again takes it as a request to stop.
+///
+/// # Errors
+/// The operating system refuses to install a signal handler.
+pub fn on_hangup(stop: &CancellationToken) -> std::io::Result<()> {
+    let (mut hangup, stop) = (signal(SignalKind::hangup())?, stop.clone());
+    tokio::spawn(async move {
+        hangup.recv().await;
+        tracing::info!("hung up: draining");
+        stop.cancel();
+    });
+    Ok(())
+}
+
 /// The whole of the `main` of a command: runs it to its end, or until the process is asked to stop. What a server was asked
 /// to do then ends there. A failure is reported in one line.
 pub fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {

@@ -121,6 +121,9 @@ async fn paths_and_queries_are_checked(system: &System) {
     for path in ["/%6detrics", "/live%7a", "/docs/%69ndex.html", "/docs//", "/docs//index.html"] {
         must_be_refused(&system.api.get(path).await, NO_ROUTE, path);
     }
+    let path = format!("/v1/campaigns/{campaign}/claims?wait=5s");
+    let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, JSON).body("{\"account_id\":1}");
+    must_be_refused(&system.api.send(request).await, QUERY, &path);
     let waits = ["wait=31s", "wait=1day", "wait=5", "wait=soon", "wait=", "wait=-1s", "wait=1s&wait=1s", "wait=1S"];
     let others = ["wiat=1s", "wait=1s&x=1", "Wait=1s", "wait[]=1s"];
     for (query, refusal) in waits.map(|query| (query, WAIT)).into_iter().chain(others.map(|query| (query, QUERY))) {

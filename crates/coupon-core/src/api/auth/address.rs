@@ -3,7 +3,7 @@
 //! Invariant: no client chooses its own address. Each hop appends to `X-Forwarded-For` the address that it saw, so the list
 //! is believed from its end, for as long as the proxies that appended are trusted.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, X_FORWARDED_FOR};
@@ -26,15 +26,22 @@ fn beyond_proxies(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAdd
     let lists: Vec<&str> = headers.get_all(X_FORWARDED_FOR).map(|list| list.to_str().unwrap_or_default()).collect();
     let mut last = peer;
     for hop in lists.iter().rev().flat_map(|list| list.rsplit(',')) {
-        match hop.trim().parse::<IpAddr>() {
-            Ok(address) => last = address.to_canonical(),
-            Err(_) => break,
+        match hop_address(hop.trim()) {
+            Some(address) => last = address.to_canonical(),
+            None => break,
         }
         if !is_trusted(&last) {
             break;
         }
     }
     last
+}
+
+/// Some proxies write a port beside the address, or one of IPv6 in brackets.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());
+    hop.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 fn network(address: IpAddr) -> IpAddr {
@@ -77,6 +84,9 @@ mod tests {
         assert_eq!(beyond("10.0.0.1", &["10.0.0.3, 10.0.0.2"], &["10.0.0.0/8"]), "10.0.0.3", "a client of our own");
         assert_eq!(beyond("10.0.0.1", &["192.0.2.1, unknown"], &["10.0.0.0/8"]), "10.0.0.1");
         assert_eq!(beyond("10.0.0.1", &[], &["10.0.0.0/8"]), "10.0.0.1");
+        assert_eq!(beyond("10.0.0.1", &["192.0.2.1:4711"], &["10.0.0.0/8"]), "192.0.2.1");
+        assert_eq!(beyond("10.0.0.1", &["[2001:db8::1]"], &["10.0.0.0/8"]), "2001:db8::1");
+        assert_eq!(beyond("10.0.0.1", &["[2001:db8::1]:4711"], &["10.0.0.0/8"]), "2001:db8::1");
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl OutcomeReader {
         self.ask(claim, wait).await
     }
 
+    /// A claim is about to be taken on: only outcomes pushed from now on are of it.
+    pub fn begin(&self, claim: ClaimKey) {
+        self.shared.waiting().begin(claim);
+    }
+
     /// Remembers that this instance has accepted a claim: who asks for it soon waits for the push.
     pub fn expect(&self, claim: ClaimKey) {
         self.shared.waiting().expect(claim);

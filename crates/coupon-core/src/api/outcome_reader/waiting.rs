@@ -26,6 +26,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Lookups after a pause are put together at multiples of this: one for many claims.
 const TOGETHER: Duration = Duration::from_millis(20);
 
+/// A coupon that was pushed is answered from memory for so long: to whoever asks soon. An operator may reset an installation
+/// or forget an account meanwhile.
+const PUSHED_FOR: Duration = Duration::from_secs(10);
+
 /// Questions waiting in one process; further ones are refused.
 const WAITING_MAX: usize = 50_000;
 
@@ -38,8 +42,8 @@ pub(super) struct Waiting {
     questions: usize,
     /// Claims that this instance has accepted and of which nothing was pushed yet.
     accepted: Recent<()>,
-    /// Only coupons: one never changes hands, while "sold out" may be over when somebody asks.
-    pushed: Recent<CouponId>,
+    /// Only coupons: one never changes hands, while "sold out" may be over when somebody asks. With when it was pushed.
+    pushed: Recent<(CouponId, Instant)>,
     /// Whether outcomes are recorded in Redis, so that MySQL need not be asked in each lookup.
     has_records: bool,
 }
@@ -95,6 +99,11 @@ impl Waiting {
         }
     }
 
+    /// An account claims again: what was pushed before was of another claim, which an operator may have undone since.
+    pub(super) fn begin(&mut self, claim: ClaimKey) {
+        self.pushed.remove(&claim);
+    }
+
     /// Remembers that the outcome of a claim is to be pushed to this instance.
     pub(super) fn expect(&mut self, claim: ClaimKey) {
         self.accepted.insert(claim, ());
@@ -105,7 +114,8 @@ impl Waiting {
     /// # Errors
     /// Too many wait already.
     pub(super) fn ask(&mut self, question: Question) -> Result<bool> {
-        if let Some(coupon_id) = self.pushed.get(&question.claim) {
+        let pushed = self.pushed.get(&question.claim);
+        if let Some((coupon_id, _)) = pushed.filter(|(_, at)| question.asked_at.duration_since(*at) < PUSHED_FOR) {
             // A client that has gone meanwhile needs no answer.
             let _ = question.answer.send(Outcome::Issued { coupon_id });
             return Ok(false);
@@ -134,7 +144,7 @@ impl Waiting {
             self.accepted.remove(claim);
             match outcome {
                 Outcome::Issued { coupon_id } => {
-                    self.pushed.insert(*claim, *coupon_id);
+                    self.pushed.insert(*claim, (*coupon_id, now));
                     self.answer(*claim, *outcome, |_| true);
                 }
                 Outcome::SoldOut => {
