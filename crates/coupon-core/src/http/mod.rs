@@ -245,7 +245,7 @@ fn serve(
             .wrap(from_fn(trace::trace))
             .configure(routes.clone())
             .default_service(actix_web::web::to(problem::no_such_route));
-        let draining = draining.clone();
+        let (draining, ending, tls) = (draining.clone(), ending.clone(), tls.clone());
         let http = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let draining = draining.clone();
@@ -259,7 +259,6 @@ fn serve(
                 extensions.insert(std::rc::Rc::clone(&connection.state));
             })
             .h1(map_config(app.into_factory(), |()| AppConfig::default()));
-        let (tls, ending) = (tls.clone(), ending.clone());
         fn_service(move |stream: TcpStream| {
             let (tls, ending) = (tls.clone(), ending.clone());
             async move {

@@ -291,7 +291,7 @@ mod tests {
                 "{}://me:SECRET@host/0?SECRET=SECRET",
                 "{}://me:SECRET@host/0?heartbeat=SECRET&protocol=SECRET&compression=SECRET",
                 "{}://me:SECRET@host/0#SECRET",
-                "{}s://me:SECRET@host/0",
+                "{}sec://me:SECRET@host/0",
                 " {}://me:SECRET@host/0",
             ] {
                 let address = address.replace("{}", scheme);
