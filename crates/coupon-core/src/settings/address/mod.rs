@@ -213,3 +213,28 @@ impl ManagementUrl {
         self.0.as_ref().filter(|url| !url.user.is_empty()).map(ServerUrl::credentials)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_says_whether_it_is_spoken_to_over_tls() {
+        for url in [
+            mysql_url("mysql://host/coupon?ssl-mode=VERIFY_IDENTITY"),
+            redis_url("rediss://host"),
+            amqp_url("amqps://[::1]"),
+            collector_url("https://host:4317"),
+        ] {
+            assert!(url.as_ref().unwrap().asks_for_tls(), "{url:?}");
+        }
+        for url in
+            [mysql_url("mysql://host/coupon?ssl-mode=disabled"), redis_url("redis://host"), amqp_url("amqp://host")]
+        {
+            assert!(!url.as_ref().unwrap().asks_for_tls(), "{url:?}");
+        }
+        let url = mysql_url("mysql://host/coupon?tcp_nodelay=true&ssl-mode=VERIFY_IDENTITY").unwrap();
+        assert_eq!(url.without_ssl_mode().reveal(), "mysql://host/coupon?tcp_nodelay=true");
+        assert!(url.with_path("other").asks_for_tls(), "another database is on the same server");
+    }
+}

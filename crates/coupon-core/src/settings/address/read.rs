@@ -370,24 +370,4 @@ mod tests {
         assert!(management_url("http://host").unwrap().credentials().is_none());
         assert_eq!(management_url("").unwrap().below(&["api"]), None);
     }
-
-    #[test]
-    fn an_address_says_whether_it_is_spoken_to_over_tls() {
-        for (url, asks_for_tls) in [
-            (mysql_url("mysql://host/coupon"), false),
-            (mysql_url("mysql://host/coupon?ssl-mode=disabled"), false),
-            (mysql_url("mysql://host/coupon?ssl-mode=VERIFY_IDENTITY"), true),
-            (redis_url("redis://host"), false),
-            (redis_url("rediss://host"), true),
-            (amqp_url("amqp://host"), false),
-            (amqp_url("amqps://[::1]"), true),
-            (collector_url("https://host:4317"), true),
-        ] {
-            let url = url.unwrap();
-            assert_eq!(url.asks_for_tls(), asks_for_tls, "{url}");
-        }
-        let url = mysql_url("mysql://host/coupon?tcp_nodelay=true&ssl-mode=VERIFY_IDENTITY").unwrap();
-        assert_eq!(url.without_ssl_mode().reveal(), "mysql://host/coupon?tcp_nodelay=true");
-        assert!(url.with_path("other").asks_for_tls(), "another database is on the same server");
-    }
 }
