@@ -66,6 +66,16 @@ pub async fn find(conn: &mut impl Queryable, campaign: CampaignId, key: &str) ->
     Ok(found.map(|(coupons, loaded)| Load { coupons, loaded }))
 }
 
+/// Coupons of a campaign that recorded loads have ordered and not loaded: some are under way, or were cut off.
+///
+/// # Errors
+/// MySQL's.
+pub async fn not_loaded(conn: &mut impl Queryable, campaign: CampaignId) -> Result<u64> {
+    let statement = "SELECT CAST(COALESCE(SUM(coupons - loaded), 0) AS UNSIGNED) FROM coupon_load \
+                     WHERE campaign_id = ? AND loaded < coupons";
+    Ok(conn.exec_first(statement, (campaign.0,)).await?.unwrap_or(0))
+}
+
 /// Records that this many coupons are ordered under a key; none is loaded yet.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use comfy_table::Cell;
 use coupon_core::domain::Window;
-use coupon_core::mysql::{Mysql, campaigns};
+use coupon_core::mysql::{Mysql, campaigns, loads};
 use coupon_core::terminal::{print, print_json, printable};
 use coupon_core::{Campaign, CampaignId};
 use mysql_async::Conn;
@@ -23,13 +23,18 @@ pub struct CampaignCounts {
     pub issued: u64,
     /// Coupons without one.
     pub free: u64,
+    /// Coupons of a load that is under way, or was cut off.
+    pub not_loaded: u64,
 }
 
 /// Counts the coupons of a campaign.
 pub async fn count(mysql: &Mysql, id: CampaignId) -> anyhow::Result<CampaignCounts> {
     let campaign = must_exist(mysql, id).await?;
-    let free = mysql.run(async move |mut conn: Conn| campaigns::count_free(&mut conn, id).await).await?;
-    Ok(CampaignCounts { issued: campaign.coupons.saturating_sub(free), campaign, free })
+    let count = async move |mut conn: Conn| {
+        Ok((campaigns::count_free(&mut conn, id).await?, loads::not_loaded(&mut conn, id).await?))
+    };
+    let (free, not_loaded) = mysql.run(count).await?;
+    Ok(CampaignCounts { issued: campaign.coupons.saturating_sub(free), campaign, free, not_loaded })
 }
 
 /// Campaigns, a line each.
@@ -38,7 +43,7 @@ pub fn show(campaigns: &[CampaignCounts], json: bool) -> Printed {
         return print_json(&campaigns);
     }
     let mut table = table(["id", "name", "opens at", "closes at", "state", "coupons", "issued", "free"]);
-    for CampaignCounts { campaign, issued, free } in campaigns {
+    for CampaignCounts { campaign, issued, free, .. } in campaigns {
         table.add_row([
             number(campaign.id.0),
             Cell::new(printable(&campaign.name)),
@@ -50,7 +55,15 @@ pub fn show(campaigns: &[CampaignCounts], json: bool) -> Printed {
             number(*free),
         ]);
     }
-    print(&table)
+    print(&table)?;
+    let cut_off = campaigns.iter().filter(|counts| counts.not_loaded > 0);
+    cut_off.into_iter().try_for_each(|CampaignCounts { campaign, not_loaded, .. }| {
+        let id = campaign.id;
+        print(&format!(
+            "campaign {id}: {not_loaded} coupons that were ordered are not there yet; if their load was cut off, repeat its \
+             command, which `couponctl campaign history --id {id}` shows"
+        ))
+    })
 }
 
 /// What a claim would meet at this moment.

@@ -13,7 +13,7 @@ async fn a_campaign_is_made_shown_and_restocked() {
         let noon = |coupons: u64| {
             json!([{
                 "id": 7, "name": "Noon", "opens_at": "2030-01-01T03:00:00Z", "closes_at": null,
-                "coupons": coupons, "paused": false, "issued": 0, "free": coupons,
+                "coupons": coupons, "paused": false, "issued": 0, "free": coupons, "not_loaded": 0,
             }])
         };
 
@@ -145,7 +145,7 @@ async fn a_change_and_its_line_in_the_history_are_one() {
         let left = ctl_json(&space, "campaign list").await;
         let noon = json!([{
             "id": 7, "name": "campaign", "opens_at": null, "closes_at": null,
-            "coupons": 10, "paused": false, "issued": 0, "free": 10,
+            "coupons": 10, "paused": false, "issued": 0, "free": 10, "not_loaded": 0,
         }]);
         assert_eq!(left, noon);
     })

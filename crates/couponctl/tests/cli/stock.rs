@@ -37,6 +37,11 @@ async fn a_load_that_was_cut_off_is_finished_by_repeating_it() {
             let loaded = cut_off(&space, id, &line).await;
             assert!(loaded < total, "it was not cut off: {loaded}");
             space.audit().await;
+            let shown = ctl(&space, &format!("campaign show --id {id}")).await;
+            // A load up to a total is not recorded: it has no key under which it could be.
+            let is_shown =
+                shown.stdout.contains(&format!("{} coupons that were ordered are not there", total - loaded));
+            assert_eq!(is_shown, !line.contains("--total"), "{shown:?}");
 
             assert_eq!(ctl_json(&space, &line).await[0]["coupons"], json!(total), "{line}");
             assert_eq!(ctl_json(&space, &line).await[0]["coupons"], json!(total), "{line}, once more");
