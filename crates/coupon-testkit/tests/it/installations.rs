@@ -54,7 +54,7 @@ async fn a_consumer_takes_its_own_claims_again_when_the_others_are_gone(space: &
         let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
         eventually("it stands aside", async || !is_ready().await).await;
 
-        let api = start_producer_api(space, &of_other).await;
+        let api = start_producer_api(&other, &[("namespace", space.name())]).await;
         claims_are_accepted(&api, ours, 1..=3).await;
         for (properties, body) in space.queues.take_claims().await {
             let message = message::decode(&properties, &body).unwrap();
