@@ -120,7 +120,8 @@ impl Drop for Serving {
 
 /// A client's connection.
 pub(super) struct Connection {
-    stream: Either<TcpStream, TlsStream<TcpStream>>,
+    /// TLS has a box, as it takes a kilobyte that a connection in the clear need not have.
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     pub(super) state: Rc<State>,
     /// What has come after the request that is served.
     held: Vec<u8>,
@@ -146,7 +147,7 @@ impl Connection {
     ) -> io::Result<Self> {
         let stream = match tls {
             None => Either::Left(stream),
-            Some(tls) => Either::Right(timeout(RECEIVE_DEADLINE, tls.accept(stream)).await??),
+            Some(tls) => Either::Right(Box::new(Box::pin(timeout(RECEIVE_DEADLINE, tls.accept(stream))).await??)),
         };
         Ok(Self {
             stream,
