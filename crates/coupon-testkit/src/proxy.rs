@@ -1,7 +1,9 @@
 //! An address in front of a server that can be cut (connections break, new ones are refused at once), frozen (nothing
-//! moves, nothing breaks), healed, and led to another server, as a name whose meaning changes.
+//! moves, nothing breaks), slowed, made to break every connection after some bytes, healed, and led to another server, as a
+//! name whose meaning changes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use coupon_core::settings::ServerUrl;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +32,10 @@ struct State {
     moves: u64,
     /// Connections made before this many moves are frozen.
     frozen_before: u64,
+    /// How long every piece of what is sent stays here.
+    delay: Duration,
+    /// How many bytes may still pass each way on a connection, until it breaks.
+    bytes_left: Option<usize>,
 }
 
 /// A server's address that a test can break. It ends with the test's runtime.
@@ -58,7 +64,15 @@ impl Proxy {
         let address: SocketAddr = listener.local_addr().expect("an address");
         url.set_ip_host(address.ip()).expect("a host");
         url.set_port(Some(address.port())).expect("a port");
-        let open = State { flow: Flow::Open, cuts: 0, server: target, moves: 0, frozen_before: 0 };
+        let open = State {
+            flow: Flow::Open,
+            cuts: 0,
+            server: target,
+            moves: 0,
+            frozen_before: 0,
+            delay: Duration::ZERO,
+            bytes_left: None,
+        };
         let (state, changes) = watch::channel(open);
         tokio::spawn(accept(listener, changes));
         Self { url: url.to_string(), state }
@@ -83,6 +97,16 @@ impl Proxy {
         self.state.send_modify(|state| state.flow = Flow::Frozen);
     }
 
+    /// Holds every piece of what is sent for this long, each way.
+    pub fn delay(&self, delay: Duration) {
+        self.state.send_modify(|state| state.delay = delay);
+    }
+
+    /// Breaks each connection, those made later too, once this many more bytes have passed one way on it.
+    pub fn cut_after(&self, bytes: usize) {
+        self.state.send_modify(|state| state.bytes_left = Some(bytes));
+    }
+
     /// Leads new connections to another server. Those made before stay up.
     pub fn lead_to(&self, server: &ServerUrl) {
         self.state.send_modify(|state| {
@@ -98,7 +122,11 @@ impl Proxy {
 
     /// Lets everything pass again.
     pub fn heal(&self) {
-        self.state.send_modify(|state| state.flow = Flow::Open);
+        self.state.send_modify(|state| {
+            state.flow = Flow::Open;
+            state.delay = Duration::ZERO;
+            state.bytes_left = None;
+        });
     }
 }
 
@@ -127,24 +155,84 @@ async fn forward(client: TcpStream, made: State, state: watch::Receiver<State>) 
 /// Moves bytes one way until an end closes or the connection, made in such a state, is cut.
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, made: State, mut state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut passed = 0;
     loop {
-        let moves = {
+        let (moves, delay, bytes_left) = {
             let now = state.borrow_and_update();
             if now.cuts != made.cuts {
                 return;
             }
-            now.flow == Flow::Open && made.moves >= now.frozen_before
+            (now.flow == Flow::Open && made.moves >= now.frozen_before, now.delay, now.bytes_left)
         };
         tokio::select! {
             biased;
             changed = state.changed() => if changed.is_err() { return },
             read = from.read(&mut buffer), if moves => {
                 let Ok(count @ 1..) = read else { return };
-                let Some(bytes) = buffer.get(..count) else { return };
-                if to.write_all(bytes).await.is_err() {
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
+                passed = if bytes_left.is_some() { passed + count } else { 0 };
+                let too_many = passed.saturating_sub(bytes_left.unwrap_or(usize::MAX)).min(count);
+                let Some(bytes) = buffer.get(..count - too_many) else { return };
+                if to.write_all(bytes).await.is_err() || too_many > 0 {
                     return;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection through a proxy to somebody who sends back what comes.
+    async fn connected() -> (Proxy, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("tcp://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let (mut from, mut to) = stream.into_split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        });
+        let proxy = Proxy::before(&url).await;
+        let client = TcpStream::connect(proxy.url().trim_start_matches("tcp://")).await.expect("a connection");
+        (proxy, client)
+    }
+
+    async fn sent_and_back(client: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
+        client.write_all(bytes).await.expect("bytes sent");
+        let mut back = vec![0; bytes.len()];
+        let mut read = 0;
+        while let Some(rest @ [_, ..]) = back.get_mut(read..) {
+            match client.read(rest).await {
+                Ok(count @ 1..) => read += count,
+                _ => break,
+            }
+        }
+        back.truncate(read);
+        back
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_comes_late_and_whole() {
+        let (proxy, mut client) = connected().await;
+        let delay = Duration::from_millis(50);
+        proxy.delay(delay);
+        let began = tokio::time::Instant::now();
+
+        assert_eq!(sent_and_back(&mut client, b"claim").await, b"claim");
+
+        assert!(began.elapsed() >= 2 * delay, "each way: {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_connection_breaks_within_what_is_sent() {
+        let (proxy, mut client) = connected().await;
+        assert_eq!(sent_and_back(&mut client, b"before").await, b"before");
+        proxy.cut_after(3);
+
+        assert_eq!(sent_and_back(&mut client, b"claim").await, b"cla");
     }
 }
