@@ -3,7 +3,7 @@
 #
 # Invariant: a port in use has been checked by `check_settings`, so an address is always complete.
 
-: "${root:?}" "${flavour:?}" "${spare?}"
+: "${root:?}" "${flavour:?}" "${spare?}" "${above:?}"
 
 # The variable that holds the address of a service.
 url_variable() {
@@ -24,11 +24,10 @@ port_variable() {
 }
 
 default_port() {
-  local above=${spare:+1000}
   case $1 in
-    mysql | mariadb) echo $((13306 + ${above:-0})) ;;
-    redis) echo $((16379 + ${above:-0})) ;;
-    rabbitmq) echo $((15673 + ${above:-0})) ;;
+    mysql | mariadb) echo $((13306 + above)) ;;
+    redis) echo $((16379 + above)) ;;
+    rabbitmq) echo $((15673 + above)) ;;
   esac
 }
 
