@@ -1,0 +1,485 @@
+//! What must hold of every claim, judged by the journal and by what MySQL holds at the end. The names are the ones that
+//! tests of databases use: lost, unexpected, duplicated, unstable.
+//!
+//! Invariants: pure; an answer without a result proves nothing, and nothing is concluded from it; what depends on the moment
+//! in which it happened is judged by the widest interval that the journal leaves, so that a finding is never a matter of
+//! timing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use coupon_core::{ClaimKey, CouponId};
+use serde::Serialize;
+
+use crate::journal::{Answer, Micros, Operation, Request, Restock};
+use crate::rows::Rows;
+
+/// "Sold out" from the memory of an API may be this old.
+const SOLD_OUT_AGE: Micros = 1_500_000;
+
+/// Examples that are shown of one check.
+const EXAMPLES_MAX: usize = 10;
+
+/// All that a run leaves.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// Every request.
+    pub operations: Vec<Operation>,
+    /// Every addition of coupons, the first stock included.
+    pub restocks: Vec<Restock>,
+    /// What MySQL holds.
+    pub rows: Rows,
+}
+
+/// Something that must not be.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// From the time the claim was made, or what contradicts it was seen.
+    pub from: Micros,
+    /// To the time it was seen.
+    pub to: Micros,
+    /// What it is.
+    pub says: String,
+}
+
+/// One promise, and what breaks it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// A stable name.
+    pub name: &'static str,
+    /// What must hold.
+    pub says: &'static str,
+    /// How many things were looked at.
+    pub checked: u64,
+    /// How many of them break it.
+    pub broken: u64,
+    /// Some of these.
+    pub findings: Vec<Finding>,
+}
+
+impl Check {
+    fn new(name: &'static str, says: &'static str) -> Self {
+        Self { name, says, checked: 0, broken: 0, findings: Vec::new() }
+    }
+
+    /// Looks at things one by one; what breaks the promise comes with its time and words.
+    pub fn of<T>(
+        name: &'static str,
+        says: &'static str,
+        things: impl Iterator<Item = T>,
+        broken: impl Fn(&T) -> Option<((Micros, Micros), String)>,
+    ) -> Self {
+        let mut check = Self::new(name, says);
+        for thing in things {
+            check.checked += 1;
+            if let Some((span, says)) = broken(&thing) {
+                check.breaks(span, says);
+            }
+        }
+        check
+    }
+
+    fn breaks(&mut self, (from, to): (Micros, Micros), says: String) {
+        self.broken += 1;
+        if self.findings.len() < EXAMPLES_MAX {
+            self.findings.push(Finding { from, to, says });
+        }
+    }
+}
+
+/// Goes through all of them.
+#[must_use]
+pub fn all(evidence: &Evidence) -> Vec<Check> {
+    let history = History::of(evidence);
+    vec![
+        history.lost(),
+        history.unexpected(),
+        history.duplicated(),
+        history.unstable(),
+        history.undersold(),
+        history.stock_conserved(),
+        history.no_mistake_of_ours(),
+    ]
+}
+
+/// The evidence, sorted by what it is about.
+struct History<'a> {
+    evidence: &'a Evidence,
+    claims: BTreeMap<ClaimKey, Vec<&'a Operation>>,
+    held: HashMap<ClaimKey, CouponId>,
+    /// When each account claimed first, by campaign, in order.
+    first_claims: HashMap<u64, Vec<Micros>>,
+}
+
+fn span(operation: &Operation) -> (Micros, Micros) {
+    (operation.begun, operation.ended)
+}
+
+impl<'a> History<'a> {
+    fn of(evidence: &'a Evidence) -> Self {
+        let mut claims: BTreeMap<ClaimKey, Vec<&Operation>> = BTreeMap::new();
+        for operation in &evidence.operations {
+            claims.entry(operation.claim).or_default().push(operation);
+        }
+        let mut first_claims: HashMap<u64, Vec<Micros>> = HashMap::new();
+        for (claim, operations) in &mut claims {
+            operations.sort_by_key(|operation| operation.begun);
+            let first = operations.iter().find(|operation| operation.request == Request::Claim);
+            first_claims.entry(claim.campaign_id.0).or_default().extend(first.map(|first| first.begun));
+        }
+        for times in first_claims.values_mut() {
+            times.sort_unstable();
+        }
+        Self { evidence, claims, held: evidence.rows.held.iter().copied().collect(), first_claims }
+    }
+
+    fn free(&self, campaign: u64) -> u64 {
+        self.evidence.rows.stocks.get(&campaign).map_or(0, |stock| stock.rows.saturating_sub(stock.issued))
+    }
+
+    fn restocks(&self, campaign: u64) -> impl Iterator<Item = &Restock> {
+        self.evidence.restocks.iter().filter(move |restock| restock.campaign == campaign)
+    }
+
+    /// Whether coupons may have been added to the first stock at any time from then on.
+    fn restocked_since(&self, campaign: u64, since: Micros) -> bool {
+        self.restocked_between(campaign, since, Micros::MAX)
+    }
+
+    fn restocked_between(&self, campaign: u64, from: Micros, to: Micros) -> bool {
+        self.restocks(campaign).any(|restock| restock.ended > 0 && restock.ended >= from && restock.begun <= to)
+    }
+
+    fn lost(&self) -> Check {
+        let says =
+            "What was answered to be issued is in MySQL, and an accepted claim has a coupon unless none was free.";
+        let mut check = Check::new("lost", says);
+        for (claim, operations) in &self.claims {
+            let held = self.held.get(claim);
+            for operation in operations {
+                match operation.answer {
+                    Answer::Issued(coupon) if held != Some(&coupon) => {
+                        check
+                            .breaks(span(operation), format!("{} was told {coupon}, MySQL has {held:?}", text(*claim)));
+                    }
+                    // A restock after the claim may have come after it was settled as sold out.
+                    Answer::Accepted
+                        if held.is_none()
+                            && self.free(claim.campaign_id.0) > 0
+                            && !self.restocked_since(claim.campaign_id.0, operation.begun) =>
+                    {
+                        check.breaks(span(operation), format!("{} was accepted and has nothing", text(*claim)));
+                    }
+                    Answer::Issued(_) | Answer::Accepted => {}
+                    _ => continue,
+                }
+                check.checked += 1;
+            }
+        }
+        check
+    }
+
+    fn unexpected(&self) -> Check {
+        let mut check = Check::new("unexpected", "Only an account that claimed has a coupon.");
+        for (claim, coupon) in &self.evidence.rows.held {
+            check.checked += 1;
+            let claimed = self.claims.get(claim).is_some_and(|all| all.iter().any(|one| one.request == Request::Claim));
+            if !claimed {
+                check.breaks((0, Micros::MAX), format!("{} has {coupon} and never claimed", text(*claim)));
+            }
+        }
+        check
+    }
+
+    fn duplicated(&self) -> Check {
+        let says =
+            "An account has one coupon of a campaign at most, and a coupon one account, in MySQL and in answers.";
+        let mut check = Check::new("duplicated", says);
+        let mut holders: HashMap<CouponId, ClaimKey> = HashMap::new();
+        let mut accounts = HashSet::new();
+        for (claim, coupon) in &self.evidence.rows.held {
+            check.checked += 1;
+            if !accounts.insert(*claim) {
+                check.breaks((0, Micros::MAX), format!("{} has two coupons", text(*claim)));
+            }
+            if let Some(other) = holders.insert(*coupon, *claim) {
+                check.breaks((0, Micros::MAX), format!("{coupon} is of {} and {}", text(other), text(*claim)));
+            }
+        }
+        for operation in &self.evidence.operations {
+            let Answer::Issued(coupon) = operation.answer else { continue };
+            check.checked += 1;
+            let holder = *holders.entry(coupon).or_insert(operation.claim);
+            if holder != operation.claim {
+                let says = format!("{coupon} was told to {} and is of {}", text(operation.claim), text(holder));
+                check.breaks(span(operation), says);
+            }
+        }
+        check
+    }
+
+    fn unstable(&self) -> Check {
+        let says = "An answer that is final stays: a coupon for ever, \"sold out\" until coupons are added.";
+        let mut check = Check::new("unstable answer", says);
+        for (claim, operations) in &self.claims {
+            for (n, before) in operations.iter().enumerate().filter(|(_, before)| before.answer.is_final()) {
+                check.checked += 1;
+                // Only what began after this answer was there is surely later.
+                let later = operations.iter().skip(n + 1).filter(|later| later.begun > before.ended);
+                for later in later {
+                    let is_other = match (before.answer, later.answer) {
+                        (Answer::Issued(coupon), Answer::Issued(other)) => coupon != other,
+                        (Answer::Issued(_), Answer::Pending) => true,
+                        // An API that has not seen a restock yet takes a new holder for a stranger.
+                        (Answer::Issued(_), Answer::SoldOut) => {
+                            let since = later.begun.saturating_sub(SOLD_OUT_AGE);
+                            !self.restocked_between(claim.campaign_id.0, since, later.ended)
+                        }
+                        (Answer::SoldOut, Answer::Issued(_) | Answer::Pending) => {
+                            let since = before.begun.saturating_sub(SOLD_OUT_AGE);
+                            !self.restocked_since(claim.campaign_id.0, since)
+                        }
+                        _ => false,
+                    };
+                    if is_other {
+                        let says = format!("{} was told {:?}, then {:?}", text(*claim), before.answer, later.answer);
+                        check.breaks((before.begun, later.ended), says);
+                    }
+                }
+            }
+        }
+        check
+    }
+
+    fn undersold(&self) -> Check {
+        let mut check = Check::new("undersold", "\"Sold out\" was answered only when no coupon was free.");
+        for operation in self.evidence.operations.iter().filter(|one| one.answer == Answer::SoldOut) {
+            check.checked += 1;
+            let campaign = operation.claim.campaign_id.0;
+            let since = operation.begun.saturating_sub(SOLD_OUT_AGE);
+            let stock: u64 =
+                self.restocks(campaign).filter(|restock| restock.ended <= since).map(|restock| restock.coupons).sum();
+            // Each account that had claimed by then can have taken one, the others none.
+            let claimed = self
+                .first_claims
+                .get(&campaign)
+                .map_or(0, |times| times.partition_point(|begun| *begun <= operation.ended) as u64);
+            let who = text(operation.claim);
+            if stock > claimed {
+                check.breaks(span(operation), format!("{who}: {claimed} had claimed and {stock} coupons were there"));
+            } else if self.free(campaign) > 0 && !self.restocked_since(campaign, since) {
+                let free = self.free(campaign);
+                check.breaks(span(operation), format!("{who}: {free} coupons are free, and none was added since"));
+            }
+        }
+        check
+    }
+
+    fn stock_conserved(&self) -> Check {
+        let says = "A campaign has the coupons that were put into it, no more are issued, and SQL of our own agrees.";
+        let mut check = Check::new("stock conserved", says);
+        for (campaign, stock) in &self.evidence.rows.stocks {
+            check.checked += 1;
+            let put: u64 = self.restocks(*campaign).map(|restock| restock.coupons).sum();
+            if put != stock.rows || put != stock.coupons || stock.issued > stock.rows {
+                check.breaks((0, Micros::MAX), format!("campaign {campaign}: {put} coupons were put in: {stock:?}"));
+            }
+        }
+        for (what, count) in &self.evidence.rows.wrong {
+            check.checked += 1;
+            if *count > 0 {
+                check.breaks((0, Micros::MAX), format!("{count} {what}"));
+            }
+        }
+        check
+    }
+
+    fn no_mistake_of_ours(&self) -> Check {
+        let mut check = Check::new("refused", "No fault makes a correct request a wrong one, or an answer 500.");
+        for operation in &self.evidence.operations {
+            check.checked += 1;
+            if let Answer::Refused(status) | Answer::Failed(status @ 500) = operation.answer {
+                check.breaks(span(operation), format!("{} was answered {status}", text(operation.claim)));
+            }
+        }
+        check
+    }
+}
+
+fn text(claim: ClaimKey) -> String {
+    format!("account {} of campaign {}", claim.account_id, claim.campaign_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use coupon_core::{AccountId, CampaignId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::rows::Stock;
+
+    const CAMPAIGN: u64 = 7;
+
+    fn claim(account: u64) -> ClaimKey {
+        ClaimKey { campaign_id: CampaignId(CAMPAIGN), account_id: AccountId(account) }
+    }
+
+    fn coupon(number: u128) -> CouponId {
+        CouponId(Uuid::from_u128(number))
+    }
+
+    fn seconds(seconds: u64) -> Micros {
+        seconds * 1_000_000
+    }
+
+    /// A request of an account at this second, which takes half a second.
+    fn operation(request: Request, account: u64, at: u64, answer: Answer) -> Operation {
+        let begun = seconds(at);
+        Operation { claim: claim(account), request, instance: 0, begun, ended: begun + 500_000, answer }
+    }
+
+    /// A campaign with this many coupons, of which these accounts hold the coupons of these numbers.
+    fn evidence(coupons: u64, held: &[(u64, u128)], operations: &[Operation]) -> Evidence {
+        let held: Vec<(ClaimKey, CouponId)> =
+            held.iter().map(|&(account, number)| (claim(account), coupon(number))).collect();
+        let stock = Stock { coupons, rows: coupons, issued: held.len() as u64 };
+        Evidence {
+            operations: operations.to_vec(),
+            restocks: vec![Restock { campaign: CAMPAIGN, begun: 0, ended: 0, coupons }],
+            rows: Rows { held, stocks: BTreeMap::from([(CAMPAIGN, stock)]), wrong: Vec::new() },
+        }
+    }
+
+    fn restocked(mut evidence: Evidence, at: u64, coupons: u64) -> Evidence {
+        let (begun, ended) = (seconds(at), seconds(at) + 1);
+        evidence.restocks.push(Restock { campaign: CAMPAIGN, begun, ended, coupons });
+        if let Some(stock) = evidence.rows.stocks.get_mut(&CAMPAIGN) {
+            *stock = Stock { coupons: stock.coupons + coupons, rows: stock.rows + coupons, ..*stock };
+        }
+        evidence
+    }
+
+    /// The names of the checks that find something.
+    fn broken(evidence: &Evidence) -> Vec<&'static str> {
+        all(evidence).iter().filter(|check| check.broken > 0).map(|check| check.name).collect()
+    }
+
+    use Request::{Ask, Claim};
+
+    #[test]
+    fn a_good_history_breaks_nothing() {
+        let history = [
+            operation(Claim, 1, 1, Answer::Accepted),
+            operation(Ask, 1, 2, Answer::Issued(coupon(1))),
+            operation(Claim, 1, 3, Answer::Accepted),
+            operation(Claim, 2, 4, Answer::Silence),
+            operation(Ask, 2, 5, Answer::SoldOut),
+        ];
+
+        assert_eq!(broken(&evidence(1, &[(1, 1)], &history)), [""; 0]);
+    }
+
+    #[test]
+    fn a_coupon_that_was_told_and_is_not_there_is_lost() {
+        let told = [operation(Claim, 1, 1, Answer::Issued(coupon(1)))];
+
+        assert_eq!(broken(&evidence(5, &[], &told)), ["lost"]);
+        assert_eq!(broken(&evidence(5, &[(1, 2)], &told)), ["lost"]);
+    }
+
+    #[test]
+    fn an_accepted_claim_without_a_coupon_is_lost_while_some_are_free() {
+        let accepted = [operation(Claim, 1, 1, Answer::Accepted)];
+
+        assert_eq!(broken(&evidence(1, &[], &accepted)), ["lost"]);
+        assert_eq!(broken(&evidence(0, &[], &accepted)), [""; 0], "none was there");
+        assert_eq!(broken(&restocked(evidence(0, &[], &accepted), 9, 1)), [""; 0], "it was added too late");
+        assert_eq!(broken(&restocked(evidence(0, &[], &accepted), 0, 1)), ["lost"], "it was added before");
+    }
+
+    #[test]
+    fn a_claim_without_a_certain_answer_may_have_come_to_anything() {
+        let unknown = [operation(Claim, 1, 1, Answer::Failed(503))];
+
+        assert_eq!(broken(&evidence(1, &[], &unknown)), [""; 0]);
+        assert_eq!(broken(&evidence(1, &[(1, 1)], &unknown)), [""; 0]);
+    }
+
+    #[test]
+    fn a_coupon_of_an_account_that_never_claimed_is_unexpected() {
+        assert_eq!(broken(&evidence(1, &[(1, 1)], &[])), ["unexpected"]);
+        assert_eq!(broken(&evidence(1, &[(1, 1)], &[operation(Ask, 1, 1, Answer::Pending)])), ["unexpected"]);
+    }
+
+    #[test]
+    fn an_account_with_two_coupons_and_a_coupon_with_two_accounts_are_duplicated() {
+        let both = [operation(Claim, 1, 1, Answer::Silence), operation(Claim, 2, 1, Answer::Silence)];
+
+        assert_eq!(broken(&evidence(3, &[(1, 1), (1, 2)], &both)), ["duplicated"]);
+        assert_eq!(broken(&evidence(3, &[(1, 1), (2, 1)], &both)), ["duplicated"]);
+        let told =
+            [operation(Claim, 1, 1, Answer::Issued(coupon(1))), operation(Claim, 2, 1, Answer::Issued(coupon(1)))];
+        assert_eq!(broken(&evidence(1, &[(1, 1)], &told)), ["lost", "duplicated"]);
+    }
+
+    #[test]
+    fn an_answer_that_changes_is_unstable() {
+        let issued = operation(Claim, 1, 1, Answer::Issued(coupon(1)));
+        let then = |answer| evidence(1, &[(1, 1)], &[issued, operation(Ask, 1, 3, answer)]);
+
+        assert_eq!(broken(&then(Answer::Issued(coupon(1)))), [""; 0]);
+        assert_eq!(broken(&then(Answer::Pending)), ["unstable answer"]);
+        assert_eq!(broken(&then(Answer::Failed(503))), [""; 0]);
+        assert_eq!(broken(&then(Answer::SoldOut)), ["unstable answer"]);
+        assert_eq!(broken(&restocked(then(Answer::SoldOut), 2, 0)), [""; 0], "a restock that an API has not seen");
+        assert_eq!(broken(&restocked(then(Answer::SoldOut), 1, 0)), ["unstable answer"], "one that it must have seen");
+    }
+
+    #[test]
+    fn answers_at_the_same_time_are_not_one_after_the_other() {
+        let issued = operation(Claim, 1, 1, Answer::Issued(coupon(1)));
+        let mut asked = operation(Ask, 1, 1, Answer::Pending);
+        asked.begun += 1;
+
+        assert_eq!(broken(&evidence(1, &[(1, 1)], &[issued, asked])), [""; 0]);
+    }
+
+    #[test]
+    fn sold_out_holds_until_coupons_are_added() {
+        let history = [
+            operation(Claim, 2, 1, Answer::Issued(coupon(2))),
+            operation(Claim, 1, 3, Answer::SoldOut),
+            operation(Claim, 1, 9, Answer::Issued(coupon(1))),
+        ];
+        let held = [(1, 1), (2, 2)];
+
+        assert_eq!(broken(&evidence(2, &held, &history)), ["unstable answer"]);
+        assert_eq!(broken(&restocked(evidence(1, &held, &history), 6, 1)), [""; 0]);
+    }
+
+    #[test]
+    fn sold_out_with_coupons_left_is_undersold() {
+        let told = [operation(Claim, 1, 5, Answer::SoldOut)];
+
+        assert_eq!(broken(&evidence(1, &[], &told)), ["undersold"]);
+        assert_eq!(broken(&evidence(0, &[], &told)), [""; 0]);
+        assert_eq!(broken(&restocked(evidence(0, &[], &told), 4, 1)), [""; 0], "a second ago");
+        assert_eq!(broken(&restocked(evidence(0, &[], &told), 3, 1)), ["undersold"], "two seconds ago");
+    }
+
+    #[test]
+    fn stock_that_was_not_put_in_or_is_gone_is_found() {
+        let mut more = evidence(2, &[], &[]);
+        more.rows.stocks.get_mut(&CAMPAIGN).unwrap().rows = 3;
+        let mut wrong = evidence(2, &[], &[]);
+        wrong.rows.wrong = vec![("coupons without a campaign", 1)];
+
+        assert_eq!(broken(&more), ["stock conserved"]);
+        assert_eq!(broken(&wrong), ["stock conserved"]);
+    }
+
+    #[test]
+    fn a_refusal_and_an_answer_500_are_mistakes() {
+        assert_eq!(broken(&evidence(0, &[], &[operation(Claim, 1, 1, Answer::Refused(404))])), ["refused"]);
+        assert_eq!(broken(&evidence(0, &[], &[operation(Claim, 1, 1, Answer::Failed(500))])), ["refused"]);
+    }
+}

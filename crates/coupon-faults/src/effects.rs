@@ -1,0 +1,356 @@
+//! What each fault did to claims, and how soon the system was well again.
+//!
+//! Invariants: a fault that touched no claim counts as missed; liveness is judged only while no fault is on, as nothing is
+//! promised about how soon a claim succeeds with a server away.
+
+use std::collections::{BTreeMap, HashMap};
+
+use coupon_core::ClaimKey;
+use serde::Serialize;
+
+use crate::checkers::Check;
+use crate::faults::hit_by;
+use crate::journal::{Answer, Micros, Operation, Request};
+use crate::supervisor::{Played, Sample};
+
+const SECOND: Micros = 1_000_000;
+
+/// A claim that takes longer than this to its outcome was held up: undisturbed ones take some ten milliseconds.
+const SLOW: Micros = 300_000;
+
+/// A claim that is not settled for so long, in a campaign that was restocked meanwhile, may be one of which nothing is kept.
+const OUTDATED: Micros = 10 * SECOND;
+
+/// The first claim after a heal succeeds within this time.
+const FIRST_SUCCESS: Micros = 5 * SECOND;
+
+/// From then on after a heal there is no error of a server any more.
+const NO_ERRORS_AFTER: Micros = 10 * SECOND;
+
+/// The last accepted claim is settled within this time of quiet.
+const SETTLED: Micros = 30 * SECOND;
+
+/// The counters of consumers are this late.
+const COUNTED_LATE: Micros = 2 * SECOND;
+
+/// One claim as a client lives through it, from the first request to the outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct Visit {
+    instance: usize,
+    /// When it was made.
+    pub begun: Micros,
+    /// When the outcome was known, or the last thing that was.
+    pub ended: Micros,
+    /// Whether the outcome was known in the end.
+    pub is_settled: bool,
+    /// Requests without a certain answer.
+    unknown: u64,
+    /// One of these turned out to have been a success.
+    recovered: bool,
+}
+
+/// Puts the requests of each account together.
+#[must_use]
+pub fn visits(operations: &[Operation]) -> Vec<Visit> {
+    let mut by_claim: BTreeMap<ClaimKey, Vec<&Operation>> = BTreeMap::new();
+    for operation in operations {
+        by_claim.entry(operation.claim).or_default().push(operation);
+    }
+    let mut visits = Vec::new();
+    for mut requests in by_claim.into_values() {
+        requests.sort_by_key(|operation| operation.begun);
+        let Some(first) = requests.first() else { continue };
+        let end = requests.iter().find(|operation| operation.answer.is_final());
+        let until = end.map_or(Micros::MAX, |end| end.ended);
+        let before_the_end = requests.iter().filter(|operation| operation.begun <= until);
+        let unknown = before_the_end.filter(|operation| operation.answer.is_unknown()).count() as u64;
+        let is_recovered = |pair: &[&Operation]| match pair {
+            [lost, found] => {
+                lost.request == Request::Claim
+                    && lost.answer.is_unknown()
+                    && found.request == Request::Ask
+                    && matches!(found.answer, Answer::Issued(_))
+            }
+            _ => false,
+        };
+        visits.push(Visit {
+            instance: first.instance,
+            begun: first.begun,
+            ended: end.or_else(|| requests.last()).map_or(first.ended, |last| last.ended),
+            is_settled: end.is_some(),
+            unknown,
+            recovered: requests.windows(2).any(is_recovered),
+        });
+    }
+    visits
+}
+
+/// What one fault did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Effect {
+    /// The fault.
+    #[serde(flatten)]
+    pub played: Played,
+    /// Claims on their way through it when it began.
+    pub in_flight: u64,
+    /// Claims that it held up, or left without a certain answer.
+    pub touched: u64,
+    /// Requests without a certain answer.
+    pub unknown: u64,
+    /// Claims of which such a request turned out to have been a success.
+    pub recovered: u64,
+    /// Messages that were delivered again, work that was done again, refills.
+    pub counted: [f64; 3],
+    /// From the heal to the first claim that succeeded after it, unless another fault came first.
+    pub heal: Option<Micros>,
+    /// Whether it counts.
+    pub bit: bool,
+}
+
+/// Looks at every fault.
+#[must_use]
+pub fn effects(played: &[Played], operations: &[Operation], visits: &[Visit], samples: &[Sample]) -> Vec<Effect> {
+    played
+        .iter()
+        .enumerate()
+        .map(|(n, one)| {
+            let through = hit_by(&one.fault);
+            let mine = || visits.iter().filter(|visit| through.contains(&visit.instance) && overlaps(visit, one));
+            let is_touched = |visit: &&Visit| visit.unknown > 0 || visit.ended - visit.begun > SLOW;
+            let touched = mine().filter(is_touched).count() as u64;
+            let in_flight = mine().filter(|visit| visit.begun <= one.began).count() as u64;
+            let (before, after) = (count_at(samples, one.began), count_at(samples, one.healed + COUNTED_LATE));
+            let mut counted = after;
+            counted.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
+            let others = || played.iter().enumerate().filter(|(other, _)| *other != n).map(|(_, other)| other);
+            Effect {
+                played: one.clone(),
+                in_flight,
+                touched,
+                unknown: mine().map(|visit| visit.unknown).sum(),
+                recovered: mine().filter(|visit| visit.recovered).count() as u64,
+                counted,
+                heal: heal(one, others(), operations, &through),
+                bit: one.error.is_none() && in_flight + touched > 0,
+            }
+        })
+        .collect()
+}
+
+/// Whether a claim was on its way while a fault was on.
+fn overlaps(visit: &Visit, fault: &Played) -> bool {
+    let is_stuck = !visit.is_settled && visit.ended - visit.begun > OUTDATED && visit.unknown == 0;
+    !is_stuck && visit.begun <= fault.healed && visit.ended >= fault.began
+}
+
+fn count_at(samples: &[Sample], at: Micros) -> [f64; 3] {
+    let n = samples.partition_point(|sample| sample.at <= at);
+    n.checked_sub(1).and_then(|n| samples.get(n)).map(|sample| sample.counts).unwrap_or_default()
+}
+
+/// How long after a heal the first claim succeeded. None if another fault was on at the time, or began before.
+fn heal<'a>(
+    fault: &Played,
+    mut others: impl Iterator<Item = &'a Played>,
+    operations: &[Operation],
+    through: &[usize],
+) -> Option<Micros> {
+    let success = operations
+        .iter()
+        .filter(|one| one.request == Request::Claim && one.begun >= fault.healed && through.contains(&one.instance))
+        .filter(|one| one.answer.is_final() || one.answer == Answer::Accepted)
+        .map(|one| one.ended)
+        .min();
+    let until = success.unwrap_or(Micros::MAX);
+    let is_disturbed = others.any(|other| other.began <= until && other.healed >= fault.healed);
+    (!is_disturbed).then(|| until.saturating_sub(fault.healed))
+}
+
+/// What must become of claims once all is well, as far as the run has left it the time.
+#[must_use]
+pub fn liveness(effects: &[Effect], operations: &[Operation], end: Micros) -> Vec<Check> {
+    let first = Check::of(
+        "first success",
+        "After a fault a claim succeeds within 5 s.",
+        effects.iter().filter_map(|effect| Some((effect, effect.heal?))),
+        |(effect, heal)| {
+            let span = (effect.played.healed, effect.played.healed.saturating_add(*heal));
+            let (kind, target) = (effect.played.fault.kind.name(), &effect.played.fault.target);
+            (*heal > FIRST_SUCCESS).then(|| (span, format!("{kind} of {target}: {} ms", heal / 1_000)))
+        },
+    );
+    let quiet = quiet(effects, end);
+    let is_late = |one: &Operation, after: Micros| {
+        quiet.iter().any(|(from, to)| one.begun >= from.saturating_add(after) && one.ended <= *to)
+    };
+    let errors = Check::of(
+        "no errors",
+        "10 s after a fault no claim is answered with an error of a server.",
+        operations.iter().filter(|one| is_late(one, NO_ERRORS_AFTER)),
+        |one| one.answer.is_unknown().then(|| ((one.begun, one.ended), format!("{:?}", one.answer))),
+    );
+    vec![first, errors, settled(operations, &quiet)]
+}
+
+/// The times in which no fault is on.
+fn quiet(effects: &[Effect], end: Micros) -> Vec<(Micros, Micros)> {
+    let mut faults: Vec<(Micros, Micros)> =
+        effects.iter().map(|effect| (effect.played.began, effect.played.healed)).collect();
+    faults.sort_unstable();
+    let (mut quiet, mut from) = (Vec::new(), 0);
+    for (began, healed) in faults {
+        if began > from {
+            quiet.push((from, began));
+        }
+        from = from.max(healed);
+    }
+    quiet.push((from, end));
+    quiet
+}
+
+fn settled(operations: &[Operation], quiet: &[(Micros, Micros)]) -> Check {
+    let mut accepted: HashMap<ClaimKey, Micros> = HashMap::new();
+    let mut settled: HashMap<ClaimKey, Micros> = HashMap::new();
+    for one in operations {
+        if one.answer == Answer::Accepted {
+            let at = accepted.entry(one.claim).or_insert(one.ended);
+            *at = one.ended.min(*at);
+        } else if one.answer.is_final() {
+            let at = settled.entry(one.claim).or_insert(one.ended);
+            *at = one.ended.min(*at);
+        }
+    }
+    let waited = |from: Micros, to: Micros| -> Micros {
+        quiet.iter().map(|(begin, end)| to.min(*end).saturating_sub(from.max(*begin))).max().unwrap_or(0)
+    };
+    Check::of(
+        "settled",
+        "Within 30 s without a fault every accepted claim has its outcome.",
+        accepted.iter(),
+        |(claim, accepted)| {
+            let to = settled.get(claim).copied().unwrap_or(Micros::MAX);
+            let says = || format!("account {} of campaign {}", claim.account_id, claim.campaign_id);
+            (waited(**accepted, to) > SETTLED).then(|| ((**accepted, to), says()))
+        },
+    )
+}
+
+/// The highest share of bad faults that so many bad ones of so many leave possible, with a confidence of 95 %.
+#[must_use]
+pub fn upper_bound(bad: u64, of: u64) -> f64 {
+    if of == 0 || bad >= of {
+        return 1.0;
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if at_most(bad, of, middle) > 0.05 { low = middle } else { high = middle }
+    }
+    high
+}
+
+/// The probability of at most `bad` of `of`, each bad with the probability `share`.
+fn at_most(bad: u64, of: u64, share: f64) -> f64 {
+    let mut term = (1.0 - share).powf(of as f64);
+    let mut sum = term;
+    for n in 0..bad {
+        term *= (of - n) as f64 / (n + 1) as f64 * share / (1.0 - share);
+        sum += term;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use coupon_core::{AccountId, CampaignId, CouponId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::schedule::{Fault, Kind};
+
+    fn played(began: u64, healed: u64) -> Played {
+        let fault = Fault { at_ms: 0, kind: Kind::KillServer, target: String::from("mysql"), hold_ms: 0, chance: 0 };
+        Played { fault, began: began * SECOND, healed: healed * SECOND, error: None }
+    }
+
+    fn claim(account: u64, begun_ms: u64, ended_ms: u64, answer: Answer) -> Operation {
+        let claim = ClaimKey { campaign_id: CampaignId(1), account_id: AccountId(account) };
+        let (begun, ended) = (begun_ms * 1_000, ended_ms * 1_000);
+        Operation { claim, request: Request::Claim, instance: 0, begun, ended, answer }
+    }
+
+    fn issued(account: u64) -> Answer {
+        Answer::Issued(CouponId(Uuid::from_u128(account.into())))
+    }
+
+    fn effect(faults: &[Played], operations: &[Operation]) -> Effect {
+        effects(faults, operations, &visits(operations), &[]).swap_remove(0)
+    }
+
+    fn broken(faults: &[Played], operations: &[Operation], end: u64) -> Vec<&'static str> {
+        let effects = effects(faults, operations, &visits(operations), &[]);
+        let checks = liveness(&effects, operations, end * SECOND);
+        checks.iter().filter(|check| check.broken > 0).map(|check| check.name).collect()
+    }
+
+    #[test]
+    fn a_fault_that_touched_no_claim_is_missed() {
+        let fault = [played(10, 12)];
+
+        assert!(!effect(&fault, &[claim(1, 9_000, 9_900, issued(1)), claim(2, 12_100, 12_200, issued(2))]).bit);
+        assert!(effect(&fault, &[claim(1, 9_900, 10_100, issued(1))]).bit, "it was on its way");
+        assert!(!effect(&fault, &[claim(1, 10_100, 10_200, issued(1))]).bit, "it noticed nothing");
+        assert!(effect(&fault, &[claim(1, 10_100, 10_900, issued(1))]).bit, "it was held up");
+        assert!(effect(&fault, &[claim(1, 10_100, 10_200, Answer::Silence)]).bit, "it had no answer");
+    }
+
+    #[test]
+    fn a_success_without_an_answer_is_recovered() {
+        let mut found = claim(1, 12_100, 12_200, issued(1));
+        found.request = Request::Ask;
+        let lost = claim(1, 10_100, 11_000, Answer::Silence);
+
+        assert_eq!(effect(&[played(10, 12)], &[lost, found]).recovered, 1);
+        assert_eq!(effect(&[played(10, 12)], &[lost, claim(1, 12_100, 12_200, issued(1))]).recovered, 0, "made again");
+    }
+
+    #[test]
+    fn a_heal_is_over_with_the_first_success() {
+        let operations = [claim(1, 12_100, 12_200, Answer::Failed(503)), claim(2, 12_300, 12_500, issued(2))];
+
+        assert_eq!(effect(&[played(10, 12)], &operations).heal, Some(SECOND / 2));
+        assert_eq!(effect(&[played(10, 12), played(11, 15)], &operations).heal, None, "another fault is on");
+        assert_eq!(broken(&[played(10, 12)], &operations, 20), [""; 0]);
+        let late = [claim(2, 17_300, 17_500, issued(2))];
+        assert_eq!(broken(&[played(10, 12)], &late, 20), ["first success"]);
+    }
+
+    #[test]
+    fn an_error_long_after_a_fault_is_found() {
+        let success = claim(1, 12_000, 12_100, issued(1));
+        let error = |at| broken(&[played(10, 12)], &[success, claim(2, at, at + 100, Answer::Failed(503))], 40);
+
+        assert_eq!(error(21_000), [""; 0]);
+        assert_eq!(error(22_100), ["no errors"]);
+    }
+
+    #[test]
+    fn an_accepted_claim_that_stays_open_is_found() {
+        let success = claim(1, 12_000, 12_100, issued(1));
+        let open = [success, claim(2, 13_000, 13_100, Answer::Accepted)];
+
+        assert_eq!(broken(&[played(10, 12)], &open, 40), [""; 0], "the run was too short to tell");
+        assert_eq!(broken(&[played(10, 12)], &open, 60), ["settled"]);
+        let faults = [played(10, 12), played(30, 31)];
+        let again = [open.as_slice(), &[claim(3, 31_000, 31_100, issued(3))]].concat();
+        assert_eq!(broken(&faults, &again, 60), [""; 0], "a fault was on in between");
+    }
+
+    #[test]
+    fn the_bound_is_the_known_one() {
+        for (bad, of, bound) in [(0, 20, 0.139), (0, 300, 0.00994), (1, 20, 0.216), (20, 20, 1.0), (0, 0, 1.0)] {
+            let found = upper_bound(bad, of);
+            assert!((found - bound).abs() < 0.001, "{bad} of {of}: {found} instead of {bound}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a client does about an answer that is not final, or that did not come: it asks, and claims again, as `docs/API.md`
+//! says.
+//!
+//! Invariant: an accepted claim is not repeated, so that one which gets lost stays lost; the exception is one that may have
+//! been settled as sold out before a restock, of which nothing is kept.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use coupon_core::ClaimKey;
+
+use crate::campaigns::Role;
+use crate::journal::{Answer, Instance, Micros};
+use crate::load::{APIS, Clients};
+
+/// How long one question waits for an outcome.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// The first pause before a request is repeated, and the longest: it doubles each time.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// An accepted claim that is pending for this long, in a campaign that was restocked meanwhile, is made again.
+const OUTDATED_AFTER: Micros = 15_000_000;
+
+/// Stays with a claim until its outcome is final, it is refused, or the run gives up.
+pub async fn until_final(clients: &Clients, mut instance: Instance, claim: ClaimKey, first: Answer) {
+    let mut answer = first;
+    let mut is_accepted = first == Answer::Accepted;
+    let mut since = clients.journal.now();
+    let mut pause = PAUSE_MIN;
+    while !answer.is_final() && clients.journal.now() < clients.give_up.load(Ordering::Relaxed) {
+        if is_accepted {
+            answer = clients.ask(instance, claim, WAIT).await;
+            if answer == Answer::Pending && is_outdated(clients, claim, since) {
+                is_accepted = false;
+            }
+        } else {
+            let is_known = answer == Answer::Pending;
+            answer = if is_known {
+                clients.claim(instance, claim).await
+            } else {
+                clients.ask(instance, claim, Duration::ZERO).await
+            };
+            is_accepted = answer == Answer::Accepted;
+            since = clients.journal.now();
+        }
+        match answer {
+            Answer::Refused(_) => return,
+            Answer::Failed(_) | Answer::Silence => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                instance = another(instance);
+            }
+            _ => pause = PAUSE_MIN,
+        }
+    }
+}
+
+/// Any other API, so that what two instances say gets compared.
+fn another(instance: Instance) -> Instance {
+    let place = APIS.iter().position(|&api| api == instance).unwrap_or(0);
+    APIS.get((place + 1) % APIS.len()).copied().unwrap_or(instance)
+}
+
+fn is_outdated(clients: &Clients, claim: ClaimKey, since: Micros) -> bool {
+    clients.campaigns.role(claim.campaign_id.0) == Role::Restocked && clients.journal.now() > since + OUTDATED_AFTER
+}

@@ -1,0 +1,130 @@
+//! Plays the faults of a schedule at their times, and watches the programs meanwhile.
+//!
+//! Invariants: two faults never have the same thing at once; a fault that cannot be made or put right fails the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use coupon_core::terminal;
+use serde::Serialize;
+use tokio::sync::{Mutex as Lock, watch};
+use tokio::task::JoinSet;
+
+use crate::faults::Scene;
+use crate::journal::Micros;
+use crate::load::Clients;
+use crate::programs::End;
+use crate::schedule::{Fault, Schedule};
+use crate::stage::Stage;
+
+/// How often the programs are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Longest time for one fault, with whatever it has to wait for to come back.
+const FAULT_DEADLINE: Duration = Duration::from_secs(150);
+
+/// The counters of queue-consumer that show what a fault has cost, in the order of [`Sample::counts`].
+const COUNTERS: [&str; 3] = ["coupon_redeliveries_total", "coupon_retries_total", "coupon_refills_total"];
+
+/// A fault that was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Played {
+    /// What was planned.
+    #[serde(flatten)]
+    pub fault: Fault,
+    /// When it began to break things.
+    pub began: Micros,
+    /// When all that it broke was there again.
+    pub healed: Micros,
+    /// What could not be done.
+    pub error: Option<String>,
+}
+
+/// What all consumers together have counted by a time, over all their restarts.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// When.
+    pub at: Micros,
+    /// Redelivered messages, repeated work, refills.
+    pub counts: [f64; 3],
+}
+
+/// What was seen next to the faults.
+#[derive(Default)]
+pub struct Seen {
+    /// Programs that ended although nobody had ended them.
+    pub ends: Vec<End>,
+    /// Counters, in order of time.
+    pub samples: Vec<Sample>,
+}
+
+/// Plays all faults and returns when the last one is put right, in the order in which they were planned.
+pub async fn play(stage: &Arc<Stage>, clients: &Arc<Clients>, schedule: &Schedule) -> Vec<Played> {
+    let things: BTreeSet<String> =
+        schedule.faults.iter().flat_map(|fault| fault.breaks().into_iter().map(String::from)).collect();
+    let locks: Arc<BTreeMap<String, Lock<()>>> =
+        Arc::new(things.into_iter().map(|thing| (thing, Lock::new(()))).collect());
+    let mut playing = JoinSet::new();
+    for (n, fault) in schedule.faults.iter().cloned().enumerate() {
+        tokio::time::sleep_until(clients.journal.began() + Duration::from_millis(fault.at_ms)).await;
+        let scene = Scene::new(Arc::clone(stage), Arc::clone(clients), fault);
+        let locks = Arc::clone(&locks);
+        playing.spawn(async move { (n, alone(&scene, &locks).await) });
+    }
+    let mut played: Vec<(usize, Played)> = playing.join_all().await;
+    played.sort_by_key(|(n, _)| *n);
+    played.into_iter().map(|(_, played)| played).collect()
+}
+
+async fn alone(scene: &Scene, locks: &BTreeMap<String, Lock<()>>) -> Played {
+    let mut mine = Vec::new();
+    // In the order of their names, so that no two wait for each other.
+    let wanted: BTreeSet<&str> = scene.fault.breaks().into_iter().collect();
+    for thing in wanted {
+        if let Some(lock) = locks.get(thing) {
+            mine.push(lock.lock().await);
+        }
+    }
+    let outcome = tokio::time::timeout(FAULT_DEADLINE, scene.play()).await;
+    let error = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("{error:#}")),
+        Err(_) => Some(format!("it is not over after {FAULT_DEADLINE:?}")),
+    };
+    let healed = scene.clients.journal.now();
+    say(scene, healed, error.as_deref());
+    Played { fault: scene.fault.clone(), began: scene.began(), healed, error }
+}
+
+/// A line for whoever waits.
+fn say(scene: &Scene, healed: Micros, error: Option<&str>) {
+    let (fault, began) = (&scene.fault, scene.began());
+    let took = healed.saturating_sub(began) / 1_000;
+    let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+    terminal::note(&format!("{:7} ms  {} of {}, {took} ms{error}", began / 1_000, fault.kind.name(), fault.target));
+}
+
+/// Looks at the programs until it is told to stop.
+pub async fn watch(stage: Arc<Stage>, clients: Arc<Clients>, seen: Arc<Mutex<Seen>>, stop: watch::Receiver<bool>) {
+    let mut last: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
+    let mut total = [0.0; 3];
+    while !*stop.borrow() {
+        tokio::time::sleep(LOOK_EVERY).await;
+        for program in &stage.programs {
+            let ended = program.look().await.unwrap_or_else(|error| Some(End::Itself(format!("{error:#}"))));
+            seen.lock().unwrap_or_else(PoisonError::into_inner).ends.extend(ended);
+            if !program.name.starts_with("queue-consumer") {
+                continue;
+            }
+            let Some(counts) = program.counters(COUNTERS).await else { continue };
+            let before = last.insert(program.name, counts).unwrap_or_default();
+            for ((total, now), before) in total.iter_mut().zip(counts).zip(before) {
+                // A counter that has become less is that of a process started since.
+                *total += if now < before { now } else { now - before };
+            }
+        }
+        let sample = Sample { at: clients.journal.now(), counts: total };
+        seen.lock().unwrap_or_else(PoisonError::into_inner).samples.push(sample);
+    }
+}
