@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::{Parser, ValueEnum};
 use coupon_core::settings::ServerUrl;
 use coupon_core::terminal;
@@ -29,8 +29,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// How many faults.
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// How many faults; 20 of each kind by default.
+    #[arg(long, value_name = "N", default_value_t = 420, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     faults: u32,
 
     /// How long the load lasts, in minutes; 7 seconds for each fault by default.
@@ -53,6 +53,10 @@ struct Arguments {
     #[arg(long, value_name = "FOLDER", default_value = "target/failures")]
     folder: PathBuf,
 
+    /// Where producer-api, queue-consumer and skiplock-api are; next to this program by default.
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
+
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
@@ -61,25 +65,27 @@ struct Arguments {
 /// Milliseconds for each fault without `--minutes`.
 const MS_A_FAULT: u64 = 7_000;
 
+/// The run could not be made, or means nothing.
+const NOTHING_SHOWN: u8 = 3;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match main_with(&arguments).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            terminal::error(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    main_with(&arguments).await.unwrap_or_else(|error| {
+        terminal::error(&format!("{error:#}"));
+        ExitCode::from(NOTHING_SHOWN)
+    })
 }
 
-/// Whether everything holds.
-async fn main_with(arguments: &Arguments) -> anyhow::Result<bool> {
+/// Exit codes: 0 if everything holds, 1 if something does not, 3 if nothing is shown.
+async fn main_with(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let schedule = schedule(arguments)?;
     let folder = std::path::absolute(&arguments.folder)?;
     let root = std::path::absolute(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?.canonicalize()?;
-    let programs = std::env::current_exe()?.parent().context("the folder of this program")?.to_owned();
+    let programs = match &arguments.programs {
+        Some(folder) => std::path::absolute(folder)?,
+        None => std::env::current_exe()?.parent().context("the folder of this program")?.to_owned(),
+    };
     refuse_other_servers(&root)?;
     let places = Places { root, programs, logs: folder.join("logs") };
     empty_folder(&places.logs)?;
@@ -92,15 +98,14 @@ async fn main_with(arguments: &Arguments) -> anyhow::Result<bool> {
         schedule.seed,
         written.display()
     ));
-    let mut is_clean = None;
+    let mut code = None;
     // What was found is shown before anything is cleaned up.
-    let run = async |space| is_clean = Some(show(&run::run(space, &schedule, &places).await, &folder, arguments.json));
+    let run = async |space| code = Some(show(&run::run(space, &schedule, &places).await, &folder, arguments.json));
     coupon_testkit::run(run).await;
-    is_clean.context("the run has not ended")?
+    code.context("the run has not ended")?
 }
-
-/// Writes and prints a report; whether it is clean.
-fn show(report: &anyhow::Result<Report>, folder: &Path, json: bool) -> anyhow::Result<bool> {
+/// Writes and prints a report.
+fn show(report: &anyhow::Result<Report>, folder: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let report = report.as_ref().map_err(|error| anyhow!("{error:#}"))?;
     std::fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)?)?;
     std::fs::write(folder.join("report.html"), page(report))?;
@@ -109,7 +114,11 @@ fn show(report: &anyhow::Result<Report>, folder: &Path, json: bool) -> anyhow::R
     } else {
         terminal::print(&report.text())?;
     }
-    Ok(report.is_clean())
+    Ok(match report {
+        Report { out_of_memory: true, .. } => ExitCode::from(NOTHING_SHOWN),
+        report if report.is_clean() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }
 
 /// What is killed and emptied here must be nobody else's.
@@ -128,7 +137,9 @@ fn refuse_other_servers(root: &Path) -> anyhow::Result<()> {
 fn schedule(arguments: &Arguments) -> anyhow::Result<Schedule> {
     if let Some(file) = &arguments.replay {
         let text = std::fs::read_to_string(file).with_context(|| format!("--replay {}", file.display()))?;
-        return serde_json::from_str(&text).with_context(|| format!("--replay {}", file.display()));
+        let schedule: Schedule = serde_json::from_str(&text).with_context(|| format!("--replay {}", file.display()))?;
+        ensure!(schedule.rate > 0, "--replay {}: rate is 0", file.display());
+        return Ok(schedule);
     }
     let kinds = if arguments.kinds.is_empty() { Kind::value_variants() } else { &arguments.kinds };
     let enough = u64::from(arguments.faults) * MS_A_FAULT + 2 * QUIET_MS;

@@ -51,6 +51,8 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// Starts of programs that were refused as a server was away, and repeated.
     pub repeated_starts: u32,
+    /// By how much the run itself was late at most, in microseconds.
+    pub late: Micros,
     /// A program was killed by the system: the run proves nothing.
     pub out_of_memory: bool,
 }
@@ -110,8 +112,8 @@ impl Report {
     /// How many findings there are about claims that a fault may have touched: lost ones, and others.
     fn found_during(&self, effect: &Effect) -> (u64, u64) {
         let during = |check: &Check| {
-            let overlaps = |from: Micros, to: Micros| from <= effect.played.healed && to >= effect.played.began;
-            check.findings.iter().filter(|finding| overlaps(finding.from, finding.to)).count() as u64
+            let overlaps = |(from, to): &&(Micros, Micros)| *from <= effect.played.healed && *to >= effect.played.began;
+            check.spans.iter().filter(overlaps).count() as u64
         };
         let of = |is_wanted: fn(&str) -> bool| self.checks.iter().filter(|one| is_wanted(one.name)).map(during).sum();
         (of(|name| name == "lost"), of(|name| name != "lost"))
@@ -146,8 +148,16 @@ impl Report {
             "{} claims of {} accounts at {rate} a second, {} issued; answers: {:?}\nseed {seed}, commit {commit}, {build}; {servers}; {machine}",
             self.claims, self.accounts, self.issued, self.answers
         );
+        let _ = writeln!(text, "the run itself was late by {} ms at most", self.late / 1_000);
         let _ = write!(text, "{}", self.verdict());
         text
+    }
+
+    /// How many faults had begun by the time of the first thing that must not be, if its time is known.
+    fn first_wrong(&self) -> Option<usize> {
+        let ends = self.checks.iter().flat_map(|check| &check.spans).map(|(_, to)| *to);
+        let first = ends.filter(|to| *to < Micros::MAX).min()?;
+        Some(self.faults.iter().filter(|fault| fault.played.began <= first).count())
     }
 
     /// Whether everything holds, in a line.
@@ -161,7 +171,8 @@ impl Report {
         } else if self.is_clean() {
             format!("clean: {counts}")
         } else {
-            format!("BROKEN: {counts}")
+            let first = self.first_wrong().map_or_else(String::new, |n| format!(" for the first time after {n}"));
+            format!("BROKEN{first}: {counts}")
         }
     }
 

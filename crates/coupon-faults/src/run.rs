@@ -55,6 +55,8 @@ pub async fn run(space: Arc<TestSpace>, schedule: &Schedule, places: &Places) ->
 
     let watching = supervisor::watch(Arc::clone(&stage), Arc::clone(&clients), Arc::clone(&seen), watching_stops);
     let watching = tokio::spawn(watching);
+    let itself = supervisor::watch_itself(Arc::clone(&clients), Arc::clone(&seen), load_stops.clone());
+    tokio::spawn(itself);
     let claiming = tokio::spawn(load::run(Arc::clone(&clients), schedule.seed, schedule.rate, load_stops.clone()));
     let restocking = Arc::clone(&campaigns).restock_in_turns(space.mysql().clone(), Arc::clone(&journal), load_stops);
     let restocking = tokio::spawn(restocking);
@@ -96,6 +98,7 @@ pub async fn run(space: Arc<TestSpace>, schedule: &Schedule, places: &Places) ->
         faults,
         checks,
         repeated_starts: stage.programs.iter().map(|one| one.repeated_starts.load(Ordering::Relaxed)).sum(),
+        late: seen.late,
         out_of_memory: seen.ends.iter().any(|end| matches!(end, End::Memory(_))),
     })
 }

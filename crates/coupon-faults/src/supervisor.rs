@@ -57,6 +57,8 @@ pub struct Seen {
     pub ends: Vec<End>,
     /// Counters, in order of time.
     pub samples: Vec<Sample>,
+    /// By how much the run itself was late at most: on a machine without a core to spare, everything looks slow.
+    pub late: Micros,
 }
 
 /// Plays all faults and returns when the last one is put right, in the order in which they were planned.
@@ -103,6 +105,17 @@ fn say(scene: &Scene, healed: Micros, error: Option<&str>) {
     let took = healed.saturating_sub(began) / 1_000;
     let error = error.map(|error| format!(": {error}")).unwrap_or_default();
     terminal::note(&format!("{:7} ms  {} of {}, {took} ms{error}", began / 1_000, fault.kind.name(), fault.target));
+}
+
+/// Measures how late this process is woken, until it is told to stop.
+pub async fn watch_itself(clients: Arc<Clients>, seen: Arc<Mutex<Seen>>, stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        let due = clients.journal.now() + u64::try_from(LOOK_EVERY.as_micros()).unwrap_or(0);
+        tokio::time::sleep(LOOK_EVERY).await;
+        let late = clients.journal.now().saturating_sub(due);
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.late = seen.late.max(late);
+    }
 }
 
 /// Looks at the programs until it is told to stop.

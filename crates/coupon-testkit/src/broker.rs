@@ -168,6 +168,24 @@ impl TestQueues {
         self.publish(message::properties(self.installation, std::iter::once(trace)), &body).await;
     }
 
+    /// Puts claims into the queue as a producer-api does that has just started, whose clock may be wrong; whether the
+    /// broker has them.
+    ///
+    /// # Errors
+    /// Nobody knows whether it has.
+    pub async fn try_publish_claims(&self, claims: &[Claim]) -> coupon_core::Result<bool> {
+        let connection = rabbitmq::connect(&self.settings, "coupon-testkit").await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let contexts = vec![Context::new(); claims.len()];
+        let properties = message::properties(self.installation, contexts.iter());
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let (queue, body) = (self.queues.claims.clone(), message::encode(claims)?);
+        let confirm = channel.basic_publish("".into(), queue, options, &body, properties).await?.await?;
+        connection.close(200, "done".into()).await?;
+        Ok(matches!(confirm, lapin::Confirmation::Ack(None)))
+    }
+
     /// How many claims wait that no consumer holds.
     pub async fn waiting(&self) -> u32 {
         self.count(&self.queues.claims).await

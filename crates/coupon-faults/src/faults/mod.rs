@@ -3,12 +3,14 @@
 //! ```text
 //! programs     killed, stopped, paused, restarted with other settings
 //! servers      killed and paused, whichever it is
+//! clocks       claims that are stamped as if made in the past or the future
 //! connections  cut, late, frozen, cut within a message
 //! mysql, redis, rabbitmq  what only that server can suffer
 //! ```
 //!
 //! Invariant: a fault ends with everything as it was before, and with what it broke answering again.
 
+mod clocks;
 mod connections;
 mod mysql;
 mod programs;
@@ -94,6 +96,7 @@ impl Scene {
             Kind::KillServer | Kind::PauseServer => servers::play(self).await,
             Kind::FlushRedis | Kind::OlderRedis | Kind::TwoRefillers | Kind::StaleRefiller => redis::play(self).await,
             Kind::Cut | Kind::Delay | Kind::Freeze | Kind::CutAfterBytes => connections::play(self).await,
+            Kind::WrongClock => clocks::play(self).await,
             Kind::QueueFull | Kind::MemoryAlarm | Kind::DiskAlarm => rabbitmq::play(self).await,
             Kind::ReadOnly | Kind::TooManyConnections | Kind::KillSessions => mysql::play(self).await,
         }
