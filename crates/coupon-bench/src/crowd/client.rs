@@ -15,6 +15,9 @@ use url::Url;
 /// Longer than any API takes, long-polls included.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// Longer than an API takes that has not to wait for anything.
+const IMPATIENT_DEADLINE: Duration = Duration::from_secs(10);
+
 /// The address of an API.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -52,13 +55,19 @@ pub fn address(text: &str) -> Result<Url, String> {
 /// A client with its connection.
 pub struct Client {
     target: Target,
+    deadline: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
     /// Creates one that connects when it is first used.
     pub fn new(target: Target) -> Self {
-        Self { target, connection: None }
+        Self { target, deadline: DEADLINE, connection: None }
+    }
+
+    /// One that waits for no more than an answer that is had at once.
+    pub fn impatient(target: Target) -> Self {
+        Self { deadline: IMPATIENT_DEADLINE, ..Self::new(target) }
     }
 
     /// Sends a request and reads the whole answer. After a failure, which names the address, the next request connects anew.
@@ -73,9 +82,10 @@ impl Client {
         request.headers_mut().insert(HOST, self.target.host.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         request.headers_mut().extend(headers);
-        let answer = tokio::time::timeout(DEADLINE, self.exchange(request))
+        let deadline = self.deadline;
+        let answer = tokio::time::timeout(deadline, self.exchange(request))
             .await
-            .unwrap_or_else(|_| bail!("no answer within {DEADLINE:?}"));
+            .unwrap_or_else(|_| bail!("no answer within {deadline:?}"));
         if answer.is_err() {
             self.connection = None;
         }

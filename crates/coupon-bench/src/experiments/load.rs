@@ -158,7 +158,7 @@ pub async fn probe(mysql: &Mysql, option: &str, arguments: &Arguments) -> anyhow
 
     let Arguments { url, campaign, crowd } = arguments;
     let address = mysql.address();
-    let mut client = Client::new(Target::new(url)?);
+    let mut client = Client::impatient(Target::new(url)?);
     let mut conn = mysql.connection().await?;
     for campaign in (Campaigns { first: *campaign, count: crowd.campaigns }).ids() {
         let ours = campaigns::find(&mut conn, campaign).await?;

@@ -69,7 +69,7 @@ async fn a_campaign_shows_its_window_and_counts(system: &System) {
         (
             200,
             json!({
-                "id": campaign, "name": format!("campaign {campaign}"), "total": 10, "issued": 0, "free": 10,
+                "id": campaign, "name": format!("campaign {campaign}"), "paused": false, "total": 10, "issued": 0, "free": 10,
                 "opens_at": "2020-01-01T12:00:00Z", "closes_at": "2120-01-01T12:00:00.5Z",
             })
         )
