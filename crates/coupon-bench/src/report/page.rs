@@ -86,16 +86,17 @@ fn in_time(both: &Both<'_>) -> anyhow::Result<Markup> {
     let [queue_answer, queue_outcome] = queue.latencies()?;
     let [_, skiplock_outcome] = skiplock.latencies()?;
     let latencies = vec![
-        (String::from("queue, to the outcome"), queue_outcome),
-        (String::from("coalesced, to the outcome"), skiplock_outcome),
-        (String::from("queue, to \"accepted\""), queue_answer),
+        (String::from("queue"), queue_outcome),
+        (String::from("coalesced"), skiplock_outcome),
+        (String::from("queue, 202"), queue_answer),
     ];
     Ok(html! {
         h2 { "Outcomes over time" }
         p class="faint" { "In the turn whose rate is the median." }
         (PreEscaped(outcomes))
         h2 { "How long claims took" }
-        p class="faint" { "All claims of all turns; up to the right, the slowest of them." }
+        p class="faint" { "To the outcome, and with the queue to its first answer, 202. All claims of all turns; up to the right, the slowest of \
+             them." }
         (PreEscaped(percentiles(&title, latencies)?))
     })
 }
@@ -176,7 +177,8 @@ fn method(matrix: &Matrix) -> Markup {
         }
         p {
             "Coupons that went to somebody later: of the accounts that claimed first, one for each coupon, the share that got \
-             none. 0 % is first come, first served."
+             none. 0 % is first come, first served. Where there are fewer coupons than clients, all of them go to claims that were \
+             sent at the same moment, and the share says little."
         }
         details {
             summary { "Settings" }

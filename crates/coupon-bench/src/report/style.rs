@@ -14,7 +14,7 @@ h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 .faint { color: var(--faint); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
 .bar { display: flex; height: 1.3rem; min-width: 12rem; } .bar span { display: block; height: 100%; }
 .stacked td:last-child { width: 60%; }

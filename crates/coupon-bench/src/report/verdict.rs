@@ -56,20 +56,28 @@ pub fn sentences(matrix: &Matrix) -> anyhow::Result<Vec<String>> {
         queue.cost_us(),
         times("the queue", queue.cost_us(), "skiplock", skiplock.cost_us()),
     );
-    let order = format!(
-        "Where it sold out, {:.1} % of the coupons went to somebody later with skiplock and {:.1} % with the queue, at the \
-         median of all sizes.",
-        displaced(matrix, COALESCED.name) * 100.0,
-        displaced(matrix, QUEUE.name) * 100.0,
-    );
-    Ok(vec![rate, wait, cost, order])
+    Ok([Some(rate), Some(wait), Some(cost), order(matrix)].into_iter().flatten().collect())
 }
 
-/// The share of displaced claims where fewer coupons than claims were there.
-fn displaced(matrix: &Matrix, contender: &str) -> f64 {
-    let cells = matrix.cells.iter().filter(|cell| cell.contender == contender && cell.coupons < cell.claims);
-    let turns = cells.flat_map(|cell| &cell.turns).map(|turn| turn.order.displaced);
-    crate::statistics::median(&turns.collect::<Vec<_>>())
+/// How near both came to first come, first served, at the largest size that sells out.
+fn order(matrix: &Matrix) -> Option<String> {
+    let largest = |name: &str| {
+        let cells = matrix.cells.iter().filter(|cell| cell.contender == name && cell.coupons < cell.claims);
+        cells.max_by_key(|cell| (cell.claims, cell.coupons))
+    };
+    let (queue, skiplock) = (largest(QUEUE.name)?, largest(COALESCED.name)?);
+    let share = |cell: &Cell| cell.median(|turn| turn.order.displaced) * 100.0;
+    let most = |cell: &Cell| cell.median(|turn| turn.order.overtaken_max_ms);
+    Some(format!(
+        "Of {} coupons that {} claims wanted, {:.1} % went to somebody later with skiplock, by {:.0} ms at most, and {:.1} % \
+         with the queue, by {:.0} ms.",
+        queue.coupons,
+        queue.claims,
+        share(skiplock),
+        most(skiplock),
+        share(queue),
+        most(queue),
+    ))
 }
 
 fn times(one: &str, ours: f64, other: &str, theirs: f64) -> String {
