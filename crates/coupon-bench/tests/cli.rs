@@ -46,6 +46,7 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         ("traces --jaeger ftp://127.0.0.1", "--jaeger"),
         ("matrix --claims 10", "--claims"),
         ("matrix --quick --turns 3", "--turns"),
+        ("matrix --only skiplock", "must be one of: queue; coalesced; queue, one by one; select-update"),
         ("report", "<FILE>"),
         ("", "subcommand"),
     ] {
@@ -234,7 +235,9 @@ async fn what_a_matrix_measures_becomes_a_page_that_asks_nobody() {
     run(async |space| {
         let folder = std::env::temp_dir().join(space.name());
         let [report, page] = ["report.json", "page.html"].map(|name| folder.join(name).display().to_string());
-        let measure = arguments(&format!("matrix --claims 100 --turns 1 --report {report}"));
+        let only = "--only queue --only coalesced --only select-update";
+        let line = format!("matrix --claims 100 --turns 1 {only} --report {report}");
+        let measure = arguments(&line);
         let measured = program::run(PROGRAM, &measure, &space.environment()).await;
         let resume = [&measure[..], &[String::from("--resume")]].concat();
         let resumed = program::run(PROGRAM, &resume, &space.environment()).await;
@@ -251,7 +254,8 @@ async fn what_a_matrix_measures_becomes_a_page_that_asks_nobody() {
         for outside in ["src=", "href=", "url(", "@import", "<script"] {
             assert!(!page.contains(outside), "{outside} in the page");
         }
-        for part in ["select-update", "Outcomes over time", "CPU time of a claim", "CLAIMS_PER_MESSAGE=1"] {
+        for part in ["Outcomes over time", "100 claims for 10 coupons", "CPU time of a claim", "STRATEGY=select-update"]
+        {
             assert!(
                 page.contains(part) && page.matches(part).count() >= 2,
                 "{part} is missing for one of both reports"

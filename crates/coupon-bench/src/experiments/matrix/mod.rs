@@ -59,7 +59,7 @@ const QUICK_CONTENDERS: usize = 4;
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// Under six minutes: 1,000 and 10,000 claims, three turns, and the four contenders that differ most.
-    #[arg(long, conflicts_with_all = ["claims", "turns"])]
+    #[arg(long, conflicts_with_all = ["claims", "turns", "only"])]
     quick: bool,
     /// Sizes, in claims.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000], value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
@@ -67,6 +67,9 @@ pub struct Arguments {
     /// Turns of each load; medians are shown.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     turns: u32,
+    /// Only this contender, by its name in the report; may be given several times.
+    #[arg(long, value_name = "NAME", value_parser = contender)]
+    only: Vec<String>,
     /// Go on with what the report holds, instead of beginning again.
     #[arg(long)]
     resume: bool,
@@ -79,6 +82,11 @@ pub struct Arguments {
     /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
     #[arg(long, value_name = "VERSION", default_value = "unknown")]
     rabbitmq_version: String,
+}
+
+fn contender(text: &str) -> Result<String, String> {
+    let names = CONTENDERS.map(|(setup, _)| setup.name);
+    if names.contains(&text) { Ok(text.to_owned()) } else { Err(format!("must be one of: {}", names.join("; "))) }
 }
 
 /// A load of the matrix.
@@ -97,7 +105,9 @@ impl Arguments {
         let mut loads = Vec::new();
         for claims in sizes {
             for coupons in [claims, claims / 10] {
+                let is_wanted = |setup: &Setup| self.only.is_empty() || self.only.iter().any(|only| only == setup.name);
                 let fit = contenders.clone().filter(|(_, takes_many)| *takes_many || claims <= FEW);
+                let fit = fit.filter(|(setup, _)| is_wanted(setup));
                 loads.extend(fit.map(|(setup, _)| Load { setup, claims, coupons }));
             }
         }
