@@ -39,6 +39,9 @@ pub use plan::Campaigns;
 pub use tally::{Course, STEP};
 use tally::{Figures, SharedTally};
 
+/// Connections that claim in most experiments, and as many that wait for outcomes.
+pub const CLIENTS: u32 = 256;
+
 /// Accounts, and repeated claims, of one load at most: all of them are in memory.
 const CLAIMS_MAX: u64 = 20_000_000;
 
@@ -61,7 +64,7 @@ pub struct Crowd {
     #[arg(long, value_name = "ID", default_value_t = AccountId(1))]
     pub first_account: AccountId,
     /// Connections that claim; each has one claim in flight.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, value_name = "N", default_value_t = CLIENTS, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub clients: u32,
     /// Claims a second (open loop). Without it each client claims again as soon as it is answered (closed loop).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -73,7 +76,7 @@ pub struct Crowd {
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Ask::LongPoll)]
     pub ask: Ask,
     /// Connections that wait for outcomes.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, value_name = "N", default_value_t = CLIENTS, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub followers: u32,
     /// Longest time to wait for outcomes after the last claim, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE_SECONDS, value_parser = clap::value_parser!(u64).range(1..=86_400))]

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::crowd::client::{Client, Target};
-use crate::lab::cpu::CpuTimes;
+use crate::lab::cpu::{CpuTimes, SERVERS};
 use crate::lab::stand::Way;
 use crate::output::{Results, row, table};
 use crate::statistics::median;
@@ -261,7 +261,7 @@ impl Build {
 
     fn cpu_times(&self) -> CpuTimes {
         let services = self.services.iter().filter_map(|(name, service)| Some((*name, service.id()?)));
-        CpuTimes::of(services, &[("Redis", "redis-server"), ("RabbitMQ", "beam.smp"), ("MySQL", "mysqld")])
+        CpuTimes::of(services, &SERVERS)
     }
 }
 

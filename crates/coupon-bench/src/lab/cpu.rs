@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
+/// The servers, by the names of their programs.
+pub const SERVERS: [(&str, &str); 4] =
+    [("MySQL", "mysqld"), ("MySQL", "mariadbd"), ("Redis", "redis-server"), ("RabbitMQ", "beam.smp")];
+
 /// The time that each of some programs has taken since it started, by the name under which it is shown.
 pub struct CpuTimes(BTreeMap<String, Duration>);
 

@@ -19,10 +19,10 @@ use coupon_core::terminal;
 use self::record::Turn;
 pub use self::record::{COLUMNS, Cell, Matrix};
 use super::load;
-use crate::crowd::Crowd;
+use crate::crowd::{CLIENTS, Crowd};
 use crate::lab::campaigns::make_campaign;
 use crate::lab::counters::Counters;
-use crate::lab::cpu::CpuTimes;
+use crate::lab::cpu::{CpuTimes, SERVERS};
 use crate::lab::machine::Servers;
 use crate::lab::memory::{Memory, Watch};
 use crate::lab::setup::{
@@ -31,15 +31,8 @@ use crate::lab::setup::{
 use crate::lab::stand::Stand;
 use crate::output;
 
-/// Connections that claim, and as many that wait for outcomes.
-const CLIENTS: u32 = 256;
-
 /// Claims at most for what handles one at a time, which shows its rate in fewer.
 const FEW: u64 = 10_000;
-
-/// The servers, by the names of their programs.
-const SERVERS: [(&str, &str); 4] =
-    [("MySQL", "mysqld"), ("MySQL", "mariadbd"), ("Redis", "redis-server"), ("RabbitMQ", "beam.smp")];
 
 /// What is compared, and whether it handles many claims at once.
 static CONTENDERS: [(&Setup, bool); 8] = [

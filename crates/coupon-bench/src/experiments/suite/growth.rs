@@ -3,8 +3,8 @@
 use mysql_async::prelude::Queryable;
 
 use super::record::Suite;
-use super::turn::{CLIENTS, TRACE_RATIO};
-use crate::crowd::Crowd;
+use super::turn::TRACE_RATIO;
+use crate::crowd::{CLIENTS, Crowd};
 use crate::lab::setup::{COALESCED, QUEUE, Setup};
 
 /// One large campaign to the last coupon, and the same next to a snapshot that is held open.

@@ -6,8 +6,8 @@ use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::terminal;
 
 use super::record::Suite;
-use super::turn::{CLIENTS, Turn, steady};
-use crate::crowd::Crowd;
+use super::turn::{Turn, steady};
+use crate::crowd::{CLIENTS, Crowd};
 use crate::experiments::load;
 use crate::lab::campaigns::make_campaign;
 use crate::lab::memory::{Memory, Watch};

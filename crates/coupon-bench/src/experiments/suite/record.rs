@@ -7,8 +7,8 @@ use coupon_core::settings::{AmqpSettings, Namespace, RedisSettings};
 use coupon_core::terminal;
 use serde::Serialize;
 
-use super::turn::{CLIENTS, TRACE_RATIO, Turn, load_on};
-use crate::crowd::Crowd;
+use super::turn::{TRACE_RATIO, Turn, load_on};
+use crate::crowd::{CLIENTS, Crowd};
 use crate::experiments::ceilings::Ceilings;
 use crate::lab::machine::{Machine, Servers};
 use crate::lab::setup::Setup;

@@ -3,8 +3,8 @@
 use anyhow::Context;
 
 use super::record::Suite;
-use super::turn::{CLIENTS, TRACE_RATIO};
-use crate::crowd::Crowd;
+use super::turn::TRACE_RATIO;
+use crate::crowd::{CLIENTS, Crowd};
 use crate::lab::setup::{BLIND_UPDATE, FOR_UPDATE, SCATTERED, SELECT_UPDATE, SINGLE_STATEMENT, Setup};
 
 static QUEUE: [Setup; 9] = [

@@ -7,8 +7,7 @@ use hyper::Method;
 use mysql_async::prelude::Queryable;
 
 use super::record::Suite;
-use super::turn::CLIENTS;
-use crate::crowd::Crowd;
+use crate::crowd::{CLIENTS, Crowd};
 use crate::experiments::ceilings::http;
 use crate::experiments::load;
 use crate::lab::campaigns::make_campaign;

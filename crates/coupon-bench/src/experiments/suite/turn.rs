@@ -4,15 +4,12 @@ use coupon_core::mysql::Mysql;
 use coupon_core::terminal;
 use serde::Serialize;
 
-use crate::crowd::Crowd;
+use crate::crowd::{CLIENTS, Crowd};
 use crate::experiments::load::{self, LoadResult};
 use crate::lab::campaigns::make_campaigns;
 use crate::lab::memory::{Memory, Watch};
 use crate::lab::setup::Setup;
 use crate::lab::stand::Way;
-
-/// The crowd of most figures.
-pub const CLIENTS: u32 = 256;
 
 /// Connections of a crowd at a steady rate, those that wait for outcomes included.
 const STEADY_CONNECTIONS: u32 = 1_000;

@@ -1,8 +1,8 @@
 //! The two ways against their simpler selves and against their limits.
 
 use super::record::{Load, Suite};
-use super::turn::{CLIENTS, TRACE_RATIO, Turn};
-use crate::crowd::Crowd;
+use super::turn::{TRACE_RATIO, Turn};
+use crate::crowd::{CLIENTS, Crowd};
 use crate::experiments::ceilings::{self, Ceilings};
 use crate::lab::setup::{COALESCED, ONE_BY_ONE, QUEUE, SELECT_UPDATE, SINGLE_STATEMENT};
 
