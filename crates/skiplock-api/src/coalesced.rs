@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff};
 use coupon_core::mysql::{Mysql, coupons};
@@ -17,7 +17,7 @@ use mysql_async::Conn;
 use tokio::sync::oneshot;
 
 use crate::ahead::Ahead;
-use crate::group::{CONFLICTS_FOR, Claimed, Group, pauses_after_conflicts, without_rows};
+use crate::group::{Claimed, Group, Lost, pauses_after_conflicts, without_rows};
 use crate::steps;
 
 /// Claims that may wait for a worker; further ones are refused.
@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 struct Waiting {
     claim: ClaimKey,
     is_sampled: bool,
-    since: Instant,
+    lost: Lost,
     pauses: ExponentialBackoff,
     answer: oneshot::Sender<(Result<Claimed>, Arc<Group>)>,
 }
@@ -55,8 +55,8 @@ impl Groups {
     /// Takes a coupon for an account, together with the claims of the same moment. Returns their group too, if it got into one.
     pub async fn claim(&self, claim: ClaimKey, is_sampled: bool) -> (Result<Claimed>, Option<Arc<Group>>) {
         let (answer, answered) = oneshot::channel();
-        let (since, pauses) = (Instant::now(), pauses_after_conflicts().build());
-        if self.waiting.try_send(Waiting { claim, is_sampled, since, pauses, answer }).is_err() {
+        let (lost, pauses) = (Lost::default(), pauses_after_conflicts().build());
+        if self.waiting.try_send(Waiting { claim, is_sampled, lost, pauses, answer }).is_err() {
             return (Err(Error::Full { what: "the line of claims" }), None);
         }
         match tokio::time::timeout(DEADLINE, answered).await {
@@ -125,8 +125,7 @@ impl Worker {
     /// Puts a claim that lost against others back into the line after a pause.
     fn try_again(&self, mut waiting: Waiting, group: &Arc<Group>) {
         metrics::retry(Error::Held.class().name());
-        // A conflict may be five seconds of waiting for a lock.
-        let pause = waiting.pauses.next().filter(|_| waiting.since.elapsed() < CONFLICTS_FOR);
+        let pause = waiting.pauses.next().filter(|_| waiting.lost.may_try_again());
         let (Some(pause), Some(again)) = (pause, self.again.upgrade()) else {
             let _ = waiting.answer.send((Err(Error::Held), Arc::clone(group)));
             return;

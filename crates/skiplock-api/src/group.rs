@@ -69,7 +69,8 @@ impl Group {
             .await
     }
 
-    /// Like [`Self::run`], but tries again for a while when the work loses against others.
+    /// Like [`Self::run`], but tries again for a while after the work has first lost against others: however long it had
+    /// waited for a connection by then.
     ///
     /// # Errors
     /// Like [`Self::run`].
@@ -82,10 +83,10 @@ impl Group {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send,
     {
-        let began = Instant::now();
+        let mut lost = Lost::default();
         (|| self.run(mysql, work.clone()))
             .retry(pauses_after_conflicts())
-            .when(|error| error.is_conflict() && began.elapsed() < CONFLICTS_FOR)
+            .when(|error| error.is_conflict() && lost.may_try_again())
             .notify(|error, _| metrics::retry(error.class().name()))
             .await
     }
@@ -131,7 +132,19 @@ pub async fn without_row(conn: &mut Conn, group: &Group, claim: ClaimKey) -> Res
 }
 
 /// How long work that lost against others is done again.
-pub const CONFLICTS_FOR: Duration = Duration::from_secs(3);
+const CONFLICTS_FOR: Duration = Duration::from_secs(3);
+
+/// When a piece of work has first lost against others, if it has.
+#[derive(Default)]
+pub struct Lost(Option<Instant>);
+
+impl Lost {
+    /// Notes that it has lost, and says whether it may try again. A conflict may itself be five seconds of waiting for a
+    /// lock.
+    pub fn may_try_again(&mut self) -> bool {
+        self.0.get_or_insert_with(Instant::now).elapsed() < CONFLICTS_FOR
+    }
+}
 
 /// Pauses before work that lost against others is done again: as a deadlock's victim, or with every free row held. With
 /// jitter, so that the losers don't meet again.
@@ -142,4 +155,19 @@ pub fn pauses_after_conflicts() -> ExponentialBuilder {
         .with_max_delay(Duration::from_millis(50))
         .with_total_delay(Some(CONFLICTS_FOR))
         .without_max_times()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_for_conflicts_begins_with_the_first() {
+        let mut waited_in_line = Lost::default();
+        assert!(waited_in_line.may_try_again(), "whenever it came");
+        assert!(waited_in_line.may_try_again());
+
+        let mut lost_long_ago = Lost(Instant::now().checked_sub(CONFLICTS_FOR));
+        assert!(!lost_long_ago.may_try_again());
+    }
 }
