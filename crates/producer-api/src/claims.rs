@@ -10,7 +10,7 @@ use coupon_core::api::refusals::{ClaimRefusals, Refusals};
 use coupon_core::api::routes::{Answer, ClaimRoutes};
 use coupon_core::api::schemas::Pending;
 use coupon_core::http::problem::Problem;
-use coupon_core::{CampaignId, Claim, Outcome};
+use coupon_core::{CampaignId, Claim, ClaimKey, Outcome};
 use utoipa::OpenApi;
 
 use crate::publish::Publisher;
@@ -66,7 +66,8 @@ pub async fn claim(
 ) -> Result<HttpResponse, Problem> {
     routes
         .post(&request, async |claim| {
-            let (campaign_id, account_id) = (claim.campaign_id, claim.account_id);
+            let ClaimKey { campaign_id, account_id } = claim;
+            routes.outcomes.expect(claim);
             publisher.publish(Claim { campaign_id, account_id, accepted_at_ms: now_ms() }).await?;
             Ok(Answer::Accepted(claim))
         })

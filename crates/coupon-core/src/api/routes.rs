@@ -55,7 +55,8 @@ pub struct CampaignView {
 pub struct ClaimRoutes {
     /// Campaign state in memory.
     pub campaigns: Campaigns,
-    outcomes: OutcomeReader,
+    /// What became of claims.
+    pub outcomes: OutcomeReader,
     /// Who may claim and read.
     pub auth: Auth,
     rate_limit: RateLimit,
@@ -97,10 +98,7 @@ impl ClaimRoutes {
         take: impl AsyncFnOnce(ClaimKey) -> Result<Answer, Problem>,
     ) -> Result<HttpResponse, Problem> {
         let answer = match self.admit(request).await {
-            Ok(Admitted::Claim(claim)) => {
-                self.outcomes.begin(claim);
-                take(claim).await
-            }
+            Ok(Admitted::Claim(claim)) => take(claim).await,
             Ok(Admitted::Held(coupon_id)) => Ok(Answer::Held(coupon_id)),
             Err(problem) => Err(problem),
         };
@@ -108,11 +106,10 @@ impl ClaimRoutes {
         metrics::claims(outcome, 1);
         Context::map_current(|context| span::note(context, attribute::OUTCOME, outcome));
         let answer = answer?;
-        if let Answer::Accepted(claim) = answer {
-            if let Some(wait) = extract::preferred_wait(request) {
-                return Ok(Box::pin(self.wait_for_outcome(request, claim, wait)).await);
-            }
-            self.outcomes.expect(claim);
+        if let Answer::Accepted(claim) = answer
+            && let Some(wait) = extract::preferred_wait(request)
+        {
+            return Ok(Box::pin(self.wait_for_outcome(request, claim, wait)).await);
         }
         Ok(answer.response())
     }
@@ -122,7 +119,7 @@ impl ClaimRoutes {
     async fn wait_for_outcome(&self, request: &HttpRequest, claim: ClaimKey, wait: Duration) -> HttpResponse {
         let outcome = tokio::select! {
             biased;
-            outcome = self.outcomes.outcome_of_accepted(claim, wait) => outcome,
+            outcome = self.outcomes.ask(claim, wait) => outcome,
             () = connection::wait_over(request) => Ok(Outcome::Pending),
         };
         let answer = match outcome {

@@ -91,26 +91,17 @@ impl OutcomeReader {
         self.ask(claim, wait).await.map(Some)
     }
 
-    /// The outcome of a claim that this instance has just accepted, waiting up to `wait` for it.
-    ///
-    /// # Errors
-    /// Those of [`Self::outcome`].
-    pub async fn outcome_of_accepted(&self, claim: ClaimKey, wait: Duration) -> Result<Outcome> {
-        self.expect(claim);
-        self.ask(claim, wait).await
-    }
-
-    /// A claim is about to be taken on: only outcomes pushed from now on are of it.
-    pub fn begin(&self, claim: ClaimKey) {
-        self.shared.waiting().begin(claim);
-    }
-
-    /// Remembers that this instance has accepted a claim: who asks for it soon waits for the push.
+    /// Remembers that this instance is about to hand a claim to the broker: only outcomes pushed from now on are of it, and
+    /// who asks for it soon waits for the push.
     pub fn expect(&self, claim: ClaimKey) {
         self.shared.waiting().expect(claim);
     }
 
-    async fn ask(&self, claim: ClaimKey, wait: Duration) -> Result<Outcome> {
+    /// The outcome of a claim that this instance has just accepted, waiting up to `wait` for it.
+    ///
+    /// # Errors
+    /// Those of [`Self::outcome`].
+    pub async fn ask(&self, claim: ClaimKey, wait: Duration) -> Result<Outcome> {
         let context = span::start_child(|| SpanBuilder::from_name(WAIT_SPAN).with_kind(SpanKind::Internal));
         let outcome = self.wait_for_answer(claim, wait).await;
         span::end(&context, &outcome);

@@ -40,8 +40,8 @@ pub(super) struct Waiting {
     /// May hold claims that have their answer, or are due at another time by now.
     schedule: BTreeMap<Instant, Vec<ClaimKey>>,
     questions: usize,
-    /// Claims that this instance has accepted and of which nothing was pushed yet.
-    accepted: Recent<()>,
+    /// Claims that this instance takes on and of which nothing was pushed yet.
+    expected: Recent<()>,
     /// Only coupons: one never changes hands, while "sold out" may be over when somebody asks. With when it was pushed.
     pushed: Recent<(CouponId, Instant)>,
     /// Whether outcomes are recorded in Redis, so that MySQL need not be asked in each lookup.
@@ -93,20 +93,17 @@ impl Waiting {
             claims: HashMap::new(),
             schedule: BTreeMap::new(),
             questions: 0,
-            accepted: Recent::default(),
+            expected: Recent::default(),
             pushed: Recent::default(),
             has_records,
         }
     }
 
-    /// An account claims again: what was pushed before was of another claim, which an operator may have undone since.
-    pub(super) fn begin(&mut self, claim: ClaimKey) {
-        self.pushed.remove(&claim);
-    }
-
-    /// Remembers that the outcome of a claim is to be pushed to this instance.
+    /// Remembers that the outcome of a claim is to be pushed to this instance. What was pushed before was of another claim
+    /// of this account, which an operator may have undone since.
     pub(super) fn expect(&mut self, claim: ClaimKey) {
-        self.accepted.insert(claim, ());
+        self.pushed.remove(&claim);
+        self.expected.insert(claim, ());
     }
 
     /// Adds a question, or answers it at once; says whether a lookup is due sooner by it than any other.
@@ -125,7 +122,7 @@ impl Waiting {
         }
         self.questions += 1;
         let claim = question.claim;
-        let is_expected = self.accepted.get(&claim).is_some();
+        let is_expected = self.expected.get(&claim).is_some();
         let next = self.next_lookup();
         let pause = if is_expected { PUSHED_WITHIN } else { Duration::ZERO };
         let lookup_at = (question.asked_at + pause).min(question.until);
@@ -141,7 +138,7 @@ impl Waiting {
     pub(super) fn pushed(&mut self, outcomes: &[(ClaimKey, Outcome)], now: Instant) -> bool {
         let mut may_be_sold_out = false;
         for (claim, outcome) in outcomes {
-            self.accepted.remove(claim);
+            self.expected.remove(claim);
             match outcome {
                 Outcome::Issued { coupon_id } => {
                     self.pushed.insert(*claim, (*coupon_id, now));
@@ -163,7 +160,7 @@ impl Waiting {
 
     /// Expects no pushes of claims accepted so far, and schedules a lookup of every claim, in all places.
     pub(super) fn pushes_missed(&mut self, now: Instant) {
-        self.accepted = Recent::default();
+        self.expected = Recent::default();
         let claims: Vec<ClaimKey> = self.claims.keys().copied().collect();
         for claim in claims {
             if let Some(asked) = self.claims.get_mut(&claim) {
