@@ -86,6 +86,22 @@ impl Running {
         self.log.text()
     }
 
+    /// Waits for the line of its log that has all these words, and gives it: a line is read a little after what it
+    /// tells of.
+    ///
+    /// # Panics
+    /// It does not say it, or more than once.
+    pub async fn says_once(&self, words: &[&str]) -> String {
+        let lines = || -> Vec<String> {
+            let says_it = |line: &&str| words.iter().all(|words| line.contains(words));
+            self.log().lines().filter(says_it).map(str::to_owned).collect()
+        };
+        eventually(&format!("its log has {words:?}"), async || !lines().is_empty()).await;
+        let mut lines = lines();
+        assert_eq!(lines.len(), 1, "it says it once: {lines:?}");
+        lines.remove(0)
+    }
+
     /// Stops it by a signal, such as `TERM`, and gives its exit code.
     ///
     /// # Panics

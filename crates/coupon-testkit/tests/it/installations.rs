@@ -29,9 +29,7 @@ async fn a_consumer_leaves_claims_of_another_installation_to_those_of_its_own(sp
         eventually("it is not ready", async || !stray_ready().await).await;
         eventually("all claims are back", async || space.queues.waiting().await == 20).await;
         assert!(!stray_ready().await);
-        let log = stray.log();
-        let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
-        let [error] = &errors[..] else { panic!("it says so once: {log}") };
+        let error = stray.says_once(&["ERROR"]).await;
         for id in [space.installation().id, other.installation().id] {
             assert!(error.contains(&id.to_string()), "{id} is missing: {error}");
         }

@@ -206,8 +206,7 @@ async fn skiplock_says_what_a_trigger_refuses_and_is_ready_when_it_is_gone(space
         space.sql("DROP TRIGGER refuse").await;
         eventually("it is ready again", async || admin.get("/readyz").await.status == 200).await;
         assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }), "{strategy}");
-        let log = skiplock.log();
-        let errors: Vec<&str> = log.lines().filter(|line| line.contains("Z ERROR ")).collect();
-        assert!(matches!(&errors[..], [error] if error.contains("closed for stocktaking")), "once: {log}");
+        let error = skiplock.says_once(&["Z ERROR "]).await;
+        assert!(error.contains("closed for stocktaking"), "{error}");
     }
 }

@@ -156,14 +156,9 @@ async fn empty(settings: &AmqpSettings, queue: &str) -> Result<()> {
 /// Checks that a service says once that it cannot work with a server, in the server's words, and where the right is; and
 /// whenever it is asked for its health.
 async fn says_once(space: &TestSpace, service: &Running, server: &str, words: &str) {
-    let lines = || -> Vec<String> {
-        let of_server = format!("server=\"{server}\"");
-        service.log().lines().filter(|line| line.contains(&of_server)).map(str::to_owned).collect()
-    };
-    eventually("it says what it lacks", async || !lines().is_empty()).await;
-    let lines = lines();
-    assert!(matches!(&lines[..], [line] if line.contains(words) && line.contains("docs/RIGHTS.md")), "{lines:?}");
-    assert!(lines.iter().all(|line| line.contains("ERROR")), "somebody must look: {lines:?}");
+    let line = service.says_once(&[&format!("server=\"{server}\"")]).await;
+    assert!(line.contains(words) && line.contains("docs/RIGHTS.md"), "{line}");
+    assert!(line.contains("ERROR"), "somebody must look: {line}");
     let ready = space.api(service.admin()).get("/readyz").await;
     assert!(ready.json["reasons"][server].as_str().is_some_and(|reason| reason.contains(words)), "{ready:?}");
 }

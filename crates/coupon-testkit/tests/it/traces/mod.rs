@@ -303,9 +303,8 @@ async fn sold_out_is_no_error_and_unavailable_is_one(space: &TestSpace) {
         assert!(span.is_error, "{span:?}");
         assert_eq!(span.attribute("error.type"), "retryable", "{span:?}");
     }
-    let log = service.log();
-    let line = log.lines().find(|line| line.contains(&trace_id(3))).unwrap_or_else(|| panic!("a line in {log}"));
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let line = service.says_once(&[&trace_id(3)]).await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["trace_id"], trace_id(3));
     assert_eq!(line["message"], "request answered 503");
 }
