@@ -2,6 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use coupon_core::terminal::{print, print_json};
+use serde::Serialize;
 
 pub type Printed = std::io::Result<()>;
 
@@ -16,9 +17,9 @@ pub fn migrated(applied: &[String], version: u32, json: bool) -> Printed {
     }
 }
 
-/// A short result.
-pub fn done(text: &str, json: bool) -> Printed {
-    if json { print_json(&serde_json::json!({ "done": text })) } else { print(&text) }
+/// A short result: a sentence, and its figures for programs.
+pub fn done(text: &str, figures: &impl Serialize, json: bool) -> Printed {
+    if json { print_json(figures) } else { print(&text) }
 }
 
 /// A token: by itself, for a script to take.

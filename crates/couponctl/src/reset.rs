@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use lapin::options::QueuePurgeOptions;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use serde::Serialize;
 
 use crate::output;
 use crate::servers::Servers;
@@ -51,40 +52,49 @@ impl Arguments {
     }
 }
 
+/// What was deleted besides campaigns and coupons; nothing where Redis and RabbitMQ were left alone.
+#[derive(Default, Serialize)]
+struct Deleted {
+    messages: u32,
+    keys: usize,
+}
+
 pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
     // A load in the middle would go on into what is gone.
     let lock = campaigns::lock_for_operator(mysql).await?;
+    let mut deleted = Deleted::default();
     if !arguments.mysql_only {
         // First, as nothing brings back what was in the queues.
         servers.reach_redis().await.context("nothing was deleted")?;
-        empty_queues(servers).await.context("nothing was deleted")?;
+        deleted.messages = empty_queues(servers).await.context("nothing was deleted")?;
         let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
-        delete_keys(servers, &installation).await.context("only the queues were emptied")?;
+        deleted.keys = delete_keys(servers, &installation).await.context("only the queues were emptied")?;
     }
     for table in ["coupon", "campaign", "coupon_load", "campaign_change"] {
         mysql.run(async move |mut conn: Conn| Ok(conn.query_drop(format!("TRUNCATE {table}")).await?)).await?;
     }
     lock.release().await;
-    output::done("every campaign and coupon is gone", json)?;
+    output::done("every campaign and coupon is gone", &deleted, json)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Emptied, not deleted: a queue made again in the place of one that its consumers still listen to may reach none of
 /// them.
-async fn empty_queues(servers: &Servers) -> Result<()> {
+async fn empty_queues(servers: &Servers) -> Result<u32> {
     let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
     let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);
+    let mut messages = 0;
     for queue in [queues.claims, queues.dead] {
         if rabbitmq::message_count(&connection, &queue).await?.is_some() {
             let channel = connection.create_channel().await?;
-            channel.queue_purge(queue, QueuePurgeOptions::default()).await?;
+            messages += channel.queue_purge(queue, QueuePurgeOptions::default()).await?;
         }
     }
     let _ = connection.close(200, "done".into()).await;
-    Ok(())
+    Ok(messages)
 }
 
-async fn delete_keys(servers: &Servers, installation: &Installation) -> Result<()> {
+async fn delete_keys(servers: &Servers, installation: &Installation) -> Result<usize> {
     let mut connection = connect(&servers.redis)?;
     let options = redis::ScanOptions::default().with_pattern(keys::all(installation)).with_count(1_000);
     let found: Vec<redis::RedisResult<String>> = connection.scan_options(options).await?.collect().await;
@@ -92,5 +102,5 @@ async fn delete_keys(servers: &Servers, installation: &Installation) -> Result<(
     for keys in found.chunks(KEYS_PER_DELETE) {
         connection.unlink::<_, ()>(keys).await?;
     }
-    Ok(())
+    Ok(found.len())
 }

@@ -65,7 +65,9 @@ pub fn run(command: &Command, json: bool) -> anyhow::Result<ExitCode> {
         Command::Keys(keys) => {
             let pair = KeyPair::generate()?;
             write_keys(&keys.out, &pair)?;
-            output::done(&format!("{PRIVATE} and {PUBLIC} are in {}", keys.out.display()), json)?;
+            let [private_key, public_keys] = [PRIVATE, PUBLIC].map(|name| keys.out.join(name));
+            let files = serde_json::json!({ "private_key": private_key, "public_keys": public_keys });
+            output::done(&format!("{PRIVATE} and {PUBLIC} are in {}", keys.out.display()), &files, json)?;
         }
         Command::Issue(issue) => {
             let token = key_pair(&issue.key).token(issue.account, &issue.issuer, &issue.audience, issue.valid)?;

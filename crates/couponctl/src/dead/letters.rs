@@ -1,7 +1,7 @@
 //! The dead letters as they wait in their queue.
 //!
-//! Invariant: a letter that was looked at stays where it is, in its order, unless it was acknowledged: the broker takes
-//! back what is open when the connection ends.
+//! Invariant: a letter that was looked at stays where it is, in its order, unless it was acknowledged. The broker takes back
+//! what is open when the connection ends, at the end of the queue: so all are looked at before that.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -146,8 +146,9 @@ impl Letters {
         rabbitmq::within(self.deadline, "acknowledging a dead letter", async { Ok(ack.await?) }).await
     }
 
-    /// Gives the others back.
-    pub async fn close(self) -> Result<()> {
+    /// Gives the others back, in the order in which they were.
+    pub async fn close(mut self) -> Result<()> {
+        while self.next().await?.is_some() {}
         let close = self.connection.close(200, "done".into());
         rabbitmq::within(self.deadline, "giving back dead letters", async { Ok(close.await?) }).await
     }

@@ -143,5 +143,6 @@ async fn purge(servers: &Servers, chosen: &Chosen, json: bool) -> anyhow::Result
     }
     letters.close().await?;
     chosen.were_found(&found)?;
-    Ok(output::done(&format!("{messages} dead letters with {claims} claims are gone"), json)?)
+    let figures = serde_json::json!({ "messages": messages, "claims": claims });
+    Ok(output::done(&format!("{messages} dead letters with {claims} claims are gone"), &figures, json)?)
 }

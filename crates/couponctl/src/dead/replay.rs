@@ -38,7 +38,8 @@ pub async fn run(mysql: &Mysql, servers: &Servers, chosen: &Chosen, json: bool) 
         0 => String::new(),
         kept => format!("; {kept} messages without claims of this installation stay"),
     };
-    output::done(&format!("{claims} claims of {messages} dead letters are back in the queue{stay}"), json)?;
+    let figures = serde_json::json!({ "messages": messages, "claims": claims, "kept": kept });
+    output::done(&format!("{claims} claims of {messages} dead letters are back in the queue{stay}"), &figures, json)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,12 +15,13 @@ async fn keys_and_tokens_are_made_to_try_out() {
         let keys = format!("token keys --out {folder}");
         let issue = format!("--key {} --account 42 --issuer me --audience coupons", private.to_str().unwrap());
 
-        let made = ctl(&space, &keys).await;
+        let made = ctl_json(&space, &keys).await;
         let again = ctl(&space, &keys).await;
         let token = ctl(&space, &format!("token issue {issue}")).await;
         let as_json = ctl_json(&space, &format!("token issue {issue} --valid 1min")).await;
 
-        assert_eq!(made.code, Some(0), "{made:?}");
+        assert_eq!(made["private_key"], format!("{folder}/private.pem"), "{made}");
+        assert_eq!(made["public_keys"], format!("{folder}/jwks.json"), "{made}");
         fails(&again, 1, &["private.pem"]);
         std::fs::rename(&private, format!("{folder}/kept")).unwrap();
         fails(&ctl(&space, &keys).await, 1, &["jwks.json"]);
