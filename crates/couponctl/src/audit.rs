@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use serde::Serialize;
 
 use crate::campaign::must_exist;
+use crate::dead::Letters;
 use crate::output::{Printed, number, table};
 use crate::servers::Servers;
 
@@ -78,7 +79,10 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
             Err(error) => not_checked.push(format!("the outcomes in Redis: {error}; {}", error.remedy())),
         }
         match servers.message_count(|queues| queues.dead).await {
-            Ok(Some(dead_letters)) => broker = Some(Broker { dead_letters: u64::from(dead_letters) }),
+            Ok(Some(all)) => match dead_letters(servers, arguments.campaign, all).await {
+                Ok(dead_letters) => broker = Some(Broker { dead_letters }),
+                Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error:#}")),
+            },
             Ok(None) => not_checked.push(no_queue(servers)),
             Err(error) => not_checked.push(format!("the dead letters in RabbitMQ: {error}; {}", error.remedy())),
         }
@@ -111,6 +115,19 @@ async fn read_outcomes(
         reported.outcomes.extend(claims.iter().copied().zip(read).filter(|(_, outcome)| *outcome != Outcome::Pending));
     }
     Ok(reported)
+}
+
+/// How many of all dead letters count: with a campaign, those that hold a claim of it, and those whose claims nobody can read.
+async fn dead_letters(servers: &Servers, campaign: Option<CampaignId>, all: u32) -> anyhow::Result<u64> {
+    let Some(campaign) = campaign.filter(|_| all > 0) else { return Ok(u64::from(all)) };
+    let (mut letters, mut count) = (Letters::open(servers).await?, 0);
+    while let Some(letter) = letters.next().await? {
+        if letter.message.is_err() || letter.campaigns().contains(&campaign) {
+            count += 1;
+        }
+    }
+    letters.close().await?;
+    Ok(count)
 }
 
 /// The services make their queues when they start: where there are none, it is not they who were looked for.

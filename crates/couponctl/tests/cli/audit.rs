@@ -1,8 +1,9 @@
 //! `couponctl audit`. Goal: a broken invariant is named, and nothing is called clean that was not checked. Method: a
 //! sound system, the same with one thing broken, and the same with servers that are away.
 
+use coupon_core::rabbitmq::message;
 use coupon_core::redis::keys;
-use coupon_core::{AccountId, CampaignId, ClaimKey};
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey};
 use coupon_testkit::{TestSpace, run};
 use deadpool_redis::redis::AsyncCommands;
 use serde_json::{Value, json};
@@ -71,6 +72,26 @@ async fn an_audit_names_what_is_broken() {
         space.sql("ALTER TABLE coupon ADD UNIQUE KEY coupon_campaign_account (campaign_id, account_id)").await;
 
         assert_eq!(ctl(&space, "audit").await.code, Some(0), "all is mended");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_campaign_is_not_blamed_for_the_dead_letters_of_another() {
+    run(async |space| {
+        space.queues.declare().await;
+        let campaign = space.campaign(1).await;
+        let claim = Claim { campaign_id: CampaignId(campaign.0 + 1), account_id: AccountId(1), accepted_at_ms: 5 };
+        let properties = message::dead_letter_properties(space.installation().id, "no such campaign");
+        space.queues.publish_dead_letter(properties, &message::encode(&[claim]).unwrap()).await;
+
+        assert_eq!(ctl(&space, "audit").await.code, Some(1));
+        assert_eq!(ctl(&space, &format!("audit --campaign {campaign}")).await.code, Some(0));
+
+        space.queues.publish_dead_letter(lapin::BasicProperties::default(), b"poison").await;
+        let whose = ctl(&space, &format!("audit --campaign {campaign}")).await;
+        assert_eq!(whose.code, Some(1), "nobody knows whose that was: {whose:?}");
+        space.queues.take_dead_letters().await;
     })
     .await;
 }
