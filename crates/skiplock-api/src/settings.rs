@@ -8,6 +8,12 @@ use coupon_core::api::rate_limit::RateSettings;
 use coupon_core::http::HttpSettings;
 use coupon_core::settings::{MysqlSettings, ProcessSettings, listen_address};
 
+/// Groups of claims in MySQL at once.
+const GROUPS: u16 = 2;
+
+/// Claims that share one statement at most.
+const GROUP_MAX: u16 = 500;
+
 /// Takes claims for coupons over HTTP and issues them in MySQL with SKIP LOCKED, with nothing in between.
 ///
 /// Every setting is a flag or a variable of the environment. The defaults connect to the server that
@@ -32,11 +38,11 @@ pub struct Settings {
     pub strategy: StrategyName,
 
     /// Groups of claims in MySQL at once, for `coalesced`.
-    #[arg(long, env = "CLAIM_GROUPS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = 2)]
+    #[arg(long, env = "CLAIM_GROUPS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = GROUPS)]
     pub groups: u16,
 
     /// Claims that share one statement at most, for `coalesced`. A group takes what waits and never waits to be full.
-    #[arg(long, env = "GROUP_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = 500)]
+    #[arg(long, env = "GROUP_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = GROUP_MAX)]
     pub group_max: u16,
 
     /// HTTP.
@@ -58,6 +64,13 @@ pub struct Settings {
     /// Logs and stopping.
     #[command(flatten)]
     pub process: ProcessSettings,
+}
+
+impl Settings {
+    /// Whether something is set that the strategy does not read.
+    pub fn has_unread_groups(&self) -> bool {
+        self.strategy != StrategyName::Coalesced && (self.groups, self.group_max) != (GROUPS, GROUP_MAX)
+    }
 }
 
 /// How a claim finds its coupon.

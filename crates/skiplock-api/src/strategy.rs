@@ -39,6 +39,9 @@ enum Engine {
 impl Strategy {
     /// Starts the strategy that the settings name, on the current runtime.
     pub fn start(settings: &Settings, mysql: &Mysql) -> Self {
+        if settings.has_unread_groups() {
+            tracing::warn!("CLAIM_GROUPS and GROUP_MAX change nothing: only the strategy coalesced reads them");
+        }
         let groups = || Groups::start(mysql, usize::from(settings.groups), usize::from(settings.group_max));
         let engine = match settings.strategy {
             StrategyName::SelectUpdate => Engine::Transaction(RowSearch::First),

@@ -1,6 +1,7 @@
 //! The program skiplock-api as its operator meets it: help, wrong settings, a start that cannot be, a stop.
 
-use coupon_testkit::service_tests;
+use coupon_testkit::program::Running;
+use coupon_testkit::{run, service_tests};
 use skiplock_api::Settings;
 
 const WRONG: &[(&str, &str)] = &[
@@ -31,3 +32,16 @@ service_tests!(
         who_may_claim_must_be_said_where_others_reach_it
     ]
 );
+
+#[tokio::test]
+async fn settings_that_the_strategy_does_not_read_are_named() {
+    run(async |space| {
+        let own = [("strategy", "select-update"), ("groups", "4")];
+        let program = env!("CARGO_BIN_EXE_skiplock-api");
+
+        let service = Running::start(program, &space.arguments::<Settings>(&own), &[]).await;
+
+        service.says_once(&["WARN", "CLAIM_GROUPS"]).await;
+    })
+    .await;
+}
