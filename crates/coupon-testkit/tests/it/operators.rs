@@ -16,6 +16,8 @@ each_way![
     a_window_that_was_moved_is_seen,
 ];
 
+both_ways![after_a_reset_a_claim_gets_a_coupon_that_is_there];
+
 audited![a_claim_that_was_accepted_is_settled_while_the_campaign_is_paused,];
 
 /// Claims for one account after another until the API answers as wanted.
@@ -93,4 +95,21 @@ async fn a_claim_that_was_accepted_is_settled_while_the_campaign_is_paused(space
     start_consumer(space, &[]).await;
 
     assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
+}
+
+/// An installation is emptied, and the same campaign made anew: what the services remember is of the one before.
+async fn after_a_reset_a_claim_gets_a_coupon_that_is_there(system: &System) {
+    let (space, api) = (&system.space, &system.api);
+    let campaign = space.campaign(3).await;
+    let before = api.post_claim_preferring("wait=20", campaign, 1).await.outcome();
+    assert!(matches!(before, Outcome::Issued { .. }), "{before:?}");
+
+    couponctl(space, "reset --yes").await;
+    couponctl(space, &format!("campaign create --id {campaign} --coupons 3")).await;
+    let path = format!("/v1/campaigns/{campaign}");
+    eventually("the new one is seen", async || api.get(&path).await.json["free"] == 3).await;
+    let after = api.claim(campaign, 1).await;
+
+    assert!(matches!(after, Outcome::Issued { .. }), "{after:?}");
+    assert_ne!(after, before);
 }
