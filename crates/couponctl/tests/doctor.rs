@@ -88,6 +88,37 @@ async fn servers_that_are_set_up_well_are_left_in_peace() {
 }
 
 #[tokio::test]
+async fn a_missing_database_is_one_finding() {
+    run(async |space| {
+        space.queues.declare().await;
+        space.sql(format!("DROP DATABASE `{}`", space.name())).await;
+
+        let ran = doctor(&space, &["--json"]).await;
+
+        assert_eq!(with("wrong", &ran), ["MySQL database"], "{ran:?}");
+        assert_eq!(with("not_checked", &ran), ["MySQL schema and rights"], "{ran:?}");
+        program::run(PROGRAM, &[String::from("migrate")], &space.environment()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn claims_that_nobody_takes_are_seen() {
+    run(async |space| {
+        space.queues.declare().await;
+        space.queues.publish(lapin::BasicProperties::default(), b"waiting").await;
+
+        let ran = doctor(&space, &["--json"]).await;
+
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(with("warning", &ran).contains(&String::from("RabbitMQ consumers")), "{ran:?}");
+        assert!(ran.stdout.contains("0 consume, 1 messages wait"), "{ran:?}");
+        space.queues.take_claims().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn each_program_has_the_rights_that_the_document_gives_it() {
     run(async |space| {
         space.queues.declare().await;

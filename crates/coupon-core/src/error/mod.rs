@@ -10,7 +10,8 @@ use deadpool_redis::redis;
 
 pub use self::servers::names_no_database;
 use self::servers::{
-    Advice, amqp_advice, amqp_refuses_access, mysql_advice, mysql_class, mysql_is_conflict, redis_advice, redis_class,
+    Advice, amqp_advice, amqp_refuses_access, management_advice, mysql_advice, mysql_class, mysql_is_conflict,
+    redis_advice, redis_class,
 };
 use crate::domain::InstallationId;
 
@@ -207,10 +208,7 @@ impl Error {
                 "give each installation a COUPON_NAMESPACE or a virtual host of its own, or let COUPON_MYSQL_URL lead to the \
                  database of these claims; none are taken until the queue is empty",
             ),
-            Self::Management(_) => Advice::wait(
-                "see that COUPON_AMQP_MANAGEMENT_URL leads to RabbitMQ's management plugin, and that its user has the tag \
-                     management or monitoring",
-            ),
+            Self::Management(error) => management_advice(error),
             Self::Unsafe(_) => Advice::mend("no claims are accepted until then"),
             Self::Stuck { remedy, stays, .. } => Advice { remedy, stays: *stays },
             Self::Away { .. } => Advice::wait("see that it runs and is reached"),

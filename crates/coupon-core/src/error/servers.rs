@@ -2,6 +2,7 @@
 //! then.
 
 use deadpool_redis::redis;
+use reqwest::StatusCode;
 
 use super::Class;
 
@@ -171,4 +172,19 @@ pub fn amqp_advice(error: &lapin::Error) -> Advice {
         }
         _ => Advice::wait("see that RabbitMQ runs and that COUPON_AMQP_URL leads to it"),
     }
+}
+
+/// Of RabbitMQ's HTTP API.
+pub fn management_advice(error: &reqwest::Error) -> Advice {
+    Advice::wait(match error.status() {
+        Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            "check the user and the password in COUPON_AMQP_MANAGEMENT_URL, or in COUPON_AMQP_URL if it has none, and give \
+             this user the tag management or monitoring"
+        }
+        Some(StatusCode::NOT_FOUND) => {
+            "see that COUPON_AMQP_MANAGEMENT_URL leads to RabbitMQ's management plugin, and that the virtual host that \
+             COUPON_AMQP_URL names is there"
+        }
+        _ => "see that COUPON_AMQP_MANAGEMENT_URL leads to RabbitMQ's management plugin",
+    })
 }

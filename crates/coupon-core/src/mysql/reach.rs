@@ -39,17 +39,23 @@ pub async fn connect(options: impl Into<Opts>, limit: Duration) -> Result<Conn> 
 /// A server that could not be asked, with its own words or the driver's, and what to do about it.
 #[must_use]
 pub fn not_reached(address: &ServerUrl, error: &Error) -> Error {
-    Error::Broken(format!("{address}: {error}; {}", remedy_of_not_reached(error)))
+    Error::Broken(format!("{address}: {error}; {}", remedy_of_not_reached(address, error)))
 }
 
 /// What to do about a server that could not be asked.
 #[must_use]
-pub fn remedy_of_not_reached(error: &Error) -> &'static str {
+pub fn remedy_of_not_reached(address: &ServerUrl, error: &Error) -> &'static str {
     match error {
         Error::Mysql(mysql_async::Error::Io(mysql_async::IoError::Io(error)))
             if error.kind() == std::io::ErrorKind::ConnectionRefused =>
         {
-            "start it with `scripts/services up`"
+            let (host, _) = address.host_and_port(0);
+            // Where the defaults lead to.
+            if matches!(host.as_str(), "127.0.0.1" | "localhost" | "::1") {
+                "start it with `scripts/services up`"
+            } else {
+                "see that MySQL runs there and that COUPON_MYSQL_URL leads to it"
+            }
         }
         Error::Mysql(mysql_async::Error::Driver(_)) | Error::Deadline { .. } if !error.stays() => {
             "what is at this address, if anything, does not answer as MySQL"

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use refinery::Runner;
+use refinery::error::Kind;
 
 use super::{Mysql, connect, not_reached};
 use crate::error::{Error, Result};
@@ -37,10 +38,33 @@ pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
     let lock = lock(settings).await?;
     // The migration library wants a pool of the driver's own.
     let mut pool = mysql_async::Pool::new(super::options(settings));
-    let report = runner().run_async(&mut pool).await.map_err(|error| Error::Broken(format!("migration: {error}")));
+    let report = runner().run_async(&mut pool).await.map_err(|error| not_migrated(&error));
     pool.disconnect().await?;
     lock.disconnect().await?;
     Ok(report?.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// Why a database was not migrated, and what to do about it.
+fn not_migrated(error: &refinery::Error) -> Error {
+    const TABLE_EXISTS: u16 = 1050;
+
+    Error::Broken(match error.kind() {
+        Kind::MissingVersion(migration) => newer(u32::try_from(migration.version()).unwrap_or(u32::MAX)),
+        Kind::DivergentVersion(applied, _) => {
+            format!("the schema was made by a build whose {applied} is another than this one's: run that build")
+        }
+        Kind::Connection(doing, error) => match error.downcast_ref::<mysql_async::Error>() {
+            Some(mysql_async::Error::Server(error)) if error.code == TABLE_EXISTS => {
+                format!("{}, and is not of this system: name a database of its own in --mysql-url", error.message)
+            }
+            _ => format!("{doing}: {error}"),
+        },
+        kind => format!("migration: {kind}"),
+    })
+}
+
+fn newer(found: u32) -> String {
+    format!("the schema is at version {found}, newer than this build's {}: run a newer build", wanted())
 }
 
 /// Makes the database, and waits until nobody else migrates it; the lock goes with the connection.
@@ -95,9 +119,7 @@ pub async fn check(mysql: &Mysql) -> Result<()> {
         _ if found < wanted => Err(Error::Broken(format!(
             "the schema is at version {found}, this build needs {wanted}: run `couponctl migrate`"
         ))),
-        _ => Err(Error::Broken(format!(
-            "the schema is at version {found}, newer than this build's {wanted}: run a newer build"
-        ))),
+        _ => Err(Error::Broken(newer(found))),
     }
 }
 

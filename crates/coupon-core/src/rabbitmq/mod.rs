@@ -15,7 +15,7 @@ use lapin::{Connection, ConnectionProperties};
 
 pub use confirm::publish_confirmed;
 pub use policies::{Danger, Policies};
-pub use queues::{Queues, message_count};
+pub use queues::{Counts, Queues, counts, message_count};
 
 use crate::error::{Error, Result};
 use crate::settings::AmqpSettings;

@@ -103,21 +103,38 @@ fn differs(error: &lapin::Error, queue: &ShortString, vhost: &str) -> Option<Err
     })
 }
 
-/// How many messages wait in a queue that no consumer holds, if the queue is there. It uses a channel of its own: the broker
-/// closes one on which it is asked for a queue that isn't.
+/// What the broker says of a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// Messages that wait in it and that no consumer holds.
+    pub messages: u32,
+    /// Those that consume from it.
+    pub consumers: u32,
+}
+
+/// How many messages wait in a queue that no consumer holds, if the queue is there.
 ///
 /// # Errors
 /// The broker's.
 pub async fn message_count(connection: &Connection, queue: &ShortString) -> Result<Option<u32>> {
+    Ok(counts(connection, queue).await?.map(|counts| counts.messages))
+}
+
+/// What the broker says of a queue, if it is there. It uses a channel of its own: the broker closes one on which it is asked
+/// for a queue that isn't.
+///
+/// # Errors
+/// The broker's.
+pub async fn counts(connection: &Connection, queue: &ShortString) -> Result<Option<Counts>> {
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-    let count = match channel.queue_declare(queue.clone(), passive, FieldTable::default()).await {
-        Ok(queue) => queue.message_count(),
+    let counts = match channel.queue_declare(queue.clone(), passive, FieldTable::default()).await {
+        Ok(queue) => Counts { messages: queue.message_count(), consumers: queue.consumer_count() },
         Err(error) if error.is_amqp_soft_error() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     channel.close(200, "done".into()).await?;
-    Ok(Some(count))
+    Ok(Some(counts))
 }
 
 /// Full queues refuse: the default would drop the oldest claim, which is the first come.

@@ -3,7 +3,7 @@
 use std::io;
 
 use coupon_core::Error;
-use coupon_core::rabbitmq::{self, Policies, Queues, message_count};
+use coupon_core::rabbitmq::{self, Counts, Policies, Queues, counts};
 use coupon_core::settings::AmqpSettings;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -111,12 +111,12 @@ fn version_in(greeting: &[u8]) -> Option<(String, bool)> {
 
 /// Whether both queues are there; what they were made with, and how many dead letters wait.
 async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Queues) -> anyhow::Result<bool> {
-    let claims = message_count(connection, &queues.claims).await?;
-    let dead = message_count(connection, &queues.dead).await?;
+    let claims = counts(connection, &queues.claims).await?;
+    let dead = counts(connection, &queues.dead).await?;
     let (Some(waiting), Some(dead)) = (claims, dead) else {
         let missing: Vec<&str> = [(&queues.claims, claims), (&queues.dead, dead)]
             .iter()
-            .filter(|(_, count)| count.is_none())
+            .filter(|(_, counts)| counts.is_none())
             .map(|(queue, _)| queue.as_str())
             .collect();
         let remedy = "start producer-api or queue-consumer, which make them; then run this again";
@@ -125,7 +125,7 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
     };
     // Nothing is made: they are there. What differs the broker refuses.
     match queues.declare(connection).await {
-        Ok(()) => sheet.ok("queues", &format!("as the services make them; {waiting} messages wait")),
+        Ok(()) => sheet.ok("queues", "as the services make them"),
         Err(Error::Unsafe(words)) => {
             let (found, remedy) = words.split_once("): ").unwrap_or((&words, ""));
             sheet.wrong("queues", found, remedy);
@@ -134,14 +134,27 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
         Err(error) if error.is_access_refused() => {}
         Err(error) => return Err(error.into()),
     }
-    if dead == 0 {
+    consumers(sheet, waiting);
+    if dead.messages == 0 {
         sheet.ok("dead letters", "none");
     } else {
         let remedy = "`couponctl dead list` says why nobody could handle them; `couponctl dead replay` puts claims back \
                       when the cause is gone";
-        sheet.warning("dead letters", &format!("{dead} messages wait in {}", queues.dead), remedy);
+        sheet.warning("dead letters", &format!("{} messages wait in {}", dead.messages, queues.dead), remedy);
     }
     Ok(true)
+}
+
+/// Whether what waits is taken by somebody.
+fn consumers(sheet: &mut Sheet, Counts { messages, consumers }: Counts) {
+    let found = format!("{consumers} consume, {messages} messages wait");
+    if messages > 0 && consumers == 0 {
+        let remedy = "start queue-consumer; one that runs and stands aside says why in its log and in /readyz, as when its \
+                      database is another than the producers'";
+        sheet.warning("consumers", &found, remedy);
+    } else {
+        sheet.ok("consumers", &found);
+    }
 }
 
 /// Policies change queues from outside. The broker reports them through its HTTP API only.

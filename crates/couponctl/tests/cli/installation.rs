@@ -27,6 +27,23 @@ async fn migrate_makes_the_database_and_can_be_run_again() {
 }
 
 #[tokio::test]
+async fn a_schema_that_is_not_of_this_build_is_left_as_it_is() {
+    run(async |space| {
+        space.sql("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1").await;
+        fails(&ctl(&space, "migrate").await, 1, &["V1__", "run that build"]);
+        space.sql("DELETE FROM refinery_schema_history WHERE version > 1").await;
+        space.sql("UPDATE refinery_schema_history SET version = 1000").await;
+        fails(&ctl(&space, "migrate").await, 1, &["version 1000", "run a newer build"]);
+        space.sql("DROP TABLE refinery_schema_history").await;
+        fails(&ctl(&space, "migrate").await, 1, &["Table 'campaign' already exists", "--mysql-url"]);
+
+        space.sql(format!("DROP DATABASE `{}`", space.name())).await;
+        assert_eq!(ctl(&space, "migrate").await.code, Some(0));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn several_that_migrate_at_once_wait_for_each_other() {
     run(async |space| {
         space.sql(format!("DROP DATABASE `{}`", space.name())).await;
@@ -52,9 +69,9 @@ async fn reset_asks_to_be_meant() {
         assert_eq!(ctl_json(&space, "campaign list").await.as_array().map(Vec::len), Some(1));
         assert_eq!((space.ids_in_redis(campaign).await, space.queues.waiting().await), (1, 1));
 
-        let done = ctl(&space, "reset --yes").await;
+        let done = ctl_json(&space, "reset --yes").await;
 
-        assert_eq!(done.code, Some(0), "{done:?}");
+        assert_eq!(done, json!({ "messages": 1, "keys": 1 }));
         assert_eq!(ctl_json(&space, "campaign list").await, json!([]));
         assert_eq!((space.ids_in_redis(campaign).await, space.queues.waiting().await), (0, 0));
         let again = ctl(&space, "reset --yes").await;

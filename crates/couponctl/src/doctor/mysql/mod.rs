@@ -23,14 +23,14 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
         mysql::connect(mysql::reach(url, &servers.mysql.tls), servers.mysql.mysql_deadline).await
     };
     // Nothing is set, so that the server's own defaults are seen.
-    let mut conn = match connect(url).await {
-        Ok(conn) => conn,
+    let (mut conn, has_database) = match connect(url).await {
+        Ok(conn) => (conn, true),
         Err(coupon_core::Error::Mysql(Error::Server(error))) if error.code == UNKNOWN_DATABASE => {
             sheet.wrong("database", &error.message, "run `couponctl migrate`");
-            connect(&url.with_path("")).await?
+            (connect(&url.with_path("")).await?, false)
         }
         Err(error) => {
-            sheet.not_reached("reachable", &format!("{url}: {error}"), mysql::remedy_of_not_reached(&error));
+            sheet.not_reached("reachable", &format!("{url}: {error}"), mysql::remedy_of_not_reached(url, &error));
             return Ok(());
         }
     };
@@ -47,10 +47,14 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     let now: Option<PrimitiveDateTime> = conn.query_first("SELECT UTC_TIMESTAMP(6)").await?;
     sheet.clock(now.unwrap_or(PrimitiveDateTime::MIN).assume_utc(), before, OffsetDateTime::now_utc());
 
-    schema::check_version(sheet, &mut conn).await?;
-    schema::check_tables(sheet, &mut conn).await?;
-    for program in programs {
-        rights::check(sheet, &mut conn, *program, &user).await?;
+    if has_database {
+        schema::check_version(sheet, &mut conn).await?;
+        schema::check_tables(sheet, &mut conn).await?;
+        for program in programs {
+            rights::check(sheet, &mut conn, *program, &user).await?;
+        }
+    } else {
+        sheet.not_checked("schema and rights", &"there is no database to check them in");
     }
     one_server(sheet, &mut conn).await?;
     named_locks(sheet, &mut conn).await;
