@@ -10,11 +10,10 @@ use clap::CommandFactory;
 use coupon_testkit::program::{self, Running};
 use coupon_testkit::{Api, Collector, TestSpace};
 
-/// Where cargo has put the programs. It is asked to build them first, for a test must not run those of yesterday.
+/// Where cargo has put the programs. It is asked to build them first, for a test must not run those of yesterday: as it has
+/// built this test, which is done at once; by themselves they would have other features, and all be compiled again.
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let programs = ["coupon-bench", "couponctl", "producer-api", "queue-consumer", "skiplock-api"]
-        .map(|program| ["--package", program]);
-    let built = Command::new(env!("CARGO")).args(["build", "--locked", "--quiet"]).args(programs.concat()).status();
+    let built = Command::new(env!("CARGO")).args(["test", "--workspace", "--no-run", "--locked", "--quiet"]).status();
     assert!(built.unwrap().success(), "the programs were not built");
     // This test is in target/debug/deps.
     std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
