@@ -25,7 +25,7 @@ use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings};
 use coupon_core::{service, telemetry};
 
-use experiments::{against, ceilings, compare, load, matrix, pushes, suite, tracing_cost};
+use experiments::{against, ceilings, compare, load, matrix, pushes, suite, tracing_cost, unguarded};
 use output::show;
 
 /// Puts load on the APIs and audits what came of it.
@@ -90,6 +90,10 @@ enum Command {
         after_help = "Example:\n  coupon-bench report target/compare/report.json --page target/compare/report.html"
     )]
     Report(report::Arguments),
+    /// Show what goes wrong without each guard that the services have, how often, and that nothing does with it: on a table
+    /// `coupon_unguarded` of its own, which it deletes.
+    #[command(name = "unsafe", after_help = "Example:\n  coupon-bench unsafe --claims 2000 --connections 16")]
+    Unguarded(unguarded::Arguments),
     /// Measure every figure of docs/PERFORMANCE.md, write them as checks, and fail if one does not hold. Starts the
     /// services itself, from the folder of this program; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench suite --quick --report target/bench/report.json")]
@@ -157,6 +161,10 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
             Box::pin(schema::work_on(mysql, measure)).await
         }
         Command::Report(arguments) => report::run(arguments).map(|()| true),
+        Command::Unguarded(arguments) => {
+            let measure = async |mysql: &Mysql| show(&unguarded::run(mysql, arguments).await?, json, None);
+            schema::work_on(mysql, measure).await
+        }
         Command::Suite(arguments) => {
             let measure = async |mysql: &Mysql| {
                 let record = suite::run(mysql, redis, amqp, arguments).await?;

@@ -270,3 +270,20 @@ async fn what_a_matrix_measures_becomes_a_page_that_asks_nobody() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_wrong_without_each_guard_is_shown() {
+    run(async |space| {
+        let ran = program::run(PROGRAM, &arguments("--json unsafe --claims 400"), &space.environment()).await;
+
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let shown: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let shown = shown.as_array().unwrap();
+        assert_eq!(shown.len(), 4, "{ran:?}");
+        for variant in shown {
+            assert_eq!((&variant["claims"], &variant["wrong_with"]), (&400.into(), &0.into()), "{variant}");
+            assert_ne!(variant["wrong_without"], 0, "{variant}");
+        }
+    })
+    .await;
+}

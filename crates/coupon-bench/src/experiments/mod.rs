@@ -8,3 +8,4 @@ pub mod matrix;
 pub mod pushes;
 pub mod suite;
 pub mod tracing_cost;
+pub mod unguarded;
