@@ -4,7 +4,7 @@
 
 mod servers;
 mod tls;
-mod words;
+pub(crate) mod words;
 
 use deadpool_redis::redis;
 

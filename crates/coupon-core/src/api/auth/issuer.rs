@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use reqwest::{Client, Url, redirect};
+use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::keys::{KeySet, SET_MAX};
 use super::settings::{KeySource, Rules};
+use crate::error::words;
+use crate::settings::TlsSettings;
 
 /// How often the issuer is asked, so that a key which it has withdrawn is not taken for much longer.
 const ASK_EVERY: Duration = Duration::from_mins(5);
@@ -54,7 +57,7 @@ impl Issuer {
     pub async fn start(source: KeySource, rules: Rules) -> anyhow::Result<Arc<Self>> {
         let source = match source {
             KeySource::File(file) => Source::File(file),
-            KeySource::Url(url) => Source::Url(client(&url)?, url),
+            KeySource::Url(url, tls) => Source::Url(client(&url, &tls)?, url),
         };
         let issuer = Arc::new(Self {
             source,
@@ -153,18 +156,27 @@ fn shown(url: &Url) -> String {
 }
 
 /// A client that is led nowhere else, for instance from https to http.
-fn client(url: &Url) -> anyhow::Result<Client> {
+fn client(url: &Url, tls: &TlsSettings) -> anyhow::Result<Client> {
     let client = Client::builder().redirect(redirect::Policy::none()).no_proxy();
-    // Of http no authorities are asked for, which a machine may not have.
-    let client = if url.scheme() == "http" { client.tls_certs_only([]) } else { client };
-    client.build().context("--auth-jwks-url (AUTH_JWKS_URL) needs the certificate authorities of this machine")
+    // Over http no certificate authorities are needed, and a machine may have none.
+    let client = if url.scheme() == "http" {
+        client.tls_certs_only([])
+    } else {
+        client.tls_backend_preconfigured(ClientConfig::clone(&tls.0.config()))
+    };
+    Ok(client.build()?)
+}
+
+/// What went wrong, without the address, which may hold a secret.
+fn reason(error: reqwest::Error) -> anyhow::Error {
+    anyhow::Error::msg(words::http(&error.without_url()))
 }
 
 async fn fetch(client: &Client, url: &Url) -> anyhow::Result<String> {
-    let mut answer = client.get(url.clone()).send().await.map_err(reqwest::Error::without_url)?;
+    let mut answer = client.get(url.clone()).send().await.map_err(reason)?;
     ensure!(answer.status().is_success(), "it answers {}", answer.status());
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
+    while let Some(chunk) = answer.chunk().await.map_err(reason)? {
         body.extend_from_slice(&chunk);
         ensure!(body.len() <= SET_MAX, "the answer has more than {SET_MAX} bytes");
     }

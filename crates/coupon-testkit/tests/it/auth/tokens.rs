@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use coupon_core::tokens::KeyPair;
-use coupon_testkit::{Answer, TestIssuer, eventually};
+use coupon_testkit::{Answer, TestAuthority, TestIssuer, TlsProxy, eventually};
 use futures_util::future::join_all;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -21,6 +21,7 @@ both_ways![
     unknown_keys_do_not_make_a_service_ask_its_issuer_again_and_again,
     known_keys_serve_while_the_issuer_is_away,
     a_service_whose_issuer_is_away_at_the_start_waits_for_it,
+    keys_are_taken_only_from_the_issuer_that_the_certificate_names,
 ];
 
 /// A token of the issuer's key, with what it says changed; null takes a claim away.
@@ -201,4 +202,28 @@ async fn a_service_whose_issuer_is_away_at_the_start_waits_for_it(system: &Syste
 
     eventually("it is ready", async || ready().await.status == 200).await;
     assert!(is_taken(&answers(api, campaign, &issuer.token(42)).await));
+}
+
+async fn keys_are_taken_only_from_the_issuer_that_the_certificate_names(system: &System) {
+    let issuer = TestIssuer::start().await;
+    let system = &system.with_tokens(&issuer).await;
+    let campaign = system.space.campaign(1).await;
+    let published = issuer.settings()["auth-jwks-url"].clone();
+    let (authority, stranger) = (TestAuthority::new(), TestAuthority::new());
+    let asked_over_tls = async |shown: &[&str], own: &[(&str, &str)]| {
+        let proxy = TlsProxy::before(&published, &authority.issue(shown), None).await;
+        let api = system.another_api_with(&[&[("auth-jwks-url", proxy.url())], own].concat()).await;
+        answers(&api, campaign, &issuer.token(42)).await
+    };
+
+    assert!(is_taken(&asked_over_tls(&["localhost"], &[("tls-ca", &authority.file())]).await));
+
+    for (shown, own) in [
+        ("localhost", &[][..]),
+        ("localhost", &[("tls-ca", &*stranger.file())]),
+        ("other.example", &[("tls-ca", &*authority.file())]),
+    ] {
+        let refused = asked_over_tls(&[shown], own).await;
+        assert!(refused.iter().all(Answer::is_unavailable), "{shown}, {own:?}: {refused:?}");
+    }
 }
