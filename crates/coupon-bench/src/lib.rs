@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use coupon_core::mysql::{Mysql, schema};
-use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings};
+use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, TlsSettings};
 use coupon_core::{service, telemetry};
 
 use experiments::{against, ceilings, compare, load, matrix, pushes, suite, tracing_cost, unguarded};
@@ -105,7 +105,8 @@ enum Command {
 /// # Errors
 /// The command failed.
 pub async fn main() -> anyhow::Result<ExitCode> {
-    let (bench, spans) = service::settings(Bench::check);
+    let (mut bench, spans) = service::settings(Bench::check);
+    bench.command.trust(&bench.mysql.tls);
     // The others measure what tracing costs, or claim nothing.
     let spans = spans.filter(|_| matches!(bench.command, Command::Load(_) | Command::Compare(_)));
     let telemetry = telemetry::start_spans("coupon-bench", spans, &bench.mysql.tls);
@@ -124,6 +125,18 @@ impl Bench {
             Command::Load(arguments) => arguments.crowd.check(),
             Command::Compare(arguments) => arguments.check(),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Command {
+    /// Hands the settings that say which servers are trusted to the commands that name servers of their own.
+    fn trust(&mut self, tls: &TlsSettings) {
+        match self {
+            Self::Load(arguments) => arguments.crowd.tls = tls.clone(),
+            Self::Compare(arguments) => arguments.trust(tls),
+            Self::Traces(arguments) => arguments.trust(tls),
+            _ => {}
         }
     }
 }

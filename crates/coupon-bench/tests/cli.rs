@@ -35,7 +35,7 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         ("load --campaign 0", "--campaign"),
         ("load --campaign 9007199254740992", "9007199254740991"),
         ("load --campaign 1 --url nonsense", "'nonsense': must be like http://127.0.0.1:8080"),
-        ("load --campaign 1 --url https://127.0.0.1:8080", "--url"),
+        ("load --campaign 1 --url ftp://127.0.0.1:8080", "or https://api.example"),
         ("load --campaign 1 --url http://127.0.0.1:8080/v1", "--url"),
         ("load --campaign 1 --repeats 18446744073709551615", "--repeats"),
         ("load --campaign 1 --repeats 10000000000", "--repeats"),

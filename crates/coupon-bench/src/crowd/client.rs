@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use coupon_core::settings::TlsSettings;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
@@ -18,27 +20,53 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// Longer than an API takes that has not to wait for anything.
 const IMPATIENT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The address of an API.
+/// How an address is written.
+const LIKE: &str = "must be like http://127.0.0.1:8080 or https://api.example";
+
+/// The address of an API, and whose word is taken that it is the one.
 #[derive(Clone, Debug)]
 pub struct Target {
     authority: String,
     host: HeaderValue,
+    /// The name in its certificate, where it speaks https.
+    over_tls: Option<String>,
+    tls: TlsSettings,
 }
 
 impl Target {
-    /// Reads an address like `http://127.0.0.1:8080`.
+    /// Reads an address like `http://127.0.0.1:8080`. One of https is believed by the system's authorities.
     ///
     /// # Errors
     /// It is anything but a scheme, a host and a port.
     pub fn new(url: &Url) -> anyhow::Result<Self> {
         let is_bare =
             url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
-        if url.scheme() != "http" || !is_bare {
-            bail!("must be like http://127.0.0.1:8080");
+        if !["http", "https"].contains(&url.scheme()) || !is_bare {
+            bail!(LIKE);
         }
         let host = url.host_str().context("the address has no host")?;
         let authority = format!("{host}:{}", url.port_or_known_default().unwrap_or(80));
-        Ok(Self { host: HeaderValue::from_str(&authority)?, authority })
+        // In a certificate an address of IPv6 has no brackets.
+        let over_tls = (url.scheme() == "https").then(|| host.trim_matches(['[', ']']).to_owned());
+        Ok(Self { host: HeaderValue::from_str(&authority)?, authority, over_tls, tls: TlsSettings::default() })
+    }
+
+    /// The same address, believed as these settings say.
+    #[must_use]
+    pub fn trusting(self, tls: &TlsSettings) -> Self {
+        Self { tls: tls.clone(), ..self }
+    }
+
+    async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+        let stream = TcpStream::connect(&self.authority).await?;
+        stream.set_nodelay(true)?;
+        Ok(match &self.over_tls {
+            None => speak_http(stream).await?,
+            Some(name) => {
+                let stream = self.tls.0.connect(name, stream).await;
+                speak_http(stream.context("over TLS, with its certificate checked by --tls-ca (TLS_CA)")?).await?
+            }
+        })
     }
 }
 
@@ -47,7 +75,7 @@ impl Target {
 /// # Errors
 /// A line that says how to write it.
 pub fn address(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|_| "must be like http://127.0.0.1:8080")?;
+    let url = Url::parse(text).map_err(|_| LIKE)?;
     Target::new(&url).map_err(|error| error.to_string())?;
     Ok(url)
 }
@@ -102,12 +130,17 @@ impl Client {
 
     async fn connect(&mut self) -> anyhow::Result<&mut SendRequest<Full<Bytes>>> {
         if self.connection.as_ref().is_none_or(SendRequest::is_closed) {
-            let stream = TcpStream::connect(&self.target.authority).await?;
-            stream.set_nodelay(true)?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            self.connection = Some(sender);
+            // In a box, because it is rare and large: a request is as large as its largest branch.
+            self.connection = Some(Box::pin(self.target.connect()).await?);
         }
         self.connection.as_mut().context("a connection was just made")
     }
+}
+
+async fn speak_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> hyper::Result<SendRequest<Full<Bytes>>> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }

@@ -26,6 +26,7 @@ use clap::Args;
 use coupon_core::AccountId;
 use coupon_core::audit::Answers;
 use coupon_core::service::ensure_open_files;
+use coupon_core::settings::TlsSettings;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,9 @@ pub struct Crowd {
     /// Longest time to wait for outcomes after the last claim, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE_SECONDS, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub patience: u64,
+    /// Whose word is taken of an API that speaks https: the setting is one of the whole program.
+    #[arg(skip)]
+    pub tls: TlsSettings,
 }
 
 /// What a crowd saw.
@@ -110,6 +114,7 @@ impl Crowd {
             ask: Ask::LongPoll,
             followers: clients,
             patience: PATIENCE_SECONDS,
+            tls: TlsSettings::default(),
         }
     }
 

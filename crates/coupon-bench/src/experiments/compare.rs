@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::Mysql;
-use coupon_core::settings::RedisSettings;
+use coupon_core::settings::{RedisSettings, TlsSettings};
 use coupon_core::terminal;
 use serde::Serialize;
 use url::Url;
@@ -78,6 +78,12 @@ impl Arguments {
             return Err(String::from("--campaigns must not be above --coupons: each campaign has one at least"));
         }
         self.crowd.check()
+    }
+
+    /// Takes the settings that say which servers are trusted.
+    pub fn trust(&mut self, tls: &TlsSettings) {
+        self.crowd.tls = tls.clone();
+        self.jaeger.tls = tls.clone();
     }
 }
 

@@ -139,7 +139,7 @@ impl LoadResult {
 /// Puts the load on an API and audits what came of it.
 pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Result<LoadResult> {
     let Arguments { url, campaign, crowd } = arguments;
-    let target = Target::new(url)?;
+    let target = Target::new(url)?.trusting(&crowd.tls);
     let campaigns = Campaigns { first: *campaign, count: crowd.campaigns };
     let seen = crowd.claim(&target, campaigns, name).await?;
     let audits = audit_each(mysql, campaigns, &seen.reported).await?;
@@ -158,7 +158,7 @@ pub async fn probe(mysql: &Mysql, option: &str, arguments: &Arguments) -> anyhow
 
     let Arguments { url, campaign, crowd } = arguments;
     let address = mysql.address();
-    let mut client = Client::impatient(Target::new(url)?);
+    let mut client = Client::impatient(Target::new(url)?.trusting(&crowd.tls));
     let mut conn = mysql.connection().await?;
     for campaign in (Campaigns { first: *campaign, count: crowd.campaigns }).ids() {
         let ours = campaigns::find(&mut conn, campaign).await?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use coupon_core::settings::TlsSettings;
 use coupon_core::telemetry::attribute::{OUTCOME, SERVICE_NAME};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
@@ -29,6 +30,9 @@ pub struct JaegerArguments {
     /// Jaeger's page, for links, where a browser reaches it at another address.
     #[arg(long, env = "JAEGER_PAGE_URL", value_name = "URL")]
     pub jaeger_page: Option<Url>,
+    /// Whose word is taken of a Jaeger that speaks https: the setting is one of the whole program.
+    #[arg(skip)]
+    pub tls: TlsSettings,
 }
 
 impl JaegerArguments {
@@ -175,7 +179,7 @@ impl Trace {
 
 /// Waits until the traces with these ids are complete, and returns those that Jaeger has.
 pub async fn traces(jaeger: &JaegerArguments, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
-    let target = Target::new(&jaeger.jaeger)?;
+    let target = Target::new(&jaeger.jaeger)?.trusting(&jaeger.tls);
     let give_up_at = Instant::now() + PATIENCE;
     let mut found = fetch(&target, ids).await?;
     loop {

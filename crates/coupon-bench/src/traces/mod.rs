@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use coupon_core::settings::TlsSettings;
 use serde::Deserialize;
 
 pub use breakdown::{Breakdown, breakdown};
@@ -20,6 +21,13 @@ pub struct Arguments {
     report: PathBuf,
     #[command(flatten)]
     jaeger: JaegerArguments,
+}
+
+impl Arguments {
+    /// Takes the settings that say which servers are trusted.
+    pub fn trust(&mut self, tls: &TlsSettings) {
+        self.jaeger.tls = tls.clone();
+    }
 }
 
 /// The part of a report that names the traces of its ways.

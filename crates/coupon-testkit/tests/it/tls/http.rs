@@ -18,7 +18,7 @@ use super::HERE;
 use crate::programs;
 use crate::system::{System, claims_are_accepted, claims_are_issued, each_gets_a_coupon};
 
-both_ways![claims_go_over_tls, what_is_no_tls_is_closed_without_harm];
+both_ways![claims_go_over_tls, what_is_no_tls_is_closed_without_harm, the_load_tool_claims_over_tls];
 
 audited![a_new_certificate_is_shown_after_sighup, a_pair_that_does_not_go_together_is_named,];
 
@@ -66,6 +66,27 @@ async fn what_is_no_tls_is_closed_without_harm(system: &System) {
     }
 
     assert_eq!(system.api_of(&service).over_tls(&authority).get("/livez").await.status, 200);
+}
+
+async fn the_load_tool_claims_over_tls(system: &System) {
+    let authority = TestAuthority::new();
+    let [cert, key] = shows(&authority.issue(&HERE));
+    let service = system.another_service(&[(cert.0, &cert.1), (key.0, &key.1)]).await;
+    let campaign = system.space.campaign(3).await;
+    let url = format!("https://localhost:{}", service.address().port());
+    let line = format!("--json load --url {url} --campaign {campaign} --accounts 5 --clients 2 --followers 2");
+
+    // Nobody knows the authority.
+    let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    let ran = run(&programs::path("coupon-bench"), &arguments, &system.space.environment()).await;
+    assert_eq!((ran.code, ran.stderr.lines().count()), (Some(1), 1), "{ran:?}");
+    let is_named = |words: &[&str]| words.iter().all(|word| ran.stderr.contains(word));
+    assert!(is_named(&["--url", &url, "--tls-ca (TLS_CA)", "UnknownIssuer"]), "{ran:?}");
+    assert_eq!(system.space.issued(campaign).await, 0, "nothing was claimed");
+
+    let load = programs::bench(&system.space, &line, &[("TLS_CA", &authority.file())]).await;
+    let counts = ["issued", "sold_out", "errors"].map(|name| load[0][name].as_u64());
+    assert_eq!(counts, [Some(3), Some(2), Some(0)], "{load}");
 }
 
 /// The certificate that a service shows to those who trust this authority.
