@@ -14,10 +14,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::domain::AccountId;
+use crate::domain::{AccountId, CampaignId};
 
 /// What the form of a private key is called (RFC 7468).
 const PEM_TAG: &str = "PRIVATE KEY";
+
+/// The claim with the campaigns of [`KeyPair::token`], for `--auth-eligibility-claim`.
+pub const CAMPAIGNS_CLAIM: &str = "campaigns";
 
 /// A pair of keys for Ed25519.
 pub struct KeyPair {
@@ -81,14 +84,25 @@ impl KeyPair {
         json!({ "keys": [self.public] })
     }
 
-    /// A token that names an account, from now on for this long.
+    /// A token that names an account, from now on for this long, and, if there are any, the campaigns that it is for.
     ///
     /// # Errors
     /// It cannot be signed.
-    pub fn token(&self, account: AccountId, issuer: &str, audience: &str, valid: Duration) -> anyhow::Result<String> {
+    pub fn token(
+        &self,
+        account: AccountId,
+        campaigns: &[CampaignId],
+        issuer: &str,
+        audience: &str,
+        valid: Duration,
+    ) -> anyhow::Result<String> {
         let now = OffsetDateTime::now_utc().unix_timestamp().unsigned_abs();
         let (sub, exp) = (account.to_string(), now.saturating_add(valid.as_secs()));
-        self.sign(&json!({ "iss": issuer, "aud": audience, "sub": sub, "iat": now, "exp": exp }))
+        let mut claims = json!({ "iss": issuer, "aud": audience, "sub": sub, "iat": now, "exp": exp });
+        if let Some(claims) = claims.as_object_mut().filter(|_| !campaigns.is_empty()) {
+            claims.insert(String::from(CAMPAIGNS_CLAIM), json!(campaigns));
+        }
+        self.sign(&claims)
     }
 
     /// A token with any claims.

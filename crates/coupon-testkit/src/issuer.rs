@@ -76,7 +76,7 @@ impl TestIssuer {
     /// It cannot be signed.
     #[must_use]
     pub fn token(&self, account: u64) -> String {
-        self.key().token(AccountId(account), ISSUER, AUDIENCE, Duration::from_hours(1)).expect("a token")
+        self.key().token(AccountId(account), &[], ISSUER, AUDIENCE, Duration::from_hours(1)).expect("a token")
     }
 
     /// What a token for an account says, to be changed.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
-use coupon_core::AccountId;
 use coupon_core::settings::{self, Refusal};
 use coupon_core::tokens::KeyPair;
+use coupon_core::{AccountId, CampaignId};
 
 use crate::output;
 
@@ -49,6 +49,10 @@ pub struct Issue {
     /// The account that the token names.
     #[arg(long, value_name = "N")]
     account: AccountId,
+    /// A campaign that the account may claim from, in the claim `campaigns`, for --auth-eligibility-claim of the API; may be
+    /// given several times. Without it, the token has no such claim.
+    #[arg(long = "campaign", value_name = "N")]
+    campaigns: Vec<CampaignId>,
     /// The token's iss, as in --auth-issuer of the API.
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     issuer: String,
@@ -70,8 +74,8 @@ pub fn run(command: &Command, json: bool) -> anyhow::Result<ExitCode> {
             output::done(&format!("{PRIVATE} and {PUBLIC} are in {}", keys.out.display()), &files, json)?;
         }
         Command::Issue(issue) => {
-            let token = key_pair(&issue.key).token(issue.account, &issue.issuer, &issue.audience, issue.valid)?;
-            output::token(&token, json)?;
+            let Issue { key, account, campaigns, issuer, audience, valid } = issue;
+            output::token(&key_pair(key).token(*account, campaigns, issuer, audience, *valid)?, json)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -75,6 +75,15 @@ pub(super) fn account(sent: &Value) -> Option<AccountId> {
     sent_account(sent, sent.as_u64()).ok()
 }
 
+/// A campaign's number as JSON in a token, where it is one.
+pub(super) fn campaign(sent: &Value) -> Option<CampaignId> {
+    match sent {
+        Value::Number(number) => number.as_u64().filter(|id| (1..=CampaignId::MAX.0).contains(id)).map(CampaignId),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
 fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

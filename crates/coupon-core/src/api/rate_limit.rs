@@ -72,12 +72,12 @@ impl RateLimit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::auth::Caller;
+    use super::super::auth::{Caller, Eligibility};
     use super::*;
     use crate::domain::AccountId;
 
     fn claimant(account: u64) -> Claimant {
-        Caller::Account(AccountId(account)).acting_for(AccountId(account)).unwrap()
+        Caller::Account(AccountId(account), Eligibility::Any).acting_for(AccountId(account)).unwrap()
     }
 
     fn named_from(last: u8, account: u64) -> Claimant {

@@ -142,7 +142,7 @@ impl ClaimRoutes {
         Context::map_current(|context| span::note(context, attribute::CAMPAIGN_ID, campaign_id));
         let account_id = extract::claim_body(request)?.account_id;
         let claim = ClaimKey { campaign_id, account_id };
-        self.rate_limit.count(caller.acting_for(account_id)?)?;
+        self.rate_limit.count(caller.claiming(claim)?)?;
         self.repeats.link(claim);
         let state = self.campaigns.state(campaign_id).await?;
         match state.admit(account_id, OffsetDateTime::now_utc()) {

@@ -106,7 +106,7 @@ fn write_gauge(text: &mut String, name: &str, help: &str, stocks: &[Stock], valu
 }
 
 /// What becomes of a claim at an API.
-const ANSWERS: [&str; 15] = [
+const ANSWERS: [&str; 16] = [
     "accepted",
     "issued",
     "held",
@@ -118,6 +118,7 @@ const ANSWERS: [&str; 15] = [
     "too_many_claims",
     "unauthenticated",
     "other_account",
+    "not_eligible",
     "invalid_request",
     "unsupported_media_type",
     "unavailable",

@@ -1,9 +1,17 @@
 //! Keys and tokens to try a service out. Goal: they are right as they are made, and a key is for its owner only.
 //! Method: the files and tokens that the program makes.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coupon_testkit::run;
+use serde_json::Value;
 
 use crate::{ctl, ctl_json, fails};
+
+/// What a token says.
+fn claims(token: &str) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+}
 
 #[tokio::test]
 async fn keys_and_tokens_are_made_to_try_out() {
@@ -32,6 +40,9 @@ async fn keys_and_tokens_are_made_to_try_out() {
         assert!(!public.contains("\"d\""), "{public}");
         assert_eq!((token.code, token.stdout.trim().split('.').count()), (Some(0), 3), "{token:?}");
         assert_eq!(as_json["token"].as_str().unwrap().split('.').count(), 3);
+        let listed = ctl(&space, &format!("token issue {issue} --campaign 7 --campaign 9")).await;
+        assert_eq!(claims(&listed.stdout)["campaigns"], serde_json::json!([7, 9]));
+        assert!(claims(&token.stdout)["campaigns"].is_null(), "{token:?}");
         for no_key in [&format!("{folder}/jwks.json"), folder, "/dev/zero", "/no/such/file"] {
             let issue = issue.replace(private.to_str().unwrap(), no_key);
             fails(&ctl(&space, &format!("token issue {issue}")).await, 2, &["--key", no_key]);

@@ -23,7 +23,8 @@ enum AuthRefusals {
         headers(("WWW-Authenticate" = String, description = "What to send, and what was wrong with what was sent"))
     )]
     Unauthorized(ProblemDocument<'static>),
-    /// The account is not the caller's; or, of a claim, the campaign has not opened yet, is over, or is paused.
+    /// The account is not the caller's; or, of a claim, its token is not for the campaign, or the campaign has not opened
+    /// yet, is over, or is paused.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(ProblemDocument<'static>),
 }

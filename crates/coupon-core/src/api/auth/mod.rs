@@ -4,13 +4,15 @@
 //! request ─> Auth::caller ─┬ tokens   a bearer token, by the keys of its issuer (keys.rs, issuer.rs)
 //!                          ├ header   the account that the gateway in front names
 //!                          └ nobody   the address of the client (address.rs)
-//! Caller::acting_for(account) ─> Claimant ─> the limit of claims
+//! Caller::claiming(claim) ─> Claimant ─> the limit of claims
+//!                 └ eligibility   the campaigns that a token names, where it must
 //! ```
 //!
 //! Invariant: what a caller who is not the account learns about it does not depend on that account's claim.
 
 mod address;
 mod document;
+mod eligibility;
 mod issuer;
 mod keys;
 mod settings;
@@ -23,10 +25,11 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+pub use self::eligibility::Eligibility;
 use self::settings::Mode;
 pub use self::settings::{AuthMode, AuthSettings};
 use self::tokens::Tokens;
-use crate::domain::AccountId;
+use crate::domain::{AccountId, ClaimKey};
 use crate::http::health::{Health, Need};
 use crate::http::problem::Problem;
 
@@ -45,10 +48,10 @@ enum Way {
 }
 
 /// The one who calls.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Caller {
-    /// This account.
-    Account(AccountId),
+    /// This account, which may claim from these campaigns.
+    Account(AccountId, Eligibility),
     /// Somebody at this address.
     Anybody(IpAddr),
 }
@@ -66,11 +69,23 @@ impl Caller {
     ///
     /// # Errors
     /// 403 for an account that is not the caller's.
-    pub fn acting_for(self, account: AccountId) -> Result<Claimant, Problem> {
+    pub fn acting_for(&self, account: AccountId) -> Result<Claimant, Problem> {
         match self {
-            Self::Account(own) if own == account => Ok(Claimant { account, named_from: None }),
-            Self::Account(_) => Err(Problem::other_account()),
-            Self::Anybody(address) => Ok(Claimant { account, named_from: Some(address) }),
+            Self::Account(own, _) if *own == account => Ok(Claimant { account, named_from: None }),
+            Self::Account(..) => Err(Problem::other_account()),
+            Self::Anybody(address) => Ok(Claimant { account, named_from: Some(*address) }),
+        }
+    }
+
+    /// Lets the caller claim for an account from a campaign. What became of a claim may be read without that.
+    ///
+    /// # Errors
+    /// 403 for an account that is not the caller's, and for a campaign that its token does not name, where it must.
+    pub fn claiming(&self, claim: ClaimKey) -> Result<Claimant, Problem> {
+        let claimant = self.acting_for(claim.account_id)?;
+        match self {
+            Self::Account(_, eligibility) if !eligibility.holds(claim.campaign_id) => Err(Problem::not_eligible()),
+            _ => Ok(claimant),
         }
     }
 }
@@ -106,8 +121,10 @@ impl Auth {
     /// 401 for somebody who does not show who they are, 503 while that cannot be checked.
     pub async fn caller(&self, request: &HttpRequest) -> Result<Caller, Problem> {
         match &self.way {
-            Way::Tokens(tokens) => tokens.account(request.headers()).await.map(Caller::Account),
-            Way::Header(name) => named_account(request.headers(), name).map(Caller::Account),
+            Way::Tokens(tokens) => tokens.caller(request.headers()).await,
+            Way::Header(name) => {
+                named_account(request.headers(), name).map(|account| Caller::Account(account, Eligibility::Any))
+            }
             Way::Nobody => Ok(Caller::Anybody(address::of_client(request, &self.proxies))),
         }
     }
@@ -144,7 +161,7 @@ mod tests {
 
     #[test]
     fn an_account_acts_for_itself_only() {
-        let caller = Caller::Account(AccountId(42));
+        let caller = Caller::Account(AccountId(42), Eligibility::Any);
 
         assert!(caller.acting_for(AccountId(42)).is_ok());
         assert_eq!(caller.acting_for(AccountId(43)).unwrap_err().code(), "other_account");

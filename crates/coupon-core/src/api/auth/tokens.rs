@@ -1,4 +1,5 @@
-//! A bearer token (RFC 6750): from the header of a request to the account that its issuer vouches for.
+//! A bearer token (RFC 6750): from the header of a request to the account that its issuer vouches for, and the campaigns
+//! that it lets this account claim from.
 //!
 //! Invariant: nothing that a token says is believed before its signature holds, and of its header only what chooses
 //! among the keys that are known. Where keys are to be found (`jku`, `x5u`, `jwk`) is never taken from a token. One that
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 use super::issuer::Issuer;
 use super::keys::KeySet;
 use super::settings::TokenSettings;
+use super::{Caller, Eligibility};
 use crate::api::extract;
 use crate::domain::AccountId;
 use crate::error;
@@ -39,6 +41,7 @@ const CHECKED_OVERHEAD: usize = 256;
 pub(super) struct Tokens {
     issuer: Arc<Issuer>,
     account_claim: String,
+    eligibility_claim: Option<String>,
     /// Seconds.
     leeway: u64,
     /// The key is the whole token, so that no other is ever taken for it.
@@ -49,6 +52,7 @@ pub(super) struct Tokens {
 #[derive(Clone)]
 struct Checked {
     account: AccountId,
+    eligibility: Eligibility,
     /// Its `exp`.
     ends_at: u64,
     /// The keys that were known then.
@@ -56,6 +60,10 @@ struct Checked {
 }
 
 impl Checked {
+    fn caller(self) -> Caller {
+        Caller::Account(self.account, self.eligibility)
+    }
+
     fn holds(&self, keys: &Arc<KeySet>, now: u64, leeway: u64) -> bool {
         Arc::ptr_eq(&self.keys, keys) && self.ends_at.saturating_add(leeway) >= now
     }
@@ -79,10 +87,14 @@ impl Tokens {
         let leeway = settings.rules.leeway.as_secs();
         let issuer = Issuer::start(settings.source, settings.rules).await?;
         let checked = Cache::<Box<str>, Checked>::builder()
-            .weigher(|token, _| u32::try_from(token.len() + CHECKED_OVERHEAD).unwrap_or(u32::MAX))
+            .weigher(|token, checked| {
+                let bytes = token.len() + checked.eligibility.bytes() + CHECKED_OVERHEAD;
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            })
             .max_capacity(CHECKED_MAX)
             .build();
-        Ok(Self { issuer, account_claim: settings.account_claim, leeway, checked })
+        let TokenSettings { account_claim, eligibility_claim, .. } = settings;
+        Ok(Self { issuer, account_claim, eligibility_claim, leeway, checked })
     }
 
     /// Whether tokens can be checked.
@@ -93,18 +105,18 @@ impl Tokens {
         self.issuer.keys().map(drop).ok_or(error::Error::Away { what: "the issuer of tokens" })
     }
 
-    /// The account of the token in these headers.
+    /// Whom the token in these headers names.
     ///
     /// # Errors
     /// 400, 401, or 503 before the keys are known.
-    pub async fn account(&self, headers: &HeaderMap) -> Result<AccountId, Problem> {
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         self.check(headers).await.map_err(Refused::problem)
     }
 
-    async fn check(&self, headers: &HeaderMap) -> Result<AccountId, Refused> {
+    async fn check(&self, headers: &HeaderMap) -> Result<Caller, Refused> {
         let token = bearer(headers)?;
-        if let Some(account) = self.checked_before(token) {
-            return Ok(account);
+        if let Some(caller) = self.checked_before(token) {
+            return Ok(caller);
         }
         let header = header(token)?;
         let keys = self.keys_for(&header).await.ok_or(Refused::Unknown)?;
@@ -117,16 +129,18 @@ impl Tokens {
         }
         let account = claims.get(&self.account_claim).and_then(extract::account);
         let account = account.ok_or(Refused::Invalid("it names no account"))?;
+        let eligibility = Eligibility::read(self.eligibility_claim.as_deref(), &claims);
+        let eligibility = eligibility.ok_or(Refused::Invalid("it has no list of campaigns where one is asked for"))?;
         if let Some(ends_at) = claims.get("exp").and_then(Value::as_u64) {
-            self.checked.insert(token.into(), Checked { account, ends_at, keys });
+            self.checked.insert(token.into(), Checked { account, eligibility: eligibility.clone(), ends_at, keys });
         }
-        Ok(account)
+        Ok(Caller::Account(account, eligibility))
     }
 
-    fn checked_before(&self, token: &str) -> Option<AccountId> {
+    fn checked_before(&self, token: &str) -> Option<Caller> {
         let checked = self.checked.get(token)?;
         let keys = self.issuer.keys()?;
-        checked.holds(&keys, get_current_timestamp(), self.leeway).then_some(checked.account)
+        checked.holds(&keys, get_current_timestamp(), self.leeway).then(|| checked.caller())
     }
 
     /// The keys, asked for once more if the one that is needed is not among them.
@@ -243,7 +257,8 @@ mod tests {
             Arc::new(KeySet::read(&text, &rules).unwrap())
         };
         let keys = set();
-        let checked = Checked { account: AccountId(42), ends_at: 1_000, keys: Arc::clone(&keys) };
+        let checked =
+            Checked { account: AccountId(42), eligibility: Eligibility::Any, ends_at: 1_000, keys: Arc::clone(&keys) };
 
         assert!(checked.holds(&keys, 1_000, 0));
         assert!(!checked.holds(&keys, 1_001, 0));

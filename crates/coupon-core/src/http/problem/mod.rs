@@ -90,6 +90,15 @@ impl Problem {
         }
     }
 
+    /// 403: the caller's token does not name the campaign, as it must.
+    #[must_use]
+    pub fn not_eligible() -> Self {
+        Self {
+            field: Some("campaign_id"),
+            ..Self::new(StatusCode::FORBIDDEN, Code::NotEligible, "your token is not for this campaign")
+        }
+    }
+
     /// 413: the body is longer than this many bytes.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {

@@ -2,6 +2,7 @@
 //! from claiming, either way. Method: an issuer of the test's own, tokens of every wrong kind, and strangers at other
 //! addresses.
 
+mod eligibility;
 mod lockouts;
 mod tokens;
 

@@ -52,6 +52,11 @@ pub struct AuthSettings {
     #[arg(long, env = "AUTH_ACCOUNT_CLAIM", value_name = "NAME", default_value = "sub", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub auth_account_claim: String,
 
+    /// For jwt: the claim of a token that holds the list of campaigns from which its account may claim; one without it may
+    /// claim from none. Without this setting, every account may claim from every campaign.
+    #[arg(long, env = "AUTH_ELIGIBILITY_CLAIM", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub auth_eligibility_claim: Option<String>,
+
     /// For jwt: the algorithms that are taken, of `EdDSA`, ES256, ES384, PS256, PS384, PS512, RS256, RS384, RS512.
     #[arg(long, env = "AUTH_ALGORITHMS", value_name = "LIST", value_parser = algorithm, value_delimiter = ',', default_value = "EdDSA,ES256,PS256,RS256")]
     pub auth_algorithms: Vec<Algorithm>,
@@ -93,6 +98,7 @@ pub(super) struct TokenSettings {
     pub source: KeySource,
     pub rules: Rules,
     pub account_claim: String,
+    pub eligibility_claim: Option<String>,
 }
 
 impl TokenSettings {
@@ -165,6 +171,7 @@ impl AuthSettings {
             (self.auth_jwks_url.is_some(), "--auth-jwks-url (AUTH_JWKS_URL)", AuthMode::Jwt),
             (self.auth_issuer.is_some(), "--auth-issuer (AUTH_ISSUER)", AuthMode::Jwt),
             (self.auth_audience.is_some(), "--auth-audience (AUTH_AUDIENCE)", AuthMode::Jwt),
+            (self.auth_eligibility_claim.is_some(), "--auth-eligibility-claim (AUTH_ELIGIBILITY_CLAIM)", AuthMode::Jwt),
         ];
         let others = settings.into_iter().filter(|(is_given, _, of)| *is_given && *of != mode);
         let lines = others.map(|(_, setting, of)| {
@@ -198,7 +205,8 @@ impl AuthSettings {
             ));
         };
         let rules = Rules { algorithms: self.auth_algorithms.clone(), issuer, audience, leeway: self.auth_leeway };
-        Ok(TokenSettings { source, rules, account_claim: self.auth_account_claim.clone() })
+        let (account_claim, eligibility_claim) = (self.auth_account_claim.clone(), self.auth_eligibility_claim.clone());
+        Ok(TokenSettings { source, rules, account_claim, eligibility_claim })
     }
 }
 
@@ -270,6 +278,7 @@ mod tests {
             (&["--auth=trusted-header"][..], "AUTH_HEADER"),
             (&["--auth-issuer=i"], "AUTH_ISSUER"),
             (&["--auth=none", "--auth-header=x-account-id"], "AUTH_HEADER"),
+            (&["--auth=none", "--auth-eligibility-claim=campaigns"], "AUTH_ELIGIBILITY_CLAIM"),
             (&["--auth=trusted-header", "--auth-header=x", "--auth-keys=k"], "AUTH_KEYS"),
             (&[&complete[..], &["--auth-jwks-url=https://issuer.example/"]].concat(), "AUTH_JWKS_URL"),
         ] {
