@@ -17,11 +17,11 @@ mod watch;
 use actix_web::web::ServiceConfig;
 use coupon_core::api::auth::Auth;
 use coupon_core::api::campaigns::Campaigns;
-use coupon_core::api::docs;
+use coupon_core::api::docs::Documents;
 use coupon_core::api::outcome_reader::OutcomeReader;
 use coupon_core::api::routes::ClaimRoutes;
 use coupon_core::http::health::{Health, Need};
-use coupon_core::http::{metrics, serve_api};
+use coupon_core::http::{Pages, metrics, serve_api};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::rabbitmq::Queues;
 use coupon_core::redis::Redis;
@@ -62,12 +62,16 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         .watch("rabbitmq", Need::Always, &watch, async |watch: Watch| watch.check().await);
     let health = auth.watched(health);
     let routes = ClaimRoutes::new(campaigns.clone(), outcomes, auth, settings.rate);
-    let admin_routes = move |config: &mut ServiceConfig| {
-        health.routes(config);
-        metrics::routes(config, &mysql, &campaigns, async |campaigns: Campaigns| campaigns.stocks().await);
+    let documents = Documents::new(&claims::Document::openapi(), &routes.auth);
+    let pages = Pages {
+        documents: move |config: &mut ServiceConfig| documents.routes(config),
+        health: move |config: &mut ServiceConfig| {
+            health.routes(config);
+            metrics::routes(config, &mysql, &campaigns, async |campaigns: Campaigns| campaigns.stocks().await);
+        },
     };
     let (listen, admin, drain) = (settings.listen, settings.admin_listen, settings.process.drain_deadline);
-    serve_api(listen, admin, &settings.http, stop, drain, admin_routes, move |config| {
+    serve_api(listen, admin, &settings.http, stop, drain, pages, move |config| {
         // Once for each actix worker: a publisher and its channel never leave their thread.
         config.app_data(actix_web::web::Data::new(Publisher::new(
             broker.clone(),
@@ -76,6 +80,5 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
             usize::from(settings.claims_per_message),
         )));
         routes.configure(config, claims::claim);
-        docs::routes(config, &claims::Document::openapi(), &routes.auth);
     })
 }

@@ -37,9 +37,29 @@ const CALLS_NOBODY: &str = "default-src 'none'; script-src 'self'; style-src 'se
 )]
 struct Shared;
 
-/// The routes, for a service's own document and what all services have.
-pub fn routes(config: &mut web::ServiceConfig, own: &utoipa::openapi::OpenApi, auth: &Auth) {
-    let document = web::Bytes::from(document(own, auth).to_json().unwrap_or_default());
+/// The documents of a service. Cheap to clone.
+#[derive(Clone)]
+pub struct Documents(web::Bytes);
+
+impl Documents {
+    /// Makes them from a service's own document and what all services have.
+    #[must_use]
+    pub fn new(own: &utoipa::openapi::OpenApi, auth: &Auth) -> Self {
+        Self(web::Bytes::from(document(own, auth).to_json().unwrap_or_default()))
+    }
+
+    /// The routes.
+    pub fn routes(&self, config: &mut web::ServiceConfig) {
+        page_routes(config);
+        let document = self.0.clone();
+        config.service(get("/openapi.json", move || {
+            let document = document.clone();
+            async move { HttpResponse::Ok().content_type("application/json").body(document) }
+        }));
+    }
+}
+
+fn page_routes(config: &mut web::ServiceConfig) {
     // The page asks nobody else about this document.
     let page = Arc::new(Config::new(["../openapi.json"]).validator_url("none"));
     let of_page = Arc::clone(&page);
@@ -50,10 +70,6 @@ pub fn routes(config: &mut web::ServiceConfig, own: &utoipa::openapi::OpenApi, a
         !file.starts_with('/') && !matches!(utoipa_swagger_ui::serve(file, Arc::clone(&of_page)), Ok(None))
     });
     config
-        .service(get("/openapi.json", move || {
-            let document = document.clone();
-            async move { HttpResponse::Ok().content_type("application/json").body(document) }
-        }))
         .service(get("/docs", async || HttpResponse::TemporaryRedirect().insert_header((LOCATION, "docs/")).finish()))
         .service(
             get("/docs/{file:.*}", move |file: web::Path<String>| {

@@ -88,6 +88,11 @@ struct Report {
 /// Stands in the data of a listener whose `/readyz` gives reasons.
 pub(super) struct GivesReasons;
 
+/// The route that says no more than that the process answers.
+pub(super) fn alive(config: &mut web::ServiceConfig) {
+    config.service(get("/livez", async || HttpResponse::Ok().body("alive\n")));
+}
+
 impl Health {
     /// Creates the health of a service that is not ready any more once it was asked to stop.
     #[must_use]
@@ -127,13 +132,11 @@ impl Health {
     /// The routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
         let health = self.clone();
-        config.service(get("/livez", async || HttpResponse::Ok().body("alive\n"))).service(get(
-            "/readyz",
-            move |request: HttpRequest| {
-                let health = health.clone();
-                async move { health.ready(request.app_data::<GivesReasons>().is_some()).await }
-            },
-        ));
+        alive(config);
+        config.service(get("/readyz", move |request: HttpRequest| {
+            let health = health.clone();
+            async move { health.ready(request.app_data::<GivesReasons>().is_some()).await }
+        }));
     }
 
     async fn ready(&self, gives_reasons: bool) -> HttpResponse {

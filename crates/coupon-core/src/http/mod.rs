@@ -28,7 +28,7 @@ use actix_web::dev::{AppConfig, Server, fn_service};
 use actix_web::middleware::from_fn;
 use actix_web::web::ServiceConfig;
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -54,6 +54,11 @@ pub struct HttpSettings {
     #[arg(long, env = "CORS_ORIGINS", value_name = "LIST", value_parser = cors::origin, value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 
+    /// What --listen serves in addition to /v1 and /livez: `all`, `docs` (/openapi.json and /docs/) or `none`. By default
+    /// all of it on a loopback address, and none on any other. --admin-listen serves all of it.
+    #[arg(long, env = "PUBLIC_PAGES", value_name = "WHICH")]
+    pub public_pages: Option<PublicPages>,
+
     /// Https.
     #[command(flatten)]
     pub certificate: CertificateSettings,
@@ -62,6 +67,25 @@ pub struct HttpSettings {
     /// balancers to notice. At most 5min; 0s = not at all.
     #[arg(long, env = "DRAIN_DELAY", value_name = "TIME", value_parser = drain_delay, default_value = "3s")]
     pub drain_delay: Duration,
+}
+
+/// What the listener for clients serves in addition to the API itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum PublicPages {
+    /// The documents, health and metrics.
+    All,
+    /// The documents.
+    Docs,
+    /// Nothing.
+    None,
+}
+
+impl HttpSettings {
+    /// What is served there, unless the settings say: all where nobody else can reach it.
+    fn pages_at(&self, listen: SocketAddr) -> PublicPages {
+        let is_loopback = listen.ip().to_canonical().is_loopback();
+        self.public_pages.unwrap_or(if is_loopback { PublicPages::All } else { PublicPages::None })
+    }
 }
 
 fn drain_delay(text: &str) -> Result<Duration, String> {
@@ -99,7 +123,16 @@ pub struct Listening {
     pub task: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Serves an API: `routes` to the crowd, and `admin_routes` both there and on a listener that the crowd cannot fill.
+/// What a service serves in addition to its API.
+pub struct Pages<D, H> {
+    /// The documents of the API.
+    pub documents: D,
+    /// Its health and metrics.
+    pub health: H,
+}
+
+/// Serves an API: `routes` to the crowd, and `pages` on a listener that the crowd cannot fill. Which of these the crowd gets,
+/// too, the settings say.
 ///
 /// After `stop` the crowd is served for the drain delay as before. Then its listener closes and requests in hand finish
 /// within `drain`; the other listener answers until they have.
@@ -112,12 +145,22 @@ pub fn serve_api(
     settings: &HttpSettings,
     stop: CancellationToken,
     drain: Duration,
-    admin_routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    pages: Pages<
+        impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+        impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    >,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Running> {
+    let Pages { documents, health } = pages;
     let connections = connections_that_fit(settings)?;
     let drained = CancellationToken::new();
-    let admin = serve_admin(admin_listen, drained.clone(), admin_routes.clone())?;
+    let admin = serve_admin(admin_listen, drained.clone(), {
+        let (documents, health) = (documents.clone(), health.clone());
+        move |config| {
+            documents(config);
+            health(config);
+        }
+    })?;
     let limits = Limits {
         // Each has one connection at least.
         workers: usize::from(settings.http_workers).min(connections),
@@ -132,9 +175,17 @@ pub fn serve_api(
         stop.cancelled().await;
         tokio::time::sleep(delay).await;
     };
+    let public_pages = settings.pages_at(listen);
     let public = serve(listen, "--listen (LISTEN)", &limits, delayed, move |config| {
         routes(config);
-        admin_routes(config);
+        if public_pages != PublicPages::None {
+            documents(config);
+        }
+        if public_pages == PublicPages::All {
+            health(config);
+        } else {
+            health::alive(config);
+        }
     })?;
     let task = tokio::spawn(async move {
         let ended = public.task.await?;
@@ -146,7 +197,7 @@ pub fn serve_api(
     Ok(Running { address, over_tls, admin: admin.address, stops_within: delay + drain, task })
 }
 
-/// Serves `routes` to operators and orchestrators until `stop`: health and metrics.
+/// Serves `routes` to operators and orchestrators until `stop`: health, metrics, documents.
 ///
 /// # Errors
 /// The address cannot be bound.

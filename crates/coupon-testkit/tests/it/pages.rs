@@ -14,6 +14,8 @@ each_way![
     the_page_is_served
 ];
 
+both_ways![only_the_api_is_public_unless_nobody_else_can_reach_it_or_a_setting_says_so];
+
 async fn health_is_reported(system: &System) {
     let (live, ready) = (system.api.get("/livez").await, system.api.get("/readyz").await);
 
@@ -104,6 +106,35 @@ async fn the_page_is_served(system: &System) {
     let settings = system.api.get("/docs/swagger-initializer.js").await.text;
     assert!(settings.contains("\"../openapi.json\""), "a gateway may strip a prefix: {settings}");
     assert!(settings.contains("\"validatorUrl\": \"none\""), "it asks nobody else: {settings}");
+}
+
+async fn only_the_api_is_public_unless_nobody_else_can_reach_it_or_a_setting_says_so(system: &System) {
+    const DOCUMENTS: [&str; 3] = ["/openapi.json", "/docs/", "/docs/swagger-ui-bundle.js"];
+    const INSIDE: [&str; 2] = ["/readyz", "/metrics"];
+
+    let campaign = system.space.campaign(1).await;
+    let reached = [("listen", "0.0.0.0:0"), ("auth", "none")];
+    for (settings, documents, inside) in [
+        (&[][..], 200, 200),
+        (&reached, 404, 404),
+        (&[reached[0], reached[1], ("public-pages", "docs")], 200, 404),
+        (&[reached[0], reached[1], ("public-pages", "all")], 200, 200),
+        (&[("public-pages", "none")], 404, 404),
+    ] {
+        let service = system.another_service(settings).await;
+        let (public, admin) = (system.api_of(&service), system.space.api(service.admin()));
+        let api = format!("/v1/campaigns/{campaign}");
+        for (path, status) in
+            DOCUMENTS.map(|path| (path, documents)).into_iter().chain(INSIDE.map(|path| (path, inside)))
+        {
+            assert_eq!(public.get(path).await.status, status, "{path} with {settings:?}");
+            assert_eq!(admin.get(path).await.status, 200, "{path}");
+        }
+        for path in [api.as_str(), "/livez"] {
+            assert_eq!(public.get(path).await.status, 200, "{path} with {settings:?}");
+        }
+        assert_eq!(admin.get(&api).await.code(), "no_such_route");
+    }
 }
 
 /// The consumer has no API, but reports its health.
