@@ -106,4 +106,13 @@ scale() { # count
   each_consumer_issues "$since"
 }
 
+# Whether the program in an image carries the list of its packages, which scanners look for under this name.
+lists_packages() { # image
+  local container lines
+  container=$(docker create "$1")
+  lines=$(docker cp "$container:/usr/local/bin" - | grep -caF .dep-v0) || true
+  docker rm "$container" >/dev/null
+  ((lines > 0))
+}
+
 size_of() { docker image inspect --format '{{.Size}}' "$1"; }
