@@ -197,6 +197,14 @@ mod tests {
     use crate::domain::CampaignId;
 
     #[test]
+    fn a_code_is_random() {
+        let codes = new_coupons(1_000);
+
+        assert!(codes.iter().all(|code| code.0.get_version_num() == 4), "122 bits of each are random");
+        assert!(codes.windows(2).all(|pair| pair.first() < pair.last()), "each is another");
+    }
+
+    #[test]
     fn a_chunk_fits_into_what_the_server_takes() {
         for max_allowed_packet in [1_024, 2_048, 16_384, 1 << 20, 1 << 30] {
             let chunk = chunk_for(max_allowed_packet);
