@@ -9,6 +9,8 @@ project=coupon-test-$$
 readonly project
 readonly servers=(mysql redis rabbitmq jaeger) services=(producer-api queue-consumer skiplock-api)
 readonly ready_seconds=180
+# In place of docker-compose.yml alone.
+files=()
 
 # The caller's settings are not what is tested.
 for variable in "${!COUPON_@}" "${!OTEL_@}"; do unset "$variable"; done
@@ -36,7 +38,7 @@ COUPON_PRODUCER_ADMIN_PORT=0
 COUPON_SKIPLOCK_ADMIN_PORT=0
 TEXT
 
-compose() { docker compose --project-name "$project" --env-file "$work/env" "$@"; }
+compose() { docker compose --project-name "$project" --env-file "$work/env" "${files[@]}" "$@"; }
 
 # Runs a command silently; what it printed is shown if it fails.
 quietly() { "$@" >"$work/said" 2>&1 </dev/null || { cat "$work/said" >&2 && fail "failed: $*"; }; }
