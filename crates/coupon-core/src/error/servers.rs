@@ -105,6 +105,7 @@ pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
         1044 | 1142 | 1143 | 1227 | 1370 => Advice::mend("grant this user the rights in docs/RIGHTS.md"),
         1045 | 1130 | 1251 | 1698 | 1862 | 3118 => Advice::mend(CHECK_MYSQL_USER),
         1049 | 1146 => Advice::mend("run `couponctl migrate`"),
+        1176 => Advice::mend("a key of the schema is missing: `couponctl doctor` says how to make it again"),
         3159 => Advice::mend("end COUPON_MYSQL_URL with ?ssl-mode=VERIFY_IDENTITY: it takes nothing but TLS"),
         1226 => Advice::wait("raise the limit that it names for this user"),
         1040 | 1203 => Advice::wait("raise its limit of connections, or lower MYSQL_CONNECTIONS"),

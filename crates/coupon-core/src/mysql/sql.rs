@@ -24,15 +24,28 @@ pub const SESSION: [&str; 3] = [
     "SET NAMES utf8mb4",
 ];
 
+/// Finds coupons by PRIMARY, and is refused where the key is missing that gives an account one coupon at most. Nothing is
+/// grouped in these statements, so that the second hint does nothing else.
+macro_rules! by_primary_and_guarded {
+    () => {
+        "FORCE INDEX FOR JOIN (PRIMARY) FORCE INDEX FOR GROUP BY (coupon_campaign_account)"
+    };
+}
+
 /// Reads no row of what a service reads. Index: PRIMARY of both tables.
-pub const READ_NOTHING: &str = "SELECT coupon.id, coupon.account_id, campaign.coupons FROM campaign \
-                                JOIN coupon FORCE INDEX (PRIMARY) ON coupon.campaign_id = campaign.id \
-                                WHERE campaign.id = 0 LIMIT 1";
+pub const READ_NOTHING: &str = concat!(
+    "SELECT coupon.id, coupon.account_id, campaign.coupons FROM campaign JOIN coupon ",
+    by_primary_and_guarded!(),
+    " ON coupon.campaign_id = campaign.id WHERE campaign.id = 0 LIMIT 1"
+);
 
 /// Issues no coupon, as there is no campaign 0, and is refused by whatever would refuse [`issue`]: a replica, a read-only
-/// server or session, a missing right, a binary log of statements. Index: PRIMARY.
-pub const ISSUE_NOTHING: &str = "UPDATE coupon SET account_id = 0 WHERE campaign_id = 0 AND id = x'' \
-                                 AND account_id IS NULL";
+/// server or session, a missing right or key, a binary log of statements. Index: PRIMARY.
+pub const ISSUE_NOTHING: &str = concat!(
+    "UPDATE coupon ",
+    by_primary_and_guarded!(),
+    " SET account_id = 0 WHERE campaign_id = 0 AND id = x'' AND account_id IS NULL"
+);
 
 /// Whether plain reads are answered by a server that takes no writes. Of numbers and of words, as MySQL and MariaDB have.
 pub const READS_ARE_OF_A_REPLICA: &str = "SELECT @@global.read_only NOT IN ('0', 'OFF')";
@@ -71,9 +84,12 @@ pub const FORGET: &str = "UPDATE coupon FORCE INDEX (PRIMARY) SET account_id = ?
                           WHERE campaign_id = ? AND id = ? AND account_id = ?";
 
 /// See [`issue`].
-pub const ISSUE: &str = "UPDATE IGNORE (?) AS wanted STRAIGHT_JOIN coupon FORCE INDEX (PRIMARY) \
-                         ON coupon.campaign_id = wanted.campaign_id AND coupon.id = wanted.id \
-                         SET coupon.account_id = wanted.account_id WHERE coupon.account_id IS NULL";
+pub const ISSUE: &str = concat!(
+    "UPDATE IGNORE (?) AS wanted STRAIGHT_JOIN coupon ",
+    by_primary_and_guarded!(),
+    " ON coupon.campaign_id = wanted.campaign_id AND coupon.id = wanted.id \
+     SET coupon.account_id = wanted.account_id WHERE coupon.account_id IS NULL"
+);
 
 /// Writes accounts into coupons that are still free, and skips those that are not, as well as accounts that have
 /// a coupon of the campaign already: this one statement is what makes an issue right, whatever others do meanwhile.
@@ -85,14 +101,16 @@ pub fn issue(rows: &[(ClaimKey, CouponId)]) -> String {
 }
 
 /// See [`issue_skip_locked`].
-pub const ISSUE_SKIP_LOCKED: &str = "UPDATE IGNORE (\
-                                         SELECT coupon.campaign_id, coupon.id, wanted.account_id \
-                                         FROM (?) AS wanted STRAIGHT_JOIN coupon FORCE INDEX (PRIMARY) \
-                                         ON coupon.campaign_id = wanted.campaign_id AND coupon.id = wanted.id \
-                                         WHERE coupon.account_id IS NULL LIMIT ? FOR UPDATE SKIP LOCKED\
-                                     ) AS free STRAIGHT_JOIN coupon FORCE INDEX (PRIMARY) \
-                                     ON coupon.campaign_id = free.campaign_id AND coupon.id = free.id \
-                                     SET coupon.account_id = free.account_id";
+pub const ISSUE_SKIP_LOCKED: &str = concat!(
+    "UPDATE IGNORE (\
+         SELECT coupon.campaign_id, coupon.id, wanted.account_id \
+         FROM (?) AS wanted STRAIGHT_JOIN coupon FORCE INDEX (PRIMARY) \
+         ON coupon.campaign_id = wanted.campaign_id AND coupon.id = wanted.id \
+         WHERE coupon.account_id IS NULL LIMIT ? FOR UPDATE SKIP LOCKED\
+     ) AS free STRAIGHT_JOIN coupon ",
+    by_primary_and_guarded!(),
+    " ON coupon.campaign_id = free.campaign_id AND coupon.id = free.id SET coupon.account_id = free.account_id"
+);
 
 /// Like [`issue`], but skips coupons that others hold at this moment. The limit makes the server look for the free
 /// ones by themselves, and the order of the join makes it look for them first: the other way round it would wait for
@@ -124,7 +142,11 @@ fn table(rows: &[(ClaimKey, CouponId)]) -> String {
 
 /// Writes one account into one coupon, if it is still free. Fails for an account that has a coupon of the campaign
 /// already. Index: PRIMARY.
-pub const ISSUE_ONE: &str = "UPDATE coupon SET account_id = ? WHERE campaign_id = ? AND id = ? AND account_id IS NULL";
+pub const ISSUE_ONE: &str = concat!(
+    "UPDATE coupon ",
+    by_primary_and_guarded!(),
+    " SET account_id = ? WHERE campaign_id = ? AND id = ? AND account_id IS NULL"
+);
 
 /// Writes an account into a free coupon that nobody else holds, all in one. Fails for an account that has a coupon of the
 /// campaign already. Index: `coupon_campaign_account` for the free row, PRIMARY for the update.

@@ -11,9 +11,11 @@ use mysql_async::prelude::Queryable;
 
 use crate::programs;
 use crate::system::{
-    claims_are_accepted, claims_are_issued, count_coupons, each_gets_a_coupon, start_consumer, start_producer_api,
-    start_skiplock,
+    System, claims_are_accepted, claims_are_issued, count_coupons, each_gets_a_coupon, start_consumer,
+    start_producer_api, start_skiplock,
 };
+
+both_ways![nothing_is_issued_without_the_key_that_gives_an_account_one_coupon];
 
 audited![
     a_consumers_batch_waits_for_mysql,
@@ -209,4 +211,28 @@ async fn skiplock_says_what_a_trigger_refuses_and_is_ready_when_it_is_gone(space
         let error = skiplock.says_once(&["Z ERROR "]).await;
         assert!(error.contains("closed for stocktaking"), "{error}");
     }
+}
+
+/// An operator drops the key while the services run, who hold ids and connections that know nothing of it.
+async fn nothing_is_issued_without_the_key_that_gives_an_account_one_coupon(system: &System) {
+    let (space, api) = (&system.space, &system.api);
+    let campaign = space.campaign(20).await;
+    each_gets_a_coupon(api, campaign, 1..=2).await;
+
+    space.sql("ALTER TABLE coupon DROP INDEX coupon_campaign_account").await;
+    for _ in 0..3 {
+        let answer = api.post_claim_preferring("wait=1", campaign, 3).await;
+        assert!(answer.status == 202 || answer.is_unavailable(), "{answer:?}");
+    }
+    let admin = system.admin();
+    let is_named = async || {
+        let reasons = admin.get("/readyz").await.json["reasons"]["mysql"].to_string();
+        reasons.contains("coupon_campaign_account") && reasons.contains("couponctl doctor")
+    };
+    eventually("the reason is given", is_named).await;
+    assert_eq!(space.issued(campaign).await, 2);
+
+    space.sql("ALTER TABLE coupon ADD UNIQUE KEY coupon_campaign_account (campaign_id, account_id)").await;
+    assert!(matches!(api.claim_patiently(campaign, 3).await, Outcome::Issued { .. }));
+    eventually("it is ready again", async || admin.get("/readyz").await.status == 200).await;
 }
