@@ -24,6 +24,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::lines::Lines;
+use super::receive::BODY_MAX;
 use super::refusal;
 
 /// A client has this long to send the head of a request, and as long again for its body; before that, for the beginning of
@@ -41,6 +42,9 @@ const READ_SIZE: usize = 1024;
 
 /// Bytes held until a request is answered, after which no more are read.
 const HELD_MAX: usize = 8 * 1024;
+
+/// Bytes of a body in chunks at most, with all that stands around them: a body of the greatest size, a byte in each chunk.
+const CHUNKS_MAX: usize = 8 * BODY_MAX;
 
 /// What actix may have next.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -66,6 +70,8 @@ pub(crate) struct State {
     served: Cell<bool>,
     /// The answer that is given ends the connection.
     ended: Cell<bool>,
+    /// The service was asked to stop: each answer is the last of its connection.
+    stopping: CancellationToken,
     /// Nobody waits any longer: the client has closed the connection, or its half of it, or the service ends.
     over: CancellationToken,
 }
@@ -94,6 +100,11 @@ impl State {
     /// The body has ended.
     pub(super) fn received(&self) {
         self.part.set(Part::Answer);
+    }
+
+    /// Whether the service was asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
     }
 
     /// The answer that is given is the last: what still comes is nobody's.
@@ -128,6 +139,8 @@ pub(super) struct Connection {
     lines: Lines,
     /// A blank line was the last that actix got of a body in chunks, which may have ended with it.
     paused: bool,
+    /// Bytes of the body in chunks that is received.
+    chunks: usize,
     /// A head has begun to arrive; it has until `deadline`.
     receiving: bool,
     /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
@@ -138,11 +151,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes a client in, over TLS if there is something to do that with. The service answers without waiting from `ending`
-    /// on.
+    /// Takes a client in, over TLS if there is something to do that with. The service gives connections up from `stopping` on,
+    /// and answers without waiting from `ending` on.
     pub(super) async fn accept(
         stream: TcpStream,
         tls: Option<TlsAcceptor>,
+        stopping: &CancellationToken,
         ending: &CancellationToken,
     ) -> io::Result<Self> {
         let stream = match tls {
@@ -151,10 +165,11 @@ impl Connection {
         };
         Ok(Self {
             stream,
-            state: Rc::new(State { over: ending.child_token(), ..State::default() }),
+            state: Rc::new(State { stopping: stopping.clone(), over: ending.child_token(), ..State::default() }),
             held: Vec::new(),
             lines: Lines::default(),
             paused: false,
+            chunks: 0,
             receiving: false,
             closing: false,
             deadline: Box::pin(sleep(RECEIVE_DEADLINE)),
@@ -184,7 +199,9 @@ impl Connection {
             self.state.part.set(Part::Answer);
         }
         self.paused = blank.is_some() && part == Part::Chunks;
-        blank.unwrap_or(bytes.len())
+        let now = blank.unwrap_or(bytes.len());
+        self.chunks = if part == Part::Chunks { self.chunks + now } else { 0 };
+        now
     }
 
     /// Reads from the client, or from what is held.
@@ -280,6 +297,10 @@ impl AsyncRead for Connection {
         }
         if this.state.part.get() == Part::Answer {
             return this.poll_held(context);
+        }
+        if this.chunks > CHUNKS_MAX {
+            // Trailers, which actix would read for ever.
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let read = this.poll_part(context, buffer);
         let receiving = this.state.part.get() == Part::Head && this.lines.has_begun();

@@ -134,8 +134,8 @@ pub struct Pages<D, H> {
 /// Serves an API: `routes` to the crowd, and `pages` on a listener that the crowd cannot fill. Which of these the crowd gets,
 /// too, the settings say.
 ///
-/// After `stop` the crowd is served for the drain delay as before. Then its listener closes and requests in hand finish
-/// within `drain`; the other listener answers until they have.
+/// After `stop` the crowd is served for the drain delay, each connection for one request more. Then its listener closes and
+/// requests in hand finish within `drain`; the other listener answers until they have.
 ///
 /// # Errors
 /// An address cannot be bound.
@@ -167,6 +167,7 @@ pub fn serve_api(
         connections,
         origins: settings.cors_origins.clone(),
         tls: tls::acceptor(&settings.certificate)?,
+        stopping: stop.clone(),
         // Ends before the process's own deadline, so that a client who waits for an outcome is no failed drain.
         drain: drain.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1)),
     };
@@ -207,8 +208,14 @@ pub fn serve_admin(
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Listening> {
     // In the clear: probes and scrapers are on the inside, and learn of no account.
-    let limits =
-        Limits { workers: 1, connections: ADMIN_CONNECTIONS, origins: Vec::new(), tls: None, drain: ADMIN_DRAIN };
+    let limits = Limits {
+        workers: 1,
+        connections: ADMIN_CONNECTIONS,
+        origins: Vec::new(),
+        tls: None,
+        stopping: stop.clone(),
+        drain: ADMIN_DRAIN,
+    };
     serve(listen, "--admin-listen (ADMIN_LISTEN)", &limits, stop.cancelled_owned(), move |config| {
         config.app_data(health::GivesReasons);
         routes(config);
@@ -260,6 +267,8 @@ struct Limits {
     origins: Vec<String>,
     /// In the clear without it.
     tls: Option<TlsAcceptor>,
+    /// From then on an answer is the last of its connection.
+    stopping: CancellationToken,
     drain: Duration,
 }
 
@@ -275,14 +284,14 @@ fn serve(
     let address = listener.local_addr()?;
     let server = Server::build()
         .workers(limits.workers)
-        // Shared out, because actix counts for each worker.
-        .max_concurrent_connections(limits.connections.div_ceil(limits.workers))
+        // Shared out, because actix counts for each worker: none more than the setting says.
+        .max_concurrent_connections(limits.connections / limits.workers)
         .shutdown_timeout(limits.drain.as_secs())
         .disable_signals();
     let draining = server.graceful_shutdown_signal();
     let ending = CancellationToken::new();
     let ended = ending.clone();
-    let (origins, tls) = (limits.origins.clone(), limits.tls.clone());
+    let (origins, tls, stopping) = (limits.origins.clone(), limits.tls.clone(), limits.stopping.clone());
     // As actix's HttpServer, but over connections that have deadlines.
     let server = server.listen("http", listener, move || {
         let app = App::new()
@@ -296,7 +305,7 @@ fn serve(
             .wrap(from_fn(trace::trace))
             .configure(routes.clone())
             .default_service(actix_web::web::to(problem::no_such_route));
-        let (draining, ending, tls) = (draining.clone(), ending.clone(), tls.clone());
+        let (draining, stopping, ending, tls) = (draining.clone(), stopping.clone(), ending.clone(), tls.clone());
         let http = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let draining = draining.clone();
@@ -311,10 +320,10 @@ fn serve(
             })
             .h1(map_config(app.into_factory(), |()| AppConfig::default()));
         fn_service(move |stream: TcpStream| {
-            let (tls, ending) = (tls.clone(), ending.clone());
+            let (tls, stopping, ending) = (tls.clone(), stopping.clone(), ending.clone());
             async move {
                 let client = stream.peer_addr().ok();
-                Ok((Connection::accept(stream, tls, &ending).await?, client))
+                Ok((Connection::accept(stream, tls, &stopping, &ending).await?, client))
             }
         })
         .and_then(http)

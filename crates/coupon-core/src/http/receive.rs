@@ -44,7 +44,8 @@ pub async fn receive(
         Err(problem) => drop(request.extensions_mut().insert(problem)),
     }
     let mut response = next.call(request).await?;
-    if is_last {
+    // Who comes again meets another instance, and no connection that ends under a request.
+    if is_last || connection.is_stopping() {
         connection.end();
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }

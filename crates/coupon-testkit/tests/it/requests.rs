@@ -30,6 +30,8 @@ each_way![
     options_names_the_methods,
 ];
 
+both_ways![trailers_without_end_end_the_connection];
+
 audited![a_stranger_causes_no_error_in_the_log,];
 
 /// Sends this and reads until the connection is closed.
@@ -215,6 +217,26 @@ async fn a_body_is_asked_for_only_if_it_can_be_taken(system: &System) {
     assert!(refused.contains("\"code\":\"body_too_large\"") && !refused.contains("100 Continue"), "{refused}");
     assert!(taken.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 20"), "{taken}");
     assert!(matches!(system.api.settled(campaign, 1).await, Outcome::Issued { .. }));
+}
+
+async fn trailers_without_end_end_the_connection(system: &System) {
+    let campaign = system.space.campaign(5).await;
+    let path = format!("/v1/campaigns/{campaign}/claims");
+    let head = "host: coupons\r\ncontent-type: application/json\r\ntransfer-encoding: chunked";
+    let begun = format!("POST {path} HTTP/1.1\r\n{head}\r\n\r\n11\r\n{{\"account_id\": 1}}\r\n0\r\n");
+    let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
+    connection.write_all(begun.as_bytes()).await.unwrap();
+    let trailer = format!("x: {}\r\n", "y".repeat(1_000));
+
+    let mut sent = 0;
+    while connection.write_all(trailer.as_bytes()).await.is_ok() {
+        sent += trailer.len();
+        assert!(sent < 20_000_000, "all of it is taken");
+    }
+
+    let answer = read_to_end(&mut connection).await;
+    assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    assert_eq!(system.space.issued(campaign).await, 0);
 }
 
 async fn requests_sent_at_once_are_answered_one_by_one(system: &System) {

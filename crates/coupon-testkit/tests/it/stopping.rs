@@ -65,7 +65,8 @@ async fn claims_are_taken_while_load_balancers_notice(system: &System) {
 
     service.ask_to_stop();
 
-    assert_eq!(api.get("/readyz").await.status, 503, "a load balancer sees it");
+    let seen = api.get("/readyz").await;
+    assert_eq!((seen.status, seen.header("connection")), (503, "close"), "a load balancer sees it: {seen:?}");
     let seen_by_operators = admin.get("/readyz").await;
     assert_eq!(seen_by_operators.status, 503);
     assert!(seen_by_operators.json["reasons"]["service"].as_str().is_some_and(|reason| reason.contains("drains")));
