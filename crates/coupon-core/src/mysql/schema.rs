@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use refinery::Runner;
 use refinery::error::Kind;
+use refinery::{Migration, Runner};
 
 use super::{Mysql, connect, not_reached};
 use crate::error::{Error, Result};
@@ -21,6 +21,21 @@ mod embedded {
 #[must_use]
 pub fn wanted() -> u32 {
     runner().get_migrations().iter().map(|migration| u32::try_from(migration.version()).unwrap_or(0)).max().unwrap_or(0)
+}
+
+/// The migrations that a database has, by version, each with the checksum of its text.
+pub const APPLIED: &str = "SELECT version, checksum FROM refinery_schema_history ORDER BY version";
+
+/// The first of these migrations whose text is another in this build.
+#[must_use]
+pub fn unlike(applied: &[(u32, String)]) -> Option<String> {
+    let runner = runner();
+    let is_unlike = |(version, checksum): &(u32, String)| {
+        let is_it = |migration: &&Migration| u32::try_from(migration.version()).is_ok_and(|ours| ours == *version);
+        let ours = runner.get_migrations().iter().find(is_it)?;
+        (ours.checksum().to_string() != *checksum).then(|| ours.to_string())
+    };
+    applied.iter().find_map(is_unlike)
 }
 
 fn runner() -> Runner {
@@ -50,9 +65,7 @@ fn not_migrated(error: &refinery::Error) -> Error {
 
     Error::Broken(match error.kind() {
         Kind::MissingVersion(migration) => newer(u32::try_from(migration.version()).unwrap_or(u32::MAX)),
-        Kind::DivergentVersion(applied, _) => {
-            format!("the schema was made by a build whose {applied} is another than this one's: run that build")
-        }
+        Kind::DivergentVersion(applied, _) => of_another_build(&applied.to_string()),
         Kind::Connection(doing, error) => match error.downcast_ref::<mysql_async::Error>() {
             Some(mysql_async::Error::Server(error)) if error.code == TABLE_EXISTS => {
                 format!("{}, and is not of this system: name a database of its own in --mysql-url", error.message)
@@ -61,6 +74,10 @@ fn not_migrated(error: &refinery::Error) -> Error {
         },
         kind => format!("migration: {kind}"),
     })
+}
+
+fn of_another_build(migration: &str) -> String {
+    format!("the schema was made by a build whose {migration} is another than this one's: run that build")
 }
 
 fn newer(found: u32) -> String {
@@ -108,12 +125,15 @@ pub async fn work_on<T>(
 pub async fn check(mysql: &Mysql) -> Result<()> {
     const NO_SUCH_TABLE: u16 = 1146;
 
-    let found = match version(mysql).await {
-        Ok(version) => version.unwrap_or(0),
-        Err(Error::Mysql(mysql_async::Error::Server(error))) if error.code == NO_SUCH_TABLE => 0,
+    let applied = match applied(mysql).await {
+        Ok(applied) => applied,
+        Err(Error::Mysql(mysql_async::Error::Server(error))) if error.code == NO_SUCH_TABLE => Vec::new(),
         Err(error) => return Err(not_reached(mysql.address(), &error)),
     };
-    let wanted = wanted();
+    if let Some(migration) = unlike(&applied) {
+        return Err(Error::Broken(of_another_build(&migration)));
+    }
+    let (found, wanted) = (applied.last().map_or(0, |(version, _)| *version), wanted());
     match found {
         _ if found == wanted => Ok(()),
         _ if found < wanted => Err(Error::Broken(format!(
@@ -124,13 +144,9 @@ pub async fn check(mysql: &Mysql) -> Result<()> {
 }
 
 /// Over a connection of its own, which fails soon where there is no MySQL.
-async fn version(mysql: &Mysql) -> Result<Option<u32>> {
+async fn applied(mysql: &Mysql) -> Result<Vec<(u32, String)>> {
     let mut conn = mysql.connection_of_its_own().await?;
-    let version = mysql
-        .within(async {
-            Ok(conn.query_first::<Option<u32>, _>("SELECT MAX(version) FROM refinery_schema_history").await?)
-        })
-        .await?;
+    let applied = mysql.within(async { Ok(conn.query(APPLIED).await?) }).await?;
     conn.disconnect().await?;
-    Ok(version.flatten())
+    Ok(applied)
 }

@@ -10,17 +10,21 @@ const NO_SUCH_TABLE: u16 = 1146;
 
 pub async fn check_version(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
     let wanted = schema::wanted();
-    let version = conn.query_first::<Option<u32>, _>("SELECT MAX(version) FROM refinery_schema_history").await;
-    let found = match version {
-        Ok(version) => version.flatten().unwrap_or(0),
-        Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => 0,
+    let applied = match conn.query::<(u32, String), _>(schema::APPLIED).await {
+        Ok(applied) => applied,
+        Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => Vec::new(),
         Err(Error::Server(error)) => {
             sheet.wrong("schema", &error.message, "see the rights below");
             return Ok(());
         }
         Err(error) => return Err(error),
     };
+    let found = applied.last().map_or(0, |(version, _)| *version);
     let text = format!("version {found}; this build is for {wanted}");
+    if let Some(migration) = schema::unlike(&applied) {
+        sheet.wrong("schema", &format!("its {migration} is of another build"), "run the build that made it");
+        return Ok(());
+    }
     match found {
         _ if found == wanted => sheet.ok("schema", &text),
         _ if found < wanted => sheet.wrong("schema", &text, "run `couponctl migrate`"),
@@ -39,7 +43,9 @@ pub async fn check_tables(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Erro
             key(sheet, &keys, "coupon_campaign_account", &["campaign_id", "account_id"], remedy);
         }
         Err(Error::Server(error)) => {
-            sheet.wrong("keys", &error.message, "run `couponctl migrate`, or see the rights below");
+            let remedy = "run `couponctl migrate`, or see the rights below; a table that is gone from a schema of the right \
+                          version must come from a backup";
+            sheet.wrong("keys", &error.message, remedy);
         }
         Err(error) => return Err(error),
     }
