@@ -190,8 +190,7 @@ pub async fn a_silent_issuer_is_not_waited_for<T: CommandFactory>(program: &str,
 
     let service = Running::start(program, &issuer_arguments::<T>(space, &settings), &[]).await;
 
-    let log = service.log();
-    assert!(log.contains(&format!("no keys yet from {url}")), "{log}");
+    service.says_once(&["no keys yet from", &url]).await;
     let admin = space.api(service.admin());
     let health = async || admin.get("/readyz").await.json;
     eventually("it gives the reason", async || health().await.pointer("/reasons/issuer").is_some()).await;

@@ -103,7 +103,9 @@ fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
         Ok(sent) if body.trim_ascii_start().starts_with(b"{") => {
             sent_account(&sent.account_id, written(body)).map(|account_id| ClaimBody { account_id })
         }
-        Err(error) if !error.is_data() => Err(Problem::invalid("body", format!("the body is no JSON: {LIKE}"))),
+        Err(error) if !error.is_data() => {
+            Err(Problem::invalid("body", format!("the body cannot be read as JSON: {LIKE}")))
+        }
         Ok(_) | Err(_) => Err(alone()),
     }
 }
@@ -129,7 +131,7 @@ fn sent_account(sent: &Value, number: Option<u64>) -> Result<AccountId, Problem>
 
 fn not_an_account() -> Problem {
     let detail = format!(
-        "account_id must be a whole number from 1 to {JSON_NUMBER_MAX}, or a string of the digits of one from 1 to {}",
+        "account_id must be a whole number from 1 to {JSON_NUMBER_MAX} in digits, or a string of those of one up to {}",
         AccountId::MAX
     );
     Problem::invalid("account_id", detail)

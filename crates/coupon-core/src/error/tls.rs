@@ -80,6 +80,10 @@ fn of_certificate(reason: &CertificateError) -> String {
         NotValidYet | NotValidYetContext { .. } => String::from("its certificate is not valid yet"),
         UnknownIssuer => String::from("its certificate is of an unknown authority"),
         BadSignature => String::from("its certificate is of another authority of the same name"),
+        // The library that checks them has no words for this one of its own errors.
+        CertificateError::Other(reason) if format!("{reason:?}").contains("CaUsedAsEndEntity") => {
+            String::from("its certificate is that of an authority (CA:TRUE), which is none of a server")
+        }
         other => format!("its certificate is refused: {other}"),
     }
 }

@@ -3,7 +3,6 @@
 //! Invariants: a key that is known is never waited for. One question at a time, and however many tokens name keys that
 //! are not known, one in [`ASK_AGAIN_AFTER`]. Keys serve until there are others: the issuer may be away.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -38,8 +37,8 @@ pub(super) struct Issuer {
     source: Source,
     rules: Rules,
     known: RwLock<Option<Arc<KeySet>>>,
-    /// Whether the last question had no answer that can be used.
-    is_failing: AtomicBool,
+    /// Why the last question had no answer that can be used, if it had none.
+    failure: RwLock<Option<String>>,
     /// When a token last made it ask, held while it does.
     asked: Mutex<Option<Instant>>,
 }
@@ -63,7 +62,7 @@ impl Issuer {
             source,
             rules,
             known: RwLock::default(),
-            is_failing: AtomicBool::new(false),
+            failure: RwLock::default(),
             asked: Mutex::default(),
         });
         match &issuer.source {
@@ -86,6 +85,11 @@ impl Issuer {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why there are no keys, as far as the issuer was asked.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Asks for keys because one is not known, unless that was done just now.
     pub async fn ask_for_unknown(&self) {
         let mut asked = self.asked.lock().await;
@@ -99,12 +103,12 @@ impl Issuer {
         match self.load().await {
             Ok(keys) => {
                 self.known_is(keys);
-                if self.is_failing.swap(false, Ordering::Relaxed) {
+                if self.fails(None).is_some() {
                     tracing::info!("the issuer gives keys again");
                 }
             }
             Err(error) => {
-                if self.is_failing.swap(true, Ordering::Relaxed) {
+                if self.fails(Some(format!("{error:#}"))).is_some() {
                     return;
                 }
                 let until =
@@ -112,6 +116,11 @@ impl Issuer {
                 tracing::warn!("no keys from the issuer; until there are, {until}: {error:#}");
             }
         }
+    }
+
+    /// Remembers why there was no answer, and gives what was remembered before.
+    fn fails(&self, failure: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.failure.write().unwrap_or_else(PoisonError::into_inner), failure)
     }
 
     fn known_is(&self, keys: KeySet) {

@@ -167,8 +167,12 @@ fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String
     if set.keys.len() > KEYS_MAX {
         return Err(format!("they are {}, and {KEYS_MAX} at most are taken", set.keys.len()));
     }
-    let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+    let (mut keys, mut left_out, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for (n, key) in (1..).zip(set.keys) {
+        // Listed twice it would be two that fit, of which a token must name one.
+        if !seen.insert(key.to_string()) {
+            continue;
+        }
         let id = key.get("kid").and_then(Value::as_str).map(|id| format!(" {:?}", shortened(id, ID_SHOWN)));
         match from_jwk(key, rules) {
             Ok(key) => keys.extend(key),
@@ -299,6 +303,15 @@ FTYFAKAMs9MKzJSq44E=
         assert!(keys.find(&header(Algorithm::EdDSA, Some("another"))).is_none());
         assert!(keys.find(&header(Algorithm::EdDSA, None)).is_none(), "it might be either");
         assert!(keys.find(&header(Algorithm::HS256, Some(one.id()))).is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_listed_twice_is_one() {
+        let pair = KeyPair::generate().unwrap();
+        let key = &pair.jwks()["keys"][0];
+        let keys = KeySet::read(&json!({"keys": [key, key]}).to_string(), &rules()).unwrap();
+
+        assert!(keys.find(&header(Algorithm::EdDSA, Some(pair.id()))).is_some());
     }
 
     #[test]

@@ -102,7 +102,18 @@ impl Tokens {
     /// # Errors
     /// No key is known yet.
     pub fn has_keys(&self) -> error::Result<()> {
-        self.issuer.keys().map(drop).ok_or(error::Error::Away { what: "the issuer of tokens" })
+        if self.issuer.keys().is_some() {
+            return Ok(());
+        }
+        Err(match self.issuer.failure() {
+            Some(reason) => error::Error::Stuck {
+                reason: format!("no keys from the issuer of tokens: {reason}"),
+                class: error::Class::Retryable,
+                stays: false,
+                remedy: "see that AUTH_JWKS_URL leads to its keys",
+            },
+            None => error::Error::Away { what: "the issuer of tokens" },
+        })
     }
 
     /// Whom the token in these headers names.
