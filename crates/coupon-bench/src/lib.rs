@@ -124,6 +124,7 @@ impl Bench {
         match &self.command {
             Command::Load(arguments) => arguments.crowd.check(),
             Command::Compare(arguments) => arguments.check(),
+            Command::Report(arguments) => arguments.check(),
             _ => Ok(()),
         }
     }
@@ -173,7 +174,7 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
             let measure = async |mysql: &Mysql| show(&matrix::run(mysql, redis, arguments).await?, json, Some(report));
             Box::pin(schema::work_on(mysql, measure)).await
         }
-        Command::Report(arguments) => report::run(arguments).map(|()| true),
+        Command::Report(arguments) => report::run(arguments, json).map(|()| true),
         Command::Unguarded(arguments) => {
             let measure = async |mysql: &Mysql| show(&unguarded::run(mysql, arguments).await?, json, None);
             schema::work_on(mysql, measure).await

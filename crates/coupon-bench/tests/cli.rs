@@ -48,6 +48,8 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         ("matrix --quick --turns 3", "--turns"),
         ("matrix --only skiplock", "must be one of: queue; coalesced; queue, one by one; select-update"),
         ("report", "<FILE>"),
+        ("report a.json --page ./a.json", "--page = './a.json' is another file of this command"),
+        ("report a.json --page b --markdown b", "--markdown = 'b'"),
         ("", "subcommand"),
     ] {
         let ran = program::run(PROGRAM, &arguments(line), &[]).await;
@@ -244,6 +246,9 @@ async fn what_a_matrix_measures_becomes_a_page_that_asks_nobody() {
         let render = arguments(&format!("report {report} {report} --page {page}"));
         let rendered = program::run(PROGRAM, &render, &[]).await;
         let printed = program::run(PROGRAM, &arguments(&format!("report {report}")), &[]).await;
+        let as_json = program::run(PROGRAM, &arguments(&format!("report {report} --json")), &[]).await;
+        let as_json: serde_json::Value = serde_json::from_str(&as_json.stdout).unwrap();
+        assert_eq!((&as_json[0]["name"], as_json[0]["cells"].as_array().unwrap().len()), (&report.clone().into(), 6));
 
         assert_eq!(measured.code, Some(0), "{measured:?}");
         assert!(measured.stdout.contains("100 claims for 10 coupons"), "{measured:?}");

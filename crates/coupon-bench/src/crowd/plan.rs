@@ -41,10 +41,12 @@ pub fn claims(first: u64, accounts: u64, repeats: u64) -> Vec<u64> {
         }
     }
     let mut order: Vec<u64> = Vec::with_capacity(total);
-    let mut fresh = fresh.into_iter();
+    let mut claimed = 0;
     for is_repeat in is_repeat {
-        let repeated = if is_repeat { order.get(rng.random_range(0..order.len().max(1))).copied() } else { None };
-        order.extend(repeated.or_else(|| fresh.next()));
+        // Every account that has claimed is as likely as any other, however often it has.
+        let place = if is_repeat { rng.random_range(0..claimed) } else { claimed };
+        claimed += usize::from(!is_repeat);
+        order.extend(fresh.get(place));
     }
     order
 }
@@ -62,6 +64,14 @@ mod tests {
         assert_eq!(order.len(), 1_100);
         assert_eq!(order.iter().collect::<HashSet<_>>(), (1..=1_000).collect::<Vec<_>>().iter().collect());
         assert_eq!(order, claims(1, 1_000, 100), "the same crowd in every run");
+    }
+
+    #[test]
+    fn repeats_are_spread_over_those_who_have_claimed() {
+        let order = claims(1, 20, 200);
+        let most = (1..=20).map(|account| order.iter().filter(|other| **other == account).count()).max();
+
+        assert!(most.is_some_and(|most| most < 50), "{most:?} of 220 claims by one of 20 accounts");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -11,6 +12,7 @@ use coupon_core::terminal::{print, printable};
 use coupon_core::{CampaignId, ClaimKey, Outcome};
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::crowd::client::{self, Client, Target};
@@ -151,6 +153,10 @@ pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Re
 pub async fn probe(mysql: &Mysql, option: &str, arguments: &Arguments) -> anyhow::Result<()> {
     const ELSEWHERE: &str = "--mysql-url (COUPON_MYSQL_URL) may name another database than that of the API";
 
+    // An API that was asked for it just before remembers for a second that it was not there.
+    const SEEN_WITHIN: Duration = Duration::from_secs(2);
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+
     #[derive(Deserialize)]
     struct Seen {
         name: String,
@@ -164,8 +170,15 @@ pub async fn probe(mysql: &Mysql, option: &str, arguments: &Arguments) -> anyhow
         let ours = campaigns::find(&mut conn, campaign).await?;
         let ours = ours.with_context(|| format!("there is no campaign {campaign} in {address}; {ELSEWHERE}"))?;
         let path = format!("/v1/campaigns/{campaign}");
-        let answer = client.send(Method::GET, &path, String::new(), []).await;
-        let (status, body) = answer.with_context(|| format!("{option} {url}"))?;
+        let seen_by = Instant::now() + SEEN_WITHIN;
+        let (status, body) = loop {
+            let answer = client.send(Method::GET, &path, String::new(), []).await;
+            let answer = answer.with_context(|| format!("{option} {url}"))?;
+            if answer.0 != StatusCode::NOT_FOUND || Instant::now() > seen_by {
+                break answer;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
         let body = String::from_utf8_lossy(&body);
         let is_ours = |seen: Seen| seen.name == ours.name;
         match status {

@@ -127,8 +127,8 @@ impl Rush {
     async fn run(self, mysql: &Mysql, conn: &mut Conn, arguments: &Arguments) -> anyhow::Result<(usize, usize)> {
         let (claims, connections) = (u64::from(arguments.claims), u64::from(arguments.connections));
         let accounts: Vec<u64> = match self.variant {
-            // Each twice, at nearly the same time.
-            Variant::CheckThenWrite => (1..=claims.div_ceil(2)).flat_map(|account| [account; 2]).collect(),
+            // Each over all connections at once.
+            Variant::CheckThenWrite => (0..claims).map(|claim| 1 + claim / connections).collect(),
             _ => (1..=claims).collect(),
         };
         // Which rows are held by somebody matters only where few are left.
@@ -170,9 +170,13 @@ impl Rush {
         connections: u16,
     ) -> anyhow::Result<Vec<(u64, Told)>> {
         let (accounts, next) = (Arc::new(accounts.to_vec()), Arc::new(AtomicUsize::new(0)));
-        let mut claimers = JoinSet::new();
+        let mut conns = Vec::new();
         for _ in 0..connections {
-            let (this, mut conn) = (Arc::clone(&self), mysql.connection_of_its_own().await?);
+            conns.push(mysql.connection_of_its_own().await?);
+        }
+        let mut claimers = JoinSet::new();
+        for mut conn in conns {
+            let this = Arc::clone(&self);
             let (accounts, next) = (Arc::clone(&accounts), Arc::clone(&next));
             claimers.spawn(async move {
                 let mut told = Vec::new();

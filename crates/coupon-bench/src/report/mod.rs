@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use coupon_core::terminal;
+use serde::Serialize;
 
 use crate::experiments::matrix::Matrix;
 use crate::output;
@@ -35,20 +36,48 @@ pub struct Arguments {
 }
 
 /// A report with the name of its file.
+#[derive(Serialize)]
 struct Named {
     name: String,
+    #[serde(flatten)]
     matrix: Matrix,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+impl Arguments {
+    /// Checks that no file is written over another one of the command.
+    ///
+    /// # Errors
+    /// A line that names it.
+    pub fn check(&self) -> Result<(), String> {
+        let mut others: Vec<PathBuf> = self.reports.iter().map(|path| whole(path)).collect();
+        for (option, path) in [("--page", &self.page), ("--markdown", &self.markdown)] {
+            let Some(path) = path else { continue };
+            if others.contains(&whole(path)) {
+                return Err(format!("{option} = '{}' is another file of this command already", path.display()));
+            }
+            others.push(whole(path));
+        }
+        Ok(())
+    }
+}
+
+/// A path by which two that lead to one file are the same, if it is there.
+fn whole(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
+
+pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<()> {
     let reports = arguments.reports.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    if json {
+        terminal::print_json(&reports)?;
+    }
     if let Some(path) = &arguments.page {
         write(path, &page::page(&reports)?)?;
     }
     if let Some(path) = &arguments.markdown {
         write(path, &markdown::markdown(&reports)?)?;
     }
-    if arguments.page.is_none() && arguments.markdown.is_none() {
+    if arguments.page.is_none() && arguments.markdown.is_none() && !json {
         terminal::print(&markdown::markdown(&reports)?.trim_end())?;
     }
     Ok(())
