@@ -7,7 +7,7 @@ pub mod shutdown;
 pub use runtime::ensure_open_files;
 
 use std::future::Future;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -191,6 +191,10 @@ fn ask_health(admin: SocketAddr) -> std::io::Result<Vec<u8>> {
     match stream.take(HEALTH_ANSWER_MAX).read_to_end(&mut answer) {
         // A server of another kind may greet and then wait.
         Err(_) if !answer.is_empty() => Ok(answer),
+        // What the system calls it when the time is over.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(std::io::Error::new(ErrorKind::TimedOut, format!("it said nothing within {HEALTH_DEADLINE:?}")))
+        }
         read => read.map(|_| answer),
     }
 }

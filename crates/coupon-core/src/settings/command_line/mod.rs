@@ -154,6 +154,13 @@ mod tests {
     }
 
     #[test]
+    fn an_option_before_its_command_is_named_with_where_it_goes() {
+        let lines = wrong::<Below>(&["--number=3", "count", "--other=1"]);
+
+        assert!(lines.iter().any(|line| line.contains("it goes after the command: test count --number")), "{lines:?}");
+    }
+
+    #[test]
     fn defaults_are_complete() {
         let settings: Settings = read(&[]).unwrap();
 

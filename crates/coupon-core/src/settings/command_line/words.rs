@@ -111,7 +111,14 @@ pub fn wrong_line(command: &Command, arguments: &[OsString], error: &clap::Error
     match (blamed, error.kind()) {
         (Some(argument), ErrorKind::UnknownArgument) if !std::ptr::eq(asked, command) => {
             let (whole, name) = (asked.get_bin_name().unwrap_or_default(), command.get_name());
-            format!("{line}; it goes before the command: {}", whole.replacen(name, &format!("{name} {argument}"), 1))
+            if command.get_arguments().any(|own| own.get_id() == argument.get_id()) {
+                format!(
+                    "{line}; it goes before the command: {}",
+                    whole.replacen(name, &format!("{name} {argument}"), 1)
+                )
+            } else {
+                format!("{line}; it goes after the command: {whole} {argument}")
+            }
         }
         _ if similar.is_some() => format!("{line}; a similar one is {}", similar.unwrap_or_default()),
         (Some(argument), _) if argument.get_action().takes_values() => line + &right_value(argument, asked),
