@@ -142,7 +142,7 @@ pub async fn who_may_claim_must_be_said_where_others_reach_it<T: CommandFactory>
     for word in ["error: --auth (AUTH)", "jwt", "trusted-header", "none"] {
         assert!(silent.stderr.contains(word), "{silent:?}");
     }
-    assert!(open.log().contains("may claim for any account"), "{}", open.log());
+    open.says_once(&["may claim for any account"]).await;
     assert_eq!(open.stop("TERM").await, Some(0));
 }
 
@@ -174,8 +174,7 @@ pub async fn a_key_that_is_too_short_is_named<T: CommandFactory>(program: &str, 
     published.get_mut("keys").and_then(Value::as_array_mut).expect("keys").push(short_key());
     issuer.publish(Some(published.to_string()));
     let service = Running::start(program, &issuer_arguments::<T>(space, &issuer.settings()), &[]).await;
-    let log = service.log();
-    assert_eq!(log.lines().filter(|line| line.contains("WARN") && line.contains(words)).count(), 1, "{log}");
+    service.says_once(&["WARN", words]).await;
 }
 
 /// Checks that a service whose issuer never answers listens all the same, and says what it has no keys from.
@@ -275,9 +274,7 @@ pub async fn connections_fit_the_open_files<T: CommandFactory>(program: &str, sp
 
     let mut service = Running::start("/bin/sh", &with_open_files::<T>(program, space, 400, &[]), &[]).await;
 
-    let log = service.log();
-    let warning = log.lines().find(|line| line.contains("HTTP_CONNECTIONS")).unwrap_or_else(|| panic!("{log}"));
-    assert!(warning.contains("WARN") && warning.contains("25000") && warning.contains("400 open files"), "{warning}");
+    service.says_once(&["WARN", "HTTP_CONNECTIONS", "25000", "400 open files"]).await;
     assert_eq!(service.stop("TERM").await, Some(0));
 }
 
