@@ -26,6 +26,7 @@ mod docs;
 mod installations;
 mod least;
 mod messages;
+mod methods;
 mod metrics;
 mod mysql;
 mod operators;

@@ -4,7 +4,6 @@
 use coupon_core::Outcome;
 use coupon_testkit::{DEADLINE, TestSpace};
 use futures_util::future::join_all;
-use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -26,8 +25,6 @@ each_way![
     a_tunnel_is_refused_at_once,
     two_media_types_are_refused,
     a_connection_closed_in_a_wait_is_waited_for_no_longer,
-    head_is_answered_as_get,
-    options_names_the_methods,
 ];
 
 both_ways![trailers_without_end_end_the_connection];
@@ -359,49 +356,6 @@ async fn a_connection_closed_in_a_wait_is_waited_for_no_longer(system: &System) 
         _ = stays.read_u8() => panic!("who stays is answered first"),
     };
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"status\":\"pending\"}"), "{answer}");
-}
-
-async fn head_is_answered_as_get(system: &System) {
-    let campaign = system.space.campaign(5).await;
-    let claim = format!("/v1/campaigns/{campaign}/claims/1");
-    system.api.claim(campaign, 1).await;
-    let paths = [format!("/v1/campaigns/{campaign}"), claim, String::from("/v1/campaigns/404404404")];
-    let pages = ["/livez", "/readyz", "/openapi.json", "/docs/", "/docs/swagger-ui.css", "/nowhere"].map(String::from);
-
-    for path in paths.into_iter().chain(pages) {
-        // Each with a trace of its own, and maybe in another second.
-        let headers = |answer: &coupon_testkit::Answer| {
-            let mut headers = answer.headers.clone();
-            headers.remove("traceparent");
-            headers.remove("date");
-            headers
-        };
-        let get = system.api.get(&path).await;
-        let head = system.api.send(system.api.request(Method::HEAD, &path)).await;
-
-        assert_eq!((head.status, headers(&head)), (get.status, headers(&get)), "{path}");
-        assert_eq!(head.text, "", "{path}");
-    }
-    assert_eq!(system.api.send(system.api.request(Method::HEAD, "/metrics")).await.status, 200);
-    assert_eq!(system.admin().send(system.admin().request(Method::HEAD, "/readyz")).await.status, 200);
-}
-
-async fn options_names_the_methods(system: &System) {
-    let reads = "GET, HEAD, OPTIONS";
-    for (path, methods) in [
-        ("/v1/campaigns/1", reads),
-        ("/v1/campaigns/1/claims", "POST, OPTIONS"),
-        ("/v1/campaigns/1/claims/1", reads),
-        ("/livez", reads),
-        ("/readyz", reads),
-        ("/metrics", reads),
-        ("/openapi.json", reads),
-        ("/docs/", reads),
-    ] {
-        let answer = system.api.send(system.api.request(Method::OPTIONS, path)).await;
-
-        assert_eq!((answer.status, answer.header("allow"), &*answer.text), (204, methods, ""), "{path}");
-    }
 }
 
 async fn a_stranger_causes_no_error_in_the_log(space: &TestSpace) {
