@@ -286,10 +286,10 @@ mod tests {
             (br"{}", "one account_id and nothing else"),
             (br"[77]", "one account_id and nothing else"),
             (br"null", "one account_id and nothing else"),
-            (br"[1]x", "no JSON"),
-            (br"", "no JSON"),
-            (b"\xff\xfe", "no JSON"),
-            (br#"{"account_id":1"#, "no JSON"),
+            (br"[1]x", "read as JSON"),
+            (br"", "read as JSON"),
+            (b"\xff\xfe", "read as JSON"),
+            (br#"{"account_id":1"#, "read as JSON"),
         ] {
             let problem = parse_claim_body(body).unwrap_err().to_string();
 
