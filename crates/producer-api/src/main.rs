@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use coupon_core::{http, service};
+use coupon_core::api::serve;
+use coupon_core::service;
 
 /// A claim is many small allocations.
 #[global_allocator]
@@ -10,7 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let (settings, spans) = service::settings(|settings: &producer_api::Settings| {
-        http::check_listeners(settings.listen, settings.admin_listen)?;
+        serve::check_listeners(settings.listen, settings.admin_listen)?;
         settings.http.certificate.check()?;
         settings.auth.check(settings.listen, &settings.process)
     });

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Parser;
 use coupon_core::api::auth::AuthSettings;
 use coupon_core::api::rate_limit::RateSettings;
-use coupon_core::http::HttpSettings;
+use coupon_core::api::serve::HttpSettings;
 use coupon_core::settings::{
     AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings, listen_address,
 };

@@ -18,14 +18,13 @@ mod single_statement;
 mod steps;
 mod strategy;
 
-use actix_web::web::ServiceConfig;
 use coupon_core::api::auth::Auth;
 use coupon_core::api::campaigns::Campaigns;
 use coupon_core::api::docs::Documents;
 use coupon_core::api::outcome_reader::OutcomeReader;
 use coupon_core::api::routes::ClaimRoutes;
+use coupon_core::api::serve::{Pages, serve_api};
 use coupon_core::http::health::{Health, Need};
-use coupon_core::http::{Pages, metrics, serve_api};
 use coupon_core::mysql::{Mysql, schema};
 use coupon_core::service::Running;
 use tokio_util::sync::CancellationToken;
@@ -50,13 +49,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
 
     let routes = ClaimRoutes::new(campaigns.clone(), outcomes, auth, settings.rate);
     let documents = Documents::new(&claims::Document::openapi(), &routes.auth);
-    let pages = Pages {
-        documents: move |config: &mut ServiceConfig| documents.routes(config),
-        health: move |config: &mut ServiceConfig| {
-            health.routes(config);
-            metrics::routes(config, &mysql, &campaigns, async |campaigns: Campaigns| campaigns.stocks().await);
-        },
-    };
+    let pages = Pages { documents, health, mysql, campaigns };
     let (listen, admin, drain) = (settings.listen, settings.admin_listen, settings.process.drain_deadline);
     serve_api(listen, admin, &settings.http, stop, drain, pages, move |config| {
         config.app_data(actix_web::web::Data::new(strategy.clone()));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Parser, ValueEnum};
 use coupon_core::api::auth::AuthSettings;
 use coupon_core::api::rate_limit::RateSettings;
-use coupon_core::http::HttpSettings;
+use coupon_core::api::serve::HttpSettings;
 use coupon_core::settings::{MysqlSettings, ProcessSettings, listen_address};
 
 /// Groups of claims in MySQL at once.

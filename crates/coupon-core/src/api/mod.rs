@@ -15,3 +15,4 @@ pub mod refusals;
 pub mod repeats;
 pub mod routes;
 pub mod schemas;
+pub mod serve;

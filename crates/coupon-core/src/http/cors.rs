@@ -20,7 +20,7 @@ pub(super) fn detail(error: &actix_web::Error) -> Option<String> {
 }
 
 /// Reads an origin as browsers send it: scheme, host, and a port unless it is the scheme's own.
-pub(super) fn origin(text: &str) -> Result<String, String> {
+pub(crate) fn origin(text: &str) -> Result<String, String> {
     let text = text.trim();
     let origin = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https")).map(|url| url.origin());
     match origin {

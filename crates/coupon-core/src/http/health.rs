@@ -89,7 +89,7 @@ struct Report {
 pub(super) struct GivesReasons;
 
 /// The route that says no more than that the process answers.
-pub(super) fn alive(config: &mut web::ServiceConfig) {
+pub(crate) fn alive(config: &mut web::ServiceConfig) {
     config.service(get("/livez", async || HttpResponse::Ok().body("alive\n")));
 }
 

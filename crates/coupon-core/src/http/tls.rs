@@ -47,6 +47,25 @@ impl CertificateSettings {
         self.files()?.map_or(Ok(()), |files| files.read().map(drop))
     }
 
+    /// What makes connections of clients private, if the settings say so. In the runtime of the service.
+    ///
+    /// # Errors
+    /// The files cannot be used, or the operating system refuses a handler of signals.
+    pub(crate) fn acceptor(&self) -> anyhow::Result<Option<TlsAcceptor>> {
+        let Some(files) = self.files().map_err(anyhow::Error::msg)? else { return Ok(None) };
+        let now = RwLock::new(Arc::new(files.read().map_err(anyhow::Error::msg)?));
+        let shown = Arc::new(Shown { files, now });
+        let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(&shown) as _);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut hangups = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                shown.read_again();
+            }
+        });
+        Ok(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
     fn files(&self) -> Result<Option<Files>, String> {
         match (&self.tls_cert, &self.tls_key) {
             (Some(certificates), Some(key)) => Ok(Some(Files { certificates: certificates.clone(), key: key.clone() })),
@@ -96,23 +115,4 @@ impl Shown {
             Err(line) => tracing::error!("the certificate was read again, and the one before stays: {line}"),
         }
     }
-}
-
-/// What makes connections of clients private, if the settings say so. In the runtime of the service.
-///
-/// # Errors
-/// The files cannot be used, or the operating system refuses a handler of signals.
-pub(super) fn acceptor(settings: &CertificateSettings) -> anyhow::Result<Option<TlsAcceptor>> {
-    let Some(files) = settings.files().map_err(anyhow::Error::msg)? else { return Ok(None) };
-    let now = RwLock::new(Arc::new(files.read().map_err(anyhow::Error::msg)?));
-    let shown = Arc::new(Shown { files, now });
-    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(&shown) as _);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let mut hangups = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            shown.read_again();
-        }
-    });
-    Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
