@@ -2,6 +2,7 @@
 //!
 //! Invariant: a service never changes the schema; it refuses to start on one that it was not built for.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use mysql_async::Conn;
@@ -17,22 +18,98 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
+/// How the schema of a database stands to this build.
+#[derive(Debug)]
+pub enum Standing {
+    /// It is the one that this build was made for.
+    Fits,
+    /// It has this version, an earlier one; 0 without any table.
+    Older(u32),
+    /// It has this version, a later one.
+    Newer(u32),
+    /// This migration of it is another in this build.
+    OfAnotherBuild(String),
+}
+
+impl Standing {
+    /// That of the connection's database.
+    ///
+    /// # Errors
+    /// MySQL's; a database without our tables is none.
+    pub async fn of(conn: &mut Conn) -> Result<Self, mysql_async::Error> {
+        const NO_SUCH_TABLE: u16 = 1146;
+        const APPLIED: &str = "SELECT version, checksum FROM refinery_schema_history ORDER BY version";
+
+        let applied: Vec<(u32, String)> = match conn.query(APPLIED).await {
+            Err(mysql_async::Error::Server(error)) if error.code == NO_SUCH_TABLE => Vec::new(),
+            applied => applied?,
+        };
+        if let Some(migration) = unlike(&applied) {
+            return Ok(Self::OfAnotherBuild(migration));
+        }
+        let found = applied.last().map_or(0, |(version, _)| *version);
+        Ok(match found.cmp(&wanted()) {
+            Ordering::Less => Self::Older(found),
+            Ordering::Equal => Self::Fits,
+            Ordering::Greater => Self::Newer(found),
+        })
+    }
+
+    /// What is wrong with it.
+    #[must_use]
+    pub fn flaw(&self) -> Option<Flaw> {
+        match self {
+            Self::Fits => None,
+            Self::Older(found) => Some(Flaw {
+                what: format!("the schema is at version {found}, this build needs {}", wanted()),
+                remedy: "run `couponctl migrate`",
+            }),
+            Self::Newer(found) => Some(newer(*found)),
+            Self::OfAnotherBuild(migration) => Some(of_another_build(migration)),
+        }
+    }
+}
+
+/// What keeps this build from using a schema.
+#[derive(Debug)]
+pub struct Flaw {
+    /// What it is.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+impl From<Flaw> for Error {
+    fn from(Flaw { what, remedy }: Flaw) -> Self {
+        Self::Broken(format!("{what}: {remedy}"))
+    }
+}
+
+fn newer(found: u32) -> Flaw {
+    let what = format!("the schema is at version {found}, newer than this build's {}", wanted());
+    Flaw { what, remedy: "run newer builds of all programs" }
+}
+
+fn of_another_build(migration: &str) -> Flaw {
+    let what = format!("the schema was made by a build whose {migration} is another than this one's");
+    Flaw { what, remedy: "run that build" }
+}
+
 /// The version that this build was made for.
 #[must_use]
 pub fn wanted() -> u32 {
-    runner().get_migrations().iter().map(|migration| u32::try_from(migration.version()).unwrap_or(0)).max().unwrap_or(0)
+    runner().get_migrations().iter().map(version).max().unwrap_or(0)
 }
 
-/// The migrations that a database has, by version, each with the checksum of its text.
-pub const APPLIED: &str = "SELECT version, checksum FROM refinery_schema_history ORDER BY version";
+fn version(migration: &Migration) -> u32 {
+    u32::try_from(migration.version()).unwrap_or(u32::MAX)
+}
 
-/// The first of these migrations whose text is another in this build.
-#[must_use]
-pub fn unlike(applied: &[(u32, String)]) -> Option<String> {
+/// The first of these migrations, each with the checksum of its text, that is another in this build.
+fn unlike(applied: &[(u32, String)]) -> Option<String> {
     let runner = runner();
-    let is_unlike = |(version, checksum): &(u32, String)| {
-        let is_it = |migration: &&Migration| u32::try_from(migration.version()).is_ok_and(|ours| ours == *version);
-        let ours = runner.get_migrations().iter().find(is_it)?;
+    let is_unlike = |(applied, checksum): &(u32, String)| {
+        let ours = runner.get_migrations().iter().find(|ours| version(ours) == *applied)?;
         (ours.checksum().to_string() != *checksum).then(|| ours.to_string())
     };
     applied.iter().find_map(is_unlike)
@@ -63,25 +140,17 @@ pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
 fn not_migrated(error: &refinery::Error) -> Error {
     const TABLE_EXISTS: u16 = 1050;
 
-    Error::Broken(match error.kind() {
-        Kind::MissingVersion(migration) => newer(u32::try_from(migration.version()).unwrap_or(u32::MAX)),
-        Kind::DivergentVersion(applied, _) => of_another_build(&applied.to_string()),
-        Kind::Connection(doing, error) => match error.downcast_ref::<mysql_async::Error>() {
+    match error.kind() {
+        Kind::MissingVersion(migration) => newer(version(migration)).into(),
+        Kind::DivergentVersion(applied, _) => of_another_build(&applied.to_string()).into(),
+        Kind::Connection(doing, error) => Error::Broken(match error.downcast_ref::<mysql_async::Error>() {
             Some(mysql_async::Error::Server(error)) if error.code == TABLE_EXISTS => {
                 format!("{}, and is not of this system: name a database of its own in --mysql-url", error.message)
             }
             _ => format!("{doing}: {error}"),
-        },
-        kind => format!("migration: {kind}"),
-    })
-}
-
-fn of_another_build(migration: &str) -> String {
-    format!("the schema was made by a build whose {migration} is another than this one's: run that build")
-}
-
-fn newer(found: u32) -> String {
-    format!("the schema is at version {found}, newer than this build's {}: run a newer build", wanted())
+        }),
+        kind => Error::Broken(format!("migration: {kind}")),
+    }
 }
 
 /// Makes the database, and waits until nobody else migrates it; the lock goes with the connection.
@@ -118,35 +187,18 @@ pub async fn work_on<T>(
     Ok(done)
 }
 
-/// Checks that the schema is the one this build was made for.
+/// Checks that the schema is the one this build was made for, over a connection of its own, which fails soon where there is
+/// no MySQL.
 ///
 /// # Errors
-/// MySQL's, or [`Error::Broken`] with the command that brings the schema up.
+/// MySQL's, or [`Error::Broken`] with what to do about the schema.
 pub async fn check(mysql: &Mysql) -> Result<()> {
-    const NO_SUCH_TABLE: u16 = 1146;
-
-    let applied = match applied(mysql).await {
-        Ok(applied) => applied,
-        Err(Error::Mysql(mysql_async::Error::Server(error))) if error.code == NO_SUCH_TABLE => Vec::new(),
-        Err(error) => return Err(not_reached(mysql.address(), &error)),
+    let standing = async {
+        let mut conn = mysql.connection_of_its_own().await?;
+        let standing = mysql.within(async { Ok(Standing::of(&mut conn).await?) }).await?;
+        conn.disconnect().await?;
+        Ok(standing)
     };
-    if let Some(migration) = unlike(&applied) {
-        return Err(Error::Broken(of_another_build(&migration)));
-    }
-    let (found, wanted) = (applied.last().map_or(0, |(version, _)| *version), wanted());
-    match found {
-        _ if found == wanted => Ok(()),
-        _ if found < wanted => Err(Error::Broken(format!(
-            "the schema is at version {found}, this build needs {wanted}: run `couponctl migrate`"
-        ))),
-        _ => Err(Error::Broken(newer(found))),
-    }
-}
-
-/// Over a connection of its own, which fails soon where there is no MySQL.
-async fn applied(mysql: &Mysql) -> Result<Vec<(u32, String)>> {
-    let mut conn = mysql.connection_of_its_own().await?;
-    let applied = mysql.within(async { Ok(conn.query(APPLIED).await?) }).await?;
-    conn.disconnect().await?;
-    Ok(applied)
+    let standing = standing.await.map_err(|error| not_reached(mysql.address(), &error))?;
+    standing.flaw().map_or(Ok(()), |flaw| Err(flaw.into()))
 }

@@ -35,7 +35,7 @@ async fn a_schema_that_is_not_of_this_build_is_left_as_it_is() {
         }
         space.sql("DELETE FROM refinery_schema_history WHERE version > 1").await;
         space.sql("UPDATE refinery_schema_history SET version = 1000").await;
-        fails(&ctl(&space, "migrate").await, 1, &["version 1000", "run a newer build"]);
+        fails(&ctl(&space, "migrate").await, 1, &["version 1000", "run newer builds"]);
         space.sql("DROP TABLE refinery_schema_history").await;
         fails(&ctl(&space, "migrate").await, 1, &["Table 'campaign' already exists", "--mysql-url"]);
 

@@ -1,34 +1,19 @@
 //! The schema and its tables: the version, and the keys, engine and triggers that each issue of a coupon rests on.
 
-use coupon_core::mysql::schema;
+use coupon_core::mysql::schema::{self, Flaw, Standing};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use crate::doctor::sheet::Sheet;
 
-const NO_SUCH_TABLE: u16 = 1146;
-
 pub async fn check_version(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
-    let wanted = schema::wanted();
-    let applied = match conn.query::<(u32, String), _>(schema::APPLIED).await {
-        Ok(applied) => applied,
-        Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => Vec::new(),
-        Err(Error::Server(error)) => {
-            sheet.wrong("schema", &error.message, "see the rights below");
-            return Ok(());
-        }
+    match Standing::of(conn).await {
+        Ok(standing) => match standing.flaw() {
+            None => sheet.ok("schema", &format!("version {}, this build's", schema::wanted())),
+            Some(Flaw { what, remedy }) => sheet.wrong("schema", &what, remedy),
+        },
+        Err(Error::Server(error)) => sheet.wrong("schema", &error.message, "see the rights below"),
         Err(error) => return Err(error),
-    };
-    let found = applied.last().map_or(0, |(version, _)| *version);
-    let text = format!("version {found}; this build is for {wanted}");
-    if let Some(migration) = schema::unlike(&applied) {
-        sheet.wrong("schema", &format!("its {migration} is of another build"), "run the build that made it");
-        return Ok(());
-    }
-    match found {
-        _ if found == wanted => sheet.ok("schema", &text),
-        _ if found < wanted => sheet.wrong("schema", &text, "run `couponctl migrate`"),
-        _ => sheet.wrong("schema", &text, "run newer builds of all programs"),
     }
     Ok(())
 }
