@@ -3,8 +3,8 @@
 //! Invariant: `campaign.coupons` equals the number of the campaign's committed coupon rows, because [`super::loads`]
 //! writes both in one transaction. Anyone who reads it therefore sees a restock without counting.
 
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
+use mysql_async::prelude::{FromValue, Queryable};
+use mysql_async::{Conn, Row};
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::{Mysql, sql};
@@ -20,8 +20,6 @@ pub struct CampaignWithStock {
     pub free: bool,
 }
 
-type Row = (u64, String, Option<PrimitiveDateTime>, Option<PrimitiveDateTime>, u64, bool, bool);
-
 /// Those of the campaigns that exist.
 ///
 /// # Errors
@@ -30,33 +28,39 @@ pub async fn with_stock(conn: &mut impl Queryable, campaigns: &[CampaignId]) -> 
     if campaigns.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<mysql_async::Row> = conn.query(sql::campaigns_with_stock(campaigns)).await?;
-    rows.into_iter().map(campaign_with_stock).collect()
+    let rows: Vec<Row> = conn.query(sql::campaigns_with_stock(campaigns)).await?;
+    rows.into_iter()
+        .map(|mut row| Ok(CampaignWithStock { free: column(&mut row, "free")?, campaign: campaign(row)? }))
+        .collect()
 }
 
-fn campaign_with_stock(row: mysql_async::Row) -> Result<CampaignWithStock> {
-    // A date that is none, such as 0000-00-00, cannot be read.
-    let (id, name, opens_at, closes_at, coupons, paused, free) = mysql_async::from_row_opt::<Row>(row)
-        .map_err(|error| Error::Broken(format!("a row of the table campaign cannot be read: {error}")))?;
-    Ok(CampaignWithStock {
-        campaign: Campaign {
-            id: CampaignId(id),
-            name,
-            opens_at: opens_at.map(PrimitiveDateTime::assume_utc),
-            closes_at: closes_at.map(PrimitiveDateTime::assume_utc),
-            coupons,
-            paused,
-        },
-        free,
+fn campaign(mut row: Row) -> Result<Campaign> {
+    let row = &mut row;
+    Ok(Campaign {
+        id: CampaignId(column(row, "id")?),
+        name: column(row, "name")?,
+        opens_at: column::<Option<PrimitiveDateTime>>(row, "opens_at")?.map(PrimitiveDateTime::assume_utc),
+        closes_at: column::<Option<PrimitiveDateTime>>(row, "closes_at")?.map(PrimitiveDateTime::assume_utc),
+        coupons: column(row, "coupons")?,
+        paused: column(row, "paused")?,
     })
+}
+
+fn column<T: FromValue>(row: &mut Row, name: &str) -> Result<T> {
+    // A date that is none, such as 0000-00-00, cannot be read.
+    match row.take_opt(name) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(error)) => Err(Error::Broken(format!("campaign.{name} cannot be read: {error}"))),
+        None => Err(Error::Broken(format!("campaign.{name} was not selected"))),
+    }
 }
 
 /// One campaign.
 ///
 /// # Errors
 /// MySQL's.
-pub async fn find(conn: &mut impl Queryable, campaign: CampaignId) -> Result<Option<Campaign>> {
-    Ok(with_stock(conn, &[campaign]).await?.pop().map(|found| found.campaign))
+pub async fn find(conn: &mut impl Queryable, id: CampaignId) -> Result<Option<Campaign>> {
+    conn.exec_first(sql::CAMPAIGN, (id.0,)).await?.map(campaign).transpose()
 }
 
 /// All campaigns, by id.
@@ -64,14 +68,7 @@ pub async fn find(conn: &mut impl Queryable, campaign: CampaignId) -> Result<Opt
 /// # Errors
 /// MySQL's.
 pub async fn all(conn: &mut Conn) -> Result<Vec<Campaign>> {
-    let ids: Vec<u64> = conn.query("SELECT id FROM campaign ORDER BY id").await?;
-    let mut campaigns = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(500) {
-        let ids: Vec<CampaignId> = ids.iter().copied().map(CampaignId).collect();
-        campaigns.extend(with_stock(conn, &ids).await?.into_iter().map(|found| found.campaign));
-    }
-    campaigns.sort_by_key(|campaign| campaign.id);
-    Ok(campaigns)
+    conn.query(sql::CAMPAIGNS).await?.into_iter().map(campaign).collect()
 }
 
 /// How many coupons of a campaign are free. It counts, so it takes a moment for a large stock.

@@ -50,6 +50,13 @@ pub const ISSUE_NOTHING: &str = concat!(
 /// Whether plain reads are answered by a server that takes no writes. Of numbers and of words, as MySQL and MariaDB have.
 pub const READS_ARE_OF_A_REPLICA: &str = "SELECT @@global.read_only NOT IN ('0', 'OFF')";
 
+/// A campaign as its operator ordered it, with nothing of the table `coupon`: an operator can pause it whatever is wrong
+/// there. Index: PRIMARY.
+pub const CAMPAIGN: &str = "SELECT id, name, opens_at, closes_at, coupons, paused FROM campaign WHERE id = ?";
+
+/// The same of all campaigns, in their order. Index: PRIMARY.
+pub const CAMPAIGNS: &str = "SELECT id, name, opens_at, closes_at, coupons, paused FROM campaign ORDER BY id";
+
 /// See [`campaigns_with_stock`].
 pub const CAMPAIGNS_WITH_STOCK: &str = "SELECT id, name, opens_at, closes_at, coupons, paused, EXISTS (\
                                             SELECT 1 FROM coupon FORCE INDEX (coupon_campaign_account) \
