@@ -67,34 +67,32 @@ pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Res
 async fn left_of(mysql: &Mysql, found: &Campaign, wanted: &Campaign, maker: Maker) -> anyhow::Result<u64> {
     let id = found.id;
     let order = mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, maker.key()).await).await?;
-    let is_as_wanted = as_wanted(found, wanted);
     match (order, maker) {
         // Its own load, whatever became of the campaign since.
         (Some(order), Maker::Setup) if order.left() > 0 => Ok(order.left()),
         _ => {
-            is_as_wanted?;
-            let ordered = order.map_or(found.coupons, |order| order.coupons);
-            if ordered != wanted.coupons {
-                bail!(
-                    "campaign {id} is there with {ordered} coupons; to add some, use `couponctl campaign add-coupons`"
-                );
-            }
+            let coupons = order.map_or(found.coupons, |order| order.coupons);
+            as_wanted(&Campaign { coupons, ..found.clone() }, wanted)?;
             Ok(order.map_or(0, loads::Load::left))
         }
     }
 }
 
+/// Whether a campaign was ordered like this.
 fn as_wanted(found: &Campaign, wanted: &Campaign) -> anyhow::Result<()> {
+    let coupons = format!("--coupons ({} coupons)", found.coupons);
     let differs = [
+        (coupons.as_str(), found.coupons != wanted.coupons),
         ("--name", found.name != wanted.name),
         ("--opens-at", found.opens_at != wanted.opens_at),
         ("--closes-at", found.closes_at != wanted.closes_at),
     ];
     let differs: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-    if !differs.is_empty() {
-        bail!("campaign {} is there with another {}; nothing was changed", found.id, differs.join(", "));
+    if differs.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let remedy = if differs == [&coupons] { "; `couponctl campaign add-coupons` adds some" } else { "" };
+    bail!("campaign {} is there with another {}; nothing was changed{remedy}", found.id, differs.join(", "))
 }
 
 /// Restocks a campaign, or finishes that.
@@ -183,9 +181,9 @@ mod tests {
 
     #[test]
     fn another_campaign_of_the_same_number_is_not_taken_for_the_wanted_one() {
-        let error = as_wanted(&named("a"), &named("b")).unwrap_err();
+        let error = as_wanted(&named("a"), &Campaign { coupons: 600, ..named("b") }).unwrap_err();
 
-        assert!(error.to_string().contains("--name"), "{error}");
-        assert!(as_wanted(&named("a"), &Campaign { coupons: 600, paused: true, ..named("a") }).is_ok());
+        assert!(error.to_string().contains("another --coupons (600 coupons), --name;"), "{error}");
+        assert!(as_wanted(&named("a"), &Campaign { paused: true, ..named("a") }).is_ok());
     }
 }
