@@ -9,6 +9,9 @@ use super::Program;
 use super::sheet::{Sheet, Variables};
 use crate::servers::Servers;
 
+/// A Redis without TLS takes what a client of TLS says first for the begin of a command, and waits for the rest.
+const NO_TLS_THERE: &str = "see that the server runs, and that this port of it speaks TLS: rediss:// asks for that";
+
 /// What a check writes is gone after this.
 const KEPT_FOR_SECONDS: u64 = 5;
 
@@ -28,7 +31,9 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
             return Ok(());
         }
         Err(error) => {
-            sheet.not_reached("reachable", &format!("{url}: {error}"), error.remedy());
+            let is_late = matches!(&error, coupon_core::Error::Redis(error) if error.is_timeout());
+            let remedy = if is_late && url.asks_for_tls() { NO_TLS_THERE } else { error.remedy() };
+            sheet.not_reached("reachable", &format!("{url}: {error}"), remedy);
             return Ok(());
         }
     };

@@ -43,6 +43,9 @@ const AMQP_PARAMETERS: &[&str] = &["heartbeat"];
 /// Databases that every server has for itself.
 const MYSQLS_OWN: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
 
+/// Characters of a name: <https://dev.mysql.com/doc/refman/9.7/en/identifier-length.html>.
+const MYSQL_NAME_MAX: usize = 64;
+
 pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
     if text.starts_with("mysqls://") {
         return Err(format!("asks for TLS by its scheme: {ASK_FOR_TLS}"));
@@ -50,6 +53,9 @@ pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
     let url = server_url(text, &["mysql"])?;
     if url.only_segment()?.is_empty() {
         return Err(String::from("names no database: end it with /coupon"));
+    }
+    if percent_decode_str(url.only_segment()?).decode_utf8_lossy().chars().count() > MYSQL_NAME_MAX {
+        return Err(format!("names a database by more than {MYSQL_NAME_MAX} characters, which MySQL has none for"));
     }
     if MYSQLS_OWN.contains(&url.only_segment()?.to_ascii_lowercase().as_str()) {
         return Err(String::from("names a database of the server's own: end it with another name, as /coupon"));
@@ -307,6 +313,7 @@ mod tests {
             ("mysql://host", "no database"),
             ("mysql://host/", "no database"),
             ("mysql://host/coupon/other", "more than one /"),
+            (&format!("mysql://host/{}", "a".repeat(65)), "more than 64 characters"),
             ("mysql://host/coupon?require_ssl=true", "end it with ?ssl-mode=VERIFY_IDENTITY"),
             ("mysql://host/coupon?ssl-mode=REQUIRED", "ssl-mode other than VERIFY_IDENTITY"),
             ("mysql://host/coupon?ssl-mode=DISABLED&ssl-mode=VERIFY_CA", "ssl-mode other than VERIFY_IDENTITY"),
