@@ -100,17 +100,28 @@ enum Told {
 /// Shows each variant without its guard and with it.
 pub async fn run(mysql: &Mysql, arguments: &Arguments) -> anyhow::Result<Vec<Shown>> {
     let mut conn = mysql.connection_of_its_own().await?;
+    let mut claimers = Vec::new();
+    for _ in 0..arguments.connections {
+        claimers.push(mysql.connection_of_its_own().await?);
+    }
+    let shown = show_all(&mut conn, &mut claimers, arguments.claims).await;
+    conn.query_drop("DROP TABLE IF EXISTS coupon_unguarded").await?;
+    for conn in claimers.into_iter().chain([conn]) {
+        conn.disconnect().await?;
+    }
+    shown
+}
+
+async fn show_all(conn: &mut Conn, claimers: &mut Vec<Conn>, claims: u32) -> anyhow::Result<Vec<Shown>> {
     let mut shown = Vec::new();
     for variant in Variant::ALL {
         terminal::note(&variant.does());
         let [without, with] = [false, true].map(|guarded| Rush { variant, guarded, ids: Mutex::default() });
-        let (wrong_without, claims) = without.run(mysql, &mut conn, arguments).await?;
-        let (wrong_with, _) = with.run(mysql, &mut conn, arguments).await?;
+        let (wrong_without, claims_made) = without.run(conn, claimers, claims).await?;
+        let (wrong_with, _) = with.run(conn, claimers, claims).await?;
         let (goes_wrong, guard) = (variant.goes_wrong(), variant.guard());
-        shown.push(Shown { variant, claims, goes_wrong, guard, wrong_without, wrong_with });
+        shown.push(Shown { variant, claims: claims_made, goes_wrong, guard, wrong_without, wrong_with });
     }
-    conn.query_drop("DROP TABLE coupon_unguarded").await?;
-    conn.disconnect().await?;
     Ok(shown)
 }
 
@@ -124,8 +135,8 @@ struct Rush {
 
 impl Rush {
     /// How often it goes wrong, in how many claims.
-    async fn run(self, mysql: &Mysql, conn: &mut Conn, arguments: &Arguments) -> anyhow::Result<(usize, usize)> {
-        let (claims, connections) = (u64::from(arguments.claims), u64::from(arguments.connections));
+    async fn run(self, conn: &mut Conn, claimers: &mut Vec<Conn>, claims: u32) -> anyhow::Result<(usize, usize)> {
+        let (claims, connections) = (u64::from(claims), claimers.len() as u64);
         let accounts: Vec<u64> = match self.variant {
             // Each over all connections at once.
             Variant::CheckThenWrite => (0..claims).map(|claim| 1 + claim / connections).collect(),
@@ -133,15 +144,13 @@ impl Rush {
         };
         // Which rows are held by somebody matters only where few are left.
         let (rushes, coupons) = match self.variant {
-            Variant::EmptyMeansSoldOut => {
-                (accounts.chunks(usize::from(arguments.connections)), connections.div_ceil(2))
-            }
+            Variant::EmptyMeansSoldOut => (accounts.chunks(claimers.len()), connections.div_ceil(2)),
             _ => (accounts.chunks(accounts.len()), claims),
         };
         let (this, mut wrong) = (Arc::new(self), 0);
         for accounts in rushes {
             this.make_table(conn, coupons).await?;
-            let told = Arc::clone(&this).claim_all(mysql, accounts, arguments.connections).await?;
+            let told = Arc::clone(&this).claim_all(claimers, accounts).await?;
             wrong += this.count_wrong(conn, &told).await?;
         }
         Ok((wrong, accounts.len()))
@@ -165,31 +174,27 @@ impl Rush {
     /// All of these accounts claim, as many at once as there are connections.
     async fn claim_all(
         self: Arc<Self>,
-        mysql: &Mysql,
+        claimers: &mut Vec<Conn>,
         accounts: &[u64],
-        connections: u16,
     ) -> anyhow::Result<Vec<(u64, Told)>> {
         let (accounts, next) = (Arc::new(accounts.to_vec()), Arc::new(AtomicUsize::new(0)));
-        let mut conns = Vec::new();
-        for _ in 0..connections {
-            conns.push(mysql.connection_of_its_own().await?);
-        }
-        let mut claimers = JoinSet::new();
-        for mut conn in conns {
+        let mut claims = JoinSet::new();
+        for mut conn in claimers.drain(..) {
             let this = Arc::clone(&self);
             let (accounts, next) = (Arc::clone(&accounts), Arc::clone(&next));
-            claimers.spawn(async move {
+            claims.spawn(async move {
                 let mut told = Vec::new();
                 while let Some(&account) = accounts.get(next.fetch_add(1, Ordering::Relaxed)) {
                     told.push((account, this.claim(&mut conn, account).await?));
                 }
-                conn.disconnect().await?;
-                Ok::<_, Error>(told)
+                Ok::<_, Error>((conn, told))
             });
         }
         let mut told = Vec::new();
-        while let Some(of_one) = claimers.join_next().await {
-            told.extend(of_one??);
+        while let Some(claimed) = claims.join_next().await {
+            let (conn, of_one) = claimed??;
+            claimers.push(conn);
+            told.extend(of_one);
         }
         Ok(told)
     }
