@@ -43,10 +43,10 @@ pub fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads a report.
+/// Reads a report of `coupon-bench matrix`.
 pub fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is no such report", path.display()))
+    serde_json::from_slice(&text).with_context(|| format!("{} is no report of `coupon-bench matrix`", path.display()))
 }
 
 /// A table without lines.

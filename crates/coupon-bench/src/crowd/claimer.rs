@@ -51,7 +51,8 @@ impl Claimer {
             let trace = Trace::begin(&self.load, self.trace_ratio);
             let headers = trace.header().ok().into_iter().chain(self.ask.header());
             let answer = self.client.send(Method::POST, &path, body, headers).await;
-            self.tally.lock().answered(meant_at, &trace);
+            let status = answer.as_ref().ok().map(|(status, _)| *status);
+            self.tally.lock().answered(meant_at, status, &trace);
             match answer.and_then(|(status, body)| read_outcome(status, &body)) {
                 // The followers outlive the claimers.
                 Ok(Outcome::Pending) => drop(self.accepted.send(Accepted { account, trace, meant_at })),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use coupon_core::audit::Answers;
 use coupon_core::{AccountId, ClaimKey, Outcome};
+use hyper::StatusCode;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
@@ -30,6 +31,8 @@ pub struct Figures {
     pub errors: u64,
     pub error_examples: Vec<String>,
     pub trace_ids: Vec<String>,
+    /// How the API answered the first claim that it let in: 201 with a coupon, 202 for later.
+    pub lets_in_with: Option<StatusCode>,
     pub course: Course,
 }
 
@@ -61,6 +64,7 @@ pub struct Tally {
     errors: u64,
     error_examples: Vec<String>,
     trace_ids: Vec<String>,
+    lets_in_with: Option<StatusCode>,
     decided_at: Vec<Instant>,
     bar: ProgressBar,
 }
@@ -80,6 +84,7 @@ impl SharedTally {
             errors: 0,
             error_examples: Vec::new(),
             trace_ids: Vec::new(),
+            lets_in_with: None,
             decided_at: Vec::new(),
             bar: progress_bar(name, claims)?,
         }))))
@@ -100,8 +105,10 @@ fn progress_bar(name: &str, claims: usize) -> anyhow::Result<ProgressBar> {
 
 impl Tally {
     /// A claim was answered, whatever the answer.
-    pub fn answered(&mut self, meant_at: Instant, trace: &Trace) {
+    pub fn answered(&mut self, meant_at: Instant, status: Option<StatusCode>, trace: &Trace) {
         self.to_answer.record(meant_at.elapsed());
+        let lets_in = status.filter(|status| [StatusCode::CREATED, StatusCode::ACCEPTED].contains(status));
+        self.lets_in_with = self.lets_in_with.or(lets_in);
         if trace.is_sampled() && self.trace_ids.len() < TRACES_MAX {
             self.trace_ids.push(trace.id());
         }
@@ -148,6 +155,7 @@ impl Tally {
             errors: self.errors,
             error_examples: self.error_examples.clone(),
             trace_ids: self.trace_ids.clone(),
+            lets_in_with: self.lets_in_with,
             course,
         };
         (Answers { outcomes, no_restock: true }, figures)

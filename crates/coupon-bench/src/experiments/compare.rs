@@ -104,7 +104,11 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
     for (way, load) in loads {
         terminal::note(&format!("{way}: campaign {} with {coupons} coupons at {}", load.campaign, load.url));
         let result = load::run(mysql, &way.to_string(), &load).await;
-        ways.push(result.with_context(|| format!("{way} at {}", load.url))?);
+        let result = result.with_context(|| format!("{way} at {}", load.url))?;
+        if let Some(status) = result.lets_in_with.filter(|status| *status != way.lets_in_with()) {
+            terminal::note(&format!("{} is no {}: it answered a claim with {status}", load.url, way.api()));
+        }
+        ways.push(result);
     }
     let (mut traces, mut traces_failed) = (Vec::new(), false);
     for way in ways.iter().filter(|_| arguments.traces) {

@@ -80,6 +80,9 @@ pub struct LoadResult {
     pub trace_ratio: f64,
     /// Some of the traces.
     pub trace_ids: Vec<String>,
+    /// The status of the first answer that let a claim in.
+    #[serde(skip)]
+    pub lets_in_with: Option<StatusCode>,
     /// Some of the errors.
     pub error_examples: Vec<String>,
     /// What the audit found to be broken, with examples.
@@ -120,6 +123,7 @@ impl LoadResult {
             last_tenth_to_first: figures.last_tenth_to_first,
             trace_ratio,
             trace_ids: figures.trace_ids,
+            lets_in_with: figures.lets_in_with,
             error_examples: figures.error_examples,
             findings,
             order: figures.course.order,

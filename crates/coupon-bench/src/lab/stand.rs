@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::service::Service;
@@ -22,6 +23,14 @@ impl Way {
         match self {
             Self::Queue => "producer-api",
             Self::Skiplock => "skiplock-api",
+        }
+    }
+
+    /// How its API answers a claim that it lets in.
+    pub fn lets_in_with(self) -> StatusCode {
+        match self {
+            Self::Queue => StatusCode::ACCEPTED,
+            Self::Skiplock => StatusCode::CREATED,
         }
     }
 }
