@@ -40,6 +40,7 @@ async fn every_statement_uses_its_index() {
             let after = Wanted { after: Some(CouponId(Uuid::from_u128(1 << 127))), ..wanted };
             for (statement, keys) in [
                 (sql::campaigns_with_stock(&all[..size]), &["PRIMARY", INDEX][..]),
+                (sql::CAMPAIGN.replace('?', &campaign.to_string()), &["PRIMARY"]),
                 (sql::coupons_of(&claims), &[INDEX]),
                 (sql::WINNERS.replace('?', "100"), &[INDEX]),
                 (sql::FORGET.replace('?', "1"), &["PRIMARY"]),

@@ -44,6 +44,18 @@ async fn a_campaign_is_never_seen_without_the_first_of_its_coupons() {
 }
 
 #[tokio::test]
+async fn a_campaign_can_be_paused_while_its_coupons_cannot_be_issued() {
+    run(async |space| {
+        ctl_json(&space, "campaign create --id 7 --coupons 10").await;
+        space.sql("ALTER TABLE coupon DROP INDEX coupon_campaign_account").await;
+
+        assert_eq!(ctl_json(&space, "campaign pause --id 7").await[0]["paused"], true);
+        assert_eq!(ctl_json(&space, "campaign list").await[0]["free"], 10);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_campaign_that_differs_is_left_as_it_is() {
     run(async |space| {
         let before = ctl_json(&space, "campaign create --id 7 --name Noon --coupons 10").await;
@@ -51,7 +63,11 @@ async fn a_campaign_that_differs_is_left_as_it_is() {
         for (line, word) in [
             ("campaign create --id 7 --name Night --coupons 10", "--name"),
             ("campaign create --id 7 --name Noon --coupons 10 --opens-at 2030-01-01T12:00:00Z", "--opens-at"),
-            ("campaign create --id 7 --name Noon --coupons 9", "10 coupons"),
+            (
+                "campaign create --id 7 --name Noon --coupons 9",
+                "--coupons (10 coupons); nothing was changed; `couponctl",
+            ),
+            ("campaign create --id 7 --name Night --coupons 9", "--coupons (10 coupons), --name; nothing was changed"),
             ("campaign add-coupons --id 8 --key more --coupons 1", "no campaign 8"),
             ("campaign add-coupons --id 8 --total 1", "no campaign 8"),
             ("campaign update --id 8 --name Night", "no campaign 8"),
