@@ -1,5 +1,5 @@
-//! `/openapi.json` and, at `/docs/`, a page to try it, served from the binary so that it works without the internet, and
-//! asked for by relative addresses so that it works behind a gateway that strips a prefix.
+//! `/openapi.json` and, at `/docs/`, a page to try it out. Both are served from the binary, so that they work without
+//! the internet, and linked by relative addresses, so that they work behind a gateway that strips a prefix.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::domain::{AccountId, CampaignId};
 use crate::http::problem::{Code, Problem, ProblemDocument};
 use crate::http::route::get;
 
-/// The page may load and ask nothing but what this service serves, whatever the code of others in it would like.
+/// The page may load and call nothing but this service, whatever the third-party code in it attempts.
 const CALLS_NOBODY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
                             img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                             frame-ancestors 'none'";
 
-/// What both APIs have.
+/// The part of the document that both APIs share.
 #[derive(OpenApi)]
 #[openapi(
     info(
         contact(name = "The operators of this installation"),
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
-    // The folder of the document, whatever prefix it has.
+    // The directory of the document, whatever prefix it has.
     servers((url = ".")),
     tags(
         (name = "claims", description = "Claiming a coupon, and what became of it"),
@@ -42,13 +42,13 @@ struct Shared;
 pub struct Documents(web::Bytes);
 
 impl Documents {
-    /// Makes them from a service's own document and what all services have.
+    /// Makes them from a service's own document and the part that all services share.
     #[must_use]
     pub fn new(own: &utoipa::openapi::OpenApi, auth: &Auth) -> Self {
         Self(web::Bytes::from(document(own, auth).to_json().unwrap_or_default()))
     }
 
-    /// The routes.
+    /// Adds the routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
         page_routes(config);
         let document = self.0.clone();
@@ -60,10 +60,10 @@ impl Documents {
 }
 
 fn page_routes(config: &mut web::ServiceConfig) {
-    // The page asks nobody else about this document.
+    // The page must not send this document to a validator elsewhere.
     let page = Arc::new(Config::new(["../openapi.json"]).validator_url("none"));
     let of_page = Arc::clone(&page);
-    // Of what is not there nothing can be asked, its methods neither.
+    // A file that is not there gets a 404 for every method, OPTIONS included.
     let is_there = guard::fn_guard(move |request| {
         let file = request.head().uri.path().strip_prefix("/docs/").unwrap_or_default();
         // The crate would take `/docs//` for `/docs/`.
@@ -85,7 +85,7 @@ fn document(own: &utoipa::openapi::OpenApi, auth: &Auth) -> utoipa::openapi::Ope
     document.info.title.clone_from(&own.info.title);
     document.info.description.clone_from(&own.info.description);
     document.merge(own.clone());
-    // Anybody may call what does not say otherwise.
+    // Anybody may call an operation that does not say otherwise.
     document.security = Some(Vec::new());
     auth.describe(&mut document);
     document

@@ -1,6 +1,7 @@
-//! Reading a request: what is wrong is named by its field before anything else happens, so bad input costs nothing.
+//! Reads and checks a request. A wrong field is reported by name before anything else happens, so bad input costs
+//! nothing.
 //!
-//! Invariant: what a request names has one spelling, so that no cache, log or limit takes one claim for two.
+//! Invariant: everything that a request names has one spelling, so that no cache, log or limit takes one claim for two.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -70,12 +71,12 @@ pub fn claim_body(request: &HttpRequest) -> Result<ClaimBody, Problem> {
     parse_claim_body(extensions.get::<Body>().map_or(&[], |body| &body.0))
 }
 
-/// An account's number as JSON, in a body or in a token, where it is one.
+/// Reads an account's number from the JSON of a body or a token; `None` if it is not one.
 pub(super) fn account(sent: &Value) -> Option<AccountId> {
     sent_account(sent, sent.as_u64()).ok()
 }
 
-/// A campaign's number as JSON in a token, where it is one.
+/// Reads a campaign's number from the JSON of a token; `None` if it is not one.
 pub(super) fn campaign(sent: &Value) -> Option<CampaignId> {
     match sent {
         Value::Number(number) => number.as_u64().filter(|id| (1..=CampaignId::MAX.0).contains(id)).map(CampaignId),
@@ -99,7 +100,7 @@ fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
         Problem::invalid(field, detail)
     };
     match serde_json::from_slice::<Sent>(body) {
-        // serde would take a list of one for the object.
+        // serde would accept a list of one element in place of the object.
         Ok(sent) if body.trim_ascii_start().starts_with(b"{") => {
             sent_account(&sent.account_id, written(body)).map(|account_id| ClaimBody { account_id })
         }
@@ -110,7 +111,7 @@ fn parse_claim_body(body: &[u8]) -> Result<ClaimBody, Problem> {
     }
 }
 
-/// The account that was sent; `number` is it, where it is a number.
+/// Reads the account that was sent; `number` is its value if it was sent as a number.
 fn sent_account(sent: &Value, number: Option<u64>) -> Result<AccountId, Problem> {
     let account = match sent {
         Value::Number(_) => match number {
@@ -137,8 +138,8 @@ fn not_an_account() -> Problem {
     Problem::invalid("account_id", detail)
 }
 
-/// The number in a body with one member, by its digits: as a float, 42.00000000000000001 would be the number of another
-/// account. A fraction of zeros is none, for to JSON 42.0 is an integer.
+/// Reads the number in a body with one member from its digits: as a float, 42.00000000000000001 would become 42,
+/// another account. A fraction of zeros is ignored, because 42.0 is an integer in JSON.
 fn written(body: &[u8]) -> Option<u64> {
     let (_, value) = std::str::from_utf8(body).ok()?.split_once(':')?;
     let number = value.trim_end().strip_suffix('}')?.trim();
@@ -150,7 +151,7 @@ fn written(body: &[u8]) -> Option<u64> {
     plain_number(digits, 0..=u64::MAX)
 }
 
-/// A claim has no parameters: one that does nothing was meant to do something.
+/// Refuses query parameters: a claim has none, and one that did nothing would have been meant to do something.
 ///
 /// # Errors
 /// 400.
@@ -177,22 +178,23 @@ pub fn wait(request: &HttpRequest) -> Result<Duration, Problem> {
 }
 
 /// How long the client prefers to wait for the outcome in the exchange of its claim: `Prefer: wait=5`, with or without
-/// `respond-async` (RFC 7240). None unless said, and for no seconds; at most [`WAIT_MAX`]. What is not understood is ignored, as the RFC asks.
+/// `respond-async` (RFC 7240). `None` if it does not say so or says zero; at most [`WAIT_MAX`]. A preference that is
+/// not understood is ignored, as the RFC requires.
 #[must_use]
 pub fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
     let preferences = request.headers().get_all(PREFER).filter_map(|value| value.to_str().ok());
     let wait = preferences.flat_map(unquoted_list).find_map(|preference| {
-        // After a semicolon come parameters of a preference, not further ones.
+        // A semicolon is followed by parameters of a preference, not by further preferences.
         let (name, seconds) = preference.split(';').next()?.split_once('=')?;
         let seconds = name.trim().eq_ignore_ascii_case("wait").then(|| seconds.trim().trim_matches('"'))?;
         let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
-        // What has more digits than a number can hold is more than the limit, too.
+        // A number with too many digits to parse is above the limit as well.
         is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)).min(WAIT_MAX))
     });
     wait.filter(|wait| !wait.is_zero())
 }
 
-/// What stands between the commas of a header, of which those within quotes are text.
+/// Splits the value of a header at its commas, except at those within quotes.
 fn unquoted_list(value: &str) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
     value.split(move |character| {

@@ -1,7 +1,7 @@
-//! What only the two APIs share: the routes of a claim, who is let in, the campaigns and outcomes they answer from, and the
-//! document that describes them.
+//! What only the two APIs share: the routes of a claim, who is let in, the campaigns and outcomes they answer from, and
+//! the document that describes them.
 //!
-//! Invariant: both APIs answer alike, so that a client or a load tool can switch between them; only what becomes of an
+//! Invariant: both APIs answer alike, so that a client or a load tool can switch between them; only the handling of an
 //! admitted claim is a service's own.
 
 pub mod auth;

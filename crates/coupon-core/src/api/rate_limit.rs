@@ -1,5 +1,5 @@
-//! A limit on how often one account may claim, against bots and impatient fingers. Where accounts do not show who they
-//! are, it is one account from one address: nobody elsewhere uses up its allowance.
+//! A limit on how often one account may claim, against bots and impatient fingers. Without authentication it applies to
+//! one account from one address, so that nobody elsewhere can use up its allowance.
 //!
 //! Each instance counts for itself, so an account gets at most the limit times the number of instances. A refused claim
 //! costs neither queue nor database.
@@ -22,8 +22,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(1);
 /// The limit of a service.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RateSettings {
-    /// Claims that one account may make at once at this instance, and in each second after; further ones get 429. With
-    /// --auth none they are counted by account and address. 0 = no limit.
+    /// Claims that one account may make in one burst at this instance, and in each second after that; further ones get
+    /// 429. With --auth none they are counted by account and address. 0 = no limit.
     #[arg(long, env = "CLAIMS_PER_ACCOUNT", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000), default_value_t = 20)]
     pub claims_per_account: u32,
 }
@@ -37,10 +37,10 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Starts counting; the task that forgets ends when the last clone is dropped.
+    /// Starts counting; the task that forgets accounts ends when the last clone is dropped.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     #[must_use]
     pub fn start(settings: RateSettings) -> Self {
         let claimants = NonZeroU32::new(settings.claims_per_account)

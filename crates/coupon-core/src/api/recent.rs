@@ -1,14 +1,14 @@
-//! What was learnt of the newest claims, in bounded memory: which are accepted, which coupons were pushed, and which spans
-//! they have.
+//! What is known about the newest claims, in bounded memory: which were accepted, which coupons were pushed for them,
+//! and which spans they have.
 
 use std::collections::HashMap;
 
 use crate::domain::ClaimKey;
 
-/// Half of what is kept at most: seconds of the highest rate, in about 3 MB.
+/// Half of the most claims kept: some seconds' worth at the highest rate, in about 3 MB.
 const HALF_MAX: usize = 32_768;
 
-/// Keeps the newest in two halves: when one is full, the older one is forgotten.
+/// Keeps the newest claims in two halves: when the newer one is full, the older one is forgotten.
 pub(super) struct Recent<T> {
     newer: HashMap<ClaimKey, T>,
     older: HashMap<ClaimKey, T>,

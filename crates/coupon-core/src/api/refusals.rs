@@ -1,7 +1,7 @@
 //! Errors as the `OpenAPI` document lists them among the answers of a route.
 //!
-//! Invariant: every error that a route may answer is in one of these lists, with its status and headers; the last entry of
-//! [`Refusals`] stands for those that actix finds by itself.
+//! Invariant: every error that a route may answer with is in one of these lists, with its status and headers; the last
+//! entry of [`Refusals`] stands for those that actix itself detects.
 
 use utoipa::IntoResponses;
 
@@ -50,7 +50,7 @@ pub enum ClaimRefusals {
     /// Sold out: no coupon is left, and the account holds none.
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(ProblemDocument<'static>),
-    /// The body is not said to be JSON, or is encoded.
+    /// The body is not declared to be JSON, or is encoded.
     #[response(
         status = 415,
         content_type = "application/problem+json",

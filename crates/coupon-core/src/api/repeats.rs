@@ -1,6 +1,6 @@
-//! Repeated claims: the span of one is linked to that of the first, which has led to the outcome.
+//! Links the span of a repeated claim to that of the first, which has led to the outcome.
 //!
-//! As far as this instance remembers: the newest claims among those that are traced.
+//! It does so as far as this instance remembers: for the newest claims among those that are traced.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::domain::ClaimKey;
 pub struct Repeats(Arc<Mutex<Recent<(TraceId, SpanId)>>>);
 
 impl Repeats {
-    /// Links the current span to that of the first claim, or remembers it as that.
+    /// Links the current span to that of the first claim, or remembers it as the first.
     pub(super) fn link(&self, claim: ClaimKey) {
         Context::map_current(|context| {
             let span = context.span();

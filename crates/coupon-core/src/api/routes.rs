@@ -1,6 +1,6 @@
-//! The routes under `/v1/campaigns`: a claim is let in, handed to the service that takes it, and answered.
+//! The routes under `/v1/campaigns`: a claim is let in, handed to the service that handles it, and answered.
 //!
-//! Invariant: both APIs do all of this alike; only what becomes of a claim that was let in is the service's own.
+//! Invariant: both APIs do all of this alike; only the handling of a claim that was let in is a service's own.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::telemetry::{attribute, metrics, span};
 pub struct CampaignView {
     /// Its number.
     pub id: CampaignId,
-    /// For people.
+    /// Its name, for people.
     pub name: String,
     /// Claims are refused before this instant.
     #[schema(required)]
@@ -55,7 +55,7 @@ pub struct CampaignView {
 pub struct ClaimRoutes {
     /// Campaign state in memory.
     pub campaigns: Campaigns,
-    /// What became of claims.
+    /// The outcomes of claims.
     pub outcomes: OutcomeReader,
     /// Who may claim and read.
     pub auth: Auth,
@@ -64,10 +64,10 @@ pub struct ClaimRoutes {
 }
 
 impl ClaimRoutes {
-    /// Over the campaigns in memory and the outcomes of their claims, for those who may.
+    /// Creates the routes, which answer from these campaigns and outcomes and let in the callers that `auth` allows.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     #[must_use]
     pub fn new(campaigns: Campaigns, outcomes: OutcomeReader, auth: Auth, rate: RateSettings) -> Self {
         let (rate_limit, repeats) = (RateLimit::start(rate), Repeats::default());
@@ -88,10 +88,11 @@ impl ClaimRoutes {
             .service(get("/v1/campaigns/{campaign_id}/claims/{account_id}", claim));
     }
 
-    /// `POST …/claims`: lets a claim in or refuses it, has `take` do with it what the service does, and answers.
+    /// `POST …/claims`: lets a claim in or refuses it, has `take` handle it as the service does, and answers.
     ///
     /// # Errors
-    /// A caller who may not, bad input, too many claims, no such campaign, not open, sold out, and those of `take`.
+    /// A caller without permission, bad input, too many claims, no such campaign, a campaign that is not open or is
+    /// sold out, and the errors of `take`.
     pub async fn post(
         &self,
         request: &HttpRequest,
@@ -114,8 +115,8 @@ impl ClaimRoutes {
         Ok(answer.response())
     }
 
-    /// Answers an accepted claim with its outcome if that is known in time, and like any other accepted claim if not: an
-    /// outcome that cannot be read for now does not undo the promise that there will be one.
+    /// Answers an accepted claim with its outcome if that is known in time, and like any other accepted claim if not:
+    /// an outcome that cannot be read for now does not undo the promise that there will be one.
     async fn wait_for_outcome(&self, request: &HttpRequest, claim: ClaimKey, wait: Duration) -> HttpResponse {
         let outcome = tokio::select! {
             biased;
@@ -152,7 +153,7 @@ impl ClaimRoutes {
             Admission::Closed => Err(Problem::closed()),
             Admission::Paused => Err(Problem::paused()),
             Admission::SoldOut => Err(Problem::sold_out()),
-            // In a box, as whatever is rare on the way of a claim: a request is as large as its largest branch.
+            // Boxed, like everything rare on the path of a claim: a future is as large as its largest branch.
             Admission::MayHaveWon => match Box::pin(self.outcomes.outcome(claim, Duration::ZERO)).await? {
                 Some(Outcome::Issued { coupon_id }) => Ok(Admitted::Held(coupon_id)),
                 // Restocked in between.
@@ -165,20 +166,20 @@ impl ClaimRoutes {
 
 /// A claim that was let in.
 enum Admitted {
-    /// It is to be taken on.
+    /// The service is to handle it.
     Claim(ClaimKey),
     /// Its campaign is sold out, and its account holds this coupon of it.
     Held(CouponId),
 }
 
-/// What a claim is answered with when nothing is wrong.
+/// The answer to a claim when nothing is wrong.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
-    /// It is safe with the broker; its outcome is asked for later.
+    /// It is safe with the broker; the client asks for its outcome later.
     Accepted(ClaimKey),
     /// It was issued this coupon.
     Issued(ClaimKey, CouponId),
-    /// The account held this coupon already.
+    /// The account already held this coupon.
     Held(CouponId),
     /// It was accepted and has had this outcome since.
     Settled(Outcome),
@@ -195,7 +196,7 @@ impl Answer {
     }
 
     fn response(self) -> HttpResponse {
-        // Relative to …/campaigns/1/claims, so that it leads there through a gateway that strips a prefix as well.
+        // Relative to …/campaigns/1/claims, so that it also works through a gateway that strips a prefix.
         let at = |claim: ClaimKey| format!("claims/{}", claim.account_id);
         let (mut response, outcome) = match self {
             Self::Accepted(_) => (HttpResponse::Accepted(), Outcome::Pending),
@@ -212,8 +213,8 @@ impl Answer {
 
 /// How a campaign stands.
 ///
-/// Its window, and how many of its coupons have an account. Answered from memory, but for the count of free coupons, which
-/// is at most a second old.
+/// Its window, and how many of its coupons have an account. Answered from memory, except the count of free coupons,
+/// which is at most a second old.
 #[utoipa::path(
     get, path = "/v1/campaigns/{campaign_id}", tag = "campaigns", operation_id = "getCampaign",
     params(("campaign_id" = CampaignId, Path, description = "The campaign")),
@@ -244,8 +245,8 @@ pub(super) async fn campaign(
 
 /// What became of an account's claim.
 ///
-/// Answers when there is an outcome, or with `pending` when the wait is over. A client that closes its half of the connection
-/// meanwhile is answered at once.
+/// Answers as soon as there is an outcome, or with `pending` when the wait is over. A client that closes its half of
+/// the connection meanwhile is answered at once.
 #[utoipa::path(
     get, path = "/v1/campaigns/{campaign_id}/claims/{account_id}", tag = "claims", operation_id = "getClaim",
     params(

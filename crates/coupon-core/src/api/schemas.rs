@@ -1,4 +1,5 @@
-//! How the `OpenAPI` document describes the terms of the domain: each by its name, with the range that `extract.rs` takes.
+//! How the `OpenAPI` document describes the terms of the domain: each by its name, with the range that `extract.rs`
+//! accepts.
 
 use std::borrow::Cow;
 
@@ -9,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::extract::ClaimBody;
 use crate::domain::{AccountId, CampaignId, CouponId, JSON_NUMBER_MAX, Outcome};
 
-/// The digits of 1 to [`AccountId::MAX`], as a regular expression that every language has.
+/// A regular expression for the numbers from 1 to [`AccountId::MAX`], in the syntax that every language has.
 const ACCOUNT_DIGITS: &str = concat!(
     "^(",
     "[1-9][0-9]{0,17}|",

@@ -1,8 +1,8 @@
-//! An API as a process serves it: the claims to the crowd, and documents, health and metrics to operators, on a listener
-//! that the crowd cannot fill.
+//! Serves an API: claims to the crowd, and documents, health and metrics to operators, on a listener that the crowd
+//! cannot fill.
 //!
-//! Invariant: what only operators may see is on the public listener only if the settings say so, or nobody else can reach
-//! it.
+//! Invariant: what only operators may see is on the public listener only if the settings say so, or nobody else can
+//! reach it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -27,8 +27,8 @@ pub struct HttpSettings {
     #[arg(long, env = "HTTP_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), default_value_t = default_workers())]
     pub http_workers: u16,
 
-    /// Connections open at once; further ones wait in the backlog. Fewer where the limit of open files does not allow so
-    /// many.
+    /// Connections open at the same time; further ones wait in the backlog. Fewer if the limit on open files does not
+    /// allow so many.
     #[arg(long, env = "HTTP_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value_t = 25_000)]
     pub http_connections: u32,
 
@@ -36,17 +36,17 @@ pub struct HttpSettings {
     #[arg(long, env = "CORS_ORIGINS", value_name = "LIST", value_parser = cors::origin, value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 
-    /// What --listen serves in addition to /v1 and /livez: `all`, `docs` (/openapi.json and /docs/) or `none`. By default
-    /// all of it on a loopback address, and none on any other. --admin-listen serves all of it.
+    /// What --listen serves in addition to /v1 and /livez: `all`, `docs` (/openapi.json and /docs/) or `none`. By
+    /// default all of it on a loopback address, and none on any other. --admin-listen serves all of it.
     #[arg(long, env = "PUBLIC_PAGES", value_name = "WHICH")]
     pub public_pages: Option<PublicPages>,
 
-    /// Https.
+    /// The certificate for https.
     #[command(flatten)]
     pub certificate: CertificateSettings,
 
-    /// How long new requests are still taken after SIGTERM or SIGINT, while /readyz says that it stops: for load
-    /// balancers to notice. At most 5min; 0s = not at all.
+    /// How long new requests are still accepted after SIGTERM or SIGINT, while /readyz says that the service is
+    /// stopping, for load balancers to notice. At most 5min; 0s = not at all.
     #[arg(long, env = "DRAIN_DELAY", value_name = "TIME", value_parser = drain_delay, default_value = "3s")]
     pub drain_delay: Duration,
 }
@@ -63,7 +63,8 @@ pub enum PublicPages {
 }
 
 impl HttpSettings {
-    /// What is served there, unless the settings say: all where nobody else can reach it.
+    /// Which pages are served at this address: those that the settings choose, or by default all of them where nobody
+    /// else can reach it.
     fn pages_at(&self, listen: SocketAddr) -> PublicPages {
         let is_loopback = listen.ip().to_canonical().is_loopback();
         self.public_pages.unwrap_or(if is_loopback { PublicPages::All } else { PublicPages::None })
@@ -78,11 +79,11 @@ fn default_workers() -> u16 {
     std::thread::available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(2)
 }
 
-/// Open files that are not clients of the public listener: connections to servers (512 to MySQL at most), those of the
-/// other listener, logs. Half of a small limit.
+/// Open files kept for other things than clients of the public listener: connections to servers (512 to MySQL at most),
+/// those of the other listener, and logs. If the limit is small, half of it.
 const RESERVED_FILES: u64 = 640;
 
-/// Open files of each worker, before it has a client: actix panics where they are not to be had.
+/// Open files of each worker before it has a client; actix panics if it cannot get them.
 const WORKER_FILES: u64 = 4;
 
 /// What an API serves in addition to the claims.
@@ -92,9 +93,9 @@ pub struct Pages {
     pub documents: Documents,
     /// Its health.
     pub health: Health,
-    /// Its metrics say how the pool of connections stands.
+    /// Its pool of connections, whose state the metrics show.
     pub mysql: Mysql,
-    /// Its metrics say how they stand.
+    /// Its campaigns, whose stock the metrics show.
     pub campaigns: Campaigns,
 }
 
@@ -114,11 +115,11 @@ impl Pages {
     }
 }
 
-/// Serves an API: `routes` to the crowd, and `pages` on a listener that the crowd cannot fill. Which of these the crowd gets,
-/// too, the settings say.
+/// Serves an API: `routes` to the crowd, and `pages` on a listener that the crowd cannot fill. The settings say which
+/// of the pages the crowd gets as well.
 ///
-/// After `stop` the crowd is served for the drain delay, each connection for one request more. Then its listener closes and
-/// requests in hand finish within `drain`; the other listener answers until they have.
+/// After `stop` the crowd is still served for the drain delay, with one more request on each connection. Then its
+/// listener closes and requests in flight finish within `drain`; the other listener answers until they have.
 ///
 /// # Errors
 /// An address cannot be bound.
@@ -136,13 +137,14 @@ pub fn serve_api(
     let admin_pages = pages.clone();
     let admin = serve_admin(admin_listen, drained.clone(), move |config| admin_pages.routes(PublicPages::All, config))?;
     let limits = Limits {
-        // Each has one connection at least.
+        // Each worker needs at least one connection.
         workers: usize::from(settings.http_workers).min(connections),
         connections,
         origins: settings.cors_origins.clone(),
         tls: settings.certificate.acceptor()?,
         stopping: stop.clone(),
-        // Ends before the process's own deadline, so that a client who waits for an outcome is no failed drain.
+        // Ends before the process's own deadline, so that a client who waits for an outcome does not make the drain
+        // fail.
         drain: drain.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1)),
     };
     let delay = settings.drain_delay;
@@ -179,10 +181,10 @@ pub fn check_listeners(listen: SocketAddr, admin_listen: SocketAddr) -> Result<(
     Ok(())
 }
 
-/// Whether both would be one port of this machine.
+/// Whether both addresses would take the same port of this machine.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (port, ips) = (one.port(), [one, other].map(|address| address.ip().to_canonical()));
-    // Of IPv6 it takes connections of IPv4 as well.
+    // The unspecified address of IPv6 takes connections over IPv4 as well.
     let takes_all = |[all, other]: [IpAddr; 2]| all.is_unspecified() && (all.is_ipv6() || other.is_ipv4());
     let [ip, other_ip] = ips;
     port != 0 && port == other.port() && (ip == other_ip || takes_all(ips) || takes_all([other_ip, ip]))

@@ -1,7 +1,7 @@
-//! Where a client is: its peer address, or what a proxy that is trusted says of it.
+//! The address of a client: its peer address, or the one that a trusted proxy reports.
 //!
-//! Invariant: no client chooses its own address. Each hop appends to `X-Forwarded-For` the address that it saw, so the list
-//! is believed from its end, for as long as the proxies that appended are trusted.
+//! Invariant: no client chooses its own address. Each hop appends to `X-Forwarded-For` the address that it saw, so the
+//! list is read from its end, for as long as the hops that appended to it are trusted proxies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,10 +9,10 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, X_FORWARDED_FOR};
 use ipnet::IpNet;
 
-/// The bits of an address of IPv6 that distinguish one client from another: one client has all with the same first 64.
+/// The bits of an IPv6 address that tell clients apart: all addresses with the same first 64 bits are one client's.
 const IPV6_NETWORK: u128 = !0 << 64;
 
-/// Where the client of a request is.
+/// Returns the address that identifies the client of a request.
 pub(super) fn of_client(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
     let peer = request.peer_addr().map_or_else(|| Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
     network(beyond_proxies(peer.to_canonical(), request.headers(), proxies))
@@ -37,7 +37,7 @@ fn beyond_proxies(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAdd
     last
 }
 
-/// Some proxies write a port beside the address, or one of IPv6 in brackets.
+/// Parses one hop. Some proxies append a port to the address, or put an IPv6 address in brackets.
 fn hop_address(hop: &str) -> Option<IpAddr> {
     let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
     let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());

@@ -1,4 +1,4 @@
-//! What the `OpenAPI` document says of how callers show who they are: what is true of the running service.
+//! Describes authentication in the `OpenAPI` document, as it is configured for the running service.
 
 use utoipa::IntoResponses;
 use utoipa::openapi::security::{
@@ -12,7 +12,7 @@ use crate::http::problem::ProblemDocument;
 /// The name of the scheme in the document.
 const SCHEME: &str = "account";
 
-/// How a caller who must show who they are may be refused.
+/// The refusals of a caller who must authenticate.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described")]
 enum AuthRefusals {
@@ -23,14 +23,14 @@ enum AuthRefusals {
         headers(("WWW-Authenticate" = String, description = "What to send, and what was wrong with what was sent"))
     )]
     Unauthorized(ProblemDocument<'static>),
-    /// The account is not the caller's; or, of a claim, its token is not for the campaign, or the campaign has not opened
-    /// yet, is over, or is paused.
+    /// The account is not the caller's; or, for a claim, the caller's token is not for the campaign, or the campaign
+    /// has not opened yet, is over, or is paused.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(ProblemDocument<'static>),
 }
 
 impl Auth {
-    /// Adds to the operations on claims what the caller must send and how it is refused.
+    /// Adds to the operations on claims the credentials that a caller must send, and how a caller may be refused.
     pub fn describe(&self, document: &mut OpenApi) {
         let scheme = match &self.way {
             Way::Tokens(_) => {

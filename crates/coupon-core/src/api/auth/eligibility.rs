@@ -1,7 +1,7 @@
-//! The campaigns that a token lets its account claim from: a list that the issuer has signed, so that nobody is asked
-//! while a claim is made.
+//! The campaigns from which a token lets its account claim: a list that the issuer has signed, so that a claim need not
+//! wait for another service.
 //!
-//! Invariant: where the list is asked for, a token without one lets nobody claim.
+//! Invariant: where the list is required, a token without one lets nobody claim.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::domain::CampaignId;
 pub enum Eligibility {
     /// All of them.
     Any,
-    /// These, of which there are no more than fit into a token.
+    /// Only these, and no more of them than fit into a token.
     Of(Arc<[CampaignId]>),
 }
 
 impl Eligibility {
-    /// Reads the list in `claim`, where that is asked for, from what a token says. None if it is anything but a list of
-    /// campaigns.
+    /// Reads the list from the token's claim of this name; without a name, every campaign is allowed. `None` if the
+    /// claim is there and is anything but a list of campaigns.
     pub(super) fn read(claim: Option<&str>, claims: &Map<String, Value>) -> Option<Self> {
         let Some(claim) = claim else { return Some(Self::Any) };
         match claims.get(claim) {
@@ -40,7 +40,7 @@ impl Eligibility {
         }
     }
 
-    /// What it takes in memory.
+    /// The bytes that the list takes in memory.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Any => 0,

@@ -1,7 +1,8 @@
-//! The keys of the issuer, kept up to date: asked for every few minutes, and when a token names a key that is not known.
+//! The issuer's keys, kept up to date: fetched every few minutes, and when a token names an unknown key.
 //!
-//! Invariants: a key that is known is never waited for. One question at a time, and however many tokens name keys that
-//! are not known, one in [`ASK_AGAIN_AFTER`]. Keys serve until there are others: the issuer may be away.
+//! Invariants: a token with a known key never waits for the issuer. However many tokens name unknown keys, they cause
+//! one request at a time, and at most one in [`ASK_AGAIN_AFTER`]. Keys stay in use until others replace them, because
+//! the issuer may be away.
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -17,19 +18,19 @@ use super::settings::{KeySource, Rules};
 use crate::error::words;
 use crate::settings::TlsSettings;
 
-/// How often the issuer is asked, so that a key which it has withdrawn is not taken for much longer.
+/// How often the keys are fetched, so that a key that the issuer has withdrawn is not accepted for much longer.
 const ASK_EVERY: Duration = Duration::from_mins(5);
 
-/// How often while no keys are known.
+/// How often the keys are fetched while none are known.
 const ASK_FIRST_EVERY: Duration = Duration::from_secs(1);
 
-/// How soon a token with a key that is not known asks once more.
+/// How soon after the last such request a token with an unknown key may cause another.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// The longest that the issuer may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a service that starts waits for the keys before it listens; then it goes on to ask.
+/// How long a starting service waits for the keys before it listens; it then goes on fetching them in the background.
 const FIRST_ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The keys of an issuer.
@@ -37,9 +38,9 @@ pub(super) struct Issuer {
     source: Source,
     rules: Rules,
     known: RwLock<Option<Arc<KeySet>>>,
-    /// Why the last question had no answer that can be used, if it had none.
+    /// Why the last request gave no usable answer, if it gave none.
     failure: RwLock<Option<String>>,
-    /// When a token last made it ask, held while it does.
+    /// When a token last caused a request; held while such a request runs.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -49,10 +50,10 @@ enum Source {
 }
 
 impl Issuer {
-    /// Reads the keys, and goes on until the last clone is dropped.
+    /// Reads the keys, and keeps them up to date until the last reference is dropped.
     ///
     /// # Errors
-    /// The file cannot be used. An issuer that does not answer is asked again and again.
+    /// The file cannot be used. An issuer that does not answer is not an error: it is asked again and again.
     pub async fn start(source: KeySource, rules: Rules) -> anyhow::Result<Arc<Self>> {
         let source = match source {
             KeySource::File(file) => Source::File(file),
@@ -80,17 +81,18 @@ impl Issuer {
         Ok(issuer)
     }
 
-    /// What is known of the keys; nothing before the issuer has answered once. The same for as long as no key has changed.
+    /// The known keys; `None` before the issuer has answered once. It is the same `Arc` until a key changes.
     pub fn keys(&self) -> Option<Arc<KeySet>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why there are no keys, as far as the issuer was asked.
+    /// Why the issuer gave no keys when it was last asked, if it gave none.
     pub fn failure(&self) -> Option<String> {
         self.failure.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks for keys because one is not known, unless that was done just now.
+    /// Fetches the keys because a token names an unknown one, unless another token caused that within
+    /// [`ASK_AGAIN_AFTER`].
     pub async fn ask_for_unknown(&self) {
         let mut asked = self.asked.lock().await;
         if asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN_AFTER) {
@@ -118,7 +120,7 @@ impl Issuer {
         }
     }
 
-    /// Remembers why there was no answer, and gives what was remembered before.
+    /// Records why there was no answer, and returns what was recorded before.
     fn fails(&self, failure: Option<String>) -> Option<String> {
         std::mem::replace(&mut *self.failure.write().unwrap_or_else(PoisonError::into_inner), failure)
     }
@@ -156,7 +158,7 @@ async fn keep_asking(issuer: Weak<Issuer>) {
     }
 }
 
-/// An address without what may be a secret in it.
+/// The address without the parts that may hold a secret.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
@@ -164,7 +166,7 @@ fn shown(url: &Url) -> String {
     url.to_string()
 }
 
-/// A client that is led nowhere else, for instance from https to http.
+/// Creates a client that follows no redirects, which might lead from https to http, for instance.
 fn client(url: &Url, tls: &TlsSettings) -> anyhow::Result<Client> {
     let client = Client::builder().redirect(redirect::Policy::none()).no_proxy();
     // Over http no certificate authorities are needed, and a machine may have none.

@@ -1,7 +1,7 @@
-//! The public keys of an issuer, each with all that a token which it has signed must be like.
+//! The public keys of an issuer, each with the rules for the tokens that it has signed.
 //!
-//! Invariant: a key checks tokens of the algorithms that are meant for it and no others, whatever a token says of itself
-//! (RFC 8725, 3.1). It takes part in no algorithm with a shared secret.
+//! Invariant: a key verifies tokens only of the algorithms that are meant for it, whatever a token says of itself (RFC
+//! 8725, 3.1). No algorithm with a shared secret is among them.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -21,28 +21,28 @@ use super::settings::Rules;
 use crate::settings::small_file;
 use crate::terminal::shortened;
 
-/// Bytes of a set of keys that are read; real ones have a few thousand.
+/// The most bytes read of a key set; real ones have a few thousand.
 pub(super) const SET_MAX: usize = 256 * 1024;
 
-/// Keys of a set; real ones have fewer than ten.
+/// The most keys in a set; real ones have fewer than ten.
 const KEYS_MAX: usize = 64;
 
-/// Bits of an RSA key (RFC 7518, 3.3 asks for the least).
+/// The bits that an RSA key may have (RFC 7518, 3.3 requires the minimum).
 const RSA_BITS: RangeInclusive<u32> = 2048..=8192;
 
 /// Characters of a key's id that are shown.
 const ID_SHOWN: usize = 80;
 
-/// All keys of an issuer that can be used.
+/// All usable keys of an issuer.
 pub(super) struct KeySet {
     keys: Vec<Key>,
-    /// What is wrong with keys that were meant to be used and cannot be.
+    /// What is wrong with each key that was meant to be used and cannot be.
     left_out: Vec<String>,
-    /// What they were read from.
+    /// The text that they were read from.
     text: String,
 }
 
-/// A key.
+/// A key, with the rules for its tokens.
 pub(super) struct Key {
     id: Option<String>,
     pub verifying: DecodingKey,
@@ -50,10 +50,10 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// A key for those of the algorithms that are taken; nothing if none of them is.
+    /// Creates a key for those of the fitting algorithms that are accepted; `None` if none of them is.
     ///
     /// # Errors
-    /// Why it would refuse each of its tokens.
+    /// Why the key would refuse every token that it has signed.
     fn new(
         id: Option<String>,
         verifying: DecodingKey,
@@ -82,7 +82,7 @@ impl Key {
 }
 
 impl KeySet {
-    /// Reads the keys of the setting for them.
+    /// Reads the keys from the file that the setting names.
     ///
     /// # Errors
     /// What is wrong with the file.
@@ -96,11 +96,11 @@ impl KeySet {
         })
     }
 
-    /// Reads a JSON Web Key Set, or one public key in PEM. Keys of a set that are for something else are passed over, and
+    /// Reads a JSON Web Key Set, or one public key in PEM. Keys in a set that serve another purpose are skipped, and
     /// those that cannot be used are left out.
     ///
     /// # Errors
-    /// What is wrong, when no key can be used.
+    /// What is wrong, if no key can be used.
     pub fn read(text: &str, rules: &Rules) -> Result<Self, String> {
         let (keys, left_out) = if text.contains("-----BEGIN") {
             (vec![from_pem(text, rules)?], Vec::new())
@@ -114,7 +114,7 @@ impl KeySet {
         }
     }
 
-    /// The keys, if none was left out: who names a file can mend it.
+    /// Returns the keys if none was left out: whoever supplies a file can fix it.
     fn complete(self) -> Result<Self, String> {
         if self.left_out.is_empty() { Ok(self) } else { Err(self.left_out.join("; ")) }
     }
@@ -169,7 +169,7 @@ fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String
     }
     let (mut keys, mut left_out, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for (n, key) in (1..).zip(set.keys) {
-        // Listed twice it would be two that fit, of which a token must name one.
+        // A key that is listed twice would fit a token twice, and `find` requires that only one fits.
         if !seen.insert(key.to_string()) {
             continue;
         }
@@ -182,7 +182,7 @@ fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String
     Ok((keys, left_out))
 }
 
-/// The key; nothing if it is of a kind that is not taken, or not for signatures.
+/// Reads a key; `None` if its kind is not accepted, or if it is not for signatures.
 ///
 /// # Errors
 /// Why it must not or cannot be used, though it was meant to be.
@@ -212,10 +212,10 @@ fn from_jwk(key: Value, rules: &Rules) -> Result<Option<Key>, String> {
     }
 }
 
-/// Whether signatures of an algorithm can be checked by a key: by a wrong one each would be refused, as if it were forged.
+/// Checks that a key can verify signatures of an algorithm: a wrong key would refuse each of them as if it were forged.
 ///
 /// # Errors
-/// Why not.
+/// Why it cannot.
 fn can_check(verifying: &DecodingKey, algorithm: Algorithm) -> Result<(), String> {
     let of_curve: &'static dyn VerificationAlgorithm = match algorithm {
         Algorithm::EdDSA => &ED25519,
@@ -281,7 +281,7 @@ FTYFAKAMs9MKzJSq44E=
         header
     }
 
-    /// A set of one key, with these members changed; null takes one away.
+    /// A set of one key, with these members changed; null removes one.
     fn set_with(changed: &[(&str, Value)]) -> String {
         let mut set = KeyPair::generate().unwrap().jwks();
         let key = set["keys"][0].as_object_mut().unwrap();

@@ -1,4 +1,4 @@
-//! The caller of a request: the first step of a claim and of the question for its outcome, before anything is looked up.
+//! The caller of a request, who is determined before anything is looked up, both for a claim and for its outcome.
 //!
 //! ```text
 //! request ─> Auth::caller ─┬ tokens   a bearer token, by the keys of its issuer (keys.rs, issuer.rs)
@@ -8,7 +8,7 @@
 //!                 └ eligibility   the campaigns that a token names, where it must
 //! ```
 //!
-//! Invariant: what a caller who is not the account learns about it does not depend on that account's claim.
+//! Invariant: what a caller learns about an account that is not theirs does not depend on that account's claim.
 
 mod address;
 mod document;
@@ -47,7 +47,7 @@ enum Way {
     Nobody,
 }
 
-/// The one who calls.
+/// The caller of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Caller {
     /// This account, which may claim from these campaigns.
@@ -56,8 +56,8 @@ pub enum Caller {
     Anybody(IpAddr),
 }
 
-/// The one whose claims are counted: an account that has shown who it is, or one as named from this address, so that
-/// nobody elsewhere uses up its allowance.
+/// Whose claims are counted: an authenticated account, or an account as named from one address, so that nobody
+/// elsewhere can use up its allowance.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Claimant {
     account: AccountId,
@@ -77,10 +77,10 @@ impl Caller {
         }
     }
 
-    /// Lets the caller claim for an account from a campaign. What became of a claim may be read without that.
+    /// Lets the caller claim from a campaign for an account. Reading the outcome of a claim does not require this.
     ///
     /// # Errors
-    /// 403 for an account that is not the caller's, and for a campaign that its token does not name, where it must.
+    /// 403 for an account that is not the caller's, and for a campaign that the caller's token must name and does not.
     pub fn claiming(&self, claim: ClaimKey) -> Result<Claimant, Problem> {
         let claimant = self.acting_for(claim.account_id)?;
         match self {
@@ -91,11 +91,11 @@ impl Caller {
 }
 
 impl Auth {
-    /// Starts as the settings say for a service that listens there. The keys of a file must be there; the issuer of a URL
-    /// may be away.
+    /// Starts what the settings require of a service that listens at this address. The keys must be readable if they
+    /// are in a file; the issuer behind a URL may be away.
     ///
     /// # Errors
-    /// Settings that are not right together, or keys that cannot be read.
+    /// Settings that do not fit together, or keys that cannot be read.
     pub async fn start(settings: &AuthSettings, listen: SocketAddr) -> anyhow::Result<Self> {
         let way = match settings.mode(listen).map_err(anyhow::Error::msg)? {
             Mode::Jwt(tokens) => Way::Tokens(Arc::new(Tokens::start(*tokens).await?)),
@@ -115,10 +115,11 @@ impl Auth {
         Ok(Self { way, proxies: settings.trusted_proxies.clone().into() })
     }
 
-    /// Finds out who calls.
+    /// Finds out who is calling.
     ///
     /// # Errors
-    /// 401 for somebody who does not show who they are, 503 while that cannot be checked.
+    /// 400 for two `authorization` headers, 401 for a caller who does not authenticate, 503 while tokens cannot be
+    /// checked.
     pub async fn caller(&self, request: &HttpRequest) -> Result<Caller, Problem> {
         match &self.way {
             Way::Tokens(tokens) => tokens.caller(request.headers()).await,
@@ -129,7 +130,7 @@ impl Auth {
         }
     }
 
-    /// Adds to the health what callers are known by: without the keys of the issuer no claim can be taken.
+    /// Adds the issuer of tokens, where they are used, to the health: without its keys no claim can be accepted.
     #[must_use]
     pub fn watched(&self, health: Health) -> Health {
         match &self.way {
@@ -141,12 +142,12 @@ impl Auth {
     }
 }
 
-/// The account that the gateway names, in the one spelling of a number.
+/// Reads the account that the gateway names, which has only one valid spelling.
 fn named_account(headers: &HeaderMap, name: &HeaderName) -> Result<AccountId, Problem> {
     let mut named = headers.get_all(name);
     let account = match (named.next(), named.next()) {
         (Some(account), None) => account.to_str().ok().and_then(|account| account.parse().ok()),
-        // Of two, one may be the client's own.
+        // If there are two, one may come from the client.
         _ => None,
     };
     account.ok_or_else(|| {

@@ -1,9 +1,10 @@
-//! A bearer token (RFC 6750): from the header of a request to the account that its issuer vouches for, and the campaigns
-//! that it lets this account claim from.
+//! Bearer tokens (RFC 6750): from the header of a request to the account that its issuer vouches for, and the campaigns
+//! from which that account may claim.
 //!
-//! Invariant: nothing that a token says is believed before its signature holds, and of its header only what chooses
-//! among the keys that are known. Where keys are to be found (`jku`, `x5u`, `jwk`) is never taken from a token. One that
-//! was checked before is not checked again until it ends or a key changes: a signature costs as much as a claim.
+//! Invariant: nothing that a token says is trusted before its signature has been verified, except the part of its
+//! header that selects one of the known keys. Where to find keys (`jku`, `x5u`, `jwk`) is never taken from a token. A
+//! token that has been checked is not checked again until it expires or a key changes: verifying a signature costs as
+//! much as a claim.
 
 use std::sync::Arc;
 
@@ -22,19 +23,19 @@ use crate::domain::AccountId;
 use crate::error;
 use crate::http::problem::Problem;
 
-/// Bytes of a token at most; those with a long list of groups have a few thousand.
+/// The most bytes of a token; one with a long list of groups has a few thousand.
 const TOKEN_MAX: usize = 8 * 1024;
 
-/// The types of tokens that give access (RFC 9068 names the second); others of the same issuer are for something else.
+/// The types of access tokens (RFC 9068 defines the second); other tokens of the same issuer serve other purposes.
 const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
 
-/// What is wrong with a token whose claims are not those of RFC 7519.
+/// Why a token is refused whose claims do not follow RFC 7519.
 const MALFORMED: &str = "its exp, nbf, iss or aud is missing or of another form";
 
-/// Bytes for tokens that were checked before: some hundred thousand of the usual length.
+/// Bytes of memory for tokens that have been checked: about a hundred thousand of the usual length.
 const CHECKED_MAX: u64 = 64 * 1024 * 1024;
 
-/// About what is kept of each in addition to its text.
+/// Roughly the bytes that are kept for each of them in addition to its text.
 const CHECKED_OVERHEAD: usize = 256;
 
 /// Checks tokens.
@@ -42,20 +43,20 @@ pub(super) struct Tokens {
     issuer: Arc<Issuer>,
     account_claim: String,
     eligibility_claim: Option<String>,
-    /// Seconds.
+    /// In seconds.
     leeway: u64,
-    /// The key is the whole token, so that no other is ever taken for it.
+    /// The key is the whole token, so that no other token is ever mistaken for it.
     checked: Cache<Box<str>, Checked>,
 }
 
-/// A token that was right.
+/// A token that has been checked and is valid.
 #[derive(Clone)]
 struct Checked {
     account: AccountId,
     eligibility: Eligibility,
     /// Its `exp`.
     ends_at: u64,
-    /// The keys that were known then.
+    /// The keys that were known when it was checked.
     keys: Arc<KeySet>,
 }
 
@@ -76,7 +77,7 @@ enum Refused {
     Missing,
     /// It has two.
     Repeated,
-    /// This is wrong with the token.
+    /// The token is invalid, for this reason.
     Invalid(&'static str),
     /// No key is known yet.
     Unknown,
@@ -116,7 +117,7 @@ impl Tokens {
         })
     }
 
-    /// Whom the token in these headers names.
+    /// The caller that the token in these headers names.
     ///
     /// # Errors
     /// 400, 401, or 503 before the keys are known.
@@ -134,7 +135,7 @@ impl Tokens {
         let key = keys.find(&header).ok_or(Refused::Invalid("no key of the issuer has signed it"))?;
         let claims = decode::<Map<String, Value>>(token, &key.verifying, &key.validation);
         let claims = claims.map_err(|error| Refused::Invalid(reason(&error)))?.claims;
-        // A list of issuers, which jsonwebtoken takes, says of none that it vouches.
+        // jsonwebtoken accepts a list of issuers, which does not say which of them vouches for the account.
         if !claims.get("iss").is_some_and(Value::is_string) {
             return Err(Refused::Invalid(MALFORMED));
         }
@@ -154,13 +155,13 @@ impl Tokens {
         checked.holds(&keys, get_current_timestamp(), self.leeway).then(|| checked.caller())
     }
 
-    /// The keys, asked for once more if the one that is needed is not among them.
+    /// The keys, fetched once more if the one that is needed is not among them.
     async fn keys_for(&self, header: &Header) -> Option<Arc<KeySet>> {
         let keys = self.issuer.keys();
         match keys {
             Some(keys) if keys.find(header).is_some() => Some(keys),
             Some(_) => {
-                // In a box, as whatever is rare on the way of a claim.
+                // Boxed, like everything rare on the path of a claim, to keep the future of a request small.
                 Box::pin(self.issuer.ask_for_unknown()).await;
                 self.issuer.keys()
             }
@@ -198,7 +199,7 @@ fn header(token: &str) -> Result<Header, Refused> {
     Ok(header)
 }
 
-/// What is wrong with a token whose key is known.
+/// Why a token whose key is known is refused.
 fn reason(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::ExpiredSignature => "it has expired",
@@ -219,7 +220,7 @@ impl Refused {
 
         let challenge = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(REALM));
         match self {
-            // A caller that has not tried gets no error (RFC 6750, 3.1).
+            // A caller that sent no credentials gets no error code (RFC 6750, 3.1).
             Self::Missing => Problem::unauthenticated(MISSING, HeaderValue::from_static(REALM)),
             Self::Repeated => Problem::two_authorizations(
                 REPEATED,

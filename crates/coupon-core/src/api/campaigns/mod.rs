@@ -1,9 +1,10 @@
-//! Campaign state in the memory of an API: does it exist, is it open, is it sold out, and who has won?
+//! Campaign state in the memory of an API: whether a campaign exists, is open or is sold out, and who has won.
 //!
-//! A claim reads it without waiting for anything; one task re-reads all campaigns in use every half second, in one
-//! statement. Invariants: "sold out" here was true in committed state at most `SOLD_OUT_MAX_AGE` ago, and the winners
-//! kept with it hold everyone who had a coupon then, so that a winner who asks again never gets a 409. (But for a second
-//! after a restock: an instance that has not seen it takes a winner of another instance for a stranger.)
+//! A claim reads this state without waiting; one task re-reads all campaigns in use every half second, up to
+//! `CAMPAIGNS_PER_STATEMENT` in one statement. Invariants: "sold out" here was true in committed state at most
+//! `SOLD_OUT_MAX_AGE` ago, and the winners kept with it include everyone who had a coupon then, so that a winner who
+//! claims again never gets a 409. (The exception is the second after a restock: an instance that has not seen it yet
+//! does not know who has won through another instance.)
 
 mod stocks;
 mod winners;
@@ -25,10 +26,10 @@ use crate::mysql::{self, Mysql};
 /// How often the state of campaigns in use is read again.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
-/// A notice of a change brings the next reading forward to this, so that many notices don't become many readings.
+/// A notice of a change brings the next read forward to this interval, so that many notices don't cause many reads.
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_millis(25);
 
-/// Reading campaigns takes milliseconds. Callers that wait for it ask again later anyway.
+/// How long a caller waits for a read, which takes milliseconds. Callers that wait for one ask again later anyway.
 const READ_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
 
 /// A restock must be seen within about a second, so an older "sold out" is not passed on.
@@ -37,19 +38,19 @@ const SOLD_OUT_MAX_AGE: Duration = Duration::from_millis(1500);
 /// While MySQL is away, campaigns known to be open stay so for this long: producer-api goes on accepting claims.
 const OPEN_MAX_AGE: Duration = Duration::from_mins(1);
 
-/// A campaign that nobody asks for is forgotten.
+/// A campaign that nobody asks for is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(10);
 
-/// Campaigns kept in memory, unknown ones included, against clients that try numbers.
+/// The most campaigns kept in memory, nonexistent ones included, because clients may try numbers.
 const CAMPAIGNS_MAX: u64 = 10_000;
 
-/// Campaigns read in one statement.
+/// The most campaigns read in one statement.
 const CAMPAIGNS_PER_STATEMENT: usize = 500;
 
-/// What to do with a claim, as far as memory knows.
+/// What to do with a claim, judged from memory alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Admission {
-    /// Take it on.
+    /// Let it in.
     Open,
     /// There is no such campaign.
     Unknown,
@@ -57,7 +58,7 @@ pub enum Admission {
     NotOpen,
     /// The campaign is over.
     Closed,
-    /// The campaign is open but for an operator, who has paused it.
+    /// The campaign would be open, but an operator has paused it.
     Paused,
     /// No coupon is free and this account has none.
     SoldOut,
@@ -65,7 +66,7 @@ pub enum Admission {
     MayHaveWon,
 }
 
-/// What is known of a campaign.
+/// What is known about a campaign.
 #[derive(Debug)]
 pub struct State {
     /// The campaign, if there is one.
@@ -117,7 +118,7 @@ struct Inner {
     states: moka::future::Cache<CampaignId, Arc<Entry>>,
     counts: moka::future::Cache<CampaignId, u64>,
     changed: Notify,
-    /// Notified after each reading.
+    /// Notified after each read.
     read: Notify,
     /// Held while stocks are counted.
     counting: Mutex<()>,
@@ -127,7 +128,7 @@ impl Campaigns {
     /// Starts the task that keeps campaigns up to date; it ends when the last clone is dropped.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     #[must_use]
     pub fn start(mysql: Mysql) -> Self {
         let inner = Arc::new(Inner {
@@ -148,11 +149,12 @@ impl Campaigns {
     /// The state of a campaign: from memory, or from MySQL when it is asked for the first time.
     ///
     /// # Errors
-    /// MySQL's, when the state isn't known or is too old to be passed on.
+    /// Any error from MySQL when the campaign is first read, or [`Error::Deadline`] when its state is too old to be
+    /// used.
     pub async fn state(&self, campaign: CampaignId) -> Result<Arc<State>> {
         let entry = match self.inner.states.get(&campaign).await {
             Some(entry) => entry,
-            // In a box: it is rare, and would make each request some kilobytes larger.
+            // Boxed: it is rare, and would make the future of each request some kilobytes larger.
             None => Box::pin(self.read_first(campaign)).await?,
         };
         let state = current(&entry);
@@ -162,7 +164,7 @@ impl Campaigns {
         Ok(state)
     }
 
-    /// Reads a campaign once for all callers that ask for it at this moment.
+    /// Reads a campaign once for all callers that ask for it at the same time.
     async fn read_first(&self, campaign: CampaignId) -> Result<Arc<Entry>> {
         let inner = &self.inner;
         let read = async {
@@ -173,7 +175,7 @@ impl Campaigns {
         inner.states.try_get_with(campaign, read).await.map_err(|error: Arc<Error>| shared(&error))
     }
 
-    /// The state of a campaign if it is in memory and not too old, for whichever caller it was read.
+    /// The state of a campaign if it is in memory and not too old, whichever caller caused it to be read.
     pub async fn known(&self, campaign: CampaignId) -> Option<Arc<State>> {
         let entry = self.inner.states.get(&campaign).await?;
         let state = current(&entry);
@@ -183,19 +185,20 @@ impl Campaigns {
     /// How many coupons of a campaign are free, counted at most a second ago.
     ///
     /// # Errors
-    /// MySQL's.
+    /// Any error from MySQL.
     pub async fn count_free(&self, campaign: CampaignId) -> Result<u64> {
         let mysql = &self.inner.mysql;
         let count = mysql.run(async move |mut conn: Conn| mysql::campaigns::count_free(&mut conn, campaign).await);
         self.inner.counts.try_get_with(campaign, count).await.map_err(|error: Arc<Error>| shared(&error))
     }
 
-    /// Says that a campaign's state has changed, as when a claim found no coupon: it is read again at once.
+    /// Reports that a campaign's state has changed, for instance because a claim found no coupon: it is read again at
+    /// once.
     pub fn notice_change(&self) {
         self.inner.changed.notify_one();
     }
 
-    /// Has campaigns read again at once, and waits for that, but not for long.
+    /// Has campaigns read again at once, and waits for that for at most `READ_AGAIN_DEADLINE`.
     pub async fn read_again(&self) {
         let read = self.inner.read.notified();
         self.notice_change();
@@ -203,7 +206,7 @@ impl Campaigns {
     }
 }
 
-/// A campaign's place in memory: readers take what is there, the refresh replaces it.
+/// A campaign's place in memory: readers take the state that is there, and the refresh replaces it.
 type Entry = RwLock<Arc<State>>;
 
 fn current(entry: &Entry) -> Arc<State> {
@@ -214,7 +217,7 @@ fn replace(entry: &Entry, state: State) {
     *entry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
 }
 
-/// The callers that wait for one reading share its failure.
+/// Shares the failure of one read among the callers that waited for it.
 fn shared(error: &Error) -> Error {
     if error.is_retryable() {
         tracing::debug!(%error, "cannot read a campaign");
@@ -232,15 +235,15 @@ async fn keep_fresh(inner: std::sync::Weak<Inner>) {
             inner.changed.notified().await;
             tokio::time::sleep(REFRESH_AT_MOST_EVERY.saturating_sub(began.elapsed())).await;
         };
-        // A timer next to the notice, not only after it: the last user may be gone.
+        // The timer runs alongside the notice, not only after it: once the last user is dropped, no notice comes.
         let _ = tokio::time::timeout(REFRESH_EVERY.saturating_sub(began.elapsed()), changed).await;
     }
 }
 
 impl Inner {
-    /// Reads all campaigns in use again. What can't be read keeps its old state until that is too old.
+    /// Reads all campaigns in use again. Those that can't be read keep their old state until it is too old.
     async fn refresh(&self) {
-        // Iterating is not a use, so a campaign that nobody asks for is still forgotten.
+        // Iterating does not count as use, so a campaign that nobody asks for is still forgotten.
         let entries: Vec<(CampaignId, Arc<Entry>)> = self.states.iter().map(|(id, entry)| (*id, entry)).collect();
         for entries in entries.chunks(CAMPAIGNS_PER_STATEMENT) {
             let asked = entries.iter().map(|(id, entry)| (*id, current(entry).winners.clone())).collect();
@@ -251,7 +254,7 @@ impl Inner {
         }
     }
 
-    /// Reads campaigns, with the winners known so far, and gives their states in the same order.
+    /// Reads campaigns, given the winners known so far, and returns their states in the same order.
     async fn read(&self, asked: Vec<(CampaignId, Option<Arc<Winners>>)>) -> Result<Vec<State>> {
         let read_at = Instant::now();
         let ids: Vec<CampaignId> = asked.iter().map(|(id, _)| *id).collect();
@@ -266,7 +269,8 @@ impl Inner {
                 Some(CampaignWithStock { campaign, free: true }) => (Some(campaign), None),
                 Some(CampaignWithStock { campaign, free: false }) => {
                     let winners = self.winners(&campaign, known).await;
-                    // Without them the campaign passes for open, and each claim finds out by itself that it is not.
+                    // Without its winners the campaign counts as open, and each claim finds out for itself that it is
+                    // sold out.
                     let winners = winners.inspect_err(|error| tracing::debug!(%error, "cannot read the winners")).ok();
                     (Some(campaign), winners)
                 }
@@ -276,8 +280,8 @@ impl Inner {
         Ok(states)
     }
 
-    /// The winners of a campaign that was just seen sold out. Those known will do as long as its stock is the same:
-    /// nobody can have won since.
+    /// The winners of a campaign that was just seen to be sold out. The known ones are complete as long as its stock is
+    /// the same: nobody can have won since.
     async fn winners(&self, campaign: &Campaign, known: Option<Arc<Winners>>) -> Result<Arc<Winners>> {
         if let Some(known) = known.filter(|known| known.coupons == campaign.coupons) {
             return Ok(known);

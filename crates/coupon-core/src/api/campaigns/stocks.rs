@@ -1,7 +1,8 @@
-//! How the campaigns in use stand, counted when somebody scrapes `/metrics`.
+//! The stock of the campaigns in use, counted when `/metrics` is scraped.
 //!
-//! Invariants: a process counts for one scrape at a time, because its connections belong to claims, however often somebody
-//! scrapes; a count has a limit of campaigns and a deadline, and what is not known by then is left out.
+//! Invariants: however often it is scraped, a process counts for one scrape at a time, because its connections are for
+//! claims; a count covers a limited number of campaigns and has a deadline, and a stock that is not known by then is
+//! left out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +14,15 @@ use crate::domain::CampaignId;
 use crate::error::{Error, Result};
 use crate::telemetry::metrics::Stock;
 
-/// Campaigns whose stock is counted: each has a label of its own in the metrics, and a count in MySQL.
+/// The most campaigns whose stock is counted: each costs a label in the metrics and a count in MySQL.
 const COUNTED_MAX: usize = 20;
 
 /// A scrape does not wait longer than this for MySQL.
 const COUNT_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Campaigns {
-    /// The stock of campaigns in use at this moment; of those that MySQL does not count in time there is none. A scrape
-    /// that waits for another one finds its counts remembered.
+    /// The stock of the campaigns in use at this moment, without those that MySQL does not count in time. A scrape that
+    /// has waited for another one finds that one's counts in the cache.
     pub async fn stocks(&self) -> Vec<Stock> {
         let deadline = Instant::now() + COUNT_DEADLINE;
         match timeout_at(deadline, self.inner.counting.lock()).await {

@@ -1,33 +1,33 @@
 //! A filter of the accounts that hold a coupon of a sold-out campaign, small enough to keep for every campaign in use.
 //!
-//! Invariant: accounts are added in ascending order, and then "no" is certain: a winner is never taken for a stranger.
+//! Invariant: accounts are added in ascending order, which makes "no" certain: a winner is never taken for a stranger.
 
 use xorf::{BinaryFuse8, Filter};
 
 use crate::domain::AccountId;
 use crate::error::{Error, Result};
 
-/// Winners read in one statement, into a filter of their own: while it is built it takes 25 bytes for each of them, which
-/// for a million at once would be more than all the rest of the process.
+/// The winners that are read in one statement and share one filter. Building it takes 25 bytes for each of them, which
+/// for a million at once would be more than the rest of the process takes.
 pub const WINNERS_AT_ONCE: usize = 50_000;
 
-/// The accounts that hold a coupon of a campaign, in about nine bits each: "no" is certain, "yes" is right in 255 of
-/// 256 cases.
+/// The accounts that hold a coupon of a campaign, in about nine bits each: "no" is certain, and "yes" is wrong for one
+/// in 256 of the other accounts.
 #[derive(Debug)]
 pub struct Winners {
-    /// One after the other in order of accounts, each with the last account that it knows.
+    /// One filter after the other in order of accounts, each with the last account in it.
     filters: Vec<(u64, BinaryFuse8)>,
-    /// The stock that they were read for.
+    /// The stock of the campaign when they were read.
     pub coupons: u64,
 }
 
 impl Winners {
-    /// Creates an empty one, for a campaign with this stock.
+    /// Creates an empty list of winners for a campaign with this stock.
     pub fn of_stock(coupons: u64) -> Self {
         Self { filters: Vec::new(), coupons }
     }
 
-    /// Adds winners that come after all others, in order.
+    /// Adds winners, which must be in ascending order and come after all others.
     pub fn add(&mut self, accounts: &[u64]) -> Result<()> {
         let Some(&last) = accounts.last() else { return Ok(()) };
         let filter = BinaryFuse8::try_from(accounts)
@@ -41,7 +41,7 @@ impl Winners {
         self.filters.last().map_or(0, |(last, _)| *last)
     }
 
-    /// Whether this account may be among them.
+    /// Whether this account may be a winner.
     pub fn may_contain(&self, account: AccountId) -> bool {
         let position = self.filters.partition_point(|(last, _)| *last < account.0);
         self.filters.get(position).is_some_and(|(_, filter)| filter.contains(&account.0))

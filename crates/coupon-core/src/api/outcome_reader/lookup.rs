@@ -1,6 +1,6 @@
-//! A lookup: Redis and MySQL are asked about all claims that are due, one round trip each.
+//! A lookup: Redis and MySQL are asked about all claims that are due, in one round trip each.
 //!
-//! Invariant: the campaigns that are sold out are read before MySQL is asked who holds a coupon; the other way round, a
+//! Invariant: which campaigns are sold out is read before MySQL is asked who holds a coupon; the other way round, a
 //! coupon issued in between would be missed.
 
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::mysql::{self, Mysql};
 use crate::redis::outcomes::Outcomes;
 
-/// Claims in one statement or command.
+/// The most claims in one statement or command.
 const CLAIMS_PER_STATEMENT: usize = 1_000;
 
 /// Where outcomes are found.
@@ -25,13 +25,13 @@ pub(super) struct Servers {
     pub recorded: Option<Outcomes>,
 }
 
-/// What Redis says of the claims that are due.
+/// What Redis says about the claims that are due.
 #[derive(Default)]
 struct Records {
     issued: HashMap<ClaimKey, CouponId>,
     /// Campaigns that are sold out, or were.
     sold_out: HashSet<CampaignId>,
-    /// Whether they could not be read.
+    /// Whether the records could not be read.
     are_unknown: bool,
 }
 
@@ -63,7 +63,7 @@ impl Servers {
         LookedUp { began, found: due.iter().map(|due| (due.claim, found(due.claim))).collect() }
     }
 
-    /// Has the campaigns read again of which a claim was pushed as sold out, unless that is known.
+    /// Has campaigns read again if a claim of theirs was pushed as sold out, unless that is known already.
     pub(super) async fn notice_sold_out(&self, pushed: &[(ClaimKey, Outcome)]) {
         let sold_out = pushed.iter().filter(|(_, outcome)| *outcome == Outcome::SoldOut);
         let campaigns: HashSet<CampaignId> = sold_out.map(|(claim, _)| claim.campaign_id).collect();
@@ -91,7 +91,7 @@ impl Servers {
         records
     }
 
-    /// Waits until campaigns that may be sold out have been read again, if one of them is not known to be.
+    /// Has campaigns that may be sold out read again, and waits for that, if one of them is not known to be.
     async fn read_sold_out(&self, campaigns: impl Iterator<Item = CampaignId>) {
         for campaign in campaigns.collect::<HashSet<_>>() {
             if !self.is_sold_out(campaign).await {

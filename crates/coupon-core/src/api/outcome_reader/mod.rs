@@ -1,15 +1,16 @@
-//! Reading what became of a claim, for both APIs: one list of all who wait in this process.
+//! Reads the outcomes of claims, for both APIs. One list holds everyone who waits in this process.
 //!
 //! ```text
 //! outcome ─ question ─> waiting  questions, and when to look them up ─ due ─> lookup ─> Redis, MySQL
 //! pushed  ─ outcomes ──────^                                        <──────── what was found
 //! ```
-//! The outcomes that queue-consumer pushes answer most questions, on the thread that hears them. A push may be lost, so the
-//! records in Redis and MySQL are read too: at once, unless the claim was accepted here a moment ago, and then in pauses
-//! that grow. One task does that, for all claims that are due in one round trip to each server.
-//! Invariant: "sold out" is answered only when the campaign was seen sold out *before* MySQL was seen to hold no coupon of
-//! that account, and the second after the question came; a pushed or recorded `sold_out` only says that it is time to look
-//! it up.
+//! The outcomes that queue-consumer pushes answer most questions, on the thread that receives them. A push may be lost,
+//! so the records in Redis and MySQL are read too: at once, unless the claim was accepted here a moment ago, and then
+//! after pauses that grow. One task does that for all claims that are due, in one round trip to each server.
+//!
+//! Invariant: "sold out" is answered only if the campaign was seen to be sold out *before* MySQL was seen to hold no
+//! coupon of that account, and the latter after the question arrived; a pushed or recorded `sold_out` only means that
+//! it is time for a lookup.
 
 mod lookup;
 mod waiting;
@@ -34,7 +35,7 @@ use crate::telemetry::span::{self, SpanKind};
 /// A lookup takes milliseconds; servers that take longer than this are as good as away.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Name of the span of a question: from its coming to the outcome, or to the end of the wait.
+/// Name of the span of a question, from its arrival to the outcome or the end of the wait.
 pub const WAIT_SPAN: &str = "wait for outcome";
 
 /// Reads outcomes. Cheap to clone.
@@ -42,14 +43,14 @@ pub const WAIT_SPAN: &str = "wait for outcome";
 pub struct OutcomeReader {
     campaigns: Campaigns,
     shared: Arc<Shared>,
-    /// Ends the task with the last clone.
+    /// Ends the task when the last clone is dropped.
     _task: Arc<DropGuard>,
 }
 
 struct Shared {
     servers: Servers,
     waiting: Mutex<Waiting>,
-    /// A lookup is due sooner than the task knows.
+    /// Notified when a lookup is due sooner than the task knows.
     sooner: Notify,
 }
 
@@ -61,11 +62,11 @@ struct Question {
 }
 
 impl OutcomeReader {
-    /// Starts the task that looks claims up; it ends when the last clone is dropped. `recorded` are the outcomes in Redis,
-    /// which only the queue has.
+    /// Starts the task that looks claims up; it ends when the last clone is dropped. `recorded` are the outcomes in
+    /// Redis, which only the queue way has.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     #[must_use]
     pub fn start(campaigns: Campaigns, mysql: Mysql, recorded: Option<Outcomes>) -> Self {
         let waiting = Mutex::new(Waiting::new(Instant::now(), recorded.is_some()));
@@ -76,10 +77,10 @@ impl OutcomeReader {
         Self { campaigns, shared, _task: Arc::new(stop.drop_guard()) }
     }
 
-    /// The outcome of a claim, waiting up to `wait` for one; `None` when there is no such campaign.
+    /// The outcome of a claim, waiting up to `wait` for one; `None` if there is no such campaign.
     ///
     /// # Errors
-    /// Redis's and MySQL's, or too many wait already.
+    /// The campaign cannot be read, no lookup succeeds in time, or too many questions wait already.
     pub async fn outcome(&self, claim: ClaimKey, wait: Duration) -> Result<Option<Outcome>> {
         let state = self.campaigns.state(claim.campaign_id).await?;
         if state.campaign.is_none() {
@@ -91,8 +92,8 @@ impl OutcomeReader {
         self.ask(claim, wait).await.map(Some)
     }
 
-    /// Remembers that this instance is about to hand a claim to the broker: only outcomes pushed from now on are of it, and
-    /// who asks for it soon waits for the push.
+    /// Remembers that this instance is about to hand a claim to the broker: only outcomes pushed from now on belong to
+    /// it, and whoever asks for it soon waits for the push.
     pub fn expect(&self, claim: ClaimKey) {
         self.shared.waiting().expect(claim);
     }
@@ -110,7 +111,7 @@ impl OutcomeReader {
 
     async fn wait_for_answer(&self, claim: ClaimKey, wait: Duration) -> Result<Outcome> {
         let answered = self.shared.ask(claim, wait)?;
-        // No answer: MySQL was away until the wait was over.
+        // No answer means that MySQL was away until the wait was over.
         let limit = wait + LOOKUP_DEADLINE;
         match tokio::time::timeout(limit, answered).await {
             Ok(Ok(outcome)) => Ok(outcome),
@@ -127,7 +128,7 @@ impl OutcomeReader {
         }
     }
 
-    /// Says that pushes may have been lost: the claims of everyone who waits are looked up at once.
+    /// Reports that pushes may have been lost: the claims of everyone who waits are looked up at once.
     pub fn pushes_missed(&self) {
         self.shared.waiting().pushes_missed(Instant::now());
         self.shared.sooner.notify_one();
@@ -139,7 +140,7 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a question, and gives where it will be answered.
+    /// Adds a question, and returns the channel on which it will be answered.
     fn ask(&self, claim: ClaimKey, wait: Duration) -> Result<oneshot::Receiver<Outcome>> {
         let (answer, answered) = oneshot::channel();
         let asked_at = Instant::now();

@@ -1,7 +1,7 @@
 //! The questions that wait for an outcome, and when the claim of each is looked up.
 //!
-//! Invariants: each question is answered by an outcome, or when its time is over by what a lookup that began after it has
-//! found; every claim that somebody waits for is scheduled or part of the lookup in flight.
+//! Invariants: each question is answered with an outcome or, once its time is over, with the result of a lookup that
+//! began after that; every claim that somebody waits for is scheduled, or part of the lookup in flight.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -16,33 +16,34 @@ use crate::error::{Error, Result};
 /// The pause before the second lookup; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
-/// The pause before the first lookup of a claim whose outcome is to be pushed to this instance: longer than a push takes
-/// at the highest rate.
+/// The pause before the first lookup of a claim whose outcome is to be pushed to this instance: longer than a push
+/// takes at the highest rate.
 const PUSHED_WITHIN: Duration = Duration::from_millis(200);
 
-/// The longest pause. 10,000 people who wait cost 2,000 keys a second then.
+/// The longest pause. With it, 10,000 people who wait cost 2,000 keys a second.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Lookups after a pause are put together at multiples of this: one for many claims.
+/// Lookups after a pause are aligned to multiples of this, so that one serves many claims.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// A coupon that was pushed is answered from memory for so long: to whoever asks soon. An operator may reset an installation
-/// or forget an account meanwhile.
+/// How long a pushed coupon is answered from memory. It is short, because an operator may reset an installation or
+/// forget an account meanwhile.
 const PUSHED_FOR: Duration = Duration::from_secs(10);
 
-/// Questions waiting in one process; further ones are refused.
+/// The most questions waiting in one process; further ones are refused.
 const WAITING_MAX: usize = 50_000;
 
-/// The questions of a process that have no answer yet.
+/// The unanswered questions of a process.
 pub(super) struct Waiting {
     began: Instant,
     claims: HashMap<ClaimKey, Asked>,
-    /// May hold claims that have their answer, or are due at another time by now.
+    /// May hold claims that have been answered or rescheduled since.
     schedule: BTreeMap<Instant, Vec<ClaimKey>>,
     questions: usize,
-    /// Claims that this instance takes on and of which nothing was pushed yet.
+    /// Claims that this instance takes on and for which nothing has been pushed yet.
     expected: Recent<()>,
-    /// Only coupons: one never changes hands, while "sold out" may be over when somebody asks. With when it was pushed.
+    /// Pushed coupons, and when each was pushed. Only coupons: one never changes hands, while "sold out" may be over
+    /// when somebody asks.
     pushed: Recent<(CouponId, Instant)>,
     /// Whether outcomes are recorded in Redis, so that MySQL need not be asked in each lookup.
     has_records: bool,
@@ -51,25 +52,25 @@ pub(super) struct Waiting {
 /// A claim that somebody waits for.
 struct Asked {
     questions: Vec<Question>,
-    /// There is none while it is looked up.
+    /// `None` while the claim is being looked up.
     lookup_at: Option<Instant>,
-    /// The one before the last lookup.
+    /// The pause before the last lookup.
     pause: Duration,
     ask_mysql: bool,
-    /// A push said so.
+    /// Whether a push said that the claim is sold out.
     may_be_sold_out: bool,
 }
 
 /// A claim to look up.
 pub(super) struct Due {
     pub claim: ClaimKey,
-    /// Whether MySQL is asked whatever Redis says.
+    /// Whether to ask MySQL whatever Redis says.
     pub ask_mysql: bool,
     /// Whether a push said that it is sold out.
     pub may_be_sold_out: bool,
 }
 
-/// What a lookup says of a claim.
+/// What a lookup has found about a claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Found {
     /// Its outcome, which is not `Pending`.
@@ -80,7 +81,7 @@ pub(super) enum Found {
     Unknown,
 }
 
-/// What a lookup has found.
+/// The result of a lookup.
 pub(super) struct LookedUp {
     pub began: Instant,
     pub found: Vec<(ClaimKey, Found)>,
@@ -99,21 +100,21 @@ impl Waiting {
         }
     }
 
-    /// Remembers that the outcome of a claim is to be pushed to this instance. What was pushed before was of another claim
-    /// of this account, which an operator may have undone since.
+    /// Remembers that the outcome of a claim is to be pushed to this instance, and forgets any pushed before: it
+    /// belongs to an earlier claim of this account, which an operator may have undone since.
     pub(super) fn expect(&mut self, claim: ClaimKey) {
         self.pushed.remove(&claim);
         self.expected.insert(claim, ());
     }
 
-    /// Adds a question, or answers it at once; says whether a lookup is due sooner by it than any other.
+    /// Adds a question, or answers it at once. Returns whether its lookup is due sooner than any other.
     ///
     /// # Errors
-    /// Too many wait already.
+    /// Too many questions wait already.
     pub(super) fn ask(&mut self, question: Question) -> Result<bool> {
         let pushed = self.pushed.get(&question.claim);
         if let Some((coupon_id, _)) = pushed.filter(|(_, at)| question.asked_at.duration_since(*at) < PUSHED_FOR) {
-            // A client that has gone meanwhile needs no answer.
+            // A client that has disconnected meanwhile needs no answer.
             let _ = question.answer.send(Outcome::Issued { coupon_id });
             return Ok(false);
         }
@@ -134,7 +135,7 @@ impl Waiting {
         Ok(next.is_none_or(|next| lookup_at < next))
     }
 
-    /// Takes what was pushed, and says whether anything in it may be sold out.
+    /// Takes pushed outcomes, and returns whether a campaign may be sold out by them.
     pub(super) fn pushed(&mut self, outcomes: &[(ClaimKey, Outcome)], now: Instant) -> bool {
         let mut may_be_sold_out = false;
         for (claim, outcome) in outcomes {
@@ -158,7 +159,7 @@ impl Waiting {
         may_be_sold_out
     }
 
-    /// Expects no pushes of claims accepted so far, and schedules a lookup of every claim, in all places.
+    /// Stops expecting pushes for the claims accepted so far, and schedules a lookup of every claim, in MySQL as well.
     pub(super) fn pushes_missed(&mut self, now: Instant) {
         self.expected = Recent::default();
         let claims: Vec<ClaimKey> = self.claims.keys().copied().collect();
@@ -175,7 +176,7 @@ impl Waiting {
         self.schedule.first_key_value().map(|(at, _)| *at)
     }
 
-    /// Takes the claims to look up now.
+    /// Takes the claims whose lookup is due.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();
         while let Some(scheduled) = self.schedule.first_entry().filter(|scheduled| *scheduled.key() <= now) {
@@ -197,7 +198,7 @@ impl Waiting {
         Some(Due { claim, ask_mysql: ask_mysql || !self.has_records, may_be_sold_out })
     }
 
-    /// Answers what a lookup has found, and schedules the next one for those who still wait.
+    /// Answers questions with the result of a lookup, and schedules the next one for those that still wait.
     pub(super) fn looked_up(&mut self, done: LookedUp, now: Instant) {
         let LookedUp { began, found } = done;
         for (claim, found) in found {
@@ -215,7 +216,7 @@ impl Waiting {
         }
     }
 
-    /// Schedules a lookup, unless there will be one before.
+    /// Schedules a lookup, unless an earlier one is scheduled.
     fn schedule(&mut self, claim: ClaimKey, at: Instant) {
         let Some(asked) = self.claims.get_mut(&claim) else { return };
         if asked.lookup_at.is_none_or(|lookup_at| at < lookup_at) {
@@ -224,7 +225,7 @@ impl Waiting {
         }
     }
 
-    /// The next multiple of [`TOGETHER`].
+    /// The next multiple of [`TOGETHER`] after an instant.
     fn together(&self, at: Instant) -> Instant {
         let over = at.duration_since(self.began).as_nanos() % TOGETHER.as_nanos();
         at + TOGETHER - Duration::from_nanos(u64::try_from(over).unwrap_or_default())
@@ -236,7 +237,7 @@ impl Waiting {
         });
     }
 
-    /// Leaves questions without an answer, which is an error for those who asked.
+    /// Drops questions without an answer, which is an error for those who asked.
     fn forget(&mut self, claim: ClaimKey, whom: impl Fn(&Question) -> bool) {
         self.take(claim, whom, drop);
     }

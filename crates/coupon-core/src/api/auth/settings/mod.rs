@@ -1,7 +1,7 @@
 //! The settings that say who may claim and read.
 //!
-//! Invariant: nobody is open to the world by accident. A service that is reached from elsewhere starts only when it was
-//! said who may.
+//! Invariant: no service is open to the world by accident. One that can be reached from elsewhere starts only if its
+//! settings say who may claim and read.
 
 mod values;
 
@@ -22,13 +22,13 @@ use crate::settings::{ProcessSettings, TlsSettings};
 /// Who may claim and read.
 #[derive(Args, Clone, Debug)]
 pub struct AuthSettings {
-    /// Who may claim and read an outcome: `jwt`, the account that a bearer token names; `trusted-header`, the account that
-    /// the gateway in front names; `none`, anybody for any account. Must be said, but on a loopback address, where it is
-    /// `none`.
+    /// Who may claim and read an outcome: `jwt`, the account that a bearer token names; `trusted-header`, the account
+    /// that the gateway in front names; `none`, anybody for any account. Required, except on a loopback address, where
+    /// the default is `none`.
     #[arg(long, env = "AUTH", value_name = "MODE")]
     pub auth: Option<AuthMode>,
 
-    /// For trusted-header: the header in which the gateway names the account. It must remove the client's own.
+    /// For trusted-header: the header in which the gateway names the account. It must remove any that the client sends.
     #[arg(long, env = "AUTH_HEADER", value_name = "NAME", value_parser = header_name)]
     pub auth_header: Option<HeaderName>,
 
@@ -36,7 +36,7 @@ pub struct AuthSettings {
     #[arg(long, env = "AUTH_KEYS", value_name = "FILE")]
     pub auth_keys: Option<PathBuf>,
 
-    /// For jwt: where the issuer publishes its keys, as a JSON Web Key Set; https, but on a loopback address.
+    /// For jwt: where the issuer publishes its keys, as a JSON Web Key Set; https, except on a loopback address.
     #[arg(long, env = "AUTH_JWKS_URL", value_name = "URL", value_parser = jwks_url, hide_env_values = true)]
     pub auth_jwks_url: Option<Url>,
 
@@ -44,7 +44,7 @@ pub struct AuthSettings {
     #[arg(long, env = "AUTH_ISSUER", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub auth_issuer: Option<String>,
 
-    /// For jwt: the `aud` that a token must have, which says that it was made for this service.
+    /// For jwt: the `aud` that a token must have, which shows that it was issued for this service.
     #[arg(long, env = "AUTH_AUDIENCE", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub auth_audience: Option<String>,
 
@@ -52,48 +52,48 @@ pub struct AuthSettings {
     #[arg(long, env = "AUTH_ACCOUNT_CLAIM", value_name = "NAME", default_value = "sub", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub auth_account_claim: String,
 
-    /// For jwt: the claim of a token that holds the list of campaigns from which its account may claim; one without it may
-    /// claim from none. Without this setting, every account may claim from every campaign.
+    /// For jwt: the claim of a token that holds the list of campaigns from which its account may claim; a token without
+    /// it allows none. Without this setting, every account may claim from every campaign.
     #[arg(long, env = "AUTH_ELIGIBILITY_CLAIM", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub auth_eligibility_claim: Option<String>,
 
-    /// For jwt: the algorithms that are taken, of `EdDSA`, ES256, ES384, PS256, PS384, PS512, RS256, RS384, RS512.
+    /// For jwt: the accepted algorithms, out of `EdDSA`, ES256, ES384, PS256, PS384, PS512, RS256, RS384, RS512.
     #[arg(long, env = "AUTH_ALGORITHMS", value_name = "LIST", value_parser = algorithm, value_delimiter = ',', default_value = "EdDSA,ES256,PS256,RS256")]
     pub auth_algorithms: Vec<Algorithm>,
 
-    /// For jwt: how far the clocks of the issuer and of this machine may be apart, 5min at most.
+    /// For jwt: how far the clocks of the issuer and of this machine may differ, 5min at most.
     #[arg(long, env = "AUTH_LEEWAY", value_name = "TIME", value_parser = leeway, default_value = "30s")]
     pub auth_leeway: Duration,
 
-    /// Proxies whose X-Forwarded-For is believed, as networks such as 10.0.0.0/8: with none, claims are counted by account
-    /// and address.
+    /// Proxies whose X-Forwarded-For is trusted, as networks such as 10.0.0.0/8: with --auth none, claims are counted
+    /// by account and address.
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = network, value_delimiter = ',')]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// Which issuer is trusted.
+    /// TLS to the issuer.
     #[command(flatten)]
     pub tls: TlsSettings,
 }
 
-/// What says which account a caller is.
+/// How the account of a caller is determined.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum AuthMode {
     /// A bearer token.
     Jwt,
     /// A header that the gateway in front sets.
     TrustedHeader,
-    /// Nobody.
+    /// Nothing: anybody may act for any account.
     None,
 }
 
-/// The settings of one way, complete.
+/// The settings of one mode, complete.
 pub(super) enum Mode {
     Jwt(Box<TokenSettings>),
     TrustedHeader(HeaderName),
     None,
 }
 
-/// What a token must be like.
+/// The settings for tokens.
 pub(super) struct TokenSettings {
     pub source: KeySource,
     pub rules: Rules,
@@ -110,7 +110,7 @@ impl TokenSettings {
     }
 }
 
-/// What holds for every token, whichever key it is signed with.
+/// The rules that every token must meet, whichever key it is signed with.
 pub(super) struct Rules {
     pub algorithms: Vec<Algorithm>,
     pub issuer: String,
@@ -118,7 +118,7 @@ pub(super) struct Rules {
     pub leeway: Duration,
 }
 
-/// Where the keys of the issuer are.
+/// Where the issuer's keys come from.
 #[derive(Clone, Debug)]
 pub(super) enum KeySource {
     File(PathBuf),
@@ -126,11 +126,11 @@ pub(super) enum KeySource {
 }
 
 impl AuthSettings {
-    /// What is wrong with settings that are right one by one, for a service that listens there. Who may claim need not be
-    /// said when the service is only asked for its health.
+    /// Checks that settings which are valid one by one fit together, for a service that listens at this address. They
+    /// are not needed by a process that only checks the health of a service.
     ///
     /// # Errors
-    /// One line that names it.
+    /// One line that says what is wrong.
     pub fn check(&self, listen: SocketAddr, process: &ProcessSettings) -> Result<(), String> {
         if process.command.is_some() {
             return Ok(());
@@ -163,7 +163,7 @@ impl AuthSettings {
         }
     }
 
-    /// A setting that would do nothing was meant to do something.
+    /// Refuses settings of other modes: one that would do nothing was meant to do something.
     fn refuse_what_is_for_another(&self, mode: AuthMode) -> Result<(), String> {
         let settings = [
             (self.auth_header.is_some(), "--auth-header (AUTH_HEADER)", AuthMode::TrustedHeader),
@@ -210,7 +210,7 @@ impl AuthSettings {
     }
 }
 
-/// A line that names each setting which a mode needs and does not have.
+/// Returns a line that names each setting that the mode needs and that is missing.
 fn missing(mode: AuthMode, settings: &[(bool, &str)]) -> String {
     let settings: Vec<&str> = settings.iter().filter(|(is_missing, _)| *is_missing).map(|(_, name)| *name).collect();
     format!("{}: missing, and --auth (AUTH) {} needs it", settings.join(", "), name(mode))

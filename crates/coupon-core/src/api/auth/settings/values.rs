@@ -1,6 +1,6 @@
-//! Values of single settings, read from text.
+//! Parsers for the values of single settings.
 //!
-//! Invariant: what is refused is said without the value where that may hold a secret.
+//! Invariant: an error does not repeat a value that may hold a secret.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use url::{Host, Url};
 use crate::http::headers;
 use crate::settings;
 
-/// The algorithms that may be chosen: each with a key of its issuer's own that nobody else learns. With a shared secret,
-/// everybody who checks tokens could make them.
+/// The algorithms to choose from: each signs with a private key that only the issuer knows. With a shared secret,
+/// everybody who checks tokens could also make them.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
     Algorithm::ES256,
@@ -27,8 +27,8 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS512,
 ];
 
-/// Headers that clients, browsers and proxies send with a meaning of their own: none of them can be a gateway's word for
-/// who calls.
+/// Headers that already mean something to clients, browsers and proxies, so that a gateway cannot name the caller in
+/// them.
 const TAKEN: [HeaderName; 23] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -77,7 +77,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| String::from("must be networks or addresses, such as 10.0.0.0/8,192.0.2.1"))
 }
 
-/// The value may hold a password by mistake, so what is wrong is said without it.
+/// Parses the address of a key set. It may hold a password by mistake, so errors do not repeat it.
 pub(super) fn jwks_url(text: &str) -> Result<Url, String> {
     const LIKE: &str = "must be like https://issuer.example/.well-known/jwks.json";
 
