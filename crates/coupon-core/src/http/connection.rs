@@ -1,11 +1,11 @@
-//! A connection as actix sees it: with the deadlines that actix lacks, and one request at a time.
+//! A client's connection as actix sees it: with the deadlines that actix lacks, and one request at a time.
 //!
-//! Invariant: no client holds a connection by doing nothing. The first byte of a request is followed by the rest of its
-//! head in time, its body arrives in time (`receive.rs`), and an answer that is not taken ends the connection. A client
-//! who has gone is waited for no longer.
+//! Invariant: no client holds a connection by doing nothing. After the first byte of a request, the rest of its head
+//! must arrive in time, and so must its body (`receive.rs`); an answer that is not taken ends the connection. Nothing
+//! waits for a client that has disconnected.
 //!
-//! Invariant: actix gets a request when the one before it is answered, and none after the last answer. It would decode
-//! ahead otherwise, and encode an answer by the method, the version and the `connection` of a later request.
+//! Invariant: actix gets a request only when the one before it is answered, and none after the last answer. Otherwise
+//! it would decode ahead, and encode an answer by the method, the version and the `connection` of a later request.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -27,57 +27,59 @@ use super::lines::Lines;
 use super::receive::BODY_MAX;
 use super::refusal;
 
-/// A client has this long to send the head of a request, and as long again for its body; before that, for the beginning of
-/// TLS.
+/// A client has this long to send the head of a request, and as long again for its body; before that, as long for the
+/// TLS handshake.
 pub(super) const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A connection whose last answer has been sent has this long for what the client still sends.
+/// How long a connection whose last answer has been sent still reads what the client sends.
 pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// A client that takes nothing of an answer for so long is gone.
+/// A client that takes nothing of an answer for this long counts as gone.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes read at once beside those that actix reads: a claim, or several.
+/// Bytes per read, apart from the reads of actix: a claim, or several.
 const READ_SIZE: usize = 1024;
 
-/// Bytes held until a request is answered, after which no more are read.
+/// Bytes held until a request is answered; beyond that, no more are read.
 const HELD_MAX: usize = 8 * 1024;
 
-/// Bytes of a body in chunks at most, with all that stands around them: a body of the greatest size, a byte in each chunk.
+/// The most bytes of a chunked body, framing included: enough for the largest body with one byte in each chunk.
 const CHUNKS_MAX: usize = 8 * BODY_MAX;
 
-/// What actix may have next.
+/// What actix may read next.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Part {
     /// The head of a request.
     #[default]
     Head,
-    /// So many bytes of a body.
+    /// This many bytes of a body.
     Body(u64),
-    /// A body that says itself where it ends.
+    /// A chunked body, which says itself where it ends.
     Chunks,
     /// Nothing until the request is answered.
     Answer,
 }
 
-/// What a connection's requests know of it.
+/// The state that a connection shares with its requests.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     part: Cell<Part>,
-    /// Wakes the connection's task when actix may have more of what is held.
+    /// Wakes the connection's task when actix may read more of the held bytes.
     held: RefCell<Option<Waker>>,
-    /// The head that was handed on last is a request's: what is written is its answer, not a refusal of actix's own.
+    /// Whether the last head handed on was that of a request: then what is written is its answer, not a refusal by
+    /// actix.
     served: Cell<bool>,
-    /// The answer that is given ends the connection.
+    /// Whether the current answer ends the connection.
     ended: Cell<bool>,
-    /// The service was asked to stop: each answer is the last of its connection.
+    /// Cancelled when the service is asked to stop: each answer is then the last of its connection.
     stopping: CancellationToken,
-    /// Nobody waits any longer: the client has closed the connection, or its half of it, or the service ends.
+    /// Cancelled when nobody waits any longer: the client has closed the connection, or its half of it, or the service
+    /// ends.
     over: CancellationToken,
 }
 
-/// Waits until an answer must not wait any longer: the client has closed the connection, or its half of it, in which case
-/// one that still reads can be answered but will not wait; or the service ends.
+/// Waits until an answer must not be delayed any longer: the client has closed the connection, or its half of it, in
+/// which case it can still be answered but will not wait; or the service ends.
 pub(crate) async fn wait_over(request: &HttpRequest) {
     match request.conn_data::<Rc<State>>() {
         Some(connection) => connection.over.cancelled().await,
@@ -86,18 +88,18 @@ pub(crate) async fn wait_over(request: &HttpRequest) {
 }
 
 impl State {
-    /// A head has been received. The request is served until this is dropped.
+    /// Records that a head has been received. The request is being served until the returned guard is dropped.
     pub(super) fn serve(self: &Rc<Self>) -> Serving {
         self.served.set(true);
         Serving(Rc::clone(self))
     }
 
-    /// A body of so many bytes is received, or one in chunks.
+    /// Begins to receive a body of this many bytes, or a chunked one.
     pub(super) fn receive(&self, length: Option<u64>) {
         self.go_on(length.map_or(Part::Chunks, Part::Body));
     }
 
-    /// The body has ended.
+    /// Records that the body has ended.
     pub(super) fn received(&self) {
         self.part.set(Part::Answer);
     }
@@ -107,7 +109,7 @@ impl State {
         self.stopping.is_cancelled()
     }
 
-    /// The answer that is given is the last: what still comes is nobody's.
+    /// Makes the current answer the last: what still arrives is discarded.
     pub(super) fn end(&self) {
         self.ended.set(true);
     }
@@ -120,7 +122,7 @@ impl State {
     }
 }
 
-/// A request that is served.
+/// A request that is being served.
 pub(super) struct Serving(Rc<State>);
 
 impl Drop for Serving {
@@ -131,28 +133,28 @@ impl Drop for Serving {
 
 /// A client's connection.
 pub(super) struct Connection {
-    /// TLS has a box, as it takes a kilobyte that a connection in the clear need not have.
+    /// TLS is boxed, because it takes a kilobyte that a plain connection does not need.
     stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     pub(super) state: Rc<State>,
-    /// What has come after the request that is served.
+    /// What has arrived after the request that is being served.
     held: Vec<u8>,
     lines: Lines,
-    /// A blank line was the last that actix got of a body in chunks, which may have ended with it.
+    /// Whether the last thing that actix got of a chunked body was a blank line, with which it may have ended.
     paused: bool,
-    /// Bytes of the body in chunks that is received.
+    /// Bytes received so far of a chunked body.
     chunks: usize,
-    /// A head has begun to arrive; it has until `deadline`.
+    /// Whether a head has begun to arrive; it has until `deadline`.
     receiving: bool,
     /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
     closing: bool,
     deadline: Pin<Box<Sleep>>,
-    /// While an answer is not taken.
+    /// Runs while the client takes nothing of an answer.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    /// Takes a client in, over TLS if there is something to do that with. The service gives connections up from `stopping` on,
-    /// and answers without waiting from `ending` on.
+    /// Accepts a client, over TLS if there is an acceptor. From `stopping` on, each answer is the last of its
+    /// connection; from `ending` on, requests are answered without waiting.
     pub(super) async fn accept(
         stream: TcpStream,
         tls: Option<TlsAcceptor>,
@@ -182,7 +184,7 @@ impl Connection {
         let _ = self.deadline.as_mut().poll(context);
     }
 
-    /// How many of these bytes actix may have.
+    /// Returns how many of these bytes actix may read.
     fn hand_on(&mut self, bytes: &mut [u8]) -> usize {
         let part = self.state.part.get();
         if let Part::Body(left) = part {
@@ -227,8 +229,8 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what comes after the request that is served: actix learns of it later, but of a client who has gone at
-    /// once.
+    /// Reads what arrives after the request that is being served. actix gets it later, but learns at once that a client
+    /// has disconnected.
     fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.len() < HELD_MAX {
             let mut bytes = [0; READ_SIZE];
@@ -252,7 +254,7 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Takes what the client still sends after the last answer, so that the answer is not lost with the connection.
+    /// Discards what the client still sends after the last answer, so that the answer is not lost with the connection.
     fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.stalled.is_none() && self.deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -267,7 +269,7 @@ impl Connection {
         }
     }
 
-    /// Sends a refusal in place of actix's. There is room for it, unless the client takes nothing.
+    /// Sends a refusal in place of actix's. The send buffer has room for it, unless the client takes nothing.
     fn poll_refuse(&mut self, context: &mut Context<'_>, refusal: &str) -> Poll<io::Result<()>> {
         let sent = ready!(Pin::new(&mut self.stream).poll_write(context, refusal.as_bytes()))?;
         Poll::Ready(if sent == refusal.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) })
@@ -291,7 +293,7 @@ impl AsyncRead for Connection {
             return this.poll_closed(context);
         }
         if std::mem::take(&mut this.paused) {
-            // actix looks at what it has, and asks again.
+            // actix processes what it has, and then reads again.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -299,7 +301,7 @@ impl AsyncRead for Connection {
             return this.poll_held(context);
         }
         if this.chunks > CHUNKS_MAX {
-            // Trailers, which actix would read for ever.
+            // These are trailers, which actix would read forever.
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let read = this.poll_part(context, buffer);
@@ -325,7 +327,7 @@ impl AsyncWrite for Connection {
             Some(refusal) => this.poll_refuse(context, refusal).map_ok(|()| bytes.len()),
         };
         if sent.is_ready() && this.state.ended.get() {
-            // actix would wait for the rest of a body in chunks for ever.
+            // actix would wait forever for the rest of a chunked body.
             this.closing = true;
             this.set_deadline(CLOSE_DEADLINE, context);
         }
@@ -334,7 +336,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // TLS takes an answer in before it sends it.
+        // TLS buffers an answer before it sends it.
         let sent = Pin::new(&mut this.stream).poll_flush(context);
         this.poll_sent(sent, context)
     }

@@ -1,6 +1,6 @@
 //! Pages of other origins that may call an API from a browser: those of the setting, by default none.
 //!
-//! Invariant: the answer to a request never depends on it; a browser alone keeps the answer from a page.
+//! Invariant: the answer to a request never depends on its origin; only the browser keeps the answer from a page.
 
 use actix_cors::{Cors, CorsError};
 use actix_web::http::Method;
@@ -10,10 +10,10 @@ use url::{Origin, Url};
 
 use super::headers::{PREFER, PREFERENCE_APPLIED, TRACEPARENT};
 
-/// How long a browser may remember what a page may do, in seconds. Browsers stop at two hours or earlier.
+/// How long a browser may remember what a page may do, in seconds. Browsers cap this at two hours or less.
 const MAX_AGE: usize = 3_600;
 
-/// What a browser is told when it asks for leave that is not given; nothing of other errors.
+/// The detail of the answer to a preflight request that is refused; `None` for other errors.
 pub(super) fn detail(error: &actix_web::Error) -> Option<String> {
     let refused = error.as_error::<CorsError>()?;
     Some(format!("pages may not send such a request: {refused}"))
@@ -32,7 +32,7 @@ pub(crate) fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// Middleware: says to browsers which pages may read the answers.
+/// Middleware: tells browsers which pages may read the answers.
 pub(super) fn cors(origins: &[String]) -> Condition<Cors> {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::HEAD, Method::POST])

@@ -1,9 +1,9 @@
-//! `/livez`: the process answers. `/readyz`: the service can do its work, as far as the servers it needs show.
+//! `/livez`: the process answers. `/readyz`: the service can do its work, judging by the servers that it needs.
 //!
-//! One task for each server checks it again and again. Invariants: a request for the health waits for no server, once
-//! each has been checked; a server that refuses until somebody mends it counts at once ([`Error::stays`]), any
-//! other trouble when two checks in a row meet it; what is wrong and what mends it is logged once, and that it is over,
-//! too.
+//! One task for each server checks it again and again. Invariants: once each server has been checked, a health request
+//! waits for none of them; a server that refuses until somebody fixes it counts as down at once ([`Error::stays`]), and
+//! with any other trouble when two checks in a row meet it; what is wrong and how to fix it is logged once, and so is
+//! the recovery.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 /// How often a server that can do its work is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often one that cannot is checked: what is ready soon should soon be seen. And how soon after a first failure the
-/// second check comes, which decides.
+/// How often a server that cannot do its work is checked, so that its recovery is noticed soon. Also how soon after a
+/// first failure the second check follows, which decides.
 const CHECK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// A check that takes longer than this has failed.
@@ -35,13 +35,13 @@ pub struct Health {
     stop: CancellationToken,
 }
 
-/// A server, and what was found last.
+/// A server, and the result of its last check.
 #[derive(Clone)]
 struct Server {
     name: &'static str,
     need: Need,
     was_up: Arc<AtomicBool>,
-    /// Nothing before the first check.
+    /// `None` before the first check.
     found: watch::Receiver<Option<Found>>,
 }
 
@@ -50,11 +50,11 @@ struct Server {
 pub enum Need {
     /// Without it the service cannot do its work.
     Always,
-    /// The service can do without it for a while, with what it has learnt there: it must have been up, and what keeps it
-    /// down must be able to pass by itself.
+    /// The service can do without it for a while, with what it has learnt from it, if it has been up before and its
+    /// trouble may pass by itself.
     AtFirst,
-    /// It is reported, but the service can do without it for a while: were it needed, its failure would take every instance
-    /// out of service at once.
+    /// It is reported, but the service can do without it for a while: if it were needed, its failure would take every
+    /// instance out of service at the same time.
     Never,
 }
 
@@ -80,21 +80,22 @@ impl From<&Error> for Reason {
 struct Report {
     ready: bool,
     servers: BTreeMap<&'static str, &'static str>,
-    /// Why the service is not ready, and why servers are down. They are for operators only: the crowd learns no internals.
+    /// Why the service is not ready, and why servers are down. They are for operators only: the crowd learns no
+    /// internals.
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<BTreeMap<&'static str, String>>,
 }
 
-/// Stands in the data of a listener whose `/readyz` gives reasons.
+/// Marks, in its application data, a listener whose `/readyz` gives reasons.
 pub(super) struct GivesReasons;
 
-/// The route that says no more than that the process answers.
+/// Adds the route that says no more than that the process answers.
 pub(crate) fn alive(config: &mut web::ServiceConfig) {
     config.service(get("/livez", async || HttpResponse::Ok().body("alive\n")));
 }
 
 impl Health {
-    /// Creates the health of a service that is not ready any more once it was asked to stop.
+    /// Creates the health of a service, which is no longer ready once it is asked to stop.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
         Self { servers: Vec::new(), stop }
@@ -103,7 +104,7 @@ impl Health {
     /// Adds a server, and begins to check it.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     #[must_use]
     pub fn watch<T, F>(
         mut self,
@@ -129,7 +130,7 @@ impl Health {
         self
     }
 
-    /// The routes.
+    /// Adds the routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
         let health = self.clone();
         alive(config);
@@ -159,7 +160,7 @@ impl Health {
 }
 
 impl Server {
-    /// Whether the service cannot do its work while this server cannot, for this reason.
+    /// Whether the service cannot do its work while this server is down for this reason.
     fn is_missed(&self, reason: &Reason) -> bool {
         match self.need {
             Need::Always => true,
@@ -169,7 +170,8 @@ impl Server {
     }
 
     async fn found(&self) -> Found {
-        // Only the first checks are waited for, and each has its deadline. None comes any more after a stop.
+        // Only the first result is waited for, which takes up to two checks with a deadline each. After a stop none
+        // comes.
         let mut found = self.found.clone();
         let checked = tokio::time::timeout(CHECK_DEADLINE * 2, found.wait_for(Option::is_some)).await;
         let checked = checked.ok().and_then(|checked| checked.ok()?.clone());
@@ -177,7 +179,7 @@ impl Server {
     }
 }
 
-/// Checks a server for ever, and says how it is and, in the log, when that changes.
+/// Checks a server forever, publishes each result, and logs changes.
 async fn watch_server<F>(name: &'static str, found: watch::Sender<Option<Found>>, check: impl Fn() -> F)
 where
     F: Future<Output = Result<()>>,
@@ -201,7 +203,7 @@ where
     }
 }
 
-/// A trouble that passes and turns into one that stays is another: it is logged, too.
+/// Logs a change. Trouble that might have passed and now stays until somebody fixes it is a change, too.
 fn log_change(server: &str, before: Option<&Found>, now: &Found) {
     match (before, now) {
         (Some(Err(before)), Err(now)) if before.stays || !now.stays => {}
@@ -225,7 +227,7 @@ mod tests {
         let checks = vec![Ok(()), away(), Ok(()), away(), away(), Ok(()), refused(), Ok(())];
         let (reported, found) = watch::channel(None);
         let (checks, seen) = (RefCell::new(checks.into_iter()), RefCell::new(Vec::new()));
-        // Each check finds how the server stands after those before.
+        // Each check records the state that the checks before it have led to.
         let check = async || {
             seen.borrow_mut().push(found.borrow().as_ref().map(Result::is_ok));
             let checked = checks.borrow_mut().next();

@@ -1,29 +1,29 @@
-//! The lines of a head, or of a body in chunks, as they arrive: both end with a blank one.
+//! The lines of a head, or of a chunked body, as they arrive: both end with a blank one.
 //!
-//! Invariant: what is called the end here is none for actix only if actix refuses the request.
+//! Invariant: where this module finds an end and actix does not, actix refuses the request.
 
-/// Bytes of a header's name at most: the type that holds one takes no more, and actix panics at one that it does not take.
+/// The most bytes of a header's name: the type that holds one takes no more, and actix panics if there are more.
 const NAME_MAX: usize = 65_535;
 
-/// Bytes of a first line at most: the type that holds its target takes no more.
+/// The most bytes of a first line: the type that holds its target takes no more.
 const TARGET_MAX: usize = 65_534;
 
-/// Ends whatever is read as a name: no name has it, so the request is refused as malformed.
+/// Cuts off a header's name that is too long: no name may contain this byte, so the request is refused as malformed.
 const NO_NAME: u8 = 0;
 
-/// How a request begins whose answer has no body.
+/// The beginning of a request whose answer has no body.
 const HEAD: &[u8] = b"HEAD ";
 
-/// Where the lines are.
+/// The lines that have arrived so far.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// Whether a line has come that is not blank: blank ones before a request mean nothing.
+    /// Whether anything but blank lines has arrived: blank ones before a request mean nothing.
     begun: bool,
-    /// What the first of them says so far; kept when they have ended.
+    /// The first line that is not blank, as far as it has arrived; kept after the lines have ended.
     first: FirstLine,
-    /// Bytes of the line that arrives, its end left out.
+    /// Bytes of the line that is arriving, without its end.
     length: usize,
-    /// Whether it has a colon: what comes after that is no name.
+    /// Whether that line has a colon, after which nothing belongs to a name.
     named: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct FirstLine {
     has_ended: bool,
     /// In bytes.
     length: usize,
-    /// How many of them are those of [`HEAD`].
+    /// How many of its first bytes are those of [`HEAD`].
     like_head: usize,
 }
 
@@ -43,7 +43,7 @@ impl FirstLine {
         self.like_head == HEAD.len()
     }
 
-    /// Whether it is longer than what actix reads of one.
+    /// Whether it is longer than actix accepts.
     pub(super) fn is_too_long(self) -> bool {
         self.length > TARGET_MAX
     }
@@ -67,8 +67,8 @@ impl Lines {
         self.begun
     }
 
-    /// Where the first blank line ends, if one does; the next lines begin there. Makes a name that is too long one that
-    /// is refused.
+    /// Returns where the first blank line ends, if one does; the next lines begin there. Changes a name that is too
+    /// long into one that is refused.
     pub(super) fn blank(&mut self, bytes: &mut [u8]) -> Option<usize> {
         for (position, byte) in bytes.iter_mut().enumerate() {
             match *byte {

@@ -1,6 +1,6 @@
 //! `/metrics`: what this process has counted, and what is looked up for each scrape.
 //!
-//! Invariant: it knows no campaigns. A service that has some hands it the way to their stock.
+//! Invariant: this module knows no campaigns. A service that has some passes it a function that looks up their stock.
 
 use actix_web::{HttpResponse, web};
 
@@ -11,7 +11,7 @@ use crate::telemetry::metrics::{self, Stock};
 /// The text format of Prometheus: <https://prometheus.io/docs/instrumenting/exposition_formats>.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The route of a service that uses `mysql`; `stocks` looks up how its `campaigns` stand.
+/// Adds the route of a service that uses `mysql`; `stocks` looks up the stock of its `campaigns`.
 pub fn routes<T, F>(
     config: &mut web::ServiceConfig,
     mysql: &Mysql,

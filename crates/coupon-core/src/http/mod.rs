@@ -43,12 +43,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections to the listener for health and metrics: a few operators and probes, never the crowd.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// A connection of that listener has this long to end when its service has.
+/// How long a connection to that listener may take to end once its service has ended.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
-/// A listener that serves.
+/// A running listener.
 pub struct Listening {
-    /// Where it listens, with the port that the system chose when the setting was port 0.
+    /// Where it listens, with the port that the system chose if the setting was port 0.
     pub address: SocketAddr,
     /// Ends when the last request is answered.
     pub task: JoinHandle<anyhow::Result<()>>,
@@ -63,7 +63,7 @@ pub fn serve_admin(
     stop: CancellationToken,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<Listening> {
-    // In the clear: probes and scrapers are on the inside, and learn of no account.
+    // Without TLS: probes and scrapers are on the inside, and learn of no account.
     let limits = Limits {
         workers: 1,
         connections: ADMIN_CONNECTIONS,
@@ -78,21 +78,21 @@ pub fn serve_admin(
     })
 }
 
-/// What a listener takes, and for how long.
+/// What a listener accepts, and for how long.
 pub(crate) struct Limits {
     /// Threads.
     pub workers: usize,
     pub connections: usize,
-    /// Of pages that may call it.
+    /// The origins of pages that may call it.
     pub origins: Vec<String>,
-    /// In the clear without it.
+    /// Without it, the listener speaks plain HTTP.
     pub tls: Option<TlsAcceptor>,
-    /// From then on an answer is the last of its connection.
+    /// Once this is cancelled, each answer is the last of its connection.
     pub stopping: CancellationToken,
     pub drain: Duration,
 }
 
-/// Serves `routes` on an address that `setting` chose, until `stop`; then requests in hand finish.
+/// Serves `routes` on an address that `setting` chose, until `stop`; then requests in flight finish.
 pub(crate) fn serve(
     listen: SocketAddr,
     setting: &str,
@@ -104,7 +104,7 @@ pub(crate) fn serve(
     let address = listener.local_addr()?;
     let server = Server::build()
         .workers(limits.workers)
-        // Shared out, because actix counts for each worker: none more than the setting says.
+        // Divided among the workers, because actix counts for each of them: together no more than the setting says.
         .max_concurrent_connections(limits.connections / limits.workers)
         .shutdown_timeout(limits.drain.as_secs())
         .disable_signals();
@@ -112,16 +112,16 @@ pub(crate) fn serve(
     let ending = CancellationToken::new();
     let ended = ending.clone();
     let (origins, tls, stopping) = (limits.origins.clone(), limits.tls.clone(), limits.stopping.clone());
-    // As actix's HttpServer, but over connections that have deadlines.
+    // Like actix's HttpServer, but over connections that have deadlines.
     let server = server.listen("http", listener, move || {
         let app = App::new()
             .wrap(from_fn(receive::refuse))
-            // Inside of what receives: an answer to a browser's question is an answer of the connection. Around what
-            // refuses: a page may read that too.
+            // Inside of `receive`, because the answer to a preflight request is an answer of the connection. Around
+            // `refuse`, because a page may read refusals too.
             .wrap(cors::cors(&origins))
             .wrap(from_fn(receive::receive))
             .wrap(from_fn(problem::answer_with_problems))
-            // Around everything: what goes on further in belongs to the request's trace.
+            // Around everything, so that what happens further in belongs to the request's trace.
             .wrap(from_fn(trace::trace))
             .configure(routes.clone())
             .default_service(actix_web::web::to(problem::no_such_route));
@@ -159,7 +159,7 @@ pub(crate) fn serve(
     Ok(Listening { address, task })
 }
 
-/// Another address helps only where this one is the trouble.
+/// Suggests another address only if this one is the trouble.
 fn cannot_listen(listen: SocketAddr, setting: &str, error: &io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {

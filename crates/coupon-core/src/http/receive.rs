@@ -23,20 +23,21 @@ pub const BODY_MAX: usize = 1024;
 /// The body of a request, in its extensions if there is one.
 pub struct Body(pub web::Bytes);
 
-/// Middleware: hands on a request that has arrived with its body, and ends the connection where it has to end.
+/// Middleware: hands on a request once it has arrived with its body, and ends the connection where it has to end.
 ///
 /// # Errors
-/// None: what goes wrong further in becomes an answer.
+/// None: an error further in becomes an answer.
 pub async fn receive(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let connection = request.conn_data::<Rc<State>>().cloned().unwrap_or_default();
     let _serving = connection.serve();
-    // Nor can the end of a body in chunks be told for certain: actix reads line ends in it otherwise than in heads.
+    // After a chunked body the connection ends as well, because the end of the body is not certain: actix reads line
+    // ends in it differently from those in heads.
     let is_last = !is_kept_alive(request.head()) || request.chunked().unwrap_or(false);
     let body = body(&mut request, &connection).await;
-    // What is left of a body that is refused cannot be distinguished from a next request.
+    // The rest of a body that is refused cannot be distinguished from the next request.
     let is_last = is_last || body.is_err();
     match body.and_then(|body| check(request.head()).map(|()| body)) {
         Ok(Some(body)) => drop(request.extensions_mut().insert(Body(body))),
@@ -44,7 +45,7 @@ pub async fn receive(
         Err(problem) => drop(request.extensions_mut().insert(problem)),
     }
     let mut response = next.call(request).await?;
-    // Who comes again meets another instance, and no connection that ends under a request.
+    // A client that comes again should reach another instance, and not a connection that ends during its request.
     if is_last || connection.is_stopping() {
         connection.end();
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
@@ -52,7 +53,7 @@ pub async fn receive(
     Ok(response)
 }
 
-/// Before a client is told to send the body that it asks about: one that is too long is refused at once.
+/// Answers `expect: 100-continue`: a body that is too long is refused before the client sends it.
 ///
 /// # Errors
 /// The refusal; the connection ends with it.
@@ -66,10 +67,10 @@ pub async fn expect(request: actix_http::Request) -> Result<actix_http::Request,
     Err(Problem::too_large(BODY_MAX).last_answer())
 }
 
-/// Middleware, the innermost: answers what was not received with the problem that it has.
+/// Middleware, the innermost: answers a request that could not be received with its problem.
 ///
 /// # Errors
-/// None: what goes wrong further in becomes an answer.
+/// None: an error further in becomes an answer.
 pub async fn refuse(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -81,22 +82,22 @@ pub async fn refuse(
     })
 }
 
-/// What is wrong with a request whatever it asks for.
+/// Checks what must be right in every request, whatever it asks for.
 fn check(head: &RequestHead) -> Result<(), Problem> {
     if head.headers().get(HOST).is_some_and(|host| !host.to_str().is_ok_and(names_host)) {
         return Err(Problem::invalid("host", "host must be a name or an address, with its port if it has one"));
     }
-    // `OPTIONS *` asks about all addresses, a tunnel is refused by its method.
+    // `OPTIONS *` asks about all addresses, and a tunnel is refused by its method.
     let is_path = head.uri.path().starts_with('/') || matches!(head.method, Method::OPTIONS | Method::CONNECT);
     if !is_path {
         return Err(Problem::no_request());
     }
-    // Nothing in our paths needs an escape: with one it is another spelling of the same, which no rule in front of us may
-    // know.
+    // Nothing in our paths needs an escape: a path with one is another spelling, which the rules of a proxy in front of
+    // us may not know.
     if head.uri.path().contains('%') { Err(Problem::no_such_route()) } else { Ok(()) }
 }
 
-/// Whether it is a host as RFC 9112 takes it in requests; an empty one is for targets without.
+/// Whether this is a host that RFC 9112 allows in requests; an empty one is for targets without a host.
 fn names_host(text: &str) -> bool {
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let has_port = |authority: &Authority| {
@@ -106,12 +107,14 @@ fn names_host(text: &str) -> bool {
     text.is_empty() || text.parse().is_ok_and(|authority| has_port(&authority) && !text.contains('@'))
 }
 
-/// Whether the client means to send further requests. One that asks for another protocol is answered in this one.
+/// Whether the client means to send further requests. One that asks for another protocol is answered in this one, and
+/// its connection ends.
 fn is_kept_alive(head: &RequestHead) -> bool {
     head.connection_type() == ConnectionType::KeepAlive && !asks_for_another_protocol(head)
 }
 
-/// Whether a client asks for WebSocket, for instance, or for a tunnel: actix takes all that follows for the body.
+/// Whether a client asks for WebSocket, for instance, or for a tunnel: actix takes everything that follows for the
+/// body.
 fn asks_for_another_protocol(head: &RequestHead) -> bool {
     head.headers().contains_key(UPGRADE) || head.method == Method::CONNECT
 }
@@ -138,7 +141,7 @@ fn content_length(head: &RequestHead) -> u64 {
     length.and_then(|length| length.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Reads a body of this length, or one in chunks to its end.
+/// Reads a body of this length, or a chunked one to its end.
 async fn read(mut payload: Payload, length: Option<u64>) -> Result<web::Bytes, Problem> {
     let mut body = Vec::new();
     let is_short = |body: &[u8]| length.is_some_and(|length| (body.len() as u64) < length);

@@ -1,5 +1,5 @@
-//! What actix answers to bytes that are no request, before any of our handlers sees them: made a problem document like
-//! every other error, which says that the connection ends.
+//! Rewrites the answers that actix itself gives to bytes that are not a request, before any of our handlers sees them:
+//! they become problem documents like those of every other error, and say that the connection ends.
 
 use actix_web::ResponseError as _;
 use uuid::Uuid;
@@ -11,11 +11,11 @@ use super::problem::Problem;
 /// How actix says that its answer has no body.
 const NO_BODY: &str = "content-length: 0\r\n";
 
-/// What actix may say of the connection, which it closes in any case.
+/// What actix may say about the connection, which it closes in any case.
 const KEPT: &str = "connection: keep-alive\r\n";
 const CLOSED: &str = "connection: close\r\n";
 
-/// The answer as it is sent to a request that begins so, or none if it is no refusal of actix's own.
+/// Returns the answer to send to a request with this first line; `None` if it is not a refusal by actix.
 pub(super) fn with_problem(answer: &[u8], first: FirstLine) -> Option<String> {
     let answer = std::str::from_utf8(answer).ok()?;
     let (version, rest) = answer.split_at_checked("HTTP/1.1 ".len())?;

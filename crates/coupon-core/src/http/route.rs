@@ -1,4 +1,4 @@
-//! A path and what it takes: the right methods, HEAD where GET is, and the answer to all others.
+//! A path and the methods that it takes: HEAD wherever there is GET, and an answer to all others.
 
 use actix_web::http::Method;
 use actix_web::http::header::ALLOW;
@@ -6,7 +6,7 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 
 use super::problem::Problem;
 
-/// A path that is read. HEAD gets the same answer; the connection leaves its body out.
+/// A path that is read. HEAD gets the same answer; its body is left out when it is sent.
 pub fn get<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,
@@ -17,7 +17,7 @@ where
     resource(path, "GET, HEAD, OPTIONS").route(reads.to(handler))
 }
 
-/// A path that something is sent to.
+/// A path that takes POST.
 pub fn post<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,

@@ -20,8 +20,8 @@ const KEY: &str = "--tls-key (TLS_KEY)";
 /// The certificate of an API.
 #[derive(Args, Clone, Debug)]
 pub struct CertificateSettings {
-    /// File with the certificate of this API, in PEM, and those between it and its authority: it then speaks https, and no
-    /// http. Read again on SIGHUP.
+    /// File with the certificate of this API, in PEM, and those between it and its authority: the API then speaks https
+    /// only. Read again on SIGHUP.
     #[arg(long, env = "TLS_CERT", value_name = "FILE", value_parser = certificates)]
     pub tls_cert: Option<PathBuf>,
 
@@ -39,18 +39,19 @@ fn key(file: &str) -> Result<PathBuf, String> {
 }
 
 impl CertificateSettings {
-    /// What is wrong with settings that are right one by one.
+    /// Checks that settings which are valid one by one fit together.
     ///
     /// # Errors
-    /// One line that names it.
+    /// One line that says what is wrong.
     pub fn check(&self) -> Result<(), String> {
         self.files()?.map_or(Ok(()), |files| files.read().map(drop))
     }
 
-    /// What makes connections of clients private, if the settings say so. In the runtime of the service.
+    /// Creates the acceptor of clients over TLS, if the settings say so. It must be called in the runtime of the
+    /// service.
     ///
     /// # Errors
-    /// The files cannot be used, or the operating system refuses a handler of signals.
+    /// The files cannot be used, or the operating system refuses a signal handler.
     pub(crate) fn acceptor(&self) -> anyhow::Result<Option<TlsAcceptor>> {
         let Some(files) = self.files().map_err(anyhow::Error::msg)? else { return Ok(None) };
         let now = RwLock::new(Arc::new(files.read().map_err(anyhow::Error::msg)?));
@@ -92,7 +93,7 @@ impl Files {
     }
 }
 
-/// What clients are shown now.
+/// The certificate that clients are shown now.
 #[derive(Debug)]
 struct Shown {
     files: Files,

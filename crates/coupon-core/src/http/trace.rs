@@ -21,13 +21,13 @@ use crate::telemetry::attribute::{
 use crate::telemetry::metrics;
 use crate::telemetry::span::{self, FutureExt as _, SpanKind};
 
-/// What is work, and so has spans: health checks and metrics would bury it.
+/// Only requests under this path have spans: those of health checks and metrics would bury them.
 const TRACED: &str = "/v1/";
 
 /// Middleware: traces and measures a request.
 ///
 /// # Errors
-/// None: what goes wrong further in becomes an answer.
+/// None: an error further in becomes an answer.
 pub async fn trace(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -69,10 +69,10 @@ fn end_span(context: &Context, response: &ServiceResponse<impl MessageBody>, met
         KeyValue::new(HTTP_ROUTE, route.to_owned()),
         KeyValue::new(HTTP_RESPONSE_STATUS_CODE, i64::from(status.as_u16())),
         KeyValue::new(URL_SCHEME, "http"),
-        // Not as it was sent: accounts are no business of those who read traces.
+        // Not the path as it was sent: accounts are none of the business of those who read traces.
         KeyValue::new(URL_PATH, route.to_owned()),
     ]);
-    // A client's mistake, or a coupon that is gone, is no error of the service.
+    // A client's mistake, or a campaign that is sold out, is not an error of the service.
     if status.is_server_error() {
         let class = if status == StatusCode::SERVICE_UNAVAILABLE { Class::Retryable } else { Class::Fatal };
         span.set_attribute(KeyValue::new(ERROR_TYPE, class.name()));
@@ -81,7 +81,7 @@ fn end_span(context: &Context, response: &ServiceResponse<impl MessageBody>, met
     span.end();
 }
 
-/// The method by the names of the conventions: what a client makes up must not become a label.
+/// The name of a method in the semantic conventions: one that a client makes up must not become a label.
 fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

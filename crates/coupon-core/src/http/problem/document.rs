@@ -1,6 +1,6 @@
-//! The document of a problem: the codes of all errors, and the shape of the body that bears one.
+//! The document of a problem: the codes of all errors, and the shape of the body that carries one.
 //!
-//! Invariant: a code never changes its name, because programs compare it; a new kind of error gets a new one.
+//! Invariant: a code never changes its name, because programs compare it; a new kind of error gets a new code.
 
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
@@ -30,7 +30,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// How it is written.
+    /// Its name in answers.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -75,7 +75,7 @@ pub struct ProblemDocument<'a> {
     pub(super) code: Code,
     /// What went wrong, for people.
     pub(super) detail: &'a str,
-    /// The field, parameter or header that is wrong, where one is.
+    /// The field, parameter or header that is wrong, if one is.
     #[schema(nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) field: Option<&'a str>,

@@ -1,7 +1,7 @@
 //! Errors as clients see them: RFC 9457 problem documents with a stable `code`, never our internals.
 //!
-//! A handler returns a [`Problem`]; [`answer_with_problems`] writes it out, the last step, with the trace id that finds
-//! the request in the logs.
+//! A handler returns a [`Problem`]; as the last step, [`answer_with_problems`] writes it out with the trace id that
+//! finds the request in the logs.
 
 mod document;
 
@@ -24,7 +24,7 @@ use super::cors;
 use crate::error::{Class, Error};
 use crate::telemetry::span;
 
-/// The `cache-control` of what is one caller's own, or true for now only.
+/// The `cache-control` of an answer that is for one caller only, or true only for now.
 pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The `content-type` of a problem document.
@@ -51,7 +51,7 @@ impl Problem {
         Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, detail) }
     }
 
-    /// 400: these bytes are no request.
+    /// 400: these bytes are not a request.
     pub(super) fn no_request() -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, "this is no request that HTTP knows")
     }
@@ -67,7 +67,7 @@ impl Problem {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::InvalidRequest, detail)
     }
 
-    /// 401: the caller has not shown who they are; the challenge says how.
+    /// 401: the caller has not shown who they are; the challenge says how to.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>, challenge: HeaderValue) -> Self {
         Self {
             header: Some((WWW_AUTHENTICATE, challenge)),
@@ -75,7 +75,7 @@ impl Problem {
         }
     }
 
-    /// 400: two headers for who the caller is; the challenge says so as well.
+    /// 400: the request has two `authorization` headers; the challenge says so as well.
     #[must_use]
     pub fn two_authorizations(detail: &'static str, challenge: HeaderValue) -> Self {
         Self { header: Some((WWW_AUTHENTICATE, challenge)), ..Self::invalid("authorization", detail) }
@@ -90,7 +90,7 @@ impl Problem {
         }
     }
 
-    /// 403: the caller's token does not name the campaign, as it must.
+    /// 403: the caller's token does not name the campaign, which it must.
     #[must_use]
     pub fn not_eligible() -> Self {
         Self {
@@ -119,7 +119,7 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, detail)
     }
 
-    /// 415: the body is not said to be JSON.
+    /// 415: the body is not declared to be JSON.
     #[must_use]
     pub fn not_json() -> Self {
         let detail = "send the body with content-type: application/json";
@@ -140,13 +140,13 @@ impl Problem {
         }
     }
 
-    /// 404: a path that leads nowhere.
+    /// 404: there is nothing at this path.
     #[must_use]
     pub fn no_such_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, Code::NoSuchRoute, "nothing is served at this address")
     }
 
-    /// 405: a path that takes these methods only.
+    /// 405: the path takes only these methods.
     #[must_use]
     pub fn other_method(allowed: &'static str) -> Self {
         Self {
@@ -254,7 +254,7 @@ impl Problem {
     }
 }
 
-/// The last step of an error's way: its class decides the status, its text goes to the log.
+/// The last step of an error: its class decides the status, and its text goes to the log.
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error.class() {
@@ -280,10 +280,10 @@ impl ResponseError for Problem {
     }
 }
 
-/// Middleware: an answer that is an error gets its problem document here, from whichever handler it comes.
+/// Middleware: gives every answer that is an error its problem document, whichever handler it comes from.
 ///
 /// # Errors
-/// None: what goes wrong further in becomes an answer.
+/// None: an error further in becomes an answer.
 pub async fn answer_with_problems(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -299,7 +299,7 @@ pub async fn answer_with_problems(
     };
     let (status, header) = (problem.status, problem.header.clone());
     let body = problem.to_json(span::current_trace_id());
-    // Into the answer that is there, which also says whether the connection ends.
+    // Written into the existing answer, which also says whether the connection ends.
     Ok(response.map_body(|head, _| {
         head.status = status;
         head.headers.insert(CONTENT_TYPE, PROBLEM);
@@ -315,7 +315,7 @@ fn retry(after: Duration) -> (HeaderName, HeaderValue) {
     (RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)))
 }
 
-/// An error that actix itself found.
+/// The problem for an error that actix itself found.
 fn foreign(error: &actix_web::Error) -> Problem {
     let status = error.as_response_error().status_code();
     if status.is_server_error() {
@@ -327,7 +327,7 @@ fn foreign(error: &actix_web::Error) -> Problem {
     }
 }
 
-/// 404 for a path that leads nowhere.
+/// Answers 404, where there is nothing at a path.
 ///
 /// # Errors
 /// Always.
