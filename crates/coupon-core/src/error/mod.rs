@@ -1,4 +1,4 @@
-//! What can go wrong in the shared adapters, with the class that decides what to do about it.
+//! Errors of the shared adapters, each with the class that decides what to do about it.
 //!
 //! An error becomes HTTP only at the last step ([`crate::http::problem`]); its text goes to the log, never to a client.
 
@@ -20,10 +20,10 @@ use crate::domain::InstallationId;
 pub enum Class {
     /// The work was done before: look its result up.
     Duplicate,
-    /// Not now: a server is away, busy, read-only, or refuses for a reason of its own. The same work may succeed if done
-    /// again, perhaps only after an operator has mended something.
+    /// Not now: a server is away, busy, read-only, or refuses for a reason of its own. The same work may succeed if
+    /// done again, perhaps only after an operator has fixed something.
     Retryable,
-    /// Our own fault: a statement that the server does not understand, or a promise between our parts that was broken.
+    /// Our own fault: a statement that the server does not understand, or a broken promise between our own parts.
     Fatal,
 }
 
@@ -42,7 +42,7 @@ impl Class {
 /// The result of the shared adapters.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure of a server beneath us or of our talk with it.
+/// A failure of a server that we depend on, or of our communication with it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// MySQL refused a statement or could not be reached.
@@ -51,7 +51,7 @@ pub enum Error {
     /// Redis refused a command or could not be reached.
     #[error("Redis: {}", words::redis(.0))]
     Redis(redis::RedisError),
-    /// No Redis connection could be had from the pool.
+    /// The pool had no Redis connection to give.
     #[error("Redis pool: {}", words::redis_pool(.0))]
     RedisPool(deadpool_redis::PoolError),
     /// RabbitMQ refused something or could not be reached.
@@ -77,10 +77,10 @@ pub enum Error {
         /// The queue that the message was meant for.
         queue: &'static str,
     },
-    /// RabbitMQ is short of memory or disk, and takes nothing from those who publish.
+    /// RabbitMQ is short of memory or disk, and accepts nothing from publishers.
     #[error("RabbitMQ takes no messages: it is short of memory or disk")]
     Blocked,
-    /// Others were quicker each time: the work was done again as often as it may be.
+    /// Others were quicker each time, and the work was repeated as often as it may be.
     #[error("{what} failed {tries} times")]
     Exhausted {
         /// What was tried.
@@ -94,7 +94,7 @@ pub enum Error {
         /// What is away.
         what: &'static str,
     },
-    /// Plain reads are answered by a server that is read-only while others are not: no proof of "sold out" could be had.
+    /// Plain reads are answered by a read-only server while other statements are not, so "sold out" cannot be proved.
     #[error("MySQL: it is read-only, or a proxy sends plain reads to a replica")]
     ReadsElsewhere,
     /// RabbitMQ's HTTP API refused something or could not be reached.
@@ -103,7 +103,7 @@ pub enum Error {
     /// RabbitMQ is set up so that claims it has confirmed may be lost. Says what is wrong and what to do about it.
     #[error("{0}")]
     Unsafe(String),
-    /// Claims that belong to another database than ours.
+    /// The queue holds claims that belong to another database than ours.
     #[error("the queue holds claims of the installation {theirs}, and this database is the installation {ours}")]
     Foreign {
         /// Whose claims they are.
@@ -114,14 +114,14 @@ pub enum Error {
     /// Every free coupon is held by a transaction that has not ended.
     #[error("every free coupon is held by others")]
     Held,
-    /// What stands in the way of work that goes on by itself once it is gone: the words of an error met before.
+    /// An earlier error, kept as text, that blocks work which goes on by itself once its cause is gone.
     #[error("{reason}")]
     Stuck {
         /// That error's text.
         reason: String,
         /// Its class.
         class: Class,
-        /// Whether it stays until somebody mends it.
+        /// Whether it stays until somebody fixes it.
         stays: bool,
         /// Its remedy.
         remedy: &'static str,
@@ -131,7 +131,7 @@ pub enum Error {
     Broken(String),
 }
 
-// The drivers' errors print what caused them themselves: as `source` it would be printed twice.
+// The drivers' errors already print their causes: as a `source`, a cause would be printed twice.
 macro_rules! from {
     ($error:ty, $variant:ident) => {
         impl From<$error> for Error {
@@ -172,8 +172,9 @@ impl Error {
         }
     }
 
-    /// Whether the connection that it came from must not be used again: it broke, hangs, or leads to a server that cannot
-    /// do the work, as one that was demoted. Not after a mistake of ours, and not when the work only lost against others.
+    /// Whether the connection that it came from must not be used again: it broke, hangs, or leads to a server that
+    /// cannot do the work, such as one that was demoted. Not after a mistake of ours, nor when the work only lost to
+    /// other work.
     #[must_use]
     pub fn blames_the_connection(&self) -> bool {
         let is_of_a_server = matches!(
@@ -188,7 +189,7 @@ impl Error {
         is_of_a_server && self.is_retryable() && !self.is_conflict()
     }
 
-    /// What an operator does about it, and whether it stays until then.
+    /// What an operator can do about it, and whether it stays until then.
     fn advice(&self) -> Advice {
         if let Some(trouble) = tls::trouble(self) {
             return tls::advice(trouble);
@@ -216,19 +217,20 @@ impl Error {
         }
     }
 
-    /// What an operator does about it.
+    /// What an operator can do about it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         self.advice().remedy
     }
 
-    /// Whether it stays until somebody mends it: the server has answered, and refuses. All else may pass by itself.
+    /// Whether it stays until somebody fixes it: the server has answered, and refuses. Any other error may pass by
+    /// itself.
     #[must_use]
     pub fn stays(&self) -> bool {
         self.advice().stays
     }
 
-    /// Whether the work lost against others at the same rows, and may win at once if done again.
+    /// Whether the work lost to other work on the same rows, and may succeed at once if done again.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         match self {
@@ -244,7 +246,7 @@ impl Error {
         matches!(self, Self::Amqp(error) if amqp_refuses_access(error))
     }
 
-    /// The same error for one of many whose work failed together: of a server's it has the words.
+    /// The same error for one of many callers whose work failed together. Of a server's error it keeps only the text.
     #[must_use]
     pub fn shared(&self) -> Self {
         match self {
@@ -267,7 +269,7 @@ impl Error {
         }
     }
 
-    /// The same error in words, to be reported elsewhere.
+    /// The same error as text, to be reported elsewhere.
     #[must_use]
     pub fn as_stuck(&self) -> Self {
         Self::Stuck { reason: self.to_string(), class: self.class(), stays: self.stays(), remedy: self.remedy() }

@@ -1,5 +1,5 @@
-//! What the words of each server mean: whether it is our mistake, what an operator does about it, and whether it stays until
-//! then.
+//! What the errors of each server mean: whether one is our mistake, what an operator can do about it, and whether it
+//! stays until then.
 
 use deadpool_redis::redis;
 use reqwest::StatusCode;
@@ -11,30 +11,30 @@ const DUPLICATE_ENTRY: u16 = 1062;
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const DEADLOCK: u16 = 1213;
 
-/// What MySQL says of a statement that is wrong: a column, table, function or syntax that is not there, a value that does
-/// not fit. The list is short on purpose. Whatever else a server says is its own trouble and may pass.
+/// MySQL's errors for a statement that is wrong: a column, table, function or syntax that does not exist, or a value
+/// that does not fit. The list is short on purpose: any other error is the server's own trouble and may pass.
 const OUR_MISTAKES: [u16; 14] = [1048, 1054, 1064, 1109, 1136, 1146, 1210, 1264, 1292, 1305, 1364, 1366, 1406, 1690];
 
 /// Reply codes of AMQP 0-9-1: rabbitmq.com/amqp-0-9-1-reference.
 const ACCESS_REFUSED: u16 = 403;
 const NOT_ALLOWED: u16 = 530;
 
-/// What there is to do where MySQL does not let us in.
+/// The remedy if MySQL does not let us in.
 const CHECK_MYSQL_USER: &str = "check the user and the password in COUPON_MYSQL_URL";
 
-/// What an operator does about an error, and whether it stays until then.
+/// What an operator can do about an error, and whether it stays until then.
 pub struct Advice {
     pub remedy: &'static str,
     pub stays: bool,
 }
 
 impl Advice {
-    /// It stays until somebody does this.
+    /// The error stays until somebody does this.
     pub fn mend(remedy: &'static str) -> Self {
         Self { remedy, stays: true }
     }
 
-    /// It may pass by itself.
+    /// The error may pass by itself.
     pub fn wait(remedy: &'static str) -> Self {
         Self { remedy, stays: false }
     }
@@ -45,7 +45,7 @@ impl Advice {
     }
 }
 
-/// Whether the work lost against others at the same rows.
+/// Whether the work lost to other work on the same rows.
 pub fn mysql_is_conflict(error: &mysql_async::Error) -> bool {
     matches!(error, mysql_async::Error::Server(server) if matches!(server.code, LOCK_WAIT_TIMEOUT | DEADLOCK))
 }
@@ -62,7 +62,7 @@ pub fn mysql_class(error: &mysql_async::Error) -> Class {
     }
 }
 
-/// A key of another type, or a command that is written wrongly, is our mistake; a refusal is the server's.
+/// A key of another type, or a malformed command, is our mistake; a refusal is the server's.
 pub fn redis_class(error: &redis::RedisError) -> Class {
     use redis::{ErrorKind, ServerErrorKind};
 
@@ -86,7 +86,7 @@ pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
     let class = mysql_class(error);
     let server = match error {
         mysql_async::Error::Server(server) => server,
-        // MySQL lets a stranger guess whether a user is there: it asks one that is not by some plugin or other.
+        // MySQL does not reveal whether a user exists: for one that does not, it asks for an arbitrary plugin.
         mysql_async::Error::Driver(mysql_async::DriverError::UnknownAuthPlugin { .. }) => {
             return Advice::mend(CHECK_MYSQL_USER);
         }
@@ -116,7 +116,7 @@ pub fn mysql_advice(error: &mysql_async::Error) -> Advice {
     }
 }
 
-/// Whether Redis does not have the database that is named at the end of its address.
+/// Whether Redis lacks the database that is named at the end of its address.
 pub fn names_no_database(error: &redis::RedisError) -> bool {
     let said = error.detail().unwrap_or_default();
     said.contains("DB index is out of range") || said.contains("SELECT is not allowed")
@@ -175,7 +175,7 @@ pub fn amqp_advice(error: &lapin::Error) -> Advice {
     }
 }
 
-/// Of RabbitMQ's HTTP API.
+/// Advice on an error of RabbitMQ's HTTP API.
 pub fn management_advice(error: &reqwest::Error) -> Advice {
     Advice::wait(match error.status() {
         Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {

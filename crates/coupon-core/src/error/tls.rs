@@ -1,6 +1,6 @@
-//! What two ends of TLS do not agree on, in a line: one does not trust the certificate of the other, or speaks no TLS.
+//! Says in one line why two ends cannot speak TLS: one does not trust the certificate of the other, or speaks no TLS.
 //!
-//! The drivers hand it on inside of their own errors, each in another place.
+//! The drivers wrap the cause in errors of their own, each in a different place.
 
 use std::error::Error as StdError;
 use std::io;
@@ -17,10 +17,10 @@ use super::Error;
 use super::servers::Advice;
 use crate::terminal;
 
-/// Characters of the names in a certificate, which may have hundreds.
+/// Characters that are shown of the names in a certificate, which may have hundreds.
 const NAMES_SHOWN: usize = 120;
 
-/// What went wrong between the ends, if an error of a server's is about that.
+/// The TLS error within an error, if there is one.
 pub fn trouble(error: &Error) -> Option<&TlsError> {
     match error {
         Error::Mysql(error) => within(error),
@@ -46,7 +46,7 @@ pub fn words(error: &(dyn StdError + 'static)) -> Option<String> {
     })
 }
 
-/// What an operator does about it. It stays until then, since the other end has answered.
+/// What an operator can do about it. The error stays until then, since the other end has answered.
 pub fn advice(trouble: &TlsError) -> Advice {
     Advice::mend(match trouble {
         TlsError::InvalidCertificate(UnknownIssuer | BadSignature) => {
@@ -80,7 +80,7 @@ fn of_certificate(reason: &CertificateError) -> String {
         NotValidYet | NotValidYetContext { .. } => String::from("its certificate is not valid yet"),
         UnknownIssuer => String::from("its certificate is of an unknown authority"),
         BadSignature => String::from("its certificate is of another authority of the same name"),
-        // The library that checks them has no words for this one of its own errors.
+        // The library that checks certificates has no text for this error of its own.
         CertificateError::Other(reason) if format!("{reason:?}").contains("CaUsedAsEndEntity") => {
             String::from("its certificate is that of an authority (CA:TRUE), which is none of a server")
         }
@@ -88,7 +88,7 @@ fn of_certificate(reason: &CertificateError) -> String {
     }
 }
 
-/// A name as rustls writes it, such as `DnsName("shop.example")`.
+/// The host in a name as rustls writes it, such as `DnsName("shop.example")`.
 fn host(name: &str) -> &str {
     name.split_once('(').map_or(name, |(_, name)| name).trim_matches(['"', ')'])
 }
@@ -118,7 +118,7 @@ fn within<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a TlsError> {
     None
 }
 
-/// What an error holds. Two kinds pass over it, and name as their source what comes after it.
+/// The error inside an error. Two kinds skip the one that they hold, and return the next one as their source.
 fn deeper<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return error.get_ref().map(|held| held as &(dyn StdError + 'static));

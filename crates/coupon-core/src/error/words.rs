@@ -1,4 +1,4 @@
-//! What drivers say, in one line and without the names of their own parts.
+//! The errors of the drivers as one line of text, without the names of their internals.
 
 use std::error::Error as _;
 
@@ -6,7 +6,8 @@ use deadpool_redis::{PoolError, redis};
 
 use super::tls;
 
-/// Characters of what Redis says: a pipeline reports the error of each command, of which the first suffice.
+/// Characters that are shown of an error from Redis: a pipeline reports the error of each command, and the first
+/// suffice.
 const REDIS_MAX: usize = 300;
 
 pub fn mysql(error: &mysql_async::Error) -> String {
@@ -41,7 +42,7 @@ pub fn amqp(error: &lapin::Error) -> String {
     })
 }
 
-/// reqwest says only what it was about; its deepest cause has the reason.
+/// reqwest's own text says only what it was doing; its deepest cause has the reason.
 pub fn http(error: &reqwest::Error) -> String {
     if error.is_decode() {
         return String::from("what answers is no list in JSON");

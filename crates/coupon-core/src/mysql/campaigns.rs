@@ -11,7 +11,7 @@ use super::{Mysql, sql};
 use crate::domain::{Campaign, CampaignId};
 use crate::error::{Error, Result};
 
-/// A campaign and whether one of its coupons is free, both of one moment.
+/// A campaign and whether one of its coupons is free, both read at the same moment.
 #[derive(Clone, Debug)]
 pub struct CampaignWithStock {
     /// The campaign.
@@ -20,10 +20,10 @@ pub struct CampaignWithStock {
     pub free: bool,
 }
 
-/// Those of the campaigns that exist.
+/// Reads those of the campaigns that exist.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn with_stock(conn: &mut impl Queryable, campaigns: &[CampaignId]) -> Result<Vec<CampaignWithStock>> {
     if campaigns.is_empty() {
         return Ok(Vec::new());
@@ -47,7 +47,7 @@ fn campaign(mut row: Row) -> Result<Campaign> {
 }
 
 fn column<T: FromValue>(row: &mut Row, name: &str) -> Result<T> {
-    // A date that is none, such as 0000-00-00, cannot be read.
+    // An invalid date, such as 0000-00-00, cannot be read.
     match row.take_opt(name) {
         Some(Ok(value)) => Ok(value),
         Some(Err(error)) => Err(Error::Broken(format!("campaign.{name} cannot be read: {error}"))),
@@ -58,7 +58,7 @@ fn column<T: FromValue>(row: &mut Row, name: &str) -> Result<T> {
 /// One campaign.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn find(conn: &mut impl Queryable, id: CampaignId) -> Result<Option<Campaign>> {
     conn.exec_first(sql::CAMPAIGN, (id.0,)).await?.map(campaign).transpose()
 }
@@ -66,15 +66,15 @@ pub async fn find(conn: &mut impl Queryable, id: CampaignId) -> Result<Option<Ca
 /// All campaigns, by id.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn all(conn: &mut Conn) -> Result<Vec<Campaign>> {
     conn.query(sql::CAMPAIGNS).await?.into_iter().map(campaign).collect()
 }
 
-/// How many coupons of a campaign are free. It counts, so it takes a moment for a large stock.
+/// How many coupons of a campaign are free. It counts rows, so it takes a moment for a large stock.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn count_free(conn: &mut Conn, campaign: CampaignId) -> Result<u64> {
     let count: Option<u64> = conn
         .exec_first("SELECT COUNT(*) FROM coupon WHERE campaign_id = ? AND account_id IS NULL", (campaign.0,))
@@ -85,15 +85,15 @@ pub async fn count_free(conn: &mut Conn, campaign: CampaignId) -> Result<u64> {
 /// Accounts that hold a coupon of a campaign, in order: the first ones above `after`, up to `count`.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn winners(conn: &mut Conn, campaign: CampaignId, after: u64, count: usize) -> Result<Vec<u64>> {
     Ok(conn.exec(sql::WINNERS, (campaign.0, after, count)).await?)
 }
 
-/// The number above the highest that a campaign has; none if that is the last there is.
+/// The number after the highest one of a campaign; `None` if that is the largest there is.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn next_id(conn: &mut Conn) -> Result<Option<CampaignId>> {
     let highest: Option<u64> = conn.query_first::<Option<u64>, _>("SELECT MAX(id) FROM campaign").await?.flatten();
     Ok(Some(CampaignId(highest.unwrap_or(0) + 1)).filter(|next| *next <= CampaignId::MAX))
@@ -104,11 +104,11 @@ pub async fn next_id(conn: &mut Conn) -> Result<Option<CampaignId>> {
 #[derive(Debug)]
 pub struct OperatorLock(Conn);
 
-/// Waits for the [`OperatorLock`] for as long as a session waits for a row. Its connection is none of the pool's: work
-/// under the lock needs those.
+/// Waits for the [`OperatorLock`] for as long as a session waits for a row. Its connection does not come from the pool,
+/// because work under the lock needs the pool's.
 ///
 /// # Errors
-/// MySQL's, or another has held it for too long.
+/// Any error from MySQL, or another operator holds the lock for too long.
 pub async fn lock_for_operator(mysql: &Mysql) -> Result<OperatorLock> {
     const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
@@ -127,7 +127,7 @@ pub async fn lock_for_operator(mysql: &Mysql) -> Result<OperatorLock> {
 impl OperatorLock {
     /// Lets the next operator in.
     pub async fn release(self) {
-        // A connection that is gone holds no lock.
+        // A lost connection holds no lock.
         let _ = self.0.disconnect().await;
     }
 }
@@ -135,14 +135,14 @@ impl OperatorLock {
 /// Makes a campaign without coupons.
 ///
 /// # Errors
-/// MySQL's, also when there is one of this number.
+/// Any error from MySQL, also if there is a campaign with this number.
 pub async fn insert(conn: &mut impl Queryable, campaign: &Campaign) -> Result<()> {
     let insert = "INSERT INTO campaign (id, name, opens_at, closes_at) VALUES (?, ?, ?, ?)";
     let (opens_at, closes_at) = (campaign.opens_at.map(utc), campaign.closes_at.map(utc));
     Ok(conn.exec_drop(insert, (campaign.id.0, &campaign.name, opens_at, closes_at)).await?)
 }
 
-/// An instant as the database keeps it.
+/// An instant as the database stores it.
 #[must_use]
 pub fn utc(instant: OffsetDateTime) -> PrimitiveDateTime {
     let instant = instant.to_offset(time::UtcOffset::UTC);

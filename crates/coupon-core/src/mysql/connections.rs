@@ -1,8 +1,9 @@
 //! Connections to MySQL that are thrown away together when one of them turns out to be bad.
 //!
-//! A server can be replaced behind its name at any time, while connections to the one before stay up: demoted to a
-//! replica, frozen, or simply another machine. Invariants: no connection is used for longer than its age allows; after
-//! an error that is not the statement's fault, or a deadline that passed, none that was made before is handed out again.
+//! The server behind a name can be replaced at any time while connections to the old one stay up: it may have been
+//! demoted to a replica, be frozen, or simply be another machine than the new one. Invariants: no connection is used
+//! beyond its maximum age; after an error that is not the statement's fault, or a deadline that passed, no connection
+//! made before is handed out again.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -10,22 +11,22 @@ use std::time::Duration;
 use mysql_async::{Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts};
 use tokio_util::sync::CancellationToken;
 
-/// An idle connection is probed after this, so that one whose peer is gone without a word does not stay.
+/// An idle connection is probed after this, so that one whose peer has silently disappeared does not stay.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How often idle connections that are too old are closed.
 const CLOSE_OLD_EVERY: Duration = Duration::from_secs(5);
 
-/// A pool of as many connections as asked for, made when they are first used.
+/// A pool of up to a given number of connections, which are made when they are first needed.
 pub struct Connections {
     options: Opts,
     current: RwLock<Generation>,
 }
 
-/// Connections that live and go together.
+/// Connections that are replaced together.
 #[derive(Clone)]
 pub struct Generation {
-    /// Hands them out.
+    /// The pool that hands them out.
     pub pool: Pool,
     /// Cancelled when work on them can only hang.
     pub hung: CancellationToken,
@@ -33,8 +34,8 @@ pub struct Generation {
 }
 
 impl Connections {
-    /// Creates a pool with these options: up to `count` connections at once, none older than `max_age` and a fifth, which
-    /// spreads their ends.
+    /// Creates a pool with these options: up to `count` connections at the same time, none older than `max_age` plus up
+    /// to a fifth of it, which spreads their ends.
     pub fn new(options: &Opts, count: usize, max_age: Duration) -> Self {
         let pool = PoolOpts::default()
             .with_constraints(PoolConstraints::new(count, count).unwrap_or_default())
@@ -50,13 +51,13 @@ impl Connections {
         Self { options, current }
     }
 
-    /// Those to use now.
+    /// The connections to use now.
     pub fn current(&self) -> Generation {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes new ones for all callers from now on. Those of this generation end when the work on them does. Of many callers
-    /// that find the same generation bad, the first does it.
+    /// Replaces a generation for all callers from now on. Its connections end when the work on them does. If many
+    /// callers find the same generation bad, the first of them replaces it.
     pub fn replace(&self, bad: &Generation) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.number == bad.number {

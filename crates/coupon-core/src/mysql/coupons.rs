@@ -14,7 +14,7 @@ use crate::error::Result;
 /// The coupons that these accounts hold; a claim without one is not in the map.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn coupons_of<C: Queryable>(conn: &mut C, claims: &[ClaimKey]) -> Result<HashMap<ClaimKey, CouponId>> {
     if claims.is_empty() {
         return Ok(HashMap::new());
@@ -31,24 +31,25 @@ pub async fn coupons_of<C: Queryable>(conn: &mut C, claims: &[ClaimKey]) -> Resu
 /// The coupon that one account holds, if it holds one.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn coupon_of(conn: &mut Conn, claim: ClaimKey) -> Result<Option<CouponId>> {
     Ok(coupons_of(conn, &[claim]).await?.remove(&claim))
 }
 
-/// Writes accounts into coupons that are free, and says whether all were certainly written. If not, some coupons were
-/// taken or some accounts had one, or the server's count is not reliable, as MariaDB's: [`coupons_of`] says which were.
+/// Writes accounts into coupons that are free, and returns whether all were certainly written. If not, some coupons
+/// were taken or some accounts already had one, or the server's count is not reliable, as in MariaDB: [`coupons_of`]
+/// says which were written.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn issue(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<bool> {
     write_accounts(conn, rows, sql::issue).await
 }
 
-/// Like [`issue`], but skips coupons that others hold at this moment.
+/// Like [`issue`], but skips coupons that others have locked at this moment.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn issue_skip_locked(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<bool> {
     write_accounts(conn, rows, sql::issue_skip_locked).await
 }
@@ -58,8 +59,8 @@ async fn write_accounts(
     rows: &[(ClaimKey, CouponId)],
     statement: fn(&[(ClaimKey, CouponId)]) -> String,
 ) -> Result<bool> {
-    // In MariaDB, whose numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has skipped: accounts that
-    // hold a coupon already.
+    // In MariaDB, whose version numbers begin at 10, an UPDATE of joined tables counts rows that IGNORE has skipped:
+    // accounts that already hold a coupon.
     let counts_changes_only = conn.server_version() < (10, 0, 0);
     let mut all = true;
     for rows in rows.chunks(sql::ROWS_MAX) {
@@ -69,30 +70,30 @@ async fn write_accounts(
     Ok(all)
 }
 
-/// Coupons that are free in committed state, in order of their ids. None, without an id to start after, is the proof of
-/// sold out.
+/// Coupons that are free in committed state, in order of their ids. An empty result, if no id to start after was given,
+/// proves that the campaign is sold out.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn free_coupons(conn: &mut Conn, wanted: Wanted) -> Result<Vec<CouponId>> {
     let ids: Vec<uuid::Uuid> = conn.query(sql::free_coupons(wanted)).await?;
     Ok(ids.into_iter().map(CouponId).collect())
 }
 
-/// Coupons that are free and that nobody holds at this moment, in order of their ids. Passing over the held ones takes
-/// locks, until this read ends.
+/// Coupons that are free and that nobody has locked at this moment, in order of their ids. Skipping the locked ones
+/// takes locks until this read ends.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn free_coupons_of_nobody(conn: &mut Conn, wanted: Wanted) -> Result<Vec<CouponId>> {
     let ids: Vec<uuid::Uuid> = conn.query(sql::lock_free_coupons(wanted)).await?;
     Ok(ids.into_iter().map(CouponId).collect())
 }
 
-/// The free coupon that this many others come before, if there is one; locked by someone or not.
+/// The free coupon with this many others before it, if there is one, whether it is locked or not.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn free_coupon_at(conn: &mut Conn, campaign_id: CampaignId, offset: usize) -> Result<Option<CouponId>> {
     let id: Option<uuid::Uuid> = conn.query_first(sql::free_coupon_at(campaign_id, offset)).await?;
     Ok(id.map(CouponId))

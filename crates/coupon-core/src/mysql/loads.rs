@@ -1,8 +1,8 @@
-//! Loading coupons into campaigns, in bulk.
+//! Loads coupons into campaigns in bulk.
 //!
-//! Invariant: each chunk is one transaction that inserts its rows, and adds to the campaign's stock and to what its load
-//! has reached. So whenever a load is cut off, all of them agree, and it can be finished; and two that run at the
-//! same time never add more than was ordered.
+//! Invariant: each chunk is one transaction that inserts its rows, and adds their number to the campaign's stock and to
+//! the progress of its load. So wherever a load is cut off, all three agree, and it can be finished; and two that run
+//! at the same time never add more than was ordered.
 
 use std::fmt::Write as _;
 
@@ -14,10 +14,10 @@ use super::Mysql;
 use crate::domain::{CampaignId, CouponId};
 use crate::error::{Error, Result};
 
-/// Coupons in one INSERT at most, where the server takes statements of that size.
+/// The most coupons in one INSERT, if the server takes statements of that size.
 const CHUNK_MAX: usize = 5_000;
 
-/// Bytes of one row in the text of an INSERT at most: an id in hexadecimal digits, and the number of a campaign.
+/// The most bytes of one row in the text of an INSERT: an id in hexadecimal digits, and the number of a campaign.
 const ROW_BYTES: u64 = 64;
 
 /// Bytes of an INSERT without its rows, with room to spare.
@@ -26,15 +26,15 @@ const HEAD_BYTES: u64 = 256;
 /// Coupons whose ids are made and sorted together: sorted ids fill the pages of the primary key one after the other.
 const BLOCK: u64 = 1_000_000;
 
-/// Chunks on their way at once: one is made into rows while another is written to disk.
+/// Chunks in flight at the same time: one is made into rows while another is written to disk.
 const IN_FLIGHT: usize = 3;
 
 /// How far a load goes. A chunk that would go beyond is refused, even if others load at the same time.
 #[derive(Clone, Debug)]
 pub enum Limit {
-    /// The recorded load of this key has ordered this many coupons.
+    /// Up to the number of coupons that the recorded load of this key has ordered.
     Ordered(String),
-    /// The campaign has this many coupons at the end.
+    /// Up to this many coupons in the campaign.
     Stock(u64),
 }
 
@@ -48,7 +48,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Coupons that are missing.
+    /// How many coupons are missing.
     #[must_use]
     pub fn left(self) -> u64 {
         self.coupons.saturating_sub(self.loaded)
@@ -58,7 +58,7 @@ impl Load {
 /// The recorded load of a key.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn find(conn: &mut impl Queryable, campaign: CampaignId, key: &str) -> Result<Option<Load>> {
     let found: Option<(u64, u64)> = conn
         .exec_first("SELECT coupons, loaded FROM coupon_load WHERE campaign_id = ? AND load_key = ?", (campaign.0, key))
@@ -66,10 +66,10 @@ pub async fn find(conn: &mut impl Queryable, campaign: CampaignId, key: &str) ->
     Ok(found.map(|(coupons, loaded)| Load { coupons, loaded }))
 }
 
-/// Coupons of a campaign that recorded loads have ordered and not loaded: some are under way, or were cut off.
+/// How many coupons of a campaign recorded loads have ordered and not loaded: a load is under way, or was cut off.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn not_loaded(conn: &mut impl Queryable, campaign: CampaignId) -> Result<u64> {
     let statement = "SELECT CAST(COALESCE(SUM(coupons - loaded), 0) AS UNSIGNED) FROM coupon_load \
                      WHERE campaign_id = ? AND loaded < coupons";
@@ -79,7 +79,7 @@ pub async fn not_loaded(conn: &mut impl Queryable, campaign: CampaignId) -> Resu
 /// Records that this many coupons are ordered under a key; none is loaded yet.
 ///
 /// # Errors
-/// MySQL's, also when the key was used for this campaign before.
+/// Any error from MySQL, also if the key was used for this campaign before.
 pub async fn order(transaction: &mut Transaction<'_>, campaign: CampaignId, key: &str, coupons: u64) -> Result<()> {
     let insert = "INSERT INTO coupon_load (campaign_id, load_key, coupons) VALUES (?, ?, ?)";
     Ok(transaction.exec_drop(insert, (campaign.0, key, coupons)).await?)
@@ -88,7 +88,7 @@ pub async fn order(transaction: &mut Transaction<'_>, campaign: CampaignId, key:
 /// How many coupons this server takes in one statement.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn chunk_size(conn: &mut impl Queryable) -> Result<usize> {
     let bytes: Option<u64> = conn.query_first("SELECT @@max_allowed_packet").await?;
     Ok(chunk_for(bytes.unwrap_or(0)))
@@ -110,7 +110,7 @@ pub fn new_coupons(count: usize) -> Vec<CouponId> {
 /// Adds these coupons to a campaign's stock, when the transaction commits.
 ///
 /// # Errors
-/// MySQL's; or [`Error::Broken`], when they go beyond the limit.
+/// Any error from MySQL, or [`Error::Broken`] if they go beyond the limit.
 pub async fn add(
     transaction: &mut Transaction<'_>,
     campaign: CampaignId,
@@ -144,7 +144,7 @@ fn insert(campaign: CampaignId, coupons: &[CouponId]) -> String {
     insert
 }
 
-/// Whether the last statement has found room for its coupons.
+/// Checks that the last statement has found room for its coupons.
 fn within_limit(transaction: &Transaction<'_>) -> Result<()> {
     if transaction.affected_rows() == 1 {
         return Ok(());
@@ -155,7 +155,7 @@ fn within_limit(transaction: &Transaction<'_>) -> Result<()> {
 /// Adds `count` new coupons to a campaign, reporting after each chunk how many it had.
 ///
 /// # Errors
-/// MySQL's, or the limit is reached; what was reported is loaded.
+/// Any error from MySQL, or the limit is reached; the chunks that were reported are loaded.
 pub async fn add_in_chunks(
     mysql: &Mysql,
     campaign: CampaignId,

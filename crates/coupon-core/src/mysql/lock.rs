@@ -1,4 +1,4 @@
-//! Locks by name, for commands of which only one may work at a time.
+//! Named locks, for commands of which only one may run at a time.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use mysql_async::prelude::Queryable;
 
 use crate::error::Result;
 
-/// Whether this connection gets the lock on doing `what` with `whose` within `wait`, in whole seconds. It is held for as
-/// long as the connection is there.
+/// Returns whether this connection gets the lock on doing `what` with `whose` within `wait`, in whole seconds. The lock
+/// is held until the connection ends.
 ///
 /// # Errors
-/// MySQL's.
+/// Any error from MySQL.
 pub async fn lock(conn: &mut Conn, what: &str, whose: &str, wait: Duration) -> Result<bool> {
-    // A name of at most 64 characters, whatever it is the lock of.
+    // A name may have at most 64 characters, whatever it is the lock of.
     let lock = "SELECT GET_LOCK(CONCAT('coupon.', ?, '.', LEFT(SHA2(?, 256), 40)), ?)";
     let locked: Option<Option<u8>> = conn.exec_first(lock, (what, whose, wait.as_secs())).await?;
     Ok(locked.flatten() == Some(1))

@@ -1,6 +1,6 @@
-//! MySQL, the truth: a pool with a deadline on everything, and the statements that two or more programs run.
+//! MySQL, the source of truth: a pool with a deadline on everything, and the statements that two or more programs run.
 //!
-//! Invariant: work in MySQL runs in a task of its own on the service's runtime, so that a client who hangs up never
+//! Invariant: work in MySQL runs in a task of its own on the service's runtime, so that a client that hangs up never
 //! leaves a transaction half done with its locks held.
 
 pub mod campaigns;
@@ -29,17 +29,17 @@ use crate::error::{Error, Result};
 use crate::settings::{MysqlSettings, ServerUrl};
 use crate::telemetry::metrics;
 
-/// A check that takes longer than this finds a server that is as good as away.
+/// A server whose check takes longer than this is as good as away.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The number of no account.
+/// A number that no account has.
 const NOBODY: u64 = 0;
 
 /// Connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Mysql {
     work: Arc<Connections>,
-    /// One connection apart from those that work may have taken all.
+    /// One connection of their own, because work may have taken all others.
     checks: Arc<Connections>,
     options: Opts,
     runtime: Handle,
@@ -48,10 +48,10 @@ pub struct Mysql {
 }
 
 impl Mysql {
-    /// A pool on the current tokio runtime; it connects when it is first used.
+    /// Creates a pool on the current tokio runtime; it connects when it is first used.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     #[must_use]
     pub fn new(settings: &MysqlSettings) -> Self {
         let options = options(settings);
@@ -69,17 +69,17 @@ impl Mysql {
     /// A connection for as long as the caller wants it.
     ///
     /// # Errors
-    /// None is to be had within the deadline.
+    /// No connection is available within the deadline.
     pub async fn connection(&self) -> Result<Conn> {
         let connections = self.work.current();
         self.within(async { Ok(connections.pool.get_conn().await?) }).await
     }
 
-    /// A connection that is none of the pool's, for callers that hold it while they work on others: taken from a small
-    /// pool, it would make them wait for themselves.
+    /// A connection outside the pool, for callers that hold it while they work on others: taken from a small pool, it
+    /// would make them wait for themselves.
     ///
     /// # Errors
-    /// None is to be had within the deadline.
+    /// The server gives no connection within the deadline.
     pub async fn connection_of_its_own(&self) -> Result<Conn> {
         connect(self.options.clone(), self.deadline).await
     }
@@ -94,8 +94,8 @@ impl Mysql {
             .unwrap_or(Err(Error::Deadline { what: "work in MySQL", limit: self.deadline }))
     }
 
-    /// Does a piece of work on a connection, to its end or the deadline, even when the caller is dropped meanwhile. What
-    /// it was done on is thrown away if it was not fit for it.
+    /// Runs work on a connection, to its end or the deadline, even if the caller is dropped meanwhile. The connections
+    /// are thrown away if they turn out to be unfit for it.
     ///
     /// # Errors
     /// Those of the work, [`Error::Deadline`], or [`Error::Away`] when the server was found to hang meanwhile.
@@ -124,8 +124,8 @@ impl Mysql {
         self.can_connect().await
     }
 
-    /// Whether coupons can be issued: the server takes an UPDATE of no row, lets campaigns be read as each claim does, and
-    /// plain reads are not sent elsewhere.
+    /// Whether coupons can be issued: the server accepts an UPDATE of no row, campaigns can be read as each claim reads
+    /// them, and plain reads are not sent elsewhere.
     ///
     /// # Errors
     /// Why they cannot.
@@ -140,7 +140,7 @@ impl Mysql {
         self.can_connect().await
     }
 
-    /// Whether work has a connection or can have one: the user may be allowed no more than the one for checks.
+    /// Whether work has a connection or can get one: the user may be allowed no more than the one for checks.
     async fn can_connect(&self) -> Result<()> {
         let pool = self.work.current().pool;
         let counts = pool.metrics();
@@ -151,8 +151,8 @@ impl Mysql {
         Ok(())
     }
 
-    /// Whether a free coupon of this campaign can be issued. Nobody gets it: it is tried in a transaction that is undone.
-    /// That shows what refuses only when there is a row, as a trigger does.
+    /// Whether a free coupon of this campaign can be issued. Nobody gets it: it is tried in a transaction that is
+    /// rolled back. This shows what refuses only if there is a row, such as a trigger.
     ///
     /// # Errors
     /// Why it cannot.
@@ -165,8 +165,8 @@ impl Mysql {
         .await
     }
 
-    /// Checks the server over the connection kept for it. When that fails, the connections for work lead to the same
-    /// server and are thrown away too; work that would only hang there ends now.
+    /// Checks the server over the connection kept for checks. If the connection is to blame for a failure, those for
+    /// work, which lead to the same server, are thrown away too; work that would only hang there ends now.
     async fn check<F>(&self, check: impl FnOnce(Conn) -> F) -> Result<()>
     where
         F: Future<Output = Result<()>>,
@@ -198,31 +198,31 @@ impl Mysql {
         );
     }
 
-    /// Where the server is, without name and password.
+    /// The address of the server, without user and password.
     #[must_use]
     pub fn address(&self) -> &ServerUrl {
         &self.address
     }
 
-    /// Disconnects from the server; work that is still in hand fails.
+    /// Disconnects from the server; work that is still in flight fails.
     pub async fn close(self) {
         for connections in [self.work, self.checks] {
-            // A server that is gone does not miss it.
+            // A server that is gone need not be told.
             let _ = tokio::time::timeout(Duration::from_secs(2), connections.current().pool.disconnect()).await;
         }
     }
 }
 
-/// What every connection of ours is like, whatever the server's own defaults are.
+/// The options of all our connections, whatever the server's own defaults are.
 fn options(settings: &MysqlSettings) -> Opts {
     reach(&settings.mysql_url, &settings.tls)
-        // Rows that an UPDATE has changed are counted here, not those that it has found.
+        // An UPDATE must count the rows that it has changed, not those that it has found.
         .client_found_rows(false)
         .setup(sql::SESSION.iter().map(|statement| String::from(*statement)).collect::<Vec<_>>())
         .into()
 }
 
-/// Does work on one of these connections. After an error that is not the work's own fault they are not used again.
+/// Runs work on one of these connections. After an error that is not the work's own fault they are not used again.
 async fn on<T, F>(all: &Connections, connections: &Generation, work: impl FnOnce(Conn) -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
@@ -238,7 +238,7 @@ fn now(count: &AtomicUsize) -> usize {
     count.load(Ordering::Relaxed)
 }
 
-/// Throws connections away when it is dropped, as it is when a deadline ends the work on one of them.
+/// Throws connections away when it is dropped, which also happens when a deadline ends the work on one of them.
 struct Unfit<'a> {
     all: &'a Connections,
     connections: &'a Generation,

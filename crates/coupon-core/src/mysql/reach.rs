@@ -1,4 +1,4 @@
-//! Connecting to a server: by which options, within which time, and what is said when it fails.
+//! Connecting to a server: the options, the deadline, and the error when it fails.
 
 use std::time::Duration;
 
@@ -7,27 +7,27 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 use crate::error::{Error, Result};
 use crate::settings::{ServerUrl, TlsSettings};
 
-/// A server that is there answers in milliseconds, also a busy one in less than this.
+/// A server that can be reached answers in milliseconds, and even a busy one in less than this.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How to reach a server, with nothing set on the connection.
+/// The options for reaching a server, with nothing set on the connection.
 #[must_use]
 pub fn reach(address: &ServerUrl, tls: &TlsSettings) -> OptsBuilder {
-    // The settings parser has tried this address already.
+    // The settings parser has already accepted this address.
     let options = Opts::from_url(address.without_ssl_mode().reveal()).unwrap_or_default();
     OptsBuilder::from_opts(options)
-        // The driver would look up an IPv6 address with its brackets.
+        // The driver would look up an IPv6 address together with its brackets.
         .ip_or_hostname(address.host_and_port(0).0)
-        // Else a connection to localhost may move to a unix socket unasked.
+        // Otherwise a connection to localhost may move to a unix socket unasked.
         .prefer_socket(false)
         .ssl_opts(address.asks_for_tls().then(|| tls.0.mysql()))
 }
 
-/// A connection, unless that takes longer than this, or than a server needs that is there. A server of another kind may
-/// wait for its client to speak first, as MySQL's waits for it.
+/// Connects, unless that takes longer than `limit`, or than a server that can be reached needs. A server of another
+/// kind may wait for its client to speak first, while a client of MySQL waits for the server.
 ///
 /// # Errors
-/// The driver's, or [`Error::Deadline`].
+/// Any error from the driver, or [`Error::Deadline`].
 pub async fn connect(options: impl Into<Opts>, limit: Duration) -> Result<Conn> {
     let limit = limit.min(CONNECT_DEADLINE);
     match tokio::time::timeout(limit, Conn::new(options)).await {
@@ -36,13 +36,13 @@ pub async fn connect(options: impl Into<Opts>, limit: Duration) -> Result<Conn> 
     }
 }
 
-/// A server that could not be asked, with its own words or the driver's, and what to do about it.
+/// The error for a server that could not be reached: its own words or the driver's, and what to do about it.
 #[must_use]
 pub fn not_reached(address: &ServerUrl, error: &Error) -> Error {
     Error::Broken(format!("{address}: {error}; {}", remedy_of_not_reached(address, error)))
 }
 
-/// What to do about a server that could not be asked.
+/// What to do about a server that could not be reached.
 #[must_use]
 pub fn remedy_of_not_reached(address: &ServerUrl, error: &Error) -> &'static str {
     match error {
@@ -50,7 +50,7 @@ pub fn remedy_of_not_reached(address: &ServerUrl, error: &Error) -> &'static str
             if error.kind() == std::io::ErrorKind::ConnectionRefused =>
         {
             let (host, _) = address.host_and_port(0);
-            // Where the defaults lead to.
+            // The default address leads to these.
             if matches!(host.as_str(), "127.0.0.1" | "localhost" | "::1") {
                 "start it with `scripts/services up`"
             } else {

@@ -1,4 +1,4 @@
-//! The schema and its version: embedded migrations, run by `couponctl migrate` only.
+//! The schema and its version: embedded migrations, run only by `couponctl migrate`.
 //!
 //! Invariant: a service never changes the schema; it refuses to start on one that it was not built for.
 
@@ -18,24 +18,24 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// How the schema of a database stands to this build.
+/// How the schema of a database compares with that of this build.
 #[derive(Debug)]
 pub enum Standing {
     /// It is the one that this build was made for.
     Fits,
-    /// It has this version, an earlier one; 0 without any table.
+    /// It has this earlier version; 0 if it has no tables.
     Older(u32),
-    /// It has this version, a later one.
+    /// It has this later version.
     Newer(u32),
-    /// This migration of it is another in this build.
+    /// It was made by this migration, which differs in this build.
     OfAnotherBuild(String),
 }
 
 impl Standing {
-    /// That of the connection's database.
+    /// Compares the schema of the connection's database.
     ///
     /// # Errors
-    /// MySQL's; a database without our tables is none.
+    /// Any error from MySQL; a database without our tables is not an error.
     pub async fn of(conn: &mut Conn) -> Result<Self, mysql_async::Error> {
         const NO_SUCH_TABLE: u16 = 1146;
         const APPLIED: &str = "SELECT version, checksum FROM refinery_schema_history ORDER BY version";
@@ -55,7 +55,7 @@ impl Standing {
         })
     }
 
-    /// What is wrong with it.
+    /// What is wrong with the schema, if anything is.
     #[must_use]
     pub fn flaw(&self) -> Option<Flaw> {
         match self {
@@ -73,7 +73,7 @@ impl Standing {
 /// What keeps this build from using a schema.
 #[derive(Debug)]
 pub struct Flaw {
-    /// What it is.
+    /// What is wrong.
     pub what: String,
     /// What to do about it.
     pub remedy: &'static str,
@@ -105,7 +105,7 @@ fn version(migration: &Migration) -> u32 {
     u32::try_from(migration.version()).unwrap_or(u32::MAX)
 }
 
-/// The first of these migrations, each with the checksum of its text, that is another in this build.
+/// The first of these migrations, each with the checksum of its text, that differs in this build.
 fn unlike(applied: &[(u32, String)]) -> Option<String> {
     let runner = runner();
     let is_unlike = |(applied, checksum): &(u32, String)| {
@@ -119,13 +119,14 @@ fn runner() -> Runner {
     embedded::migrations::runner()
 }
 
-/// How long to wait for another one that migrates the same database.
+/// How long to wait for another process that is migrating the same database.
 const LOCK_WAIT: Duration = Duration::from_mins(1);
 
-/// Makes the database if it isn't there and brings its schema up to date. Returns the names of what was applied.
+/// Creates the database if it does not exist, and brings its schema up to date. Returns the names of the migrations
+/// that were applied.
 ///
 /// # Errors
-/// MySQL's, or a migration that was changed after it had been applied.
+/// Any error from MySQL, or a migration that was changed after it had been applied.
 pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
     let lock = lock(settings).await?;
     // The migration library wants a pool of the driver's own.
@@ -153,7 +154,7 @@ fn not_migrated(error: &refinery::Error) -> Error {
     }
 }
 
-/// Makes the database, and waits until nobody else migrates it; the lock goes with the connection.
+/// Creates the database, and waits until nobody else is migrating it; the lock ends with the connection.
 async fn lock(settings: &MysqlSettings) -> Result<Conn> {
     let options = super::options(settings);
     let name = options.db_name().unwrap_or_default().replace('`', "``");
@@ -161,7 +162,8 @@ async fn lock(settings: &MysqlSettings) -> Result<Conn> {
     let connected = connect(options, settings.mysql_deadline).await;
     let mut conn = connected.map_err(|error| not_reached(&settings.mysql_url, &error))?;
     let created = conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await;
-    // An account that may not create databases can still migrate one that is there; the migration's own error says whether.
+    // A user who may not create databases can still migrate an existing one; if there is none, the migration fails with
+    // an error of its own.
     if let Err(error) = created {
         tracing::debug!(%error, "cannot create the database");
     }
@@ -187,11 +189,11 @@ pub async fn work_on<T>(
     Ok(done)
 }
 
-/// Checks that the schema is the one this build was made for, over a connection of its own, which fails soon where there is
-/// no MySQL.
+/// Checks that the schema is the one this build was made for, over a connection of its own, which fails soon if there
+/// is no MySQL.
 ///
 /// # Errors
-/// MySQL's, or [`Error::Broken`] with what to do about the schema.
+/// [`Error::Broken`] with what to do about the server or the schema.
 pub async fn check(mysql: &Mysql) -> Result<()> {
     let standing = async {
         let mut conn = mysql.connection_of_its_own().await?;

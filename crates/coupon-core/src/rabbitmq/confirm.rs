@@ -1,4 +1,5 @@
-//! A message and its confirm, one at a time: for dead letters and operators. Claims take the hot path of producer-api.
+//! Publishes one message at a time and waits for its confirm, for dead letters and operators. Claims take the hot path
+//! of producer-api.
 
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::basic::AMQPProperties;
@@ -7,11 +8,11 @@ use lapin::{Channel, Confirmation};
 
 use crate::error::{Error, Result};
 
-/// Publishes to a queue on a channel in confirm mode that nothing else publishes on, and returns when the broker has the
-/// message on disk. `called` names the queue to who reads the error.
+/// Publishes to a queue on a channel in confirm mode that nothing else publishes on, and returns when the broker has
+/// the message on disk. `called` names the queue in errors.
 ///
 /// # Errors
-/// The broker's; [`Error::Refused`] by a queue at its limit, [`Error::Away`] if there is none.
+/// Any error from the broker; [`Error::Refused`] if the queue is at its limit, [`Error::Away`] if it does not exist.
 pub async fn publish_confirmed(
     channel: &Channel,
     queue: &ShortString,

@@ -1,6 +1,7 @@
 //! The message: claims that arrived together, of one installation.
 //!
-//! Invariant: a new form gets a new type and is read before it is written, so that services are replaced one by one.
+//! Invariant: a new format gets a new type, and consumers read it before any producer writes it, so that services can
+//! be replaced one by one.
 
 use std::collections::BTreeMap;
 
@@ -15,26 +16,27 @@ use crate::domain::{Claim, InstallationId, InstanceId};
 use crate::error::{Error, Result};
 use crate::telemetry::span;
 
-/// Says what a message is, so that a consumer can distinguish an older form from a newer one.
+/// Says what a message is, so that a consumer can distinguish an older format from a newer one.
 const MESSAGE_TYPE: &str = "claims.v2";
 
-/// The form before: the same body, and no word of the installation.
+/// The previous format: the same body, without the installation.
 const MESSAGE_TYPE_1: &str = "claims.v1";
 
-/// The header of a dead letter that says why nobody could handle it.
+/// The header of a dead letter that says why it could not be handled.
 const REASON: &str = "x-reason";
 
-/// What RabbitMQ says why it moved a message to the dead letters: `delivery_limit`, `rejected` or `expired`.
+/// The header in which RabbitMQ says why it moved a message to the dead letters: `delivery_limit`, `rejected` or
+/// `expired`.
 const BROKERS_REASON: &str = "x-first-death-reason";
 
 /// Headers that name further queues.
 const ROUTES: [&str; 2] = ["CC", "BCC"];
 
-/// Claims in one message, of whichever version of producer-api: what a consumer takes is bounded by this times its
+/// The most claims in one message, from any version of producer-api: what a consumer takes is bounded by this times its
 /// prefetch.
 pub const CLAIMS_PER_MESSAGE_MAX: usize = 500;
 
-/// AMQP's number for a message that is written to disk.
+/// AMQP's delivery mode for a message that is written to disk.
 const PERSISTENT: u8 = 2;
 
 /// What a message holds.
@@ -42,7 +44,8 @@ const PERSISTENT: u8 = 2;
 pub struct Message {
     /// Whose claims these are; an older producer-api does not say.
     pub installation: Option<InstallationId>,
-    /// Which producer-api published it and hears of their outcomes; an older one does not say, nor does a dead letter.
+    /// Which instance of producer-api published it and receives their outcomes; an older one does not say, nor does a
+    /// dead letter.
     pub instance: Option<InstanceId>,
     /// The claims.
     pub claims: Vec<Claim>,
@@ -51,12 +54,13 @@ pub struct Message {
 /// The body of a message: claims that arrived together.
 ///
 /// # Errors
-/// There are none in practice: a claim is three numbers.
+/// None in practice: a claim is three numbers.
 pub fn encode(claims: &[Claim]) -> Result<Vec<u8>> {
     serde_json::to_vec(claims).map_err(|error| Error::Broken(format!("cannot encode claims: {error}")))
 }
 
-/// The properties of a message of an installation, which carries the context of each of its claims on, in their order.
+/// The properties of a message of an installation, which carries on the trace context of each of its claims, in their
+/// order.
 #[must_use]
 pub fn properties<'a>(installation: InstallationId, contexts: impl Iterator<Item = &'a Context>) -> AMQPProperties {
     BasicProperties::default()
@@ -67,7 +71,7 @@ pub fn properties<'a>(installation: InstallationId, contexts: impl Iterator<Item
         .with_delivery_mode(PERSISTENT)
 }
 
-/// Adds the instance that hears of the outcomes.
+/// Adds the instance that receives the outcomes.
 #[must_use]
 pub fn published_by(properties: AMQPProperties, instance: InstanceId) -> AMQPProperties {
     properties.with_reply_to(instance.to_string().into())
@@ -79,8 +83,8 @@ pub fn dead_letter_properties(installation: InstallationId, reason: &str) -> AMQ
     with_reason(properties(installation, std::iter::empty()), FieldTable::default(), reason)
 }
 
-/// The properties of a message that holds no claims, for the dead letters: as they were, but for those by which the broker
-/// would refuse it, let it expire, or send it elsewhere as well.
+/// The properties of a message that holds no claims, for the dead letters: as they were, except those that would make
+/// the broker refuse it, let it expire, or send it elsewhere as well.
 #[must_use]
 pub fn poison_properties(properties: &AMQPProperties, reason: &str) -> AMQPProperties {
     let mut kept = BasicProperties::default().with_delivery_mode(PERSISTENT);
@@ -105,7 +109,7 @@ fn with_reason(properties: AMQPProperties, mut headers: FieldTable, reason: &str
     properties.with_headers(headers)
 }
 
-/// Why a message is among the dead letters: in our words, or the broker's word.
+/// Why a message is among the dead letters, in our words or the broker's.
 #[must_use]
 pub fn reason(properties: &AMQPProperties) -> Option<String> {
     let headers = properties.headers().as_ref()?.inner();
@@ -116,10 +120,10 @@ pub fn reason(properties: &AMQPProperties) -> Option<String> {
     text(REASON).or_else(|| Some(format!("RabbitMQ: {}", text(BROKERS_REASON)?)))
 }
 
-/// What is in a message.
+/// Reads a message.
 ///
 /// # Errors
-/// Why it holds no claims: a poison message, which stays one however often it is delivered.
+/// Why it holds no claims. It is a poison message, and stays one however often it is delivered.
 pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Message, String> {
     let installation = match properties.kind().as_ref().map(ShortString::as_str) {
         Some(MESSAGE_TYPE) => Some(sender(properties)?),
@@ -140,7 +144,7 @@ fn sender(properties: &AMQPProperties) -> Result<InstallationId, String> {
     id.parse().map_err(|_| format!("its app_id '{id}' is no id of an installation"))
 }
 
-/// An address of another kind is somebody else's: nobody of ours listens there.
+/// Reads the instance. An address of another kind is somebody else's: none of our instances listens there.
 fn instance(properties: &AMQPProperties) -> Option<InstanceId> {
     Uuid::parse_str(properties.reply_to().as_ref()?.as_str()).ok().map(InstanceId)
 }
@@ -177,7 +181,7 @@ mod tests {
         }
     }
 
-    /// Services of two versions run side by side while one takes the other's place: a form never changes.
+    /// Services of two versions run side by side while one replaces the other, so a format never changes.
     #[test]
     fn the_forms_of_messages_are_these_bytes() {
         let claims =

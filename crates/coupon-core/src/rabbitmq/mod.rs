@@ -1,5 +1,5 @@
-//! RabbitMQ as both of its users see it: the queues and their limits, the policies that may undo these, the message that
-//! carries claims, and a connection with a deadline on everything.
+//! RabbitMQ as both of its users see it: the queues and their limits, the policies that may override these, the message
+//! that carries claims, and a connection with a deadline on everything.
 
 mod confirm;
 pub mod message;
@@ -20,14 +20,14 @@ pub use queues::{Counts, Queues, counts, message_count};
 use crate::error::{Error, Result};
 use crate::settings::AmqpSettings;
 
-/// A try to connect takes milliseconds. One that hangs, as at an address that leads nowhere for now, makes room for the
-/// next.
+/// An attempt to connect takes milliseconds. One that hangs, for instance at an address that leads nowhere for now,
+/// makes way for the next.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Connects to the broker under a name that its management page shows.
 ///
 /// # Errors
-/// The broker's, or the deadline.
+/// Any error from the broker, or [`Error::Deadline`].
 pub async fn connect(settings: &AmqpSettings, name: &str) -> Result<Connection> {
     within(settings.amqp_deadline.min(CONNECT_DEADLINE), "connecting to RabbitMQ", async {
         Ok(dial(settings, name).await?)
@@ -35,20 +35,20 @@ pub async fn connect(settings: &AmqpSettings, name: &str) -> Result<Connection> 
     .await
 }
 
-/// The same without a deadline, for a pool that has one of its own.
+/// Like [`connect`], but without a deadline, for a pool that has one of its own.
 ///
 /// # Errors
-/// The broker's.
+/// Any error from the broker.
 pub async fn dial(settings: &AmqpSettings, name: &str) -> lapin::Result<Connection> {
-    // No automatic recovery: after a failure a channel is opened anew, because confirms and acknowledgements of the old one
-    // are void.
+    // No automatic recovery: after a failure a channel is opened anew, because confirms and acknowledgements of the old
+    // one are void.
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    // The settings parser has tried this address already.
+    // The settings parser has already accepted this address.
     let address: AMQPUri = settings.amqp_url.reveal().parse().map_err(io::Error::other)?;
     let tls = settings.tls.clone();
     let connect = async move |mut address: AMQPUri, runtime| {
         let over_tls = address.scheme == AMQPScheme::AMQPS;
-        // The driver's own way to TLS believes the system's authorities as well.
+        // The driver's own TLS trusts the system's authorities as well.
         address.scheme = AMQPScheme::AMQP;
         let stream = address.connect_async(&runtime).await?;
         if over_tls {
@@ -58,11 +58,11 @@ pub async fn dial(settings: &AmqpSettings, name: &str) -> lapin::Result<Connecti
             Ok(stream)
         }
     };
-    // Boxed, as its future is large, and part of that of each message.
+    // Boxed, because its future is large, and part of that of each message.
     Box::pin(Connection::connector(address, lapin::runtime::default_runtime()?, connect, properties)).await
 }
 
-/// Ends `work` with the broker at a deadline: lapin itself waits for ever while the broker blocks its publishers.
+/// Ends `work` with the broker at a deadline: lapin itself waits forever while the broker blocks its publishers.
 ///
 /// # Errors
 /// Those of the work, or [`Error::Deadline`].

@@ -1,12 +1,12 @@
 //! RabbitMQ's policies, which change queues from outside and may let them lose claims that were accepted.
 //!
-//! Most keys of a policy cannot: the arguments of our queues take precedence (dead letters), or the stricter of both holds
-//! and means that claims are refused (length) or kept as dead letters (deliveries of a claim). Against the others no argument
-//! helps, so RabbitMQ's HTTP API is asked for the policies, and nothing is accepted while one would lose claims.
-//! docs/REFERENCE.md goes through all keys.
+//! Most keys of a policy cannot: either the arguments of our queues take precedence (dead letters), or the stricter of
+//! the two applies, which means that claims are refused (length) or kept as dead letters (deliveries of a claim). No
+//! argument helps against the others, so RabbitMQ's HTTP API is asked for the policies, and nothing is accepted while
+//! one would lose claims. docs/REFERENCE.md goes through all keys.
 //!
-//! Invariant: in doubt a policy is taken to apply. Only RabbitMQ itself is certain which one does, and it lists a new queue
-//! with a delay.
+//! Invariant: in doubt, a policy is assumed to apply. Only RabbitMQ itself knows for certain which one does, and it
+//! lists a new queue with a delay.
 
 use std::fmt;
 
@@ -21,8 +21,8 @@ use super::Queues;
 use crate::error::Result;
 use crate::settings::{AmqpSettings, ManagementUrl};
 
-/// All keys that RabbitMQ applies to a quorum queue. A policy with any other key is not applied to one, and makes room for
-/// the next.
+/// All keys that RabbitMQ applies to a quorum queue. A policy with any other key is not applied to one, and the next
+/// policy may be applied instead.
 const KEYS_OF_QUORUM_QUEUES: &[&str] = &[
     "consumer-timeout",
     "dead-letter-exchange",
@@ -42,7 +42,7 @@ const KEYS_OF_QUORUM_QUEUES: &[&str] = &[
     "target-group-size",
 ];
 
-/// Something that a policy does to a queue, by which it loses claims that were accepted.
+/// A value that a policy sets on a queue and by which accepted claims are lost.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Danger {
     /// The queue.
@@ -53,7 +53,7 @@ pub struct Danger {
     pub is_operators: bool,
     /// What it sets, as in `message-ttl = 2000`.
     pub sets: String,
-    /// Where it stands.
+    /// The virtual host of the policy.
     vhost: String,
 }
 
@@ -81,7 +81,7 @@ struct Policy {
     definition: Map<String, Value>,
 }
 
-/// RabbitMQ's HTTP API.
+/// Reads policies from RabbitMQ's HTTP API.
 #[derive(Clone, Debug)]
 pub struct Policies {
     http: Client,
@@ -92,14 +92,14 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Reads where to ask from the settings.
+    /// Creates a client for the address in the settings.
     ///
     /// # Errors
-    /// No HTTP client can be had.
+    /// The HTTP client cannot be created.
     pub fn new(settings: &AmqpSettings) -> Result<Self> {
         let management = settings.amqp_management_url.clone();
         let (user, password) = management.credentials().unwrap_or_else(|| settings.amqp_url.credentials());
-        // No proxy of the environment's: it is for the world outside.
+        // No proxy from the environment, which is for the world outside.
         let http = Client::builder().timeout(settings.amqp_deadline).no_proxy();
         // Over http no certificate authorities are needed, and a machine may have none.
         let http = if management.asks_for_tls() {
@@ -111,7 +111,7 @@ impl Policies {
         Ok(Self { http, management, user, password, vhost: settings.amqp_url.vhost() })
     }
 
-    /// What policies would do to accepted claims; nothing is known if the API is not to be asked.
+    /// Which policies would lose accepted claims; none are known if the API is not to be asked.
     ///
     /// # Errors
     /// RabbitMQ's HTTP API does not answer, or not to this user.
@@ -144,19 +144,19 @@ impl Policies {
 
 type IsDanger = fn(&str, &Value) -> bool;
 
-/// A message that outlives its time, a queue that goes when nobody consumes, and one that drops the oldest when full. A
-/// policy's word on the latter two counts more than our arguments.
+/// Whether a message expires, a queue is deleted when nobody consumes from it, or one drops the oldest message when
+/// full. For the latter two, a policy takes precedence over our arguments.
 fn loses_claims(key: &str, value: &Value) -> bool {
     matches!(key, "message-ttl" | "expires") || key == "overflow" && value != "reject-publish"
 }
 
-/// A dead letter that an operator looks at and gives back is gone at its limit: it has nowhere else to go.
+/// A dead letter that an operator inspects and gives back is lost at the delivery limit: it has nowhere else to go.
 fn loses_dead_letters(key: &str, value: &Value) -> bool {
     loses_claims(key, value) || key == "delivery-limit"
 }
 
-/// The policies of a list that may be applied to a queue: the one of the highest priority, others of the same, and what
-/// comes after one that RabbitMQ may skip.
+/// The policies of a list that may be applied to a queue: those of the highest priority, and the ones that come after a
+/// policy that RabbitMQ may skip.
 fn applied<'a>(policies: &'a [Policy], queue: &str) -> impl Iterator<Item = &'a Policy> {
     let mut matching: Vec<&Policy> = policies.iter().filter(|policy| policy.matches(queue)).collect();
     matching.sort_by_key(|policy| std::cmp::Reverse(policy.priority));

@@ -1,9 +1,9 @@
 //! The queues of an installation.
 //!
 //! Invariants: the queue is a quorum queue, so a confirmed claim is on disk; it refuses new claims when full instead of
-//! dropping the oldest; a message that cannot be handled goes to the dead-letter queue, at least once, never away. All of
-//! this stands in the arguments of the queues, so they are always declared with them: RabbitMQ refuses if a queue is there
-//! with others.
+//! dropping the oldest; a message that cannot be handled goes to the dead-letter queue, at least once, and is never
+//! dropped. The arguments of the queues say all of this, so they are always declared with them: RabbitMQ refuses if a
+//! queue exists with others.
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -12,11 +12,12 @@ use lapin::{Connection, ErrorKind};
 use crate::error::{Error, Result};
 use crate::settings::{AmqpSettings, Namespace};
 
-/// A claim is delivered again when a consumer ended with it, in hand or sent ahead. One that finds its servers away holds
-/// its batch and waits instead, so this many deliveries mean that something about the claim ends consumers.
+/// A claim is delivered again when a consumer ends while holding it, in work or prefetched. A consumer that finds its
+/// servers away holds its batch and waits instead, so this many deliveries mean that something about the claim ends
+/// consumers.
 const DELIVERY_LIMIT: i64 = 100;
 
-/// RabbitMQ's answer to arguments that differ from those that a queue was made with.
+/// RabbitMQ's answer to arguments that differ from those that a queue was created with.
 const PRECONDITION_FAILED: u16 = 406;
 
 /// The queues of one installation.
@@ -43,12 +44,13 @@ impl Queues {
         }
     }
 
-    /// Makes the queues, or checks that they are there as they must be.
+    /// Creates the queues, or checks that they exist as they must be.
     ///
     /// # Errors
-    /// The broker's, or [`Error::Unsafe`] if a queue is there with other arguments, by which it may lose claims.
+    /// Any error from the broker, or [`Error::Unsafe`] if a queue exists with other arguments, by which it may lose
+    /// claims.
     pub async fn declare(&self, connection: &Connection) -> Result<()> {
-        // Both are declared, so that one start names all that is to be mended.
+        // Both are declared, so that one start names everything that must be fixed.
         let dead = self.declare_one(connection, &self.dead, self.dead_arguments()).await;
         let claims = self.declare_one(connection, &self.claims, self.claims_arguments()).await;
         match (dead, claims) {
@@ -57,7 +59,7 @@ impl Queues {
         }
     }
 
-    /// Like [`Self::declare`], but makes none: an operator who deleted a queue may mean it, for a while.
+    /// Like [`Self::declare`], but creates none: an operator who deleted a queue may have meant to, for a while.
     ///
     /// # Errors
     /// Those of [`Self::declare`].
@@ -66,7 +68,7 @@ impl Queues {
         if claims.await?.is_some() && dead.await?.is_some() { self.declare(connection).await } else { Ok(()) }
     }
 
-    /// Uses a channel of its own: the broker closes one on which it refuses.
+    /// Declares a queue on a channel of its own: the broker closes one on which it refuses something.
     async fn declare_one(&self, connection: &Connection, queue: &ShortString, arguments: FieldTable) -> Result<()> {
         let channel = connection.create_channel().await?;
         match channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments).await {
@@ -83,14 +85,14 @@ impl Queues {
         arguments
     }
 
-    /// They get a limit of their own: without one, RabbitMQ 4 drops a message that an operator gave back to the dead
-    /// letters 20 times.
+    /// The dead letters get a limit of their own: without one, RabbitMQ 4 drops a message that an operator has given
+    /// back to them 20 times.
     fn dead_arguments(&self) -> FieldTable {
         quorum_queue(self.max, i64::from(i32::MAX))
     }
 }
 
-/// What RabbitMQ says of a queue that is there with other arguments, and what to do about it.
+/// What RabbitMQ says about a queue that exists with other arguments, and what to do about it.
 fn differs(error: &lapin::Error, queue: &ShortString, vhost: &str) -> Option<Error> {
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
     (refusal.get_id() == PRECONDITION_FAILED).then(|| {
@@ -103,28 +105,28 @@ fn differs(error: &lapin::Error, queue: &ShortString, vhost: &str) -> Option<Err
     })
 }
 
-/// What the broker says of a queue.
+/// What the broker says about a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
-    /// Messages that wait in it and that no consumer holds.
+    /// How many messages wait in it that no consumer holds.
     pub messages: u32,
-    /// Those that consume from it.
+    /// How many consumers it has.
     pub consumers: u32,
 }
 
-/// How many messages wait in a queue that no consumer holds, if the queue is there.
+/// How many messages wait in a queue and are held by no consumer, if the queue exists.
 ///
 /// # Errors
-/// The broker's.
+/// Any error from the broker.
 pub async fn message_count(connection: &Connection, queue: &ShortString) -> Result<Option<u32>> {
     Ok(counts(connection, queue).await?.map(|counts| counts.messages))
 }
 
-/// What the broker says of a queue, if it is there. It uses a channel of its own: the broker closes one on which it is asked
-/// for a queue that isn't.
+/// What the broker says about a queue, if it exists. It is asked on a channel of its own, because it closes one on
+/// which it is asked for a queue that does not exist.
 ///
 /// # Errors
-/// The broker's.
+/// Any error from the broker.
 pub async fn counts(connection: &Connection, queue: &ShortString) -> Result<Option<Counts>> {
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
@@ -137,7 +139,8 @@ pub async fn counts(connection: &Connection, queue: &ShortString) -> Result<Opti
     Ok(Some(counts))
 }
 
-/// Full queues refuse: the default would drop the oldest claim, which is the first come.
+/// The arguments of a quorum queue that refuses messages when full: the default would drop the oldest claim, which came
+/// first.
 fn quorum_queue(max: u32, delivery_limit: i64) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));

@@ -1,5 +1,5 @@
-//! Names in Redis, in one place. They begin with the installation; the campaign is the hash tag, so that a Redis Cluster keeps each campaign in one slot
-//! and a script or pipeline of one campaign never crosses slots.
+//! The names of all keys in Redis. They begin with the installation; the campaign is the hash tag, so that a Redis
+//! Cluster keeps each campaign in one slot and a script or pipeline of one campaign never crosses slots.
 
 use crate::domain::{CampaignId, ClaimKey};
 use crate::installation::Installation;
@@ -10,7 +10,8 @@ pub fn free_coupons(installation: &Installation, campaign: CampaignId) -> String
     format!("{installation}:{{{campaign}}}:free")
 }
 
-/// The last id that was put into that list: the next refill goes on after it, so that ids in flight are not offered again.
+/// The last id that was put into that list: the next refill goes on after it, so that ids in flight are not offered
+/// again.
 #[must_use]
 pub fn refilled_to(installation: &Installation, campaign: CampaignId) -> String {
     format!("{installation}:{{{campaign}}}:refilled-to")
@@ -28,19 +29,20 @@ pub fn outcome(installation: &Installation, claim: ClaimKey) -> String {
     format!("{installation}:{{{}}}:outcome:{}", claim.campaign_id, claim.account_id)
 }
 
-/// What a service sets to see whether it may.
+/// The key that a service sets to see whether it may write.
 #[must_use]
 pub fn check(installation: &Installation) -> String {
     format!("{installation}:look")
 }
 
-/// Matches every key of an installation, for SCAN. Its name holds no character that is special in a pattern.
+/// A pattern that matches every key of an installation, for SCAN. Its name holds no character that is special in a
+/// pattern.
 #[must_use]
 pub fn all(installation: &Installation) -> String {
     format!("{installation}:*")
 }
 
-/// Matches the outcomes of one campaign, or of all, for SCAN.
+/// A pattern that matches the outcomes of one campaign, or of all, for SCAN.
 #[must_use]
 pub fn outcomes(installation: &Installation, campaign: Option<CampaignId>) -> String {
     match campaign {
@@ -49,7 +51,7 @@ pub fn outcomes(installation: &Installation, campaign: Option<CampaignId>) -> St
     }
 }
 
-/// The claim that an outcome's key stands for.
+/// The claim that the key of an outcome belongs to.
 #[must_use]
 pub fn claim_of_outcome(key: &str) -> Option<ClaimKey> {
     let (rest, account) = key.rsplit_once(":outcome:")?;

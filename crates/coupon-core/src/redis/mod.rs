@@ -1,8 +1,8 @@
 //! The connection to Redis that many tasks of a process share, replaced when it turns out to be bad.
 //!
-//! A server can be replaced behind its name while the connection to the one before stays up. Invariant: a connection on
-//! which something failed that is not the command's fault (a replica that takes no writes, a time-out, a login that is
-//! not good any more) carries no further command; nor does one that is older than it may be.
+//! The server behind a name can be replaced while the connection to the old one stays up. Invariant: a connection on
+//! which something failed that is not the command's fault (a replica that takes no writes, a timeout, a login that is
+//! no longer valid) carries no further command; nor does one that has reached its maximum age.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::age::end_of_life;
 use crate::error::{Error, Result, names_no_database};
 use crate::settings::{RedisSettings, ServerUrl};
 
-/// What was sent and is not acknowledged after this ends the connection, whatever the kernel's own patience.
+/// Data that is not acknowledged within this time ends the connection, whatever the kernel's own timeout is.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
 /// A connection that reconnects by itself, for a command line or a test. Services share a [`Redis`].
@@ -31,7 +31,7 @@ pub fn connect(settings: &RedisSettings) -> Result<ConnectionManager> {
     Ok(ConnectionManager::new_lazy_with_config(client(settings)?, config(settings))?)
 }
 
-/// How to reach the server; commands of this client's connections have no deadline.
+/// Creates a client of the server; commands on its connections have no deadline.
 ///
 /// # Errors
 /// An address that redis-rs refuses.
@@ -89,7 +89,7 @@ impl Redis {
     /// Checks that the server has the database that the address names. Whatever else is wrong may pass.
     ///
     /// # Errors
-    /// It does not.
+    /// The server does not have it.
     pub async fn check_database(&self, address: &ServerUrl) -> Result<()> {
         let asked: RedisResult<()> = redis::cmd("PING").exec_async(&mut self.clone()).await;
         match asked.map_err(Error::from) {
@@ -111,10 +111,10 @@ impl Redis {
         Ok(set.exec_async(&mut self.clone()).await?)
     }
 
-    /// What is published to a channel from now on, over a connection of its own, until that breaks.
+    /// Subscribes to what is published to a channel from now on, over a connection of its own, until that breaks.
     ///
     /// # Errors
-    /// Redis's, or the deadline.
+    /// Any error from Redis, or [`Error::Deadline`].
     pub async fn subscribe(&self, channel: &str) -> Result<impl Stream<Item = Vec<u8>> + use<>> {
         let subscribe = async {
             let mut subscription = self.client.get_async_pubsub().await?;
@@ -128,7 +128,7 @@ impl Redis {
     /// Publishes a message to all who are subscribed to a channel.
     ///
     /// # Errors
-    /// Redis's.
+    /// Any error from Redis.
     pub async fn publish(&self, channel: &str, message: &[u8]) -> Result<()> {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(message);
@@ -141,8 +141,8 @@ impl Redis {
         if Instant::now() < current.until { Ok(current) } else { self.replace(&current) }
     }
 
-    /// Makes a new connection for all callers from now on; what is on its way on this one is not disturbed. Of many
-    /// callers that find the same one bad, the first does it.
+    /// Replaces the connection for all callers from now on; commands in flight on the old one are not disturbed. If
+    /// many callers find the same one bad, the first of them replaces it.
     fn replace(&self, bad: &Shared) -> RedisResult<Shared> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.until == bad.until {
@@ -151,7 +151,7 @@ impl Redis {
         Ok(current.clone())
     }
 
-    /// Passes an answer on, and replaces the connection when the answer says that it is not fit.
+    /// Passes an answer on, and replaces the connection if the answer shows that it is unfit.
     fn checked<T>(
         &self,
         connection: &Shared,

@@ -1,7 +1,8 @@
 //! Outcomes in Redis: written by queue-consumer, read by producer-api, so that a client who waits costs MySQL nothing.
 //!
-//! Invariant: a record is a hint. `issued` in it is true, for a coupon never changes hands; `sold_out` may have been
-//! outlived by a restock, and a missing one says nothing. [`crate::api::outcome_reader`] asks MySQL where that matters.
+//! Invariant: a record is a hint. A recorded `issued` is true, because a coupon never changes hands; `sold_out` may be
+//! outdated by a restock, and a missing record says nothing. [`crate::api::outcome_reader`] asks MySQL where that
+//! matters.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::error::Result;
 use crate::installation::Installation;
 use crate::redis::{Redis, keys, push};
 
-/// How long an outcome can be read from Redis; afterwards MySQL is asked. A client that waits for one asks within seconds,
-/// and a record takes 210 bytes: ten thousand claims a second keep 250 MB in use.
+/// How long an outcome can be read from Redis; afterwards MySQL is asked. A client that waits for one asks within
+/// seconds, and a record takes 210 bytes: ten thousand claims a second keep 250 MB in use.
 const TIME_TO_LIVE: Duration = Duration::from_mins(2);
 
 /// Recorded in place of a coupon's 16 bytes.
@@ -39,7 +40,7 @@ impl Outcomes {
     /// replaces an `issued`.
     ///
     /// # Errors
-    /// Redis's.
+    /// Any error from Redis.
     pub async fn write(
         &self,
         outcomes: &[(ClaimKey, Outcome)],
@@ -68,12 +69,12 @@ impl Outcomes {
     /// The recorded outcomes of these claims, in their order; `Pending` where there is none.
     ///
     /// # Errors
-    /// Redis's.
+    /// Any error from Redis.
     pub async fn read(&self, claims: &[ClaimKey]) -> Result<Vec<Outcome>> {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
-        // A command for each campaign: in a cluster, keys of two campaigns must not be together in one.
+        // A command for each campaign: in a cluster, keys of two campaigns must not share one.
         let mut by_campaign: BTreeMap<CampaignId, Vec<usize>> = BTreeMap::new();
         for (position, claim) in claims.iter().enumerate() {
             by_campaign.entry(claim.campaign_id).or_default().push(position);

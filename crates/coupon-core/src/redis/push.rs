@@ -1,8 +1,8 @@
-//! Outcomes on their way from queue-consumer to the instance of producer-api that published the claims: a message of
+//! Outcomes on their way from queue-consumer to the instance of producer-api that published the claims: one message of
 //! Redis's publish/subscribe for each batch and instance.
 //!
-//! Invariant: a push is a hint. It is sent at most once and may be lost; the records in [`super::outcomes`] and MySQL stay
-//! the truth, and everyone who waits asks them at a pace.
+//! Invariant: a push is a hint. It is sent at most once and may be lost; the records in [`super::outcomes`] and MySQL
+//! remain the truth, and they are read at intervals for everyone who waits.
 
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ const OUTCOME_BYTES: usize = 8 + 8 + 16;
 /// Pushed in place of a coupon.
 const SOLD_OUT: Uuid = Uuid::nil();
 
-/// The channel on which an instance hears of the outcomes of its claims.
+/// The channel on which an instance receives the outcomes of its claims.
 #[must_use]
 pub fn channel(installation: &Installation, instance: InstanceId) -> String {
     format!("{installation}:outcomes:{instance}")
@@ -38,7 +38,7 @@ pub fn encode(outcomes: &[(ClaimKey, Outcome)]) -> Vec<u8> {
     message
 }
 
-/// The outcomes in a message; none in one that this version does not write.
+/// The outcomes in a message; none if it is not one that this version writes.
 #[must_use]
 pub fn decode(message: &[u8]) -> Vec<(ClaimKey, Outcome)> {
     let (outcomes, rest) = message.as_chunks::<OUTCOME_BYTES>();
@@ -49,7 +49,7 @@ pub fn decode(message: &[u8]) -> Vec<(ClaimKey, Outcome)> {
 }
 
 fn decode_one(bytes: &[u8; OUTCOME_BYTES]) -> (ClaimKey, Outcome) {
-    // The most significant byte first: campaign and account, then the coupon.
+    // The most significant byte comes first: campaign and account, then the coupon.
     let (numbers, coupon) = bytes.split_at(16);
     let numbers = numbers.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
     let (campaign, account) = Uuid::from_u128(numbers).as_u64_pair();

@@ -15,7 +15,7 @@ use crate::settings::small_file;
 pub struct Authorities {
     /// Their certificates in PEM.
     pub pem: String,
-    /// The same, read.
+    /// The same certificates, parsed.
     pub roots: RootCertStore,
 }
 
@@ -62,10 +62,10 @@ impl Pair {
         private_key(&pem).map(|_| pem)
     }
 
-    /// Both as rustls shows the one and signs with the other.
+    /// Both in the form in which rustls shows the certificates and signs with the key.
     ///
     /// # Errors
-    /// Why they do not go together.
+    /// Why they do not fit together.
     pub fn certified(&self) -> Result<CertifiedKey, String> {
         let (certificates, key) = (certificates(&self.certificates)?, private_key(&self.key)?);
         let provider = rustls::crypto::aws_lc_rs::default_provider();

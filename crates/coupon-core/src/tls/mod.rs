@@ -1,7 +1,7 @@
 //! TLS: the files that settings name, and the connections to servers that are made with them.
 //!
-//! Invariant: the certificate of a server is always checked, against the authorities and the name of its host. No setting
-//! trusts a server without that.
+//! Invariant: the certificate of a server is always checked, against the authorities and the name of its host. No
+//! setting makes a program trust a server without that.
 
 mod files;
 mod to_servers;

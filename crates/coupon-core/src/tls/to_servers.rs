@@ -1,5 +1,5 @@
-//! What connections to servers are made with: the authorities that may vouch for a server, and the certificate that this
-//! program shows of itself. Each driver takes both in a form of its own.
+//! What connections to servers are made with: the authorities that may vouch for a server, and the certificate that
+//! this program shows of itself. Each driver takes both in a form of its own.
 
 use std::io;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Authorities, Pair};
 
-/// The system's authorities, read when a server is first dialled by them. A machine may have none, and then no server is
+/// The system's authorities, read when a connection first needs them. A machine may have none, and then no server is
 /// trusted.
 static OF_THE_SYSTEM: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| {
     let mut certificates = rustls_native_certs::load_native_certs().certs;
@@ -25,13 +25,14 @@ static OF_THE_SYSTEM: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| 
     certificates
 });
 
-/// The authorities, and this program's own certificate. By default those of the system, and none. Cheap to clone.
+/// The authorities, by default those of the system, and this program's own certificate, by default none. Cheap to
+/// clone.
 #[derive(Clone, Debug, Default)]
 pub struct ToServers(Arc<Parts>);
 
 #[derive(Debug, Default)]
 struct Parts {
-    /// In place of the system's.
+    /// These are trusted in place of the system's.
     authorities: Option<Authorities>,
     own: Option<Own>,
     config: OnceLock<Arc<ClientConfig>>,
@@ -60,7 +61,7 @@ impl ToServers {
         Ok(Self(Arc::new(Parts { authorities, own, config: OnceLock::new() })))
     }
 
-    /// For what speaks TLS by rustls itself.
+    /// The configuration for clients that use rustls itself.
     #[must_use]
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(self.0.config.get_or_init(|| {
@@ -74,7 +75,7 @@ impl ToServers {
         }))
     }
 
-    /// A connection over one that is there.
+    /// Speaks TLS over an existing connection.
     ///
     /// # Errors
     /// One side does not trust the other, or the connection breaks.
@@ -83,7 +84,7 @@ impl ToServers {
         TlsConnector::from(self.config()).connect(host, stream).await
     }
 
-    /// For the driver of MySQL.
+    /// The options for the driver of MySQL.
     #[must_use]
     pub fn mysql(&self) -> SslOpts {
         let roots = match &self.0.authorities {
@@ -97,7 +98,7 @@ impl ToServers {
         SslOpts::default().with_disable_built_in_roots(true).with_root_certs(roots).with_client_identity(identity)
     }
 
-    /// For the driver of Redis, which reads the system's authorities itself.
+    /// The certificates for the driver of Redis, which reads the system's authorities itself.
     #[must_use]
     pub fn redis(&self) -> TlsCertificates {
         TlsCertificates {
@@ -109,7 +110,7 @@ impl ToServers {
         }
     }
 
-    /// For what sends spans to a collector on this host.
+    /// The configuration for sending spans to a collector on this host.
     #[must_use]
     pub fn collector(&self, host: &str) -> CollectorTls {
         let tls = CollectorTls::new().domain_name(host).trust_anchors(self.roots().roots);
