@@ -1,5 +1,6 @@
-//! The life of a service: log, start, run until asked to stop, drain within a deadline, send the last spans. And the
-//! question for its health, which the program answers itself, because the image it is shipped in holds no other.
+//! The life of a service: log, start, run until asked to stop, drain within a deadline, send the last spans. Also the
+//! check of a running service's health, which the program makes itself, because the image it is shipped in holds no
+//! other.
 
 mod runtime;
 pub mod shutdown;
@@ -21,22 +22,23 @@ use crate::settings::{ProcessCommand, ProcessSettings, Refusal, TlsSettings, end
 use crate::telemetry::{self, SpanSettings};
 use crate::terminal;
 
-/// A service takes up to two seconds to ask its servers.
+/// How long a service may take to accept a health check, and again to answer it.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Bytes read of an answer about the health.
+/// The most bytes read of the answer to a health check.
 const HEALTH_ANSWER_MAX: u64 = 16 * 1024;
 
-/// Characters shown of an answer that is no HTTP.
+/// Characters that are shown of an answer that is not HTTP.
 const ANSWER_SHOWN: usize = 80;
 
 /// The words before its address in the line that a service logs once it listens.
 ///
-/// A contract with anyone who starts a service on port 0, as only this line shows the port that the system chose. Three
-/// readers rely on it: `coupon-bench` and the tests by [`Listening::in_line`], and `scripts/demo` by these very words.
+/// They are a contract with anyone who starts a service on port 0, because only this line shows the port that the
+/// system chose. Three readers rely on it: `coupon-bench` and the tests through [`Listening::in_line`], and
+/// `scripts/demo` by these very words.
 pub const LISTENING: &str = "listening on http://";
 
-/// The same of a service whose clients speak TLS.
+/// The same for a service whose clients speak TLS.
 const LISTENING_OVER_TLS: &str = "listening on https://";
 
 /// Where a service listens.
@@ -49,7 +51,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Reads the line of a log that says so, be it text or JSON; none if the line says anything else.
+    /// Reads the log line that says so, in text or JSON; `None` if the line says anything else.
     #[must_use]
     pub fn in_line(line: &str) -> Option<Self> {
         let (_, address) = [LISTENING, LISTENING_OVER_TLS].iter().find_map(|words| line.split_once(words))?;
@@ -61,20 +63,20 @@ impl Listening {
 
 /// A service that has started.
 pub struct Running {
-    /// Where it listens, with the port that the system chose when the setting was port 0.
+    /// Where it listens, with the port that the system chose if the setting was port 0.
     pub address: SocketAddr,
     /// Whether clients speak TLS there.
     pub over_tls: bool,
     /// Where it serves its health and metrics.
     pub admin: SocketAddr,
-    /// It must have stopped after this.
+    /// How long it may take to stop.
     pub stops_within: Duration,
     /// Ends when the service has drained, or failed.
     pub task: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Reads a program's settings and those of its spans, or ends the program as [`end`] does. `check` finds values that are
-/// right one by one, but not together.
+/// Reads a program's settings and those of its spans, or ends the program as [`end`] does. `check` finds values that
+/// are valid one by one but do not fit together.
 #[must_use]
 pub fn settings<T: CommandFactory + FromArgMatches>(
     check: impl FnOnce(&T) -> Result<(), String>,
@@ -88,8 +90,8 @@ pub fn settings<T: CommandFactory + FromArgMatches>(
     end(&read)
 }
 
-/// The whole of the `main` of a service of this name after its settings are read. Exit codes: 0 after a stop that was
-/// asked for, 1 after a failure, which is reported in one line.
+/// Everything that the `main` of a service of this name does after its settings are read. Exit codes: 0 after a
+/// requested stop, 1 after a failure, which is reported in one line.
 #[must_use]
 pub fn main<F>(
     service: &'static str,
@@ -161,7 +163,7 @@ where
     }
 }
 
-/// Asks the service that serves its health here. To Linux the address 0.0.0.0 is this machine.
+/// Asks the service at this address for its health. Linux takes the address 0.0.0.0 for this machine.
 fn check_health(admin: SocketAddr) -> anyhow::Result<()> {
     anyhow::ensure!(
         admin.port() != 0,
@@ -191,7 +193,7 @@ fn ask_health(admin: SocketAddr) -> std::io::Result<Vec<u8>> {
     match stream.take(HEALTH_ANSWER_MAX).read_to_end(&mut answer) {
         // A server of another kind may greet and then wait.
         Err(_) if !answer.is_empty() => Ok(answer),
-        // What the system calls it when the time is over.
+        // This is how the system reports that a read has timed out.
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
             Err(std::io::Error::new(ErrorKind::TimedOut, format!("it said nothing within {HEALTH_DEADLINE:?}")))
         }
@@ -226,7 +228,7 @@ mod tests {
         assert!(std::fs::read_to_string(demo).unwrap().contains(LISTENING));
     }
 
-    /// Answers one question for the health with these words.
+    /// Answers one health check with these words.
     fn answering(words: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,26 +1,28 @@
 //! The runtime of every program, with as many open files as the system lets it have.
 //!
-//! Invariant: what has too few files does not begin. What it is made of would panic in the middle, or fail all the time.
+//! Invariant: a program with too few open files does not start. Its libraries would panic at work, or fail all the
+//! time.
 
 use anyhow::{Context, ensure};
 use rlimit::Resource;
 use tokio::runtime::{Builder, Runtime};
 
-/// Open files of any program: its own, and connections to servers.
+/// The open files that any program needs: its own, and connections to servers.
 const FILES: u64 = 64;
 
-/// Makes the runtime.
+/// Creates the runtime.
 ///
 /// # Errors
-/// The system lets this process have too few files open.
+/// The system allows this process too few open files.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
-    // What is usual, 1024, is for programs that use select(2). What cannot be raised may be enough.
+    // The usual limit of 1024 suits programs that use select(2). A limit that cannot be raised may be enough.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     ensure_open_files(0)?;
     Builder::new_multi_thread().enable_all().build().context("no runtime")
 }
 
-/// Checks that so many files more than any program needs may be open, and gives how many in all.
+/// Checks that this many files may be open beyond those that any program needs, and returns how many may be open in
+/// all.
 ///
 /// # Errors
 /// One line that says how many are needed, and what raises the limit.

@@ -1,6 +1,6 @@
-//! Stopping: SIGTERM and SIGINT alike ask a service to drain; one that comes later than a second after ends it at once. A command has nothing to
-//! drain: the first ends it, also as process 1 of a container, where the kernel would keep a signal without a handler to
-//! itself.
+//! Stopping: SIGTERM and SIGINT alike ask a service to drain; another one, more than a second later, ends it at once. A
+//! command has nothing to drain: the first signal ends it, also as process 1 of a container, to which the kernel would
+//! not deliver a signal without a handler.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use super::runtime::runtime;
 use crate::error::Error;
 use crate::terminal;
 
-/// Signals within this time are one: a supervisor may signal a process, and then its group.
+/// Signals within this time count as one: a supervisor may signal a process, and then its group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// A token that is cancelled when the process is asked to stop.
+/// Returns a token that is cancelled when the process is asked to stop.
 ///
 /// # Errors
 /// The operating system refuses to install a signal handler.
@@ -37,7 +37,8 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// A terminal that is closed sends SIGHUP: a service with nothing to read again takes it as a request to stop.
+/// Stops a service on SIGHUP, which a terminal sends when it is closed: a service with nothing to read again takes it
+/// as a request to stop.
 ///
 /// # Errors
 /// The operating system refuses to install a signal handler.
@@ -51,8 +52,8 @@ pub fn on_hangup(stop: &CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The whole of the `main` of a command: runs it to its end, or until the process is asked to stop. What a server was asked
-/// to do then ends there. A failure is reported in one line.
+/// Everything that the `main` of a command does: runs it to its end, or until the process is asked to stop. Work that a
+/// server has already begun then ends on the server. A failure is reported in one line.
 pub fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     match runtime() {
         Ok(runtime) => runtime.block_on(ended(command)),
@@ -60,7 +61,7 @@ pub fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -
     }
 }
 
-/// Of a server that could not be used, the line ends with what there is to do.
+/// Reports a failure. If it is a server that could not be used, the line ends with what to do about it.
 fn failed(error: &anyhow::Error) -> ExitCode {
     let server = error.downcast_ref::<Error>().filter(|error| error.blames_the_connection());
     let remedy = server.map(|error| format!("; {}", error.remedy())).unwrap_or_default();
@@ -89,7 +90,7 @@ async fn ended(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitC
     }
 }
 
-/// Waits for a signal; for ever if no handler of it can be installed.
+/// Waits for a signal; forever if no handler can be installed for it.
 async fn signalled(kind: SignalKind) {
     match signal(kind) {
         Ok(mut signal) => drop(signal.recv().await),

@@ -1,8 +1,8 @@
-//! What is logged: levels, for all or by module.
+//! What is logged: levels, for all modules or by module.
 //!
-//! Invariants: a word that is no level is refused, for it would name a module and silence all others; errors of what no
-//! level is given for are logged; below info only crates of ours speak, because what drivers log there is what they send,
-//! passwords included.
+//! Invariants: a word that is not a level is refused, because it would be taken for a module and silence all others;
+//! modules for which no level is given still log errors; below info only our own crates log, because drivers log there
+//! what they send, passwords included.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,10 +11,10 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// The beginnings of our own modules' names.
+/// The prefixes of our own modules.
 const OURS: [&str; 5] = ["coupon_", "couponctl", "producer_api", "queue_consumer", "skiplock_api"];
 
-/// Not logged unless it is asked for by name: it calls what a stranger sends an error of ours.
+/// Not logged unless it is named: it logs what strangers send as an error of ours.
 const OF_STRANGERS: &str = "actix_http";
 
 /// A checked filter of log lines, such as `info,lapin=warn`.
@@ -25,7 +25,7 @@ pub struct LogFilter {
 }
 
 impl LogFilter {
-    /// Whether what a module says at a level is logged.
+    /// Whether what a module logs at a level is shown.
     #[must_use]
     pub fn enables(&self, module: &str, level: Level) -> bool {
         let is_ours = OURS.iter().any(|ours| module.starts_with(ours));

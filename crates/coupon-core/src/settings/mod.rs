@@ -30,23 +30,23 @@ pub use log_filter::LogFilter;
 pub use small_file::small_file;
 pub use tls::TlsSettings;
 
-/// A time that something may take, such as `250ms`, `5s` or `1min`: enough for a round trip to a server.
+/// Parses a time that something may take, such as `250ms`, `5s` or `1min`: enough for a round trip to a server.
 ///
 /// # Errors
-/// A text that is no duration, less than 100 milliseconds, or more than a day.
+/// A text that is not a duration, less than 100 milliseconds, or more than a day.
 pub fn duration(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_millis(100), Duration::from_hours(24))
 }
 
-/// How long a connection may live: long enough to be of use.
+/// Parses how long a connection may live: long enough to be of use.
 fn connection_age(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_secs(1), Duration::from_hours(24))
 }
 
-/// A duration from `min` to `max`.
+/// Parses a duration from `min` to `max`.
 ///
 /// # Errors
-/// A text that is no duration, or one out of these bounds.
+/// A text that is not a duration, or one outside these bounds.
 pub fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|_| "must be a time such as 250ms, 5s or 1min")?;
     if duration < min {
@@ -58,17 +58,17 @@ pub fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Durat
     Ok(duration)
 }
 
-/// An address and port of this machine to listen on, such as `127.0.0.1:8080`.
+/// Parses an address and port of this machine to listen on, such as `127.0.0.1:8080`.
 ///
 /// # Errors
-/// A text that is none: a name, or an address or port alone.
+/// Any other text, such as a name, or an address or port alone.
 pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         String::from("must be an address in numbers and a port, as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080")
     })
 }
 
-/// MySQL: the truth.
+/// MySQL: the source of truth.
 #[derive(Args, Clone, Debug)]
 pub struct MysqlSettings {
     /// Address of MySQL (8.0 or later, or MariaDB 10.6 or later), with the database as its path.
@@ -86,7 +86,8 @@ pub struct MysqlSettings {
     #[arg(long, env = "MYSQL_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512), default_value_t = 16)]
     pub mysql_connections: u16,
 
-    /// Longest life of a connection to MySQL, and a fifth. A new one goes to the server that the address names then.
+    /// Longest life of a connection to MySQL, plus up to a fifth. A new one goes to the server that the address names
+    /// then.
     #[arg(long, env = "MYSQL_CONNECTION_AGE", value_name = "TIME", value_parser = connection_age, default_value = "5min")]
     pub mysql_connection_age: Duration,
 
@@ -94,7 +95,7 @@ pub struct MysqlSettings {
     #[arg(long, env = "MYSQL_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub mysql_deadline: Duration,
 
-    /// Who is trusted.
+    /// TLS to the server.
     #[command(flatten)]
     pub tls: TlsSettings,
 }
@@ -113,7 +114,8 @@ pub struct RedisSettings {
     )]
     pub redis_url: ServerUrl,
 
-    /// Longest life of a connection to Redis, and a fifth. A new one goes to the server that the address names then.
+    /// Longest life of a connection to Redis, plus up to a fifth. A new one goes to the server that the address names
+    /// then.
     #[arg(long, env = "REDIS_CONNECTION_AGE", value_name = "TIME", value_parser = connection_age, default_value = "5min")]
     pub redis_connection_age: Duration,
 
@@ -121,7 +123,7 @@ pub struct RedisSettings {
     #[arg(long, env = "REDIS_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "2s")]
     pub redis_deadline: Duration,
 
-    /// Who is trusted.
+    /// TLS to the server.
     #[command(flatten)]
     pub tls: TlsSettings,
 }
@@ -140,7 +142,8 @@ pub struct AmqpSettings {
     )]
     pub amqp_url: ServerUrl,
 
-    /// Longest life of a connection to RabbitMQ, and a fifth. A new one goes to the server that the address names then.
+    /// Longest life of a connection to RabbitMQ, plus up to a fifth. A new one goes to the server that the address
+    /// names then.
     #[arg(long, env = "AMQP_CONNECTION_AGE", value_name = "TIME", value_parser = connection_age, default_value = "5min")]
     pub amqp_connection_age: Duration,
 
@@ -160,12 +163,12 @@ pub struct AmqpSettings {
     #[arg(long, env = "AMQP_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub amqp_deadline: Duration,
 
-    /// Messages that may wait in the queue; further claims are refused with 503. The same for all programs of an
-    /// installation, as a queue keeps what it was made with.
+    /// Messages that may wait in the queue; further claims are refused with 503. Must be the same for all programs of
+    /// an installation, because a queue keeps the limit that it was created with.
     #[arg(long, env = "QUEUE_MAX", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000), default_value_t = 10_000_000)]
     pub queue_max: u32,
 
-    /// Who is trusted.
+    /// TLS to the server.
     #[command(flatten)]
     pub tls: TlsSettings,
 }
@@ -204,12 +207,12 @@ impl fmt::Display for Namespace {
 #[derive(Args, Clone, Debug)]
 pub struct ProcessSettings {
     /// What to log: a level (error, warn, info, debug, trace), or levels by module as in `info,lapin=warn`.
-    /// Other crates than ours are shown up to info.
+    /// Crates other than ours are shown only up to info.
     // lapin's own errors come back to us and are reported in our words.
     #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info,actix_server=warn,lapin=off")]
     pub log: LogFilter,
 
-    /// Form of the log lines.
+    /// Format of the log lines.
     #[arg(long, env = "LOG_FORMAT", value_name = "FORM", default_value = "text")]
     pub log_format: LogFormat,
 
@@ -217,27 +220,27 @@ pub struct ProcessSettings {
     #[arg(long, env = "DRAIN_DEADLINE", value_name = "TIME", value_parser = duration, default_value = "20s")]
     pub drain_deadline: Duration,
 
-    /// Which collector of spans is trusted.
+    /// TLS to the collector of spans.
     #[command(flatten)]
     pub tls: TlsSettings,
 
-    /// Something else than to run.
+    /// What to do instead of running.
     #[command(subcommand)]
     pub command: Option<ProcessCommand>,
 }
 
-/// What a service does when it is not to run.
+/// What a service can do instead of running.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ProcessCommand {
-    /// Ask the service at --admin-listen whether it is ready; exit with 0 if it is, else with 1.
+    /// Ask the service at --admin-listen whether it is ready; exit with 0 if it is, otherwise with 1.
     CheckHealth,
 }
 
-/// Form of the log lines.
+/// Format of the log lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// A JSON object a line, for a log collector.
+    /// One JSON object per line, for a log collector.
     Json,
 }

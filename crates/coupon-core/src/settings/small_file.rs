@@ -5,20 +5,20 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// Bytes of such a file at most; keys have a few thousand.
+/// The most bytes of such a file; keys have a few thousand.
 const BYTES_MAX: u64 = 256 * 1024;
 
-/// The text of a small file.
+/// Reads the text of a small file.
 ///
 /// # Errors
-/// Why it is not read.
+/// Why it cannot be read.
 pub fn small_file(path: &Path) -> Result<String, String> {
     let why = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => String::from("there is no such file"),
         io::ErrorKind::InvalidData => String::from("it holds no UTF-8 text"),
         kind => format!("it cannot be read: {kind}"),
     };
-    // Asked first, because to open a pipe is to wait for its other end.
+    // Checked first, because opening a pipe waits for its other end.
     if !fs::metadata(path).map_err(why)?.is_file() {
         return Err(String::from("it is no file, but a folder, a device or a pipe"));
     }

@@ -1,7 +1,7 @@
 //! The settings of TLS to servers, which are the same for all of them.
 //!
-//! Invariants: each group of settings of a server has these, and a program with several such groups has the options
-//! once; what was read can be used, so that no connection fails by a file.
+//! Invariants: the group of settings for each server includes these, and a program with several such groups has the
+//! options once; what was read can be used, so that no connection fails because of a file.
 
 use std::path::Path;
 
@@ -11,17 +11,17 @@ use secrecy::SecretString;
 
 use crate::tls::{Authorities, Pair, ToServers};
 
-/// Which servers are trusted, and what this program shows them, where an address asks for TLS.
+/// Which servers are trusted, and what this program shows them, if an address asks for TLS.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings(pub ToServers);
 
-/// By which the first of the options is found in a command that has it.
+/// The id by which the first of the options is found in a command that has it.
 const TLS_CA: &str = "tls_ca";
 
 #[derive(Args)]
 struct Options {
-    /// File with the certificate authorities, in PEM, that may vouch for a server whose address asks for TLS, in place of
-    /// the system's.
+    /// File with the certificate authorities, in PEM, that may vouch for a server whose address asks for TLS, in place
+    /// of the system's.
     #[arg(id = TLS_CA, long = "tls-ca", env = "TLS_CA", value_name = "FILE", value_parser = authorities)]
     authorities: Option<Authorities>,
 
@@ -64,7 +64,7 @@ impl Options {
 
 impl Args for TlsSettings {
     fn augment_args(command: Command) -> Command {
-        // Another group may have brought them along.
+        // Another group may already have added the options.
         if command.get_arguments().any(|argument| argument.get_id() == TLS_CA) {
             command
         } else {
@@ -79,7 +79,7 @@ impl Args for TlsSettings {
 
 impl FromArgMatches for TlsSettings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        // Of a copy, because the next group reads the same.
+        // From a copy, because the next group reads the same matches.
         Options::from_arg_matches(matches)?
             .settings()
             .map_err(|line| clap::Error::raw(ErrorKind::ArgumentConflict, line))

@@ -1,8 +1,8 @@
 //! Addresses of servers, with the name and password in them.
 //!
-//! Invariants: no part of an address gets into a log or an error but scheme, host, port and path, which is the database;
-//! what a driver would read otherwise than we do, or not at all, is refused here, so that nothing dials another server than
-//! the one named.
+//! Invariants: no part of an address gets into a log or an error except its scheme, host, port and path, which is the
+//! database; whatever a driver would read differently from us, or not at all, is refused here, so that nothing connects
+//! to a server other than the one named.
 
 mod read;
 
@@ -18,13 +18,13 @@ pub(super) use read::{amqp_url, management_url, mysql_url, redis_url};
 /// MySQL's own name for the parameter that asks for TLS.
 const SSL_MODE: &str = "ssl-mode";
 
-/// Its only value that asks for TLS and checks whom it speaks to.
+/// Its only value that asks for TLS and verifies the server.
 const VERIFY_IDENTITY: &str = "VERIFY_IDENTITY";
 
-/// What RabbitMQ calls the user of a new broker, and the password.
+/// The name of the user of a new RabbitMQ, and the password.
 const GUEST: &str = "guest";
 
-/// The address of a server. Its password cannot be shown by mistake: `Display` and `Debug` know the place only.
+/// The address of a server. Its password cannot be shown by mistake: `Display` and `Debug` show only the place.
 #[derive(Clone)]
 pub struct ServerUrl {
     /// The address without user, password and parameters.
@@ -32,7 +32,7 @@ pub struct ServerUrl {
     user: String,
     password: Option<SecretString>,
     query: Option<String>,
-    /// All of it, as its driver reads it.
+    /// The whole address, as its driver reads it.
     whole: SecretString,
 }
 
@@ -41,7 +41,7 @@ impl ServerUrl {
         let user = decoded(url.username());
         let password = url.password().map(decoded).map(SecretString::from);
         let query = url.query().map(str::to_owned);
-        // Both fail for an address without a host only, and this one has a host.
+        // Both fail only for an address without a host, and this one has a host.
         let _ = (url.set_username(""), url.set_password(None));
         url.set_query(None);
         Self { place: url, user, password, query, whole: SecretString::default() }.written()
@@ -102,7 +102,7 @@ impl ServerUrl {
         (host.to_owned(), self.place.port().unwrap_or(default_port))
     }
 
-    /// The name and the password, those of a new RabbitMQ if there are none.
+    /// The name and the password, or those of a new RabbitMQ if there are none.
     #[must_use]
     pub fn credentials(&self) -> (String, SecretString) {
         match self.user.as_str() {
@@ -120,14 +120,14 @@ impl ServerUrl {
         }
     }
 
-    /// The one part of the path; drivers would skip others.
+    /// The only segment of the path; drivers would skip others.
     fn only_segment(&self) -> Result<&str, String> {
         let path = self.place.path();
         let segment = path.strip_prefix('/').unwrap_or(path);
         if segment.contains('/') { Err(String::from("has more than one / after its host")) } else { Ok(segment) }
     }
 
-    /// Drivers would come without a name, or with a password of their own.
+    /// Refuses a user without a password: drivers would log in without a user, or with a password of their own.
     fn no_user_alone(&self) -> Result<(), String> {
         match self.password {
             None if !self.user.is_empty() => Err(String::from("names a user without a password")),
@@ -135,7 +135,7 @@ impl ServerUrl {
         }
     }
 
-    /// What is wrong when the driver refuses what has been checked in all else.
+    /// What is wrong if the driver refuses an address of which everything else has been checked.
     fn wrong_parameter(&self) -> String {
         read::wrong_value(&self.parameters().map(|(name, _)| name.into_owned()).collect::<Vec<_>>().join(", "))
     }
@@ -144,7 +144,7 @@ impl ServerUrl {
         url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes())
     }
 
-    /// Names none that is unknown: it may be a part of a password.
+    /// Refuses unknown parameters without naming them: one may be a part of a password.
     fn knows_parameters(&self, known: &[&str]) -> Result<(), String> {
         match (self.parameters().any(|(name, _)| !known.contains(&name.as_ref())), known) {
             (false, _) => Ok(()),
@@ -154,7 +154,8 @@ impl ServerUrl {
     }
 }
 
-/// lapin takes an address in brackets for localhost, and reads any name of a host percent-decoded: so it is written as one.
+/// Writes an address for its driver. lapin takes an IPv6 address in brackets for localhost, but percent-decodes any
+/// host name, so the address is written as an encoded name.
 fn for_driver(url: &Url) -> String {
     match (url.scheme(), url.host()) {
         ("amqp" | "amqps", Some(Host::Ipv6(address))) => {
@@ -165,7 +166,7 @@ fn for_driver(url: &Url) -> String {
     }
 }
 
-/// What a parser below has checked already.
+/// Decodes what a parser below has already checked.
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
@@ -182,7 +183,7 @@ impl fmt::Debug for ServerUrl {
     }
 }
 
-/// Where RabbitMQ's HTTP API is, if it may be asked.
+/// The address of RabbitMQ's HTTP API, if it may be asked.
 #[derive(Clone, Debug)]
 pub struct ManagementUrl(Option<ServerUrl>);
 
@@ -193,7 +194,7 @@ impl ManagementUrl {
         self.0.as_ref().map_or("", ServerUrl::reveal)
     }
 
-    /// An address below it, without the name and password; none if it is not to be asked.
+    /// An address below it, without the name and password; `None` if it is not to be asked.
     #[must_use]
     pub fn below(&self, segments: &[&str]) -> Option<Url> {
         let mut url = self.0.as_ref()?.place.clone();
@@ -207,7 +208,7 @@ impl ManagementUrl {
         self.0.as_ref().is_some_and(ServerUrl::asks_for_tls)
     }
 
-    /// The name and the password, if it has some of its own.
+    /// The name and the password, if it has any of its own.
     #[must_use]
     pub fn credentials(&self) -> Option<(String, SecretString)> {
         self.0.as_ref().filter(|url| !url.user.is_empty()).map(ServerUrl::credentials)

@@ -1,4 +1,4 @@
-//! Reading addresses. All that is not understood is refused, and what is said of it has no part of the address.
+//! Parses addresses. Everything that is not understood is refused, and no error repeats a part of the address.
 
 use std::str::FromStr;
 
@@ -11,12 +11,12 @@ use url::Url;
 use super::{ManagementUrl, SSL_MODE, ServerUrl, VERIFY_IDENTITY};
 use crate::domain::plain_number;
 
-/// Said of every address that may have been cut in the middle of a password.
+/// The advice for every address that may have been cut in the middle of a password.
 const ENCODE: &str =
     "percent-encode what is special in its name and password (%2F for /, %3F for ?, %23 for #, %40 for @, %25 for %)";
 
-/// Parameters of an address of MySQL that its driver knows and that we do not set ourselves. The size of a packet is the
-/// server's to say: with a smaller one no coupons can be loaded.
+/// Parameters of a MySQL address that its driver knows and that we do not set ourselves. The packet size is left out,
+/// because it is for the server to decide: with a smaller one no coupons can be loaded.
 const MYSQL_PARAMETERS: &[&str] = &[
     "compression",
     "enable_cleartext_plugin",
@@ -28,22 +28,22 @@ const MYSQL_PARAMETERS: &[&str] = &[
     "wait_timeout",
 ];
 
-/// Those by which its driver speaks TLS, also with a server that nobody has checked.
+/// Parameters that make its driver speak TLS, even with a server that has not been verified.
 const MYSQL_TLS: &[&str] = &["require_ssl", "verify_ca", "verify_identity", "built_in_roots"];
 
 const ASK_FOR_TLS: &str = "end it with ?ssl-mode=VERIFY_IDENTITY";
 
-/// Parameters of an address of Redis that its driver knows.
+/// Parameters of a Redis address that its driver knows.
 const REDIS_PARAMETERS: &[&str] = &["protocol"];
 
-/// Parameters of an AMQP address. Its driver knows others, with which the broker seems to be away: too few channels, too
-/// small a frame, a way to log in that needs TLS.
+/// Parameters of an AMQP address. Its driver knows others, with which the broker would seem to be away: too few
+/// channels, too small a frame, a way to log in that needs TLS.
 const AMQP_PARAMETERS: &[&str] = &["heartbeat"];
 
-/// Databases that every server has for itself.
+/// Databases that every server keeps for itself.
 const MYSQLS_OWN: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
 
-/// Characters of a name: <https://dev.mysql.com/doc/refman/9.7/en/identifier-length.html>.
+/// The most characters of a name: <https://dev.mysql.com/doc/refman/9.7/en/identifier-length.html>.
 const MYSQL_NAME_MAX: usize = 64;
 
 pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
@@ -111,10 +111,10 @@ pub fn management_url(text: &str) -> Result<ManagementUrl, String> {
     Ok(ManagementUrl(Some(url)))
 }
 
-/// The collector of spans, which takes them by gRPC and so at no path.
+/// Parses the address of the collector of spans, which takes them over gRPC and therefore at no path.
 ///
 /// # Errors
-/// What is wrong with the address, without a part of it.
+/// What is wrong with the address, without any part of it.
 pub fn collector_url(text: &str) -> Result<ServerUrl, String> {
     let url = server_url(text, &["http", "https"])?;
     if !url.user.is_empty() || url.password.is_some() {

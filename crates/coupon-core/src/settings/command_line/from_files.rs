@@ -1,8 +1,8 @@
-//! Addresses with passwords from files, as Docker and Kubernetes hand out secrets: `COUPON_MYSQL_URL_FILE` names a file
-//! that holds what `COUPON_MYSQL_URL` would.
+//! Reads addresses with passwords from files, as Docker and Kubernetes hand out secrets: `COUPON_MYSQL_URL_FILE` names
+//! a file that holds what `COUPON_MYSQL_URL` would.
 //!
-//! Invariant: an option on the command line comes first, as before a variable; a variable and its file are never both
-//! given.
+//! Invariant: an option on the command line takes precedence, as it does over a variable; a variable and its file are
+//! never accepted together.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,21 +18,21 @@ const FILE: &str = "_FILE";
 #[derive(Debug, Default)]
 pub(super) struct WithFiles {
     pub arguments: Vec<OsString>,
-    /// A line for each file that cannot be read, or that has another value beside it.
+    /// A line for each file that cannot be read, or whose value is also given by a variable.
     pub wrong: Vec<String>,
     /// The variables whose values come from a file.
     from_files: Vec<String>,
 }
 
 impl WithFiles {
-    /// A line about a value, which names the variable of the file that it comes from.
+    /// Makes a line about a value name the variable of the file that the value comes from.
     pub fn naming_files(&self, line: String) -> String {
         let named = |line: String, name: &String| line.replace(&format!("({name})"), &format!("({name}{FILE})"));
         self.from_files.iter().fold(line, named)
     }
 }
 
-/// The arguments with those that files hold.
+/// Adds to the arguments those that files hold.
 pub(super) fn with_files(
     command: &Command,
     arguments: Vec<OsString>,
@@ -42,7 +42,7 @@ pub(super) fn with_files(
     for argument in command.get_arguments().filter(|argument| argument.is_hide_env_values_set()) {
         match from_file(argument, &with.arguments, &variable) {
             Ok(Some((name, option))) => {
-                // Before a subcommand, where all options are that have a variable.
+                // Before a subcommand, where all options with a variable belong.
                 with.arguments.insert(with.arguments.len().min(1), option);
                 with.from_files.push(name);
             }
@@ -53,7 +53,7 @@ pub(super) fn with_files(
     with
 }
 
-/// The variable, and the option with the value that a file holds, if one is named.
+/// Returns the variable, and the option with the value that a file holds, if a file is named.
 fn from_file(
     argument: &Arg,
     arguments: &[OsString],
@@ -62,7 +62,7 @@ fn from_file(
     let (Some(flag), Some(name)) = (argument.get_long(), argument.get_env()) else { return Ok(None) };
     let name = name.to_string_lossy();
     let file_name = format!("{name}{FILE}");
-    // An empty one is how compose files say that there is none.
+    // Compose files set a variable to an empty value to say that there is none.
     let given = |name: &str| variable(name).filter(|value| !value.is_empty());
     let Some(file) = given(&file_name) else { return Ok(None) };
     if is_given(flag, arguments) {
@@ -101,7 +101,7 @@ mod tests {
         amqp: AmqpSettings,
     }
 
-    /// The arguments that come of these, with files whose names and texts these variables have.
+    /// Reads these arguments, with these variables set.
     fn read(arguments: &[&str], variables: &[(&str, &str)]) -> WithFiles {
         let arguments = std::iter::once("test").chain(arguments.iter().copied()).map(OsString::from).collect();
         let variable = |name: &str| {

@@ -1,7 +1,7 @@
-//! A command line and its environment, read by clap, with all that is wrong in it named at once.
+//! A command line and its environment, read by clap, with everything that is wrong in it named at once.
 //!
-//! Invariants: each line is read a few times at most, and each value that was given once more, so reading ends whatever
-//! was typed; no line shows an address, which may hold a password.
+//! Invariants: a command line is read a limited number of times, and each value in it once more, so reading ends
+//! whatever was typed; no message shows an address, which may hold a password.
 
 mod from_files;
 mod refusal;
@@ -15,7 +15,7 @@ use self::from_files::with_files;
 use self::refusal::refusal;
 use crate::terminal;
 
-/// Why settings were not taken.
+/// Why settings were not accepted.
 #[derive(Debug)]
 pub enum Refusal {
     /// Help or the version was asked for.
@@ -25,7 +25,7 @@ pub enum Refusal {
 }
 
 /// Reads a command's settings from its arguments and environment, or ends the program as [`end`] does. `check` finds
-/// values that are right one by one, but not together.
+/// values that are valid one by one but do not fit together.
 #[must_use]
 pub fn parse<T: CommandFactory + FromArgMatches>(check: impl FnOnce(&T) -> Result<(), String>) -> T {
     try_parse(check).unwrap_or_else(|refusal| end(&refusal))
@@ -38,7 +38,7 @@ pub fn parse<T: CommandFactory + FromArgMatches>(check: impl FnOnce(&T) -> Resul
 pub fn try_parse<T: CommandFactory + FromArgMatches>(
     check: impl FnOnce(&T) -> Result<(), String>,
 ) -> Result<T, Refusal> {
-    // The one place that reads variables itself: clap knows no files.
+    // Variables that name files are read here, because clap takes no values from files.
     #[allow(clippy::disallowed_methods)]
     let variable = |name: &str| std::env::var_os(name);
     let mut read = with_files(&T::command(), std::env::args_os().collect(), variable);
@@ -76,7 +76,7 @@ pub fn end(refusal: &Refusal) -> ! {
 /// Like [`parse`], but from the given arguments; the first is the program's name.
 ///
 /// # Errors
-/// All that is wrong with the values, the arguments that are not known, and the first other thing that is wrong with the
+/// Everything that is wrong with the values, the unknown arguments, and the first other thing that is wrong with the
 /// command line itself.
 pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<T, Refusal> {
     let arguments = with_numbers_joined(arguments);
@@ -87,8 +87,8 @@ pub fn try_parse_from<T: CommandFactory + FromArgMatches>(arguments: &[OsString]
     read.map_err(|error| refusal(&command, arguments, error))
 }
 
-/// The same arguments, each that begins as a number below zero in one with the option before it: clap would take `-1s` for
-/// an option, and it is to be named as a wrong value.
+/// Joins each argument that begins like a negative number to the option before it: clap would take `-1s` for an option,
+/// and it should be named as a wrong value.
 fn with_numbers_joined(arguments: &[OsString]) -> Vec<OsString> {
     let is_option = |option: &OsString| {
         let option = option.as_encoded_bytes();
@@ -107,7 +107,7 @@ fn with_numbers_joined(arguments: &[OsString]) -> Vec<OsString> {
     joined
 }
 
-/// The same command, which without its subcommand names those that there are, in a line, instead of its help.
+/// Makes a command that is called without a subcommand name its subcommands in one line, instead of showing its help.
 fn like_ours(command: Command) -> Command {
     command.arg_required_else_help(false).mut_subcommands(like_ours)
 }

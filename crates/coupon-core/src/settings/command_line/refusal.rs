@@ -1,5 +1,5 @@
-//! All that is wrong with a command line that clap refuses, which stops at the first: it is read again and again, each time
-//! without what was found.
+//! Finds everything that is wrong with a command line that clap refuses. clap stops at the first error, so the line is
+//! read again and again, each time without what was found.
 
 use std::ffi::{OsStr, OsString};
 
@@ -11,11 +11,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::Refusal;
 use super::words::{named, right_value, without_addresses, wrong_line, wrong_value};
 
-/// Arguments that are not known and are named; there may be thousands.
+/// The most unknown arguments that are named; there may be thousands.
 pub(super) const UNKNOWN_MAX: usize = 10;
 
-/// clap stops at the first thing that is wrong. If that is a value, it reads on with values that may be anything; if that is
-/// an argument that is not known, without it: to an end, or up to something else that is wrong with the line.
+/// Collects everything that is wrong, beginning with the first error. If that is about a value, reading goes on with
+/// values that may be anything; if it is about an unknown argument, reading goes on without it: to the end, or up to
+/// something else that is wrong with the line.
 pub(super) fn refusal(command: &Command, mut arguments: Vec<OsString>, first: clap::Error) -> Refusal {
     if !first.use_stderr() {
         return Refusal::Help(first);
@@ -42,20 +43,20 @@ pub(super) fn refusal(command: &Command, mut arguments: Vec<OsString>, first: cl
     Refusal::Wrong([wrong, lines].concat())
 }
 
-/// The place of an option that is not known.
+/// The place of an unknown option.
 fn unknown(error: &clap::Error, arguments: &[OsString]) -> Option<usize> {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) else { return None };
     let is_it = |argument: &OsString| {
         let argument = argument.to_string_lossy();
-        // Of one with a single dash, clap names the first letter.
+        // For an option with a single dash, clap names only the first letter.
         argument.split('=').next() == Some(name) || name.chars().count() == 2 && argument.starts_with(name)
     };
     let is_unknown = error.kind() == ErrorKind::UnknownArgument && name.starts_with('-');
     arguments.iter().skip(1).position(is_it).filter(|_| is_unknown).map(|place| place + 1)
 }
 
-/// The same command whose options take any value, or none, and which has no answer for `--help`. What is wrong with the line
-/// itself ends the reading, with an error or with what was read.
+/// Returns the same command, but with options that take any value or none, and without an answer to `--help`. Anything
+/// wrong with the line itself ends the reading, with an error or with what was read so far.
 fn taking_anything(command: Command, ignoring_errors: bool) -> Command {
     let free = |argument: Arg| match argument.get_action() {
         action if action.takes_values() => argument.value_parser(ValueParser::os_string()).num_args(0..=1),
@@ -82,7 +83,7 @@ fn wrong_values(command: &Command, given: &ArgMatches, wrong: &mut Vec<String>) 
         for value in &values {
             if let Some(error) = refused(argument, value) {
                 let line = wrong_value(argument, value, values.len() > 1, &error) + &right_value(argument, command);
-                // Of two empty elements the second has nothing to add.
+                // A second empty element has nothing to add to the first.
                 wrong.extend((wrong.last() != Some(&line)).then_some(line));
             }
         }
@@ -94,7 +95,7 @@ fn wrong_values(command: &Command, given: &ArgMatches, wrong: &mut Vec<String>) 
     }
 }
 
-/// What an option says of a value, all else on the command line left aside.
+/// The error of an option about a value, regardless of the rest of the command line.
 pub(super) fn refused(argument: &Arg, value: &OsStr) -> Option<clap::Error> {
     let alone = Arg::new("value").long("value").value_parser(argument.get_value_parser().clone());
     let mut typed = OsString::from("--value=");

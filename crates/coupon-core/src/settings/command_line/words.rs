@@ -1,7 +1,7 @@
-//! The words for what is wrong with a command line: a line that names the option and its variable, says what is wrong and
-//! ends with what would be right.
+//! The words for what is wrong with a command line: a line that names the option and its variable, says what is wrong
+//! and ends with what would be right.
 //!
-//! Invariant: no line shows an address, which may hold a password, nor an endless value.
+//! Invariant: no line shows an address, which may hold a password, or a value of any length.
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use crate::terminal;
 /// Characters of a wrong value that are shown.
 const VALUE_SHOWN: usize = 80;
 
-/// An option, its variable, and what is wrong with its value, or with one of its list.
+/// Names an option, its variable, and what is wrong with its value, or with one value of its list.
 pub fn wrong_value(argument: &Arg, value: &OsStr, is_of_list: bool, error: &clap::Error) -> String {
     let name = named(argument);
     let Some(value) = value.to_str() else { return format!("{name} is no UTF-8 text") };
@@ -31,7 +31,7 @@ pub fn wrong_value(argument: &Arg, value: &OsStr, is_of_list: bool, error: &clap
     }
 }
 
-/// What a value must be. Of numbers std and clap would speak in the words of Rust.
+/// What a value must be. For numbers, std and clap would use the terms of Rust.
 fn reason_for(argument: &Arg, value: &str, reason: &(dyn Error + 'static)) -> String {
     const OUT_OF: &str = " is not in ";
 
@@ -39,7 +39,7 @@ fn reason_for(argument: &Arg, value: &str, reason: &(dyn Error + 'static)) -> St
     if !reason.is::<ParseIntError>() && !reason_text.starts_with(&format!("{value}{OUT_OF}")) {
         return reason_text;
     }
-    // The range is named only in the error of a value outside of it.
+    // The range is named only in the error about a value outside it.
     let range = [i64::MIN.to_string(), u64::MAX.to_string()].iter().find_map(|outside| {
         let text = refused(argument, OsStr::new(outside))?.source()?.to_string();
         Some(text.split_once(OUT_OF)?.1.replace("..=", " to "))
@@ -48,7 +48,7 @@ fn reason_for(argument: &Arg, value: &str, reason: &(dyn Error + 'static)) -> St
     format!("must be a whole number{range}")
 }
 
-/// What an option would take: one of its values, its default, or what it has in the example of its command.
+/// What an option would accept: one of its values, its default, or what it has in the example of its command.
 pub fn right_value(argument: &Arg, command: &Command) -> String {
     let possible = argument.get_possible_values();
     if !possible.is_empty() {
@@ -89,7 +89,7 @@ pub fn named(argument: &Arg) -> String {
 pub fn wrong_line(command: &Command, arguments: &[OsString], error: &clap::Error) -> String {
     let text = error.to_string();
     let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    // An option that need not have a value is written in brackets.
+    // clap writes an option that need not have a value in brackets.
     let line = lines.join(" ").trim_start_matches("error: ").replace("[<", "<").replace(">]", ">");
     let asked = asked_for(command, arguments);
     let blamed = match error.get(ContextKind::InvalidArg) {
@@ -142,7 +142,7 @@ fn asked_for<'a>(command: &'a Command, arguments: &[OsString]) -> &'a Command {
     arguments.iter().skip(1).fold(command, below)
 }
 
-/// A line without the addresses that were typed in another place than theirs.
+/// Hides in a line the addresses that were typed in a place where they do not belong.
 pub fn without_addresses(line: String, arguments: &[OsString]) -> String {
     let typed = arguments.iter().map(|argument| argument.to_string_lossy());
     let suspects = typed.filter(|argument| may_be_address(argument));
