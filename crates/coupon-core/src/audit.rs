@@ -1,7 +1,7 @@
 //! The audit: each invariant of the system, checked in MySQL and against the answers that clients got.
 //!
-//! It reads one snapshot, so it can run while claims flow. Answers must be collected *before* it starts: every
-//! coupon in it was committed by then.
+//! It reads one snapshot, so it can run while claims flow. Answers must be collected *before* it starts: every coupon
+//! in them was committed by then.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -50,7 +50,7 @@ pub struct Report {
 pub struct Stock {
     /// The campaign.
     pub campaign_id: CampaignId,
-    /// Its stock as the campaign says.
+    /// Its stock, as recorded in the campaign.
     pub coupons: u64,
     /// Its coupons that have an account.
     pub issued: u64,
@@ -63,13 +63,13 @@ pub struct Stock {
 pub struct Finding {
     /// Stable name.
     pub invariant: &'static str,
-    /// What it says.
+    /// What the invariant says.
     pub says: &'static str,
     /// How many things were checked.
     pub checked: u64,
     /// How many of them break it.
     pub broken: u64,
-    /// Some of those.
+    /// Some of those that break it.
     pub examples: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ impl Finding {
 /// Checks every invariant, of one campaign or of all. Without a `broker` its part is left out.
 ///
 /// # Errors
-/// MySQL's. A broken invariant is no error: it is in the report.
+/// Any error from MySQL. A broken invariant is not an error: it is in the report.
 pub async fn audit(
     mysql: &Mysql,
     campaign: Option<CampaignId>,
@@ -205,7 +205,7 @@ async fn coupon_keeps_its_account(
     Ok(finding)
 }
 
-/// How many columns a unique key of `coupon` has; 0 when it isn't there.
+/// How many columns a unique key of `coupon` has; 0 if there is no such key.
 async fn unique_columns(snapshot: &mut Snapshot<'_>, key: &str) -> Result<u64> {
     let columns: Option<u64> = snapshot
         .exec_first(

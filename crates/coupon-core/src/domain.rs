@@ -1,8 +1,8 @@
-//! The words of the system as types, which every other module may use.
+//! The terms of the system as types, which every other module may use.
 //!
-//! Invariant: pure. There is no I/O here, so every rule can be tested without a server, and nothing of a server, of HTTP or
-//! of telemetry: how these types look in the `OpenAPI` document is in `api/schemas.rs`, how in a span in
-//! `telemetry/attribute.rs`.
+//! Invariant: this module is pure. It does no I/O, so every rule can be tested without a server, and it knows nothing
+//! of servers, HTTP or telemetry: how these types look in the `OpenAPI` document is in `api/schemas.rs`, and how they
+//! look in a span is in `telemetry/attribute.rs`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The largest number that every reader of JSON keeps as it is, 2^53 − 1: many read numbers into floating point.
+/// The largest number that every JSON parser preserves, 2^53 − 1: many parse numbers into floating point.
 pub const JSON_NUMBER_MAX: u64 = (1 << 53) - 1;
 
 macro_rules! id {
@@ -48,12 +48,12 @@ macro_rules! id {
 }
 
 id! {
-    /// A campaign: a kind of coupon, with its stock and its window. Answers hold its number, so any reader of JSON must
-    /// keep it as it is.
+    /// A campaign: a kind of coupon, with its stock and its window. Answers contain its number, so every JSON parser
+    /// must preserve it.
     CampaignId, JSON_NUMBER_MAX
 }
 id! {
-    /// The account that claims, one of the shop's. Its number fits the signed integers of other languages.
+    /// An account of the shop, which claims. Its number fits the signed integers of other languages.
     AccountId, i64::MAX.unsigned_abs()
 }
 
@@ -112,13 +112,13 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// A number in its one spelling: digits, no sign, no zero in front.
+/// Parses a number in its only valid spelling: digits, without a sign or leading zeros.
 pub(crate) fn plain_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|number| is_plain && range.contains(number))
 }
 
-/// What makes a claim the same claim: an account gets at most one coupon of a campaign.
+/// The identity of a claim: an account gets at most one coupon of a campaign.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClaimKey {
     /// The campaign claimed from.
@@ -139,15 +139,15 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Which claim this is, whenever it was made.
+    /// The identity of this claim, whenever it was made.
     #[must_use]
     pub fn key(&self) -> ClaimKey {
         ClaimKey { campaign_id: self.campaign_id, account_id: self.account_id }
     }
 }
 
-/// What became of a claim. `Issued` never changes once it has been said; `SoldOut` is said only while no coupon of
-/// the campaign is free.
+/// The outcome of a claim. `Issued` never changes once it has been answered; `SoldOut` is answered only while no coupon
+/// of the campaign is free.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Outcome {
@@ -163,8 +163,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// What a claim comes to by two reads, of which the first comes first: whether no coupon was free, and which one the
-    /// account holds. The other way round, a coupon that it was issued between the two would be missed.
+    /// The outcome of a claim according to two reads, made in this order: whether no coupon was free, and which one the
+    /// account holds. The other way round, a coupon issued to the account between the two would be missed.
     #[must_use]
     pub fn of(is_sold_out: bool, held: Option<CouponId>) -> Self {
         match held {
@@ -200,7 +200,7 @@ pub struct Campaign {
     pub closes_at: Option<OffsetDateTime>,
     /// How many coupons it has, issued or free.
     pub coupons: u64,
-    /// Claims are refused until it is resumed.
+    /// Whether claims are refused until it is resumed.
     pub paused: bool,
 }
 
@@ -216,8 +216,8 @@ pub enum Window {
 }
 
 impl Campaign {
-    /// Where `now` lies in the window: `opens_at` belongs to it, `closes_at` does not. One that was closed before it
-    /// opened is closed.
+    /// Where `now` lies in the window: `opens_at` belongs to it, `closes_at` does not. A campaign that closes before it
+    /// opens is closed.
     #[must_use]
     pub fn window(&self, now: OffsetDateTime) -> Window {
         if self.closes_at.is_some_and(|closes_at| now >= closes_at) {

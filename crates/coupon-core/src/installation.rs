@@ -2,7 +2,7 @@
 //! keys of another one for its own.
 //!
 //! Invariant: the id comes from the database, which decides who owns a coupon, and from nowhere else. Two programs have
-//! the same one exactly when they share that truth.
+//! the same id exactly when they share that database.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ use crate::error::{Error, Result};
 use crate::mysql::Mysql;
 use crate::settings::Namespace;
 
-/// An installation, as everything that it shares with others is named after it.
+/// An installation, after which everything is named that it keeps on servers shared with others.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Installation {
     /// The prefix of its keys and queues.
     pub namespace: Namespace,
-    /// Itself.
+    /// Its id.
     pub id: InstallationId,
 }
 
@@ -27,7 +27,7 @@ impl Installation {
     /// The installation that a database belongs to.
     ///
     /// # Errors
-    /// MySQL's, or [`Error::Broken`] if the database does not say.
+    /// Any error from MySQL, or [`Error::Broken`] if the database holds no id.
     pub async fn of(mysql: &Mysql, namespace: &Namespace) -> Result<Self> {
         let id = mysql
             .run(async |mut conn: Conn| Ok(conn.query_first::<uuid::Uuid, _>("SELECT id FROM installation").await?))

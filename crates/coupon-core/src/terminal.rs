@@ -1,7 +1,7 @@
-//! What commands print: results on their way to standard output, errors and notes to standard error.
+//! What commands print: results to standard output, errors and notes to standard error.
 //!
 //! Invariants: text that others wrote (names, arguments, answers) reaches a terminal without characters that move its
-//! cursor or turn its text round; a result that could not be written is an error, but for a reader who has seen enough.
+//! cursor or reverse its text; a result that could not be written is an error, unless its reader has seen enough.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-/// Characters of one line on standard error at most: a value may be as long as the system lets arguments be.
+/// The most characters of one line on standard error: a value may be as long as the system lets arguments be.
 const LINE_MAX: usize = 1_000;
 
-/// A line for standard error could not be written.
+/// Whether a line for standard error could not be written.
 static LINE_LOST: AtomicBool = AtomicBool::new(false);
 
 /// Whether a terminal would act on a character instead of showing it: control characters, ends of lines, and marks that
@@ -42,10 +42,10 @@ pub fn shortened(text: &str, max: usize) -> String {
     }
 }
 
-/// A line, or a table of lines, on standard output. A reader that closed it, as `head` does, has seen enough.
+/// Prints a line, or a table of lines, on standard output. A reader that closed it, as `head` does, has seen enough.
 ///
 /// # Errors
-/// It cannot be written, as on a full disk.
+/// It cannot be written, for instance because the disk is full.
 pub fn print(text: &impl Display) -> io::Result<()> {
     print_to(&mut io::stdout().lock(), text)
 }
@@ -58,13 +58,13 @@ fn print_to(out: &mut impl Write, text: &impl Display) -> io::Result<()> {
     }
 }
 
-/// A result for programs, on standard output.
+/// Prints a result for programs on standard output.
 ///
 /// # Errors
 /// Those of [`print()`].
 pub fn print_json<T: Serialize + ?Sized>(value: &T) -> io::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
-    // JSON leaves most of them as they are. Outside of its strings there are none but ends of lines.
+    // JSON leaves most control characters as they are. Outside its strings there are none but line ends.
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
         if is_control(c) && c != '\n' {
@@ -76,14 +76,14 @@ pub fn print_json<T: Serialize + ?Sized>(value: &T) -> io::Result<()> {
     print(&printable)
 }
 
-/// What went wrong, as one line on standard error.
+/// Prints what went wrong, as one line on standard error.
 pub fn error(error: &impl Display) {
     let line = error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
     note(&format!("error: {}", shortened(&printable(&line), LINE_MAX)));
 }
 
-/// A line on standard error: something worth knowing while the work goes on. When it cannot be written, only the exit
-/// code can still say so: see [`is_complete`].
+/// Prints a line on standard error: something worth knowing while the work goes on. If it cannot be written, only the
+/// exit code can still say so: see [`is_complete`].
 pub fn note(text: &impl Display) {
     if let Err(error) = writeln!(io::stderr(), "{text}")
         && error.kind() != io::ErrorKind::BrokenPipe

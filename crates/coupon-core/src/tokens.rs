@@ -1,6 +1,6 @@
-//! Key pairs and tokens of one's own, for trying out and for tests: what an issuer does, in a few lines.
+//! Key pairs and tokens of one's own, for trying the system out and for tests: what an issuer does, in a few lines.
 //!
-//! Invariant: a private key leaves by [`KeyPair::to_pem`] only.
+//! Invariant: a private key leaves this module only through [`KeyPair::to_pem`].
 
 use std::fmt;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use time::OffsetDateTime;
 
 use crate::domain::{AccountId, CampaignId};
 
-/// What the form of a private key is called (RFC 7468).
+/// The PEM label of a private key (RFC 7468).
 const PEM_TAG: &str = "PRIVATE KEY";
 
 /// The claim with the campaigns of [`KeyPair::token`], for `--auth-eligibility-claim`.
 pub const CAMPAIGNS_CLAIM: &str = "campaigns";
 
-/// A pair of keys for Ed25519.
+/// An Ed25519 key pair.
 pub struct KeyPair {
     private: EncodingKey,
     public: Jwk,
@@ -36,7 +36,7 @@ impl fmt::Debug for KeyPair {
 }
 
 impl KeyPair {
-    /// A new pair.
+    /// Generates a new pair.
     ///
     /// # Errors
     /// The system has no random numbers.
@@ -46,10 +46,10 @@ impl KeyPair {
         Self::from_pkcs8(document.as_ref())
     }
 
-    /// The pair of a private key as [`Self::to_pem`] writes it.
+    /// Reads the pair from a private key as [`Self::to_pem`] writes it.
     ///
     /// # Errors
-    /// It is none.
+    /// The text is not such a key.
     pub fn from_pem(text: &str) -> anyhow::Result<Self> {
         let pem = pem::parse(text).map_err(|_| anyhow!("it holds no private key in PEM"))?;
         anyhow::ensure!(pem.tag() == PEM_TAG, "it holds a {} in place of a {PEM_TAG}", pem.tag());
@@ -84,7 +84,8 @@ impl KeyPair {
         json!({ "keys": [self.public] })
     }
 
-    /// A token that names an account, from now on for this long, and, if there are any, the campaigns that it is for.
+    /// A token that is valid for this long from now on, and names an account and, if there are any, the campaigns that
+    /// it is for.
     ///
     /// # Errors
     /// It cannot be signed.
@@ -108,7 +109,7 @@ impl KeyPair {
     /// A token with any claims.
     ///
     /// # Errors
-    /// They are no JSON.
+    /// The claims cannot be written as JSON.
     pub fn sign(&self, claims: &impl Serialize) -> anyhow::Result<String> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.id.clone());

@@ -1,5 +1,5 @@
-//! Names of what spans carry: OpenTelemetry's conventions where they have one, else ours, which begin with `coupon.`.
-//! Each name is written here once, and so is how a term of the domain becomes a value.
+//! Names of the attributes of spans: those of OpenTelemetry's conventions where there is one, otherwise our own, which
+//! begin with `coupon.`. Each name is written here once, and so is how a term of the domain becomes a value.
 
 pub use opentelemetry_semantic_conventions::attribute::{
     DB_COLLECTION_NAME, DB_OPERATION_BATCH_SIZE, DB_OPERATION_NAME, DB_QUERY_TEXT, DB_RESPONSE_STATUS_CODE,
@@ -39,7 +39,7 @@ pub const GROUP_SIZE: &str = "coupon.group.size";
 pub const GROUP_WAIT: &str = "coupon.group.wait";
 
 impl From<CampaignId> for opentelemetry::Value {
-    /// Text, because the numbers of OpenTelemetry are signed.
+    /// Converts to text, because the numbers of OpenTelemetry are signed.
     fn from(campaign: CampaignId) -> Self {
         campaign.to_string().into()
     }

@@ -1,8 +1,9 @@
 //! Whether anybody takes the spans that this process makes.
 //!
-//! Making spans only to drop them costs a fifth to a quarter of the claims a second. So once the collector has taken none
-//! for [`PATIENCE`], traces are begun at the pace of [`TRY_EVERY`], which is enough to find out that it is back.
-//! Invariant: what a caller samples is recorded all the while.
+//! Making spans only to drop them costs a fifth to a quarter of the claims a second. So once the collector has taken
+//! none for [`PATIENCE`], only one trace is begun in each [`TRY_EVERY`], which is enough to find out that it is back.
+//!
+//! Invariant: traces that a caller samples are recorded all the while.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +18,10 @@ use super::metrics;
 /// How long a collector may fail before recording pauses.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often a trace is recorded while it is paused.
+/// How often a trace is recorded while recording is paused.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
-/// What the exports say of the collector.
+/// What the exports show about the collector.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
     is_paused: AtomicBool,
@@ -34,7 +35,7 @@ struct Failing {
 }
 
 impl Demand {
-    /// The collector took spans. Says whether it had failed before.
+    /// Records that the collector took spans. Returns whether it had failed before.
     pub fn taken(&self) -> bool {
         if self.is_paused.swap(false, Ordering::Relaxed) {
             metrics::tracing_paused(false);
@@ -42,7 +43,7 @@ impl Demand {
         std::mem::take(&mut *self.failing()).since.is_some()
     }
 
-    /// The collector did not take spans. Says whether that is new.
+    /// Records that the collector did not take spans. Returns whether that is new.
     pub fn refused(&self, now: Instant) -> bool {
         let mut failing = self.failing();
         let is_new = failing.since.is_none();
@@ -56,7 +57,7 @@ impl Demand {
         is_new
     }
 
-    /// Whether a trace that nobody asks for may be recorded.
+    /// Whether a trace that no caller samples may be recorded.
     fn allows(&self, now: Instant) -> bool {
         if !self.is_paused.load(Ordering::Relaxed) {
             return true;
@@ -74,7 +75,7 @@ impl Demand {
     }
 }
 
-/// Samples as `sampler` does, while there is a demand.
+/// Samples as `sampler` does, while there is demand.
 #[derive(Clone, Debug)]
 pub(super) struct OnDemand {
     pub sampler: Sampler,

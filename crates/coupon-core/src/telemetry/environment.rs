@@ -1,9 +1,8 @@
 //! What the `OTEL_*` variables say about spans, read once before a service starts.
 //!
-//! Invariant: no value is skipped in silence. One that cannot be used is refused, in one line that names the variable
-//! and what it takes; one of a variable that nothing reads is named in the log. An empty variable is one that is not set,
-//! for which holds what the specification of OpenTelemetry says. No line quotes an address or a header: both may hold a
-//! secret.
+//! Invariant: no value is silently skipped. One that cannot be used is refused, in one line that names the variable and
+//! what it takes; a variable that nothing reads is named in the log. An empty variable counts as not set, as the
+//! specification of OpenTelemetry requires. No line quotes an address or a header: both may hold a secret.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -17,7 +16,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use crate::settings::{ServerUrl, collector_url};
 use crate::terminal;
 
-/// Where collectors listen for OTLP over gRPC.
+/// Where collectors listen for OTLP over gRPC by default.
 const COLLECTOR: &str = "http://localhost:4317";
 
 /// Characters of a wrong value that are shown.
@@ -32,7 +31,7 @@ const SAMPLERS: [&str; 6] = [
     "traceidratio",
 ];
 
-/// The variables that are read, each below the one for traces alone, which comes before it.
+/// The variables that are read. Where there is one for traces alone, it comes first and takes precedence.
 const READ: [&[&str]; 14] = [
     DISABLED,
     EXPORTER,
@@ -64,7 +63,7 @@ const QUEUE_MAX: &[&str] = &["OTEL_BSP_MAX_QUEUE_SIZE"];
 const BATCH_MAX: &[&str] = &["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"];
 const SEND_EVERY: &[&str] = &["OTEL_BSP_SCHEDULE_DELAY"];
 
-/// The name of the service that sends the spans; any text is right.
+/// The name of the service that sends the spans; any text is valid.
 pub const SERVICE: &str = "OTEL_SERVICE_NAME";
 
 /// How spans are made and sent.
@@ -76,16 +75,16 @@ pub struct Settings {
     pub timeout: Duration,
     /// Which claims are traced.
     pub sampler: Sampler,
-    /// Finished spans that wait for the collector, about a kilobyte each, and half of one even while none do. The default
-    /// of the SDK holds 50 ms of a crowd of which each claim is traced.
+    /// How many finished spans may wait for the collector: each takes about a kilobyte, and its place half of one even
+    /// while no span waits. The default of the SDK holds 50 ms of a crowd of which each claim is traced.
     pub queue_max: usize,
-    /// Spans in one request to the collector, which takes 4 MiB by default; at most `queue_max`.
+    /// The most spans in one request to the collector, which takes 4 MiB by default; at most `queue_max`.
     pub batch_max: usize,
-    /// How often spans are sent: by default so often that somebody who has just claimed finds the trace.
+    /// How often spans are sent: by default often enough that somebody who has just claimed finds the trace.
     pub send_every: Duration,
 }
 
-/// Reads the environment of this process. None: no spans are to be sent.
+/// Reads the environment of this process. `None` means that no spans are to be sent.
 ///
 /// # Errors
 /// A line for each variable whose value cannot be used.
@@ -93,14 +92,14 @@ pub fn read() -> Result<Option<Settings>, Vec<String>> {
     Environment { variable, wrong: Vec::new() }.settings()
 }
 
-/// The `OTEL_*` variables that are set and that nothing reads, as a misspelt one.
+/// The `OTEL_*` variables that are set and that nothing reads, such as a misspelt one.
 pub fn unread() -> Vec<String> {
     let names = std::env::vars_os().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
     let names = names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with("OTEL_"));
     names.filter(|name| name != SERVICE && !READ.concat().contains(&name.as_str())).collect()
 }
 
-/// A variable that is set; an empty one counts as not set.
+/// The value of a variable, if it is set; an empty one counts as not set.
 #[expect(
     clippy::disallowed_methods,
     reason = "these are OpenTelemetry's settings, which have no flags and are the same for every service"
@@ -139,7 +138,8 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         }
     }
 
-    /// Whether an address without a scheme asks for TLS, the variable for it says; it does by default.
+    /// Reads the address of the collector. Whether one without a scheme asks for TLS is up to [`INSECURE`]; it does by
+    /// default.
     fn endpoint(&mut self) -> Option<ServerUrl> {
         let scheme = if self.one_of(INSECURE, &["false", "true"]) == "true" { "http" } else { "https" };
         let Some((name, value)) = self.set(ENDPOINT) else { return collector_url(COLLECTOR).ok() };
@@ -165,7 +165,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         if name.starts_with("parentbased_") { Sampler::ParentBased(Box::new(root)) } else { root }
     }
 
-    /// The part of all traces to record.
+    /// The fraction of all traces to record.
     fn ratio(&mut self) -> Option<f64> {
         let (name, value) = self.set(RATIO)?;
         let ratio = value.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
@@ -180,7 +180,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         names.iter().find_map(|name| Some((*name, (self.variable)(name)?)))
     }
 
-    /// A variable that takes certain words, in any case; the first of them is the default.
+    /// Reads a variable that takes certain words, in any case; the first of them is the default.
     fn one_of(&mut self, names: &[&'static str], words: &[&'static str]) -> &'static str {
         let default = words.first().copied().unwrap_or_default();
         let Some((name, value)) = self.set(names) else { return default };
@@ -201,7 +201,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         number.unwrap_or(default)
     }
 
-    /// Checks a list that the SDK reads itself, which leaves out what it cannot read.
+    /// Checks a list that the SDK itself reads, because the SDK leaves out what it cannot read.
     fn pairs(&mut self, names: &[&'static str], is_right: fn(&str, &str) -> bool) {
         let Some((name, value)) = self.set(names) else { return };
         let is_pair = |part: &str| {
@@ -235,7 +235,7 @@ mod tests {
         Environment { variable, wrong: Vec::new() }.settings()
     }
 
-    /// What is said of one variable, which is one line that begins with its name.
+    /// The refusal of one variable, which is one line that begins with its name.
     fn refusal(name: &str, value: &str) -> String {
         let lines = read(&[(name, value)]).unwrap_err();
         assert!(matches!(&lines[..], [line] if line.starts_with(&format!("{name} "))), "{name}={value}: {lines:?}");

@@ -1,7 +1,7 @@
 //! Finished spans on their way to the collector: a bounded queue, batches, OTLP over gRPC.
 //!
 //! Invariant: every span that was recorded is either taken by the collector or counted as dropped. A collector that is
-//! away costs the spans and nothing else: the queue drops, and a thread of its own waits.
+//! away costs the spans and nothing else: the queue drops them, and only a thread of its own waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ use crate::settings::TlsSettings;
 /// How long the last spans may take to be sent when the process stops.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
-/// The way of spans out of this process.
+/// The path of spans out of this process.
 #[derive(Debug)]
 pub struct Pipeline {
     claims: SdkTracerProvider,
@@ -36,7 +36,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts sending as the settings say. The collector need not be there. None if spans cannot be sent, which is logged.
+    /// Starts sending as the settings say. The collector need not be up. `None` if spans cannot be sent, which is
+    /// logged.
     pub fn start(service: &'static str, settings: Settings, tls: &TlsSettings) -> Option<Self> {
         let collector = &settings.endpoint;
         let exporter =
@@ -64,7 +65,7 @@ impl Pipeline {
         Some(pipeline)
     }
 
-    /// Sends what is left.
+    /// Sends the spans that are left.
     pub fn stop(self) {
         // Both send through the same queue, so the second finds it closed.
         if let Err(error) = self.claims.shutdown_with_timeout(FLUSH_DEADLINE) {
@@ -74,7 +75,7 @@ impl Pipeline {
     }
 }
 
-/// The sender of these spans. The environment has the last word.
+/// The sender of these spans. What the environment says of it takes precedence.
 fn resource(service: &'static str) -> Resource {
     let resource = Resource::builder_empty()
         .with_attributes([
@@ -89,8 +90,8 @@ fn resource(service: &'static str) -> Resource {
     }
 }
 
-/// One queue for all tracers. It counts what waits, so that what does not fit is dropped here, where it is counted, and
-/// never inside the SDK, which counts in silence.
+/// One queue for all tracers. It counts the spans that wait, so that those that do not fit are dropped here, where they
+/// are counted, and never inside the SDK, which keeps its count to itself.
 #[derive(Clone, Debug)]
 struct Shared {
     queue: Arc<BatchSpanProcessor>,

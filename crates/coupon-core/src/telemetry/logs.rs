@@ -1,6 +1,7 @@
 //! Logs: to standard error, as text for people or JSON for a collector. Standard output stays free for results.
 //!
-//! A line that is written while a request is handled carries its trace id, so that one goes from a line to its trace.
+//! A line that is written while a request is handled carries the trace id of the request, which leads from the line to
+//! its trace.
 
 use std::fmt;
 use std::io::IsTerminal as _;

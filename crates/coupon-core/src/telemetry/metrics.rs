@@ -1,6 +1,6 @@
 //! Metrics for Prometheus: names, units and buckets, each written here once. `/metrics` shows them.
 //!
-//! Invariant: a label has few values; never an account.
+//! Invariant: a label has few values, and never an account.
 
 use std::fmt::Write as _;
 use std::sync::{LazyLock, OnceLock};
@@ -34,7 +34,7 @@ const SPANS_DROPPED: &str = "coupon_spans_dropped_total";
 const TRACING_PAUSED: &str = "coupon_tracing_paused";
 const BUILD_INFO: &str = "coupon_build_info";
 
-/// Upper bounds in seconds: from a step in memory to a client who waits for long.
+/// Upper bounds in seconds: from a step in memory to a client who waits for a long time.
 const SECONDS: [f64; 17] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -70,7 +70,7 @@ pub(super) fn start(service: &'static str) {
     });
 }
 
-/// How a campaign stands.
+/// The stock of a campaign.
 #[derive(Clone, Copy, Debug)]
 pub struct Stock {
     /// The campaign.
@@ -81,8 +81,8 @@ pub struct Stock {
     pub free: u64,
 }
 
-/// All metrics in the text format of Prometheus, with the stock of these campaigns. That is not recorded: a recorder would
-/// show the last value of a campaign that nobody uses any more, for as long as the process lives.
+/// All metrics in the text format of Prometheus, with the stock of these campaigns. The stock is not recorded, because
+/// a recorder would show the last value of a campaign that nobody uses any more for as long as the process lives.
 #[must_use]
 pub fn render(stocks: &[Stock]) -> String {
     PROCESS.collect();
@@ -105,7 +105,7 @@ fn write_gauge(text: &mut String, name: &str, help: &str, stocks: &[Stock], valu
     text.push('\n');
 }
 
-/// What becomes of a claim at an API.
+/// What may become of a claim at an API.
 const ANSWERS: [&str; 16] = [
     "accepted",
     "issued",
@@ -125,7 +125,7 @@ const ANSWERS: [&str; 16] = [
     "internal",
 ];
 
-/// Counters whose labels are known beforehand begin with 0: one that comes out of nothing has no increase.
+/// Sets counters whose labels are known beforehand to 0: one that first appears with a value shows no increase.
 fn begin_at_zero(service: &str) {
     let zero = |name, label, values: &[&'static str]| {
         for value in values {
@@ -182,7 +182,7 @@ fn describe() {
     describe_gauge!(BUILD_INFO, "1, with what runs here");
 }
 
-/// A request was answered.
+/// Records that a request was answered.
 pub fn request(method: &'static str, route: String, status: &'static str, took: Duration) {
     histogram!(
         REQUEST_DURATION,
@@ -203,13 +203,13 @@ impl InFlight {
         Self(gauge, count as f64)
     }
 
-    /// A request.
+    /// Counts a request.
     #[must_use]
     pub fn request() -> Self {
         Self::new(gauge!(REQUESTS_ACTIVE), 1)
     }
 
-    /// Claims.
+    /// Counts claims.
     #[must_use]
     pub fn claims(count: usize) -> Self {
         Self::new(gauge!(CLAIMS_IN_FLIGHT), count)
@@ -222,76 +222,76 @@ impl Drop for InFlight {
     }
 }
 
-/// Something became of this many claims.
+/// Counts claims by what became of them.
 pub fn claims(outcome: &'static str, count: usize) {
     counter!(CLAIMS, "outcome" => outcome).increment(count as u64);
 }
 
-/// A step of handling claims took this long.
+/// Records how long a step of handling claims took.
 pub fn step(step: &'static str, took: Duration) {
     histogram!(STEP_DURATION, "step" => step).record(took);
 }
 
-/// A batch was taken, whose claims had waited for these times in seconds.
+/// Records a batch whose claims had waited for these times, in seconds.
 pub fn batch(times_in_queue: impl ExactSizeIterator<Item = f64>) {
     histogram!(BATCH_CLAIMS).record(times_in_queue.len() as f64);
     let histogram = histogram!(TIME_IN_QUEUE);
     times_in_queue.for_each(|time| histogram.record(time));
 }
 
-/// A group had this many claims.
+/// Records a group of this many claims.
 pub fn group(claims: usize) {
     histogram!(GROUP_CLAIMS).record(claims as f64);
 }
 
-/// A message was shared by this many claims.
+/// Records a message that this many claims share.
 pub fn message(claims: usize) {
     histogram!(MESSAGE_CLAIMS).record(claims as f64);
 }
 
-/// The broker answered a publish, or did not: `ack`, `nack` (its queue is full) or `failed`.
+/// Counts a publish by the answer of the broker, or the lack of one: `ack`, `nack` (its queue is full) or `failed`.
 pub fn confirm(result: &'static str) {
     counter!(CONFIRMS, "result" => result).increment(1);
 }
 
-/// Claims had been delivered before.
+/// Counts claims that had been delivered before.
 pub fn redeliveries(claims: usize) {
     counter!(REDELIVERIES).increment(claims as u64);
 }
 
-/// A message went to the dead letters.
+/// Counts a message that went to the dead letters.
 pub fn dead_letter() {
     counter!(DEAD_LETTERS).increment(1);
 }
 
-/// A refill ended: `not_empty`, `sold_out`, `unknown` or `failed`.
+/// Counts a refill by its result: `not_empty`, `sold_out`, `unknown` or `failed`.
 pub fn refill(result: &'static str) {
     counter!(REFILLS, "result" => result).increment(1);
 }
 
-/// Work is done again after an error of this class.
+/// Counts work that is done again after an error of this class.
 pub fn retry(class: &'static str) {
     counter!(RETRIES, "class" => class).increment(1);
 }
 
-/// How the connections to MySQL are used at this moment.
+/// Records how the connections to MySQL are used at this moment.
 pub fn mysql_connections(in_use: usize, idle: usize, waiting: usize) {
     gauge!(MYSQL_CONNECTIONS, "state" => "used").set(in_use as f64);
     gauge!(MYSQL_CONNECTIONS, "state" => "idle").set(idle as f64);
     gauge!(MYSQL_WAITING).set(waiting as f64);
 }
 
-/// The collector took spans.
+/// Counts spans that the collector took.
 pub fn spans_sent(count: usize) {
     counter!(SPANS_SENT).increment(count as u64);
 }
 
-/// Spans were given up: `queue_full` or `export_failed`.
+/// Counts spans that were given up: `queue_full` or `export_failed`.
 pub fn spans_dropped(reason: &'static str, count: usize) {
     counter!(SPANS_DROPPED, "reason" => reason).increment(count as u64);
 }
 
-/// Whether traces that no caller samples go unrecorded, as the collector takes no spans.
+/// Records whether traces that no caller samples go unrecorded, because the collector takes no spans.
 pub fn tracing_paused(is_paused: bool) {
     gauge!(TRACING_PAUSED).set(f64::from(u8::from(is_paused)));
 }

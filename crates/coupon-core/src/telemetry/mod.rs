@@ -1,4 +1,4 @@
-//! What a service reports of its work: logs, spans and metrics. `docs/TELEMETRY.md` lists every one of them.
+//! What a service reports about its work: logs, spans and metrics. `docs/TELEMETRY.md` lists every one of them.
 //!
 //! ```text
 //! span         one claim, one trace: contexts from and to other services, spans of this one
@@ -28,8 +28,8 @@ pub use environment::{Settings as SpanSettings, read as span_settings};
 #[derive(Debug)]
 pub struct Telemetry(Option<export::Pipeline>);
 
-/// Starts metrics of a service, and spans unless there are no settings for them; call it once, inside the runtime that the
-/// service runs on, after the logs.
+/// Starts the metrics of a service, and its spans if there are settings for them; call it once, inside the runtime that
+/// the service runs on, after the logs.
 #[must_use]
 pub fn start(service: &'static str, spans: Option<SpanSettings>, tls: &TlsSettings) -> Telemetry {
     metrics::start(service);
@@ -47,8 +47,8 @@ pub fn start_spans(service: &'static str, settings: Option<SpanSettings>, tls: &
 }
 
 impl Telemetry {
-    /// Sends what has not been sent yet, for a few seconds at most. It blocks its thread, which must not be one of the
-    /// runtime's.
+    /// Sends what has not been sent yet, for a few seconds at most. It blocks the calling thread, which must not be one
+    /// of the runtime's.
     pub fn stop(self) {
         if let Some(pipeline) = self.0 {
             pipeline.stop();

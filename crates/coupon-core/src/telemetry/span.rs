@@ -1,9 +1,10 @@
 //! One claim, one trace: the context of a caller comes in with a request or a message, spans of this process are added
 //! to it, and it goes out with the next message.
 //!
-//! Spans are built with OpenTelemetry itself and not from spans of `tracing`: what a batch did is recorded after the fact,
-//! with its true times, and a request that is not sampled costs two random numbers here instead of a span that nobody
-//! sees. Invariant: [`Context::current`] in a handler is the one of its request, with a valid trace id, sampled or not.
+//! Spans are built with OpenTelemetry itself and not from spans of `tracing`: what a batch did is recorded after the
+//! fact, with its true times, and a request that is not sampled costs two random numbers here instead of a span that
+//! nobody sees. Invariant: [`Context::current`] in a handler is the one of its request, with a valid trace id, sampled
+//! or not.
 
 use std::borrow::Cow;
 use std::sync::{LazyLock, OnceLock};
@@ -28,17 +29,17 @@ static SILENT: LazyLock<SdkTracer> =
     LazyLock::new(|| SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("silent"));
 static PROPAGATOR: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContextPropagator::new);
 
-/// The makers of spans.
+/// The tracers that make spans.
 #[derive(Debug)]
 pub(super) struct Tracers {
     /// Spans of claims, sampled as `OTEL_TRACES_SAMPLER` says.
     pub claims: SdkTracer,
-    /// Roots, all recorded.
+    /// Root spans, all of them recorded.
     pub roots: SdkTracer,
 }
 
 impl Tracers {
-    /// Makes them those of this process, once.
+    /// Makes them the tracers of this process, once.
     pub fn install(self) {
         let _ = TRACERS.set(self);
     }
@@ -48,14 +49,14 @@ fn tracer() -> &'static SdkTracer {
     TRACERS.get().map_or(&SILENT, |tracers| &tracers.claims)
 }
 
-/// Starts a span under a parent, which may be a remote one or none, and gives the context with it.
+/// Starts a span under a parent, which may be remote or missing, and returns the context with it.
 #[must_use]
 pub fn start(builder: SpanBuilder, parent: &Context) -> Context {
     parent.with_span(tracer().build_with_context(builder, parent))
 }
 
-/// Starts a trace that is recorded whatever the sampler says: that of a batch which holds a sampled claim, or that of a
-/// caller which has decided itself.
+/// Starts a trace that is recorded whatever the sampler says: that of a batch that holds a sampled claim, or that of a
+/// caller that has decided for itself.
 #[must_use]
 pub fn start_root(builder: SpanBuilder) -> Context {
     let tracer = TRACERS.get().map_or(&*SILENT, |tracers| &tracers.roots);
@@ -63,13 +64,14 @@ pub fn start_root(builder: SpanBuilder) -> Context {
     root.with_span(tracer.build_with_context(builder, &root))
 }
 
-/// A context with a trace id of its own that is never recorded, for requests that are no work: health and metrics.
+/// Returns a context that is never recorded but has a trace id of its own, for requests that are not work: health and
+/// metrics.
 #[must_use]
 pub fn start_silent(parent: &Context) -> Context {
     parent.with_span(SILENT.build_with_context(SpanBuilder::from_name(""), parent))
 }
 
-/// Starts a span under the current one; when that is not recorded, nothing is built and the current context returned.
+/// Starts a span under the current one; if that is not recorded, nothing is built and the current context is returned.
 #[must_use]
 pub fn start_child(builder: impl FnOnce() -> SpanBuilder) -> Context {
     let current = Context::current();
@@ -88,7 +90,7 @@ pub fn current_trace_id() -> String {
     Context::map_current(|context| context.span().span_context().trace_id()).to_string()
 }
 
-/// Adds to a span, if it is recorded.
+/// Adds an attribute to a span, if it is recorded.
 pub fn note(context: &Context, attribute: &'static str, value: impl Into<opentelemetry::Value>) {
     let span = context.span();
     if span.is_recording() {
@@ -96,7 +98,7 @@ pub fn note(context: &Context, attribute: &'static str, value: impl Into<opentel
     }
 }
 
-/// A number of things, as spans take it.
+/// A number of things, in the type that spans take.
 #[must_use]
 pub fn count(things: usize) -> i64 {
     i64::try_from(things).unwrap_or(i64::MAX)
@@ -115,7 +117,7 @@ pub fn end<T>(context: &Context, outcome: &Result<T, Error>) {
     span.end();
 }
 
-/// What a span says of an error: its class and number. Not its text, in which a server may quote an account.
+/// What a span says about an error: its class and number. Not its text, in which a server may quote an account.
 #[must_use]
 pub fn failure(error: &Error) -> Vec<KeyValue> {
     let mut attributes = vec![KeyValue::new(ERROR_TYPE, error.class().name())];
@@ -140,10 +142,10 @@ pub fn traceparent(span: &SpanContext) -> String {
     format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags())
 }
 
-/// The headers of a message that carry on the contexts of its claims. That of the first is under the standard name, so
-/// that other tools find it; those of the others end in their number. A context that is not sampled is carried only
-/// if it is the first: nobody would look at the rest. `tracestate` is not carried: a client may fill it with kilobytes, and
-/// headers that are longer than a frame make the broker close the connection.
+/// The headers of a message that carry the contexts of its claims. The first context has the standard name, so that
+/// other tools find it; the names of the others end in their number. A context that is not sampled is carried only if
+/// it is the first: nobody would look at the others. `tracestate` is not carried: a client may fill it with kilobytes,
+/// and headers that are longer than a frame make the broker close the connection.
 #[must_use]
 pub fn message_headers<'a>(contexts: impl Iterator<Item = &'a Context>) -> FieldTable {
     let mut headers = FieldTable::default();
@@ -157,7 +159,8 @@ pub fn message_headers<'a>(contexts: impl Iterator<Item = &'a Context>) -> Field
     headers
 }
 
-/// The context of a message's claim number `n`, if it is sampled. Those of the others are not parsed: at 1 % they are most.
+/// The context of a message's claim number `n`, if it is sampled. Others are not parsed: with 1 % sampled, most are
+/// others.
 #[must_use]
 pub fn extract_sampled(headers: Option<&FieldTable>, n: usize) -> Option<Context> {
     let AMQPValue::LongString(traceparent) = headers?.inner().get(numbered(n).as_ref())? else { return None };
@@ -175,7 +178,7 @@ fn numbered(n: usize) -> Cow<'static, str> {
     if n == 0 { TRACEPARENT.into() } else { format!("{TRACEPARENT}-{n}").into() }
 }
 
-/// A context as it came, for [`extract`].
+/// A context as it was received, for [`extract`].
 struct Traceparent<'a>(&'a str);
 
 impl Extractor for Traceparent<'_> {

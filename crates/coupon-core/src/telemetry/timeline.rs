@@ -1,5 +1,5 @@
-//! The steps of a piece of work, recorded once with their true times: as metrics for all, and as spans in the trace of each
-//! sampled claim that the work was done for. A batch of 500 claims is one piece of work and may be five traces.
+//! The steps of a piece of work, recorded once with their true times: as metrics for all, and as spans in the trace of
+//! each sampled claim that the work was done for. A batch of 500 claims is one piece of work and may be five traces.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -19,20 +19,20 @@ use crate::error::{Error, Result};
 pub struct Operation {
     /// Name of the span and of the step in metrics.
     pub name: &'static str,
-    /// What is done.
+    /// Where it is done, and how.
     pub at: Server,
 }
 
 /// The server at which a step works, and how.
 #[derive(Debug)]
 pub enum Server {
-    /// A statement: what it does, its table and its text without values.
+    /// A statement on the table `coupon`: what it does, and its text without values.
     Mysql(&'static str, &'static str),
-    /// The end or the begin of a transaction.
+    /// The beginning or the end of a transaction.
     MysqlTransaction,
     /// A command.
     Redis(&'static str),
-    /// A word to the broker.
+    /// A message to the broker that settles deliveries, such as an ack.
     Rabbitmq,
     /// No server, or several.
     None,
@@ -66,7 +66,7 @@ impl Operation {
         };
         let size_name =
             if matches!(self.at, Server::Rabbitmq) { MESSAGING_BATCH_MESSAGE_COUNT } else { DB_OPERATION_BATCH_SIZE };
-        // The conventions want no size of one.
+        // The conventions do not want a size of one.
         if size > 1 {
             attributes.push(KeyValue::new(size_name, span::count(size)));
         }
@@ -86,7 +86,7 @@ struct Step {
 /// What was done, in order.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    /// There are none when no sampled claim takes part, so that only metrics are wanted.
+    /// `None` if no sampled claim takes part, so that only metrics are wanted.
     steps: Option<Mutex<Vec<Step>>>,
 }
 
@@ -97,7 +97,7 @@ impl Timeline {
         Self { steps: Some(Mutex::default()) }
     }
 
-    /// Does a step for `size` claims.
+    /// Runs a step for `size` claims.
     ///
     /// # Errors
     /// Those of the step.
@@ -119,7 +119,7 @@ impl Timeline {
         let took = since.elapsed();
         metrics::step(operation.name, took);
         let Some(steps) = &self.steps else { return };
-        // By the clock that does not jump.
+        // By the monotonic clock, which does not jump.
         let ended = began + took;
         let failure = error.map(span::failure).unwrap_or_default();
         steps.lock().unwrap_or_else(PoisonError::into_inner).push(Step { operation, size, began, ended, failure });
@@ -154,7 +154,7 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Begins a step for `size` claims that another place ends.
+    /// Begins a step for `size` claims that is ended in another place.
     #[must_use]
     pub fn now(operation: &'static Operation, size: usize) -> Self {
         Self { operation, size, began: SystemTime::now(), since: Instant::now() }
