@@ -1,4 +1,4 @@
-//! Limits the age of connections, so that a service follows its servers when their addresses come to lead elsewhere.
+//! Limits the age of connections, so that a service follows its servers when their addresses change.
 //!
 //! Invariant: instances that started together do not all reconnect together. A connection that a whole process shares
 //! lives up to a fifth longer than its maximum age; pooled connections are replaced one by one, when they are next

@@ -41,7 +41,7 @@ pub struct Report {
     pub clean: bool,
     /// The campaigns that were audited.
     pub campaigns: Vec<Stock>,
-    /// Each invariant.
+    /// What was found for each invariant.
     pub invariants: Vec<Finding>,
 }
 

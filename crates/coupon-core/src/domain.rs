@@ -53,7 +53,7 @@ id! {
     CampaignId, JSON_NUMBER_MAX
 }
 id! {
-    /// An account of the shop, which claims. Its number fits the signed integers of other languages.
+    /// The account of the shop that makes a claim. Its number fits the signed integers of other languages.
     AccountId, i64::MAX.unsigned_abs()
 }
 
@@ -185,7 +185,7 @@ impl Outcome {
     }
 }
 
-/// A campaign as operators made it.
+/// A campaign as an operator made it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Campaign {
     /// Its number, in every address.

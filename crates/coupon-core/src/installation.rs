@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::mysql::Mysql;
 use crate::settings::Namespace;
 
-/// An installation, after which everything is named that it keeps on servers shared with others.
+/// An installation. Everything that it keeps on servers shared with others is named after it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Installation {
     /// The prefix of its keys and queues.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Services depend on this crate and never on each other. MySQL is the only truth: whatever [`rabbitmq`] or [`redis`]
-//! lose, except a confirmed message, can be rebuilt from it.
+//! loses, except a confirmed message, can be rebuilt from it.
 
 pub mod age;
 pub mod api;

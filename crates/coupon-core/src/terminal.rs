@@ -1,7 +1,7 @@
 //! What commands print: results to standard output, errors and notes to standard error.
 //!
 //! Invariants: text that others wrote (names, arguments, answers) reaches a terminal without characters that move its
-//! cursor or reverse its text; a result that could not be written is an error, unless its reader has seen enough.
+//! cursor or reverse the text; a result that could not be written is an error, unless its reader has seen enough.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Key pairs and tokens of one's own, for trying the system out and for tests: what an issuer does, in a few lines.
+//! Makes key pairs and tokens, for trying the system out and for tests: what an issuer does, in a few lines.
 //!
 //! Invariant: a private key leaves this module only through [`KeyPair::to_pem`].
 

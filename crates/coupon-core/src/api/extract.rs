@@ -151,7 +151,7 @@ fn written(body: &[u8]) -> Option<u64> {
     plain_number(digits, 0..=u64::MAX)
 }
 
-/// Refuses query parameters: a claim has none, and one that did nothing would have been meant to do something.
+/// Refuses query parameters: a claim takes none, and one that was sent was meant to do something.
 ///
 /// # Errors
 /// 400.

@@ -22,8 +22,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(1);
 /// The limit of a service.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RateSettings {
-    /// Claims that one account may make in one burst at this instance, and in each second after that; further ones get
-    /// 429. With --auth none they are counted by account and address. 0 = no limit.
+    /// Claims that one account may make in one burst at this instance, and in each second after that; further ones
+    /// get 429. With --auth none they are counted by account and address. 0 = no limit.
     #[arg(long, env = "CLAIMS_PER_ACCOUNT", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000), default_value_t = 20)]
     pub claims_per_account: u32,
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::domain::ClaimKey;
 
-/// Half of the most claims kept: some seconds' worth at the highest rate, in about 3 MB.
+/// Half the maximum number of claims kept: a few seconds' worth at the highest rate, in about 3 MB.
 const HALF_MAX: usize = 32_768;
 
 /// Keeps the newest claims in two halves: when the newer one is full, the older one is forgotten.

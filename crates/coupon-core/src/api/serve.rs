@@ -79,7 +79,7 @@ fn default_workers() -> u16 {
     std::thread::available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(2)
 }
 
-/// Open files kept for other things than clients of the public listener: connections to servers (512 to MySQL at most),
+/// Open files kept for anything but clients of the public listener: connections to servers (512 to MySQL at most),
 /// those of the other listener, and logs. If the limit is small, half of it.
 const RESERVED_FILES: u64 = 640;
 

@@ -1,4 +1,5 @@
-//! Says in one line why two ends cannot speak TLS: one does not trust the certificate of the other, or speaks no TLS.
+//! Says in one line why two ends cannot speak TLS: one does not trust the certificate of the other, or does not speak
+//! TLS at all.
 //!
 //! The drivers wrap the cause in errors of their own, each in a different place.
 

@@ -37,7 +37,7 @@ pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// A client that takes nothing of an answer for this long counts as gone.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes per read, apart from the reads of actix: a claim, or several.
+/// Bytes per read that is not made for actix: a claim, or several.
 const READ_SIZE: usize = 1024;
 
 /// Bytes held until a request is answered; beyond that, no more are read.

@@ -1,9 +1,9 @@
 //! `/livez`: the process answers. `/readyz`: the service can do its work, judging by the servers that it needs.
 //!
 //! One task for each server checks it again and again. Invariants: once each server has been checked, a health request
-//! waits for none of them; a server that refuses until somebody fixes it counts as down at once ([`Error::stays`]), and
-//! with any other trouble when two checks in a row meet it; what is wrong and how to fix it is logged once, and so is
-//! the recovery.
+//! waits for none of them; a server that refuses until somebody fixes it counts as down at once ([`Error::stays`]),
+//! while any other trouble counts when two checks in a row meet it; what is wrong and how to fix it is logged once, and
+//! so is the recovery.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

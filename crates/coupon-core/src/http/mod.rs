@@ -116,7 +116,7 @@ pub(crate) fn serve(
     let server = server.listen("http", listener, move || {
         let app = App::new()
             .wrap(from_fn(receive::refuse))
-            // Inside of `receive`, because the answer to a preflight request is an answer of the connection. Around
+            // Inside `receive`, because the answer to a preflight request is an answer of the connection. Around
             // `refuse`, because a page may read refusals too.
             .wrap(cors::cors(&origins))
             .wrap(from_fn(receive::receive))

@@ -90,7 +90,7 @@ pub async fn winners(conn: &mut Conn, campaign: CampaignId, after: u64, count: u
     Ok(conn.exec(sql::WINNERS, (campaign.0, after, count)).await?)
 }
 
-/// The number after the highest one of a campaign; `None` if that is the largest there is.
+/// The number after that of the highest campaign; `None` if that one is the largest possible.
 ///
 /// # Errors
 /// Any error from MySQL.
@@ -99,8 +99,8 @@ pub async fn next_id(conn: &mut Conn) -> Result<Option<CampaignId>> {
     Ok(Some(CampaignId(highest.unwrap_or(0) + 1)).filter(|next| *next <= CampaignId::MAX))
 }
 
-/// The right to make and restock campaigns, which one operator has at a time: two operators who make the same one would
-/// both load its coupons. It ends with its connection.
+/// The right to make and restock campaigns, which only one operator has at a time: two operators who make the same
+/// campaign would both load its coupons. It ends with its connection.
 #[derive(Debug)]
 pub struct OperatorLock(Conn);
 

@@ -1,9 +1,9 @@
 //! Connections to MySQL that are thrown away together when one of them turns out to be bad.
 //!
 //! The server behind a name can be replaced at any time while connections to the old one stay up: it may have been
-//! demoted to a replica, be frozen, or simply be another machine than the new one. Invariants: no connection is used
-//! beyond its maximum age; after an error that is not the statement's fault, or a deadline that passed, no connection
-//! made before is handed out again.
+//! demoted to a replica, be frozen, or no longer be the server of that name. Invariants: no connection is used beyond
+//! its maximum age; after an error that is not the statement's fault, or a deadline that passed, no connection made
+//! before is handed out again.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;

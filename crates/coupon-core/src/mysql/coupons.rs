@@ -1,4 +1,4 @@
-//! Reading and issuing coupons: the statements of [`super::sql`] with typed parameters and results.
+//! Reads and issues coupons: the statements of [`super::sql`] with typed parameters and results.
 //!
 //! Invariant: no statement here overwrites an account.
 

@@ -43,7 +43,7 @@ pub enum Limit {
 pub struct Load {
     /// Coupons ordered.
     pub coupons: u64,
-    /// How many of them are there.
+    /// How many of them have been loaded.
     pub loaded: u64,
 }
 
@@ -66,7 +66,7 @@ pub async fn find(conn: &mut impl Queryable, campaign: CampaignId, key: &str) ->
     Ok(found.map(|(coupons, loaded)| Load { coupons, loaded }))
 }
 
-/// How many coupons of a campaign recorded loads have ordered and not loaded: a load is under way, or was cut off.
+/// How many coupons recorded loads have ordered for a campaign and not loaded: a load is under way, or was cut off.
 ///
 /// # Errors
 /// Any error from MySQL.

@@ -13,7 +13,7 @@ use crate::error::Result;
 /// # Errors
 /// Any error from MySQL.
 pub async fn lock(conn: &mut Conn, what: &str, whose: &str, wait: Duration) -> Result<bool> {
-    // A name may have at most 64 characters, whatever it is the lock of.
+    // A name may have at most 64 characters, whatever is locked.
     let lock = "SELECT GET_LOCK(CONCAT('coupon.', ?, '.', LEFT(SHA2(?, 256), 40)), ?)";
     let locked: Option<Option<u8>> = conn.exec_first(lock, (what, whose, wait.as_secs())).await?;
     Ok(locked.flatten() == Some(1))

@@ -39,7 +39,7 @@ const NOBODY: u64 = 0;
 #[derive(Clone)]
 pub struct Mysql {
     work: Arc<Connections>,
-    /// One connection of their own, because work may have taken all others.
+    /// One connection that is kept for checks, because work may have taken all others.
     checks: Arc<Connections>,
     options: Opts,
     runtime: Handle,

@@ -24,7 +24,7 @@ pub fn reach(address: &ServerUrl, tls: &TlsSettings) -> OptsBuilder {
 }
 
 /// Connects, unless that takes longer than `limit`, or than a server that can be reached needs. A server of another
-/// kind may wait for its client to speak first, while a client of MySQL waits for the server.
+/// kind may wait for its client to speak first, while a MySQL client waits for its server.
 ///
 /// # Errors
 /// Any error from the driver, or [`Error::Deadline`].
@@ -50,7 +50,7 @@ pub fn remedy_of_not_reached(address: &ServerUrl, error: &Error) -> &'static str
             if error.kind() == std::io::ErrorKind::ConnectionRefused =>
         {
             let (host, _) = address.host_and_port(0);
-            // The default address leads to these.
+            // The default address leads to one of these.
             if matches!(host.as_str(), "127.0.0.1" | "localhost" | "::1") {
                 "start it with `scripts/services up`"
             } else {

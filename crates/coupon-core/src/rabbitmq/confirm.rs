@@ -1,5 +1,5 @@
-//! Publishes one message at a time and waits for its confirm, for dead letters and operators. Claims take the hot path
-//! of producer-api.
+//! Publishes one message at a time and waits for its publisher confirm, for dead letters and operators. Claims take the
+//! hot path of producer-api.
 
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::basic::AMQPProperties;

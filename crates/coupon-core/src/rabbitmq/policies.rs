@@ -42,7 +42,7 @@ const KEYS_OF_QUORUM_QUEUES: &[&str] = &[
     "target-group-size",
 ];
 
-/// A value that a policy sets on a queue and by which accepted claims are lost.
+/// A setting that a policy makes on a queue and that loses accepted claims.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Danger {
     /// The queue.
@@ -144,8 +144,8 @@ impl Policies {
 
 type IsDanger = fn(&str, &Value) -> bool;
 
-/// Whether a message expires, a queue is deleted when nobody consumes from it, or one drops the oldest message when
-/// full. For the latter two, a policy takes precedence over our arguments.
+/// Whether a key makes messages expire, deletes a queue from which nobody consumes, or makes a full queue drop its
+/// oldest message. For the latter two, a policy takes precedence over our arguments.
 fn loses_claims(key: &str, value: &Value) -> bool {
     matches!(key, "message-ttl" | "expires") || key == "overflow" && value != "reject-publish"
 }

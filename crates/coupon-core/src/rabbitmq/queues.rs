@@ -12,9 +12,9 @@ use lapin::{Connection, ErrorKind};
 use crate::error::{Error, Result};
 use crate::settings::{AmqpSettings, Namespace};
 
-/// A claim is delivered again when a consumer ends while holding it, in work or prefetched. A consumer that finds its
-/// servers away holds its batch and waits instead, so this many deliveries mean that something about the claim ends
-/// consumers.
+/// A claim is delivered again when a consumer ends while it holds the claim, whether it handles it or has only
+/// prefetched it. A consumer that finds its servers away holds its batch and waits instead, so this many deliveries
+/// mean that something about the claim ends consumers.
 const DELIVERY_LIMIT: i64 = 100;
 
 /// RabbitMQ's answer to arguments that differ from those that a queue was created with.
@@ -44,7 +44,7 @@ impl Queues {
         }
     }
 
-    /// Creates the queues, or checks that they exist as they must be.
+    /// Creates the queues, or checks that they exist with the right arguments.
     ///
     /// # Errors
     /// Any error from the broker, or [`Error::Unsafe`] if a queue exists with other arguments, by which it may lose
@@ -92,7 +92,7 @@ impl Queues {
     }
 }
 
-/// What RabbitMQ says about a queue that exists with other arguments, and what to do about it.
+/// The error for a queue that exists with other arguments: what RabbitMQ says, and what to do about it.
 fn differs(error: &lapin::Error, queue: &ShortString, vhost: &str) -> Option<Error> {
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
     (refusal.get_id() == PRECONDITION_FAILED).then(|| {
@@ -122,8 +122,8 @@ pub async fn message_count(connection: &Connection, queue: &ShortString) -> Resu
     Ok(counts(connection, queue).await?.map(|counts| counts.messages))
 }
 
-/// What the broker says about a queue, if it exists. It is asked on a channel of its own, because it closes one on
-/// which it is asked for a queue that does not exist.
+/// What the broker says about a queue, if it exists. It is asked on a channel of its own, because the broker closes a
+/// channel on which it is asked for a queue that does not exist.
 ///
 /// # Errors
 /// Any error from the broker.

@@ -1,6 +1,6 @@
-//! The life of a service: log, start, run until asked to stop, drain within a deadline, send the last spans. Also the
-//! check of a running service's health, which the program makes itself, because the image it is shipped in holds no
-//! other.
+//! The life of a service: log, start, run until asked to stop, drain within a deadline, send the last spans. And the
+//! health check of a running service, which the program makes itself, because the image it is shipped in holds no other
+//! program.
 
 mod runtime;
 pub mod shutdown;
@@ -22,7 +22,8 @@ use crate::settings::{ProcessCommand, ProcessSettings, Refusal, TlsSettings, end
 use crate::telemetry::{self, SpanSettings};
 use crate::terminal;
 
-/// How long a service may take to accept a health check, and again to answer it.
+/// How long a service may take to accept a health check, and again to answer it. It answers at once, except before its
+/// first checks of its servers have ended.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The most bytes read of the answer to a health check.

@@ -75,7 +75,7 @@ impl Pipeline {
     }
 }
 
-/// The sender of these spans. What the environment says of it takes precedence.
+/// The sender of these spans. What the environment says about it takes precedence.
 fn resource(service: &'static str) -> Resource {
     let resource = Resource::builder_empty()
         .with_attributes([

@@ -159,8 +159,8 @@ pub fn message_headers<'a>(contexts: impl Iterator<Item = &'a Context>) -> Field
     headers
 }
 
-/// The context of a message's claim number `n`, if it is sampled. Others are not parsed: with 1 % sampled, most are
-/// others.
+/// The context of a message's claim number `n`, if it is sampled. Contexts that are not sampled are not parsed: with 1
+/// % sampled, they are most of them.
 #[must_use]
 pub fn extract_sampled(headers: Option<&FieldTable>, n: usize) -> Option<Context> {
     let AMQPValue::LongString(traceparent) = headers?.inner().get(numbered(n).as_ref())? else { return None };

@@ -24,7 +24,7 @@ const ASK_EVERY: Duration = Duration::from_mins(5);
 /// How often the keys are fetched while none are known.
 const ASK_FIRST_EVERY: Duration = Duration::from_secs(1);
 
-/// How soon after the last such request a token with an unknown key may cause another.
+/// The shortest time between two requests that tokens with unknown keys cause.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// The longest that the issuer may take to answer.

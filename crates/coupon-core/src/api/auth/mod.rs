@@ -1,4 +1,4 @@
-//! The caller of a request, who is determined before anything is looked up, both for a claim and for its outcome.
+//! Determines the caller of a request before anything is looked up, both for a claim and for its outcome.
 //!
 //! ```text
 //! request ─> Auth::caller ─┬ tokens   a bearer token, by the keys of its issuer (keys.rs, issuer.rs)
@@ -52,7 +52,7 @@ enum Way {
 pub enum Caller {
     /// This account, which may claim from these campaigns.
     Account(AccountId, Eligibility),
-    /// Somebody at this address.
+    /// A caller who is known only by this address.
     Anybody(IpAddr),
 }
 
@@ -91,8 +91,8 @@ impl Caller {
 }
 
 impl Auth {
-    /// Starts what the settings require of a service that listens at this address. The keys must be readable if they
-    /// are in a file; the issuer behind a URL may be away.
+    /// Starts authentication as the settings require for a service that listens at this address. The keys must be
+    /// readable if they are in a file; the issuer behind a URL may be away.
     ///
     /// # Errors
     /// Settings that do not fit together, or keys that cannot be read.

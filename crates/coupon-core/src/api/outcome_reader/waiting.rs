@@ -75,7 +75,7 @@ pub(super) struct Due {
 pub(super) enum Found {
     /// Its outcome, which is not `Pending`.
     Outcome(Outcome),
-    /// MySQL has none.
+    /// MySQL holds no coupon for it.
     Nothing,
     /// MySQL was not asked, or did not answer.
     Unknown,
@@ -135,7 +135,7 @@ impl Waiting {
         Ok(next.is_none_or(|next| lookup_at < next))
     }
 
-    /// Takes pushed outcomes, and returns whether a campaign may be sold out by them.
+    /// Takes pushed outcomes, and returns whether a campaign may be sold out according to them.
     pub(super) fn pushed(&mut self, outcomes: &[(ClaimKey, Outcome)], now: Instant) -> bool {
         let mut may_be_sold_out = false;
         for (claim, outcome) in outcomes {

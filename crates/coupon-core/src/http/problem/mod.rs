@@ -67,7 +67,7 @@ impl Problem {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::InvalidRequest, detail)
     }
 
-    /// 401: the caller has not shown who they are; the challenge says how to.
+    /// 401: the caller has not shown who they are; the challenge says how to do so.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>, challenge: HeaderValue) -> Self {
         Self {
             header: Some((WWW_AUTHENTICATE, challenge)),
@@ -254,7 +254,7 @@ impl Problem {
     }
 }
 
-/// The last step of an error: its class decides the status, and its text goes to the log.
+/// The last step in the handling of an error: its class decides the status, and its text goes to the log.
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error.class() {
@@ -327,7 +327,7 @@ fn foreign(error: &actix_web::Error) -> Problem {
     }
 }
 
-/// Answers 404, where there is nothing at a path.
+/// Answers 404 for a path at which there is nothing.
 ///
 /// # Errors
 /// Always.

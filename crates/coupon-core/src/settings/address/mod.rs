@@ -21,7 +21,7 @@ const SSL_MODE: &str = "ssl-mode";
 /// Its only value that asks for TLS and verifies the server.
 const VERIFY_IDENTITY: &str = "VERIFY_IDENTITY";
 
-/// The name of the user of a new RabbitMQ, and the password.
+/// The user of a new RabbitMQ, and its password.
 const GUEST: &str = "guest";
 
 /// The address of a server. Its password cannot be shown by mistake: `Display` and `Debug` show only the place.

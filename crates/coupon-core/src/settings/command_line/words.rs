@@ -1,7 +1,7 @@
 //! The words for what is wrong with a command line: a line that names the option and its variable, says what is wrong
 //! and ends with what would be right.
 //!
-//! Invariant: no line shows an address, which may hold a password, or a value of any length.
+//! Invariant: no line shows an address, which may hold a password, or a value of unlimited length.
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
