@@ -1,11 +1,11 @@
 //! The connection to the broker: one for the process, one long-lived confirm channel for each actix worker.
 //!
-//! The broker can be replaced behind its name while connections to the one before stay up. A connection that is old, that
-//! did not answer in time, or on which a check (`watch.rs`) failed is given up by all workers, who open their channels on
-//! the next.
-//! Invariants: a channel never leaves its thread, because lapin numbers a message and writes it in two steps, and two
-//! threads in between get each other's confirms; a message that comes back as unroutable fails every message that still
-//! waits on its channel, because lapin hands it to whichever confirm comes next.
+//! A broker can be replaced behind its name while connections to its predecessor stay up. All workers give up a
+//! connection that is too old, that did not answer in time, or that failed a check (`watch.rs`), and open their
+//! channels on the next one.
+//! Invariants: a channel never leaves its thread, because lapin numbers a message and writes it in two steps, so two
+//! threads that interleave would get each other's confirms; a message returned as unroutable fails every message still
+//! waiting on its channel, because lapin attaches it to whichever confirm comes next.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,10 +25,10 @@ use lapin::{Channel, Confirmation, Connection, ConnectionStatus};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-/// Confirms that a channel may have lost, by deadlines that passed, before it is given up with what lapin keeps for them.
+/// How many confirms a channel may lose to deadlines before it is given up, along with the state lapin keeps for them.
 const LOST_MAX: usize = 512;
 
-/// After a channel could not be opened, messages fail at once for this long instead of queueing up to try.
+/// For this long after a channel failed to open, messages fail immediately instead of queueing up to try again.
 const REOPEN_AFTER: Duration = Duration::from_millis(250);
 
 const QUEUE: &str = "the queue";
@@ -37,8 +37,8 @@ const QUEUE_GONE: Error = Error::Away { what: QUEUE };
 
 /// The connection to the broker: one for the process, shared by the channels of its workers.
 ///
-/// A pool is right for the connection: it hands out the living one and replaces a dead one. It would be wrong for
-/// publishing itself, where opening a channel for each message costs two round trips more.
+/// A pool suits the connection: it hands out the live one and replaces a dead one. It would not suit publishing itself,
+/// where opening a channel for each message would cost two more round trips.
 #[derive(Clone)]
 pub struct Broker {
     pool: Pool<Dial>,
@@ -46,14 +46,14 @@ pub struct Broker {
     deadline: Duration,
     max_age: Duration,
     runtime: Handle,
-    /// Counts the connections that were given up: channels of those before are not used again.
+    /// How many connections have been given up; channels on those are not used again.
     given_up: Arc<AtomicU64>,
-    /// Why no claims are let through, as the last check has found it. None are before one has found that the broker keeps
+    /// Why claims are rejected, according to the last check. They are until a check has found that the broker keeps
     /// them.
     danger: Arc<RwLock<Option<Error>>>,
 }
 
-/// Makes the connection.
+/// Opens the connection.
 struct Dial(AmqpSettings);
 
 impl Manager for Dial {
@@ -69,24 +69,24 @@ impl Manager for Dial {
     }
 }
 
-/// A channel in confirm mode, and what its connection is.
+/// A channel in confirm mode, with the state of its connection.
 pub struct Opened {
     pub channel: Channel,
     connection: ConnectionStatus,
-    /// Of the connection.
+    /// The number of the connection.
     number: u64,
-    /// When the connection has lived long enough.
+    /// When the connection reaches its maximum age.
     old: Instant,
 }
 
 impl Opened {
-    /// Whether it may be used while connections of this number are.
+    /// Whether the channel may be used while the connection with this number is current.
     pub fn is_usable(&self, number: u64) -> bool {
         self.number == number && Instant::now() < self.old && self.channel.status().connected()
     }
 
-    /// Whether the broker takes messages on it. One that is short of memory or disk blocks its publishers, and what they
-    /// send then piles up in lapin.
+    /// Whether the broker takes messages on this channel. A broker short of memory or disk blocks its publishers, and
+    /// the messages they send meanwhile pile up in lapin.
     pub fn accepts(&self) -> Result<()> {
         if self.connection.blocked() {
             Err(Error::Blocked)
@@ -99,7 +99,7 @@ impl Opened {
 }
 
 impl Broker {
-    /// On the current runtime; connects when first used.
+    /// Creates a broker on the current runtime; it connects on first use.
     pub fn new(settings: &AmqpSettings, queues: Queues) -> anyhow::Result<Self> {
         let max_age = settings.amqp_connection_age;
         let pool = Pool::builder(Dial(settings.clone()))
@@ -120,38 +120,38 @@ impl Broker {
         })
     }
 
-    /// The queues that it leads to.
+    /// The queues on this broker.
     pub fn queues(&self) -> &Queues {
         &self.queues
     }
 
-    /// Checks that the queues that are there are as they must be.
+    /// Checks that the existing queues have the required properties.
     pub async fn check_queues(&self) -> Result<()> {
         self.queues.check(&*self.connection().await?).await
     }
 
-    /// Lets claims through, or none for this reason.
+    /// Accepts claims from now on, or rejects them for this reason.
     pub fn set_danger(&self, danger: Option<Error>) {
         *self.danger.write().unwrap_or_else(PoisonError::into_inner) = danger;
     }
 
-    /// Whether claims are let through.
+    /// Whether claims are accepted.
     ///
     /// # Errors
-    /// Why they are not.
+    /// The reason why they are not.
     pub fn keeps_claims(&self) -> Result<()> {
         let danger = self.danger.read().unwrap_or_else(PoisonError::into_inner);
         danger.as_ref().map_or(Ok(()), |danger| Err(danger.shared()))
     }
 
-    /// A channel in confirm mode, with the queues there to publish to. On the service's runtime, to which the connection
-    /// belongs.
+    /// Declares the queues and opens a channel in confirm mode. Call it on the service's runtime, which owns the
+    /// connection.
     pub async fn open(&self) -> Result<Opened> {
         self.queues.declare(&*self.connection().await?).await?;
         self.open_channel().await
     }
 
-    /// The same, with the queues as they are.
+    /// Like [`Self::open`], but does not declare the queues.
     pub async fn open_channel(&self) -> Result<Opened> {
         let (number, old) = (self.number(), end_of_life(self.max_age));
         let connection = self.connection().await?;
@@ -160,7 +160,7 @@ impl Broker {
         Ok(Opened { channel, connection: connection.status().clone(), number, old })
     }
 
-    /// The number of the connection that is used now.
+    /// The number of the current connection.
     pub fn number(&self) -> u64 {
         self.given_up.load(Ordering::Relaxed)
     }
@@ -172,7 +172,7 @@ impl Broker {
         }
     }
 
-    /// A channel for the worker that calls.
+    /// Opens a channel for the calling worker.
     async fn open_for_worker(&self) -> Result<ConfirmChannel> {
         let this = self.clone();
         let opened = self.on_runtime(async move { this.open().await }).await?;
@@ -186,15 +186,15 @@ impl Broker {
         })
     }
 
-    /// The connection belongs to the service's runtime, which outlives the workers'.
+    /// Runs work on the service's runtime, which owns the connection and outlives the workers' runtimes.
     async fn on_runtime<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        // Less than a request waits, so that it is this that fails first and tells those behind it.
+        // Shorter than a request's deadline, so that this fails first and the requests queued after it learn why.
         let work = rabbitmq::within(self.deadline / 2, "RabbitMQ", work);
         self.runtime.spawn(work).await.unwrap_or_else(|error| Err(Error::Broken(format!("RabbitMQ task: {error}"))))
     }
 }
 
-/// The channel of one actix worker, opened anew when it has become unusable.
+/// The channel of one actix worker, reopened when it has become unusable.
 pub struct WorkerChannel {
     broker: Broker,
     channel: RefCell<Option<Rc<ConfirmChannel>>>,
@@ -203,15 +203,15 @@ pub struct WorkerChannel {
 
 struct ConfirmChannel {
     opened: Opened,
-    /// A message came back: whose, lapin does not tell.
+    /// Whether a message came back. lapin does not say which one.
     returned: Cell<bool>,
-    /// Confirms begun and not ended: those awaited, and those given up by a deadline or with their client, which lapin
-    /// keeps for as long as the channel lives.
+    /// Outstanding confirms: those awaited, and those abandoned at a deadline or when their client hung up, which lapin
+    /// keeps for the life of the channel.
     open: Cell<usize>,
 }
 
 impl WorkerChannel {
-    /// For the worker of the current thread.
+    /// Creates the channel of the current thread's worker.
     pub fn new(broker: Broker) -> Self {
         Self { broker, channel: RefCell::new(None), opening: Mutex::new(None) }
     }
@@ -220,17 +220,17 @@ impl WorkerChannel {
     ///
     /// # Errors
     /// The broker is away, refuses (its queue is full), or does not confirm within the deadline. The message may have
-    /// arrived all the same, which does no harm: processing is idempotent.
+    /// arrived anyway, which is harmless: processing is idempotent.
     pub async fn publish(&self, properties: AMQPProperties, body: &[u8]) -> Result<()> {
-        // The reason is logged by the check, once, not again for each claim.
+        // The check logs the reason once; it is not repeated for each claim.
         self.broker.keeps_claims().map_err(|_| Error::Away { what: "a queue that keeps claims" })?;
         let number = self.broker.number();
         let published = rabbitmq::within(self.broker.deadline, "a publisher confirm", async {
             let channel = self.channel().await?;
             let published = channel.publish(&self.broker.queues, properties, body).await;
             if channel.returned.get() {
-                // The queue is made again only after its consumers were told of its end: made sooner, a quorum queue of
-                // RabbitMQ 3.10 may confirm claims that no consumer ever gets.
+                // The queue is declared again only after its consumers have been told that it was deleted: declared
+                // sooner, a quorum queue of RabbitMQ 3.10 may confirm claims that no consumer ever gets.
                 *self.opening.lock().await = Some(Instant::now());
             }
             published
@@ -242,7 +242,7 @@ impl WorkerChannel {
         published
     }
 
-    /// Where messages go.
+    /// The name of the queue that messages go to.
     pub fn queue(&self) -> &str {
         self.broker.queues.claims.as_str()
     }
@@ -252,7 +252,7 @@ impl WorkerChannel {
         self.broker.deadline
     }
 
-    /// The channel, opened anew by the first message that finds it unusable.
+    /// The channel, reopened by the first message that finds it unusable.
     async fn channel(&self) -> Result<Rc<ConfirmChannel>> {
         if let Some(channel) = self.usable() {
             return Ok(channel);
@@ -288,12 +288,12 @@ impl ConfirmChannel {
         self.open.set(self.open.get() - 1);
         match confirmation? {
             Confirmation::Ack(None) => {
-                // The confirm that carries a returned message was resolved before this one. Letting the senders that were
-                // woken first go first makes sure that it has been checked.
+                // A confirm that carries a returned message was resolved before this one. Yielding lets the sender that
+                // was woken first run first, so that the return has been noted by now.
                 tokio::task::yield_now().await;
                 if self.returned.get() { Err(QUEUE_GONE) } else { Ok(()) }
             }
-            // A queue at its limit; the channel is fine.
+            // The queue is at its limit; the channel is fine.
             Confirmation::Nack(None) => Err(Error::Refused { queue: QUEUE }),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
                 self.returned.set(true);

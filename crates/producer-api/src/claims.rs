@@ -1,6 +1,6 @@
 //! `POST /v1/campaigns/{campaign_id}/claims`: the hot path.
 //!
-//! Invariant: 202 is said only after the broker has confirmed the claim; everything before that is answered otherwise.
+//! Invariant: 202 is sent only after the broker has confirmed the claim; everything short of that gets another status.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,9 +28,9 @@ pub struct Document;
 
 /// Claims a coupon for an account.
 ///
-/// The answer comes when the broker has the claim on disk, and says where to ask for the outcome; with `Prefer: wait=5` it is
-/// the outcome, if that is known within 5 seconds. Repeating a claim is safe: the account gets one coupon of a campaign at
-/// most, and the same one each time.
+/// The answer comes once the broker has the claim on disk, and says where to read the outcome; with `Prefer: wait=5` it
+/// is the outcome itself, if that is known within 5 seconds. Repeating a claim is safe: the account gets at most one
+/// coupon of a campaign, and the same one each time.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims", operation_id = "claimCoupon",
     params(

@@ -1,8 +1,8 @@
 //! The HTTP side of the queue: validate a claim, publish it, answer 202 when the broker has confirmed it.
 //!
 //! ```text
-//! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish  with others ─> channel ─> RabbitMQ
-//!                                          /readyz ─> watch  does it take and keep them? ──┘
+//! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> publish  in batches ─> channel ─> RabbitMQ
+//!                                          /readyz ─> watch  does it keep claims? ────────┘
 //! GET  …/claims/{account} ─> coupon_core::api::outcome_reader ─> Redis, MySQL
 //!                                          └─ pushed <─ Redis <─ queue-consumer
 //! ```
@@ -36,7 +36,7 @@ use crate::publish::Publisher;
 pub use crate::settings::Settings;
 use crate::watch::Watch;
 
-/// Starts the service; it runs until `stop` and drains then.
+/// Starts the service; it runs until `stop` and then drains.
 ///
 /// # Errors
 /// The schema is not the one this build needs, the broker would lose accepted claims, or an address cannot be bound.

@@ -1,8 +1,8 @@
-//! Publishing claims: those that wait at the same moment in one actix worker share a message, and so one confirm.
+//! Publishes claims: those waiting at the same moment in one actix worker share a message, and so one confirm.
 //!
-//! Invariants: a message takes what waits and is never held back to be filled, so a lone claim leaves at once; every
-//! claim of a message is answered as its confirm says; a claim whose client has gone is published all the same once its
-//! message is on its way, for nobody can take it back.
+//! Invariants: a message takes the waiting claims and is never held back to fill up, so a lone claim leaves
+//! immediately; every claim in a message is answered according to its confirm; once its message is on its way, a claim
+//! is published even if its client hangs up, because it cannot be taken back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,11 +22,11 @@ use tokio::sync::oneshot;
 
 use crate::channel::{Broker, WorkerChannel};
 
-/// Messages of one worker on their way to their confirms. With more, messages get smaller and the broker busier; with
-/// one, a claim may wait for a whole confirm before its message leaves. See docs/PERFORMANCE.md.
+/// How many messages of one worker may await their confirms. With more, messages get smaller and the broker busier;
+/// with one, a claim may wait for a whole confirm before its message leaves. See docs/PERFORMANCE.md.
 const MESSAGES_IN_FLIGHT: usize = 4;
 
-/// Claims that wait in one worker for a message; further ones are refused.
+/// Claims that may wait in one worker for a message; further ones are refused.
 const WAITING_MAX: usize = 16_384;
 
 /// Publishes the claims of one actix worker.
@@ -50,7 +50,7 @@ struct Waiting {
 }
 
 impl Publisher {
-    /// For the worker of the current thread.
+    /// Creates the publisher of the current thread's worker.
     pub fn new(broker: Broker, installation: InstallationId, instance: InstanceId, claims_per_message: usize) -> Self {
         let line = Line {
             channel: WorkerChannel::new(broker),
@@ -67,7 +67,7 @@ impl Publisher {
     ///
     /// # Errors
     /// The broker is away, refuses (its queue is full), or does not confirm within the deadline. The claim may have
-    /// arrived all the same, which does no harm: processing is idempotent.
+    /// arrived anyway, which is harmless: processing is idempotent.
     pub async fn publish(&self, claim: Claim) -> Result<()> {
         let _in_flight = metrics::InFlight::claims(1);
         let context = span::start_child(|| self.span(&claim));
@@ -81,7 +81,7 @@ impl Publisher {
         published
     }
 
-    /// The span of a publish: from the line to the confirm.
+    /// The span of a publish, from joining the line to the confirm.
     fn span(&self, claim: &Claim) -> SpanBuilder {
         let queue = self.line.channel.queue();
         SpanBuilder::from_name(format!("publish {queue}")).with_kind(SpanKind::Producer).with_attributes([
@@ -98,7 +98,7 @@ impl Publisher {
         let (answer, answered) = oneshot::channel();
         self.line.add(Waiting { claim, context, answer })?;
         if self.line.senders.get() < MESSAGES_IN_FLIGHT {
-            // A task of the worker's own: a client who hangs up must not take the claims of others along.
+            // A task of its own, because a client that hangs up must not take the claims of others with it.
             actix_web::rt::spawn(send_all(Sender::new(Rc::clone(&self.line))));
         }
         let deadline = self.line.channel.deadline();
@@ -119,7 +119,8 @@ impl Line {
         Ok(())
     }
 
-    /// What waits, up to a message; whoever stopped waiting claims again if they still want a coupon.
+    /// Takes the waiting claims, up to a message. A client that stopped waiting claims again if it still wants a
+    /// coupon.
     fn take(&self) -> Vec<Waiting> {
         let mut waiting = self.waiting.borrow_mut();
         let mut message = Vec::with_capacity(waiting.len().min(self.claims_per_message));
@@ -147,7 +148,7 @@ impl Line {
     }
 }
 
-/// One of the messages that may be on their way at once.
+/// One of the messages that may be in flight at the same time.
 struct Sender(Rc<Line>);
 
 impl Sender {
@@ -163,7 +164,7 @@ impl Drop for Sender {
     }
 }
 
-/// Sends message after message until nobody waits.
+/// Sends message after message until no claim waits.
 async fn send_all(sender: Sender) {
     loop {
         let message = sender.0.take();
@@ -172,7 +173,7 @@ async fn send_all(sender: Sender) {
         }
         let published = sender.0.send(&message).await;
         for waiting in message {
-            // Who has gone meanwhile needs no answer.
+            // A client that has hung up meanwhile needs no answer.
             let _ = waiting.answer.send(published.as_ref().map(drop).map_err(Error::shared));
         }
     }

@@ -1,8 +1,8 @@
-//! Hearing of outcomes: queue-consumer publishes those of this instance's claims to a channel of its own in Redis.
+//! Listens for outcomes: queue-consumer publishes those of this instance's claims to the instance's own Redis channel.
 //!
-//! Invariant: a push that is lost makes nobody late for longer than a lookup, because everyone who waits is looked up when
-//! the channel is heard again, and at a pace all the while. A subscription that has gone deaf without a word, as when
-//! another Redis has taken the address over, is noticed: this instance speaks to itself on it.
+//! Invariant: a lost push delays a waiting request by a lookup at most, because every waiting claim is looked up when
+//! the channel is heard again, and at a steady pace until then. A subscription that has silently gone deaf, as when
+//! another Redis takes over the address, is noticed because this instance publishes to its own channel.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -14,19 +14,19 @@ use coupon_core::{Error, Result};
 use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-/// How often this instance speaks to itself.
+/// How often this instance publishes to its own channel.
 const SPEAK_EVERY: Duration = Duration::from_secs(1);
 
-/// A subscription on which nothing is heard for this long is made anew.
+/// A subscription that hears nothing for this long is replaced.
 const DEAF_AFTER: Duration = Duration::from_secs(3);
 
-/// Before a subscription that could not be made is tried again.
+/// The pause before a failed subscription is tried again.
 const SUBSCRIBE_AFTER: Duration = Duration::from_millis(250);
 
-/// Said to itself: a message without outcomes.
+/// What this instance publishes to itself: a message without outcomes.
 const NOTHING: &[u8] = b"";
 
-/// Starts to listen on a channel, until `stop`. A subscription is replaced when it is as old as `max_age`.
+/// Starts to listen on a channel until `stop`. A subscription is replaced when it reaches `max_age`.
 pub fn listen(redis: Redis, channel: String, max_age: Duration, outcomes: OutcomeReader, stop: CancellationToken) {
     tokio::spawn(stop.clone().run_until_cancelled_owned(speak(redis.clone(), channel.clone())));
     let listener = Listener { redis, channel, max_age, outcomes };
@@ -63,7 +63,7 @@ impl Listener {
         }
     }
 
-    /// Subscribes, and hands on what is heard until the subscription is old.
+    /// Subscribes, and passes on what it hears until the subscription is old.
     async fn hear(&self, is_deaf: &mut bool) -> Result<()> {
         let mut messages = pin!(self.redis.subscribe(&self.channel).await?);
         let old = end_of_life(self.max_age);
@@ -74,7 +74,7 @@ impl Listener {
                 .map_err(|_| Error::Deadline { what: "hearing of outcomes", limit: DEAF_AFTER })?;
             let message = message.ok_or(Error::Away { what: "Redis" })?;
             if std::mem::take(&mut is_first) {
-                // What was published before this subscription is lost.
+                // Anything published before this subscription is lost.
                 self.outcomes.pushes_missed();
                 if std::mem::take(is_deaf) {
                     tracing::info!("outcomes are pushed again");

@@ -12,8 +12,8 @@ use coupon_core::settings::{
 
 /// Takes claims for coupons over HTTP and puts them on RabbitMQ; queue-consumer issues the coupons.
 ///
-/// Every setting is a flag or a variable of the environment. The defaults connect to the servers that
-/// `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
+/// Every setting is a flag or an environment variable. The defaults connect to the servers that `scripts/services up`
+/// or `docker compose up -d mysql redis rabbitmq` start.
 #[derive(Clone, Debug, Parser)]
 #[command(
     version,
@@ -37,11 +37,12 @@ pub struct Settings {
     #[command(flatten)]
     pub auth: AuthSettings,
 
-    /// Against bots.
+    /// Limits against bots.
     #[command(flatten)]
     pub rate: RateSettings,
 
-    /// Claims in one message at most; 1 = a message for each. A message takes what waits and never waits to be full.
+    /// Most claims in one message; 1 = a message for each claim. A message takes the waiting claims and never waits to
+    /// fill up.
     #[arg(long, env = "CLAIMS_PER_MESSAGE", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500), default_value_t = 100)]
     pub claims_per_message: u16,
 

@@ -1,8 +1,8 @@
-//! The check of the broker: whether it takes claims, and keeps what it confirms, because its queues are as they were
-//! declared and no policy undoes that. Readiness asks for it again and again, and logs what it finds.
+//! Checks the broker: that it takes claims, and that it keeps what it confirms, because its queues are as they were
+//! declared and no policy overrides that. Readiness repeats the check and logs what it finds.
 //!
-//! Invariant: a service does not start on a broker that would lose accepted claims, and accepts none from the check on that
-//! finds so. What cannot be asked is as it was found last.
+//! Invariant: a service does not start on a broker that would lose accepted claims, and accepts none once a check has
+//! found that. Whatever cannot be checked is taken to be as it was last found.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,19 +17,19 @@ use tokio::sync::Mutex;
 
 use crate::channel::{Broker, Opened};
 
-/// Each half of a check that takes longer than this has failed.
+/// Each half of a check fails if it takes longer than this.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How often the arguments of the queues, the right to publish and the policies are part of a check.
+/// How often a check includes the queues' arguments, the right to publish and the policies.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// How soon again while no claims are let through.
+/// How often it includes them while claims are rejected.
 const CHECK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// No queue is bound to this: a message to it shows that the broker takes messages, and goes nowhere.
+/// No queue has this name: a message to it shows that the broker takes messages, and goes nowhere.
 const NOWHERE: &str = "coupon.check";
 
-/// Checks the broker, and lets claims through to it or not. Clones are the same one.
+/// Checks the broker, and lets claims through or not. Clones share their state.
 #[derive(Clone)]
 pub struct Watch {
     broker: Broker,
@@ -37,23 +37,23 @@ pub struct Watch {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What is kept from check to check.
+/// The state kept between checks.
 #[derive(Default)]
 struct Seen {
-    /// A channel of its own, so that a check never delays publishing.
+    /// The checks' own channel, so that a check never delays publishing.
     channel: Option<Opened>,
     checked_at: Option<Instant>,
-    /// What policies do, as it was told last.
+    /// The danger that policies pose, as last reported.
     danger: Option<Error>,
-    /// Whether policies could not be asked for the last time.
+    /// Whether the last query for policies failed.
     is_blind: bool,
 }
 
 impl Watch {
-    /// Makes the queues if they are not there, and checks for the first time.
+    /// Declares the queues if they do not exist, and makes the first check.
     ///
     /// # Errors
-    /// The broker would lose accepted claims. That it is away is none: its claims get 503 then.
+    /// The broker would lose accepted claims. An unreachable broker is not an error: claims get 503 meanwhile.
     pub async fn start(broker: Broker, settings: &AmqpSettings) -> Result<Self> {
         let watch = Self { broker, policies: Policies::new(settings)?, seen: Arc::default() };
         match watch.check().await {
@@ -62,10 +62,11 @@ impl Watch {
         }
     }
 
-    /// Whether the broker takes claims and keeps them. When that fails, the connection is given up.
+    /// Whether the broker takes claims and keeps them. If the check fails because of the connection, the connection is
+    /// given up.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason why it does not.
     pub async fn check(&self) -> Result<()> {
         let mut seen = self.seen.lock().await;
         let every = if self.broker.keeps_claims().is_ok() { CHECK_EVERY } else { CHECK_AGAIN_AFTER };
@@ -82,7 +83,7 @@ impl Watch {
             (Err(error @ Error::Unsafe(_)), _) => self.broker.set_danger(Some(error)),
             (_, Some(danger)) => self.broker.set_danger(Some(danger.shared())),
             (Ok(()), None) => self.broker.set_danger(None),
-            // Whether the queues are as they must be is not known: claims are let through, or none, as before.
+            // It is not known whether the queues are as required: claims are accepted or rejected as before.
             (Err(error), None) => return Err(error),
         }
         self.broker.keeps_claims()
@@ -101,12 +102,13 @@ impl Watch {
         checked
     }
 
-    /// The queue is there, and a message to nowhere is confirmed.
+    /// Checks that the queue exists and that a message to [`NOWHERE`] is confirmed.
     async fn publish_nowhere(&self, channel: &mut Option<Opened>, anew: bool) -> Result<()> {
-        // Kept for the next check only when this one has succeeded: what the broker refuses, it closes the channel for.
-        // So a queue that is gone is made again by the next check, not by the one that misses it.
+        // The channel is kept for the next check only when this one succeeds, because the broker closes a channel on
+        // which it refuses something. So a deleted queue is declared again by the next check, not by the one that
+        // misses it.
         let opened = match channel.take().filter(|channel| channel.is_usable(self.broker.number())) {
-            // The broker remembers what a channel in use may do: that a right was taken away shows on a new one.
+            // The broker caches what a channel in use may do: a right that was revoked shows only on a new channel.
             Some(_) if anew => self.broker.open_channel().await?,
             Some(opened) => opened,
             None => self.broker.open().await?,

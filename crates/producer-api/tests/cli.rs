@@ -1,4 +1,4 @@
-//! The program producer-api as its operator meets it: help, wrong settings, a start that cannot be, a stop.
+//! Runs producer-api the way its operator does: help, wrong settings, a start that fails, a stop.
 
 use coupon_testkit::service_tests;
 use producer_api::Settings;

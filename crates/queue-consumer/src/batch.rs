@@ -1,8 +1,8 @@
-//! A batch of claims on its way to its outcomes: all that is decided about it, without a server. [`crate::settle`] asks the
-//! servers and tells the batch what they said; `coupon-model` drives it through every order of events.
+//! A batch of claims on its way to its outcomes: every decision about it, made without a server. [`crate::settle`] asks
+//! the servers and passes their answers to the batch; `coupon-model` drives it through every order of events.
 //!
-//! Invariants: an account's coupon is what MySQL was seen to hold for it; "sold out" is said of a claim only when the proof
-//! of it is older than a lookup that found no coupon of its account; an id goes back only if it is certainly free.
+//! Invariants: an account's coupon is what MySQL was seen to hold for it; a claim is "sold out" only if the proof is
+//! older than a lookup that found no coupon of its account; an id is given back only if it is certainly free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -10,16 +10,16 @@ use coupon_core::{CampaignId, Claim, ClaimKey, CouponId, Outcome};
 
 use crate::reserve::Reserved;
 
-/// What became of the claims of a batch.
+/// The outcomes of a batch's claims.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Settled {
-    /// Those that have an outcome.
+    /// The claims that have an outcome.
     pub outcomes: BTreeMap<ClaimKey, Outcome>,
-    /// Those of campaigns that MySQL does not know, which can have none.
+    /// The claims of campaigns that do not exist in MySQL, which can have no outcome.
     pub unknown: BTreeSet<ClaimKey>,
 }
 
-/// A batch, and what is known of its claims and their campaigns by now.
+/// A batch, and what is known so far about its claims and their campaigns.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Batch {
     /// Claims without an outcome, first come first.
@@ -30,7 +30,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Creates one of these claims, of which nothing is known yet.
+    /// Creates a batch of these claims, about which nothing is known yet.
     #[must_use]
     pub fn new(claims: &[Claim]) -> Self {
         let (sold_out, unknown) = (BTreeSet::new(), BTreeSet::new());
@@ -43,13 +43,13 @@ impl Batch {
         &self.open
     }
 
-    /// What became of the claims so far.
+    /// The outcomes so far.
     #[must_use]
     pub fn settled(&self) -> &Settled {
         &self.settled
     }
 
-    /// Takes what became of the claims.
+    /// Consumes the batch and returns its outcomes.
     #[must_use]
     pub fn into_settled(self) -> Settled {
         self.settled
@@ -60,7 +60,7 @@ impl Batch {
         self.sold_out.extend(campaigns);
     }
 
-    /// How many ids to reserve of each campaign that may still have coupons: one for each open claim.
+    /// How many ids to reserve for each campaign that may still have coupons: one for each open claim.
     #[must_use]
     pub fn wanted(&self) -> Vec<(CampaignId, usize)> {
         let mut wanted: BTreeMap<CampaignId, usize> = BTreeMap::new();
@@ -71,9 +71,9 @@ impl Batch {
         wanted.into_iter().collect()
     }
 
-    /// Gives each open claim one of these ids, first come first, as far as there are any; notes what the reservation proves
-    /// of campaigns. In order of the ids: two consumers who were offered the same ones then meet at them in one order, not
-    /// crosswise.
+    /// Gives each open claim one of these ids, first come first, as far as there are any; notes what the reservation
+    /// proves about campaigns. Returns the rows sorted by id: two consumers that were offered the same ids then lock
+    /// them in the same order, which avoids deadlocks.
     pub fn assign(&mut self, reserved: Reserved) -> Vec<(ClaimKey, CouponId)> {
         let Reserved { mut ids, sold_out, unknown } = reserved;
         self.sold_out.extend(sold_out);
@@ -91,8 +91,9 @@ impl Batch {
         self.open.retain(|claim| !outcomes.contains_key(claim));
     }
 
-    /// Settles the open claims of accounts that hold one of these coupons, and those of campaigns that were proven to be sold
-    /// out, or not to be there, before these coupons were looked up: in this order, one issued between the two is found.
+    /// Settles the open claims of accounts that hold one of these coupons, and those of campaigns that were proven,
+    /// before these coupons were looked up, to be sold out or not to exist. In this order, a coupon issued between the
+    /// two is found.
     pub fn looked_up(&mut self, held: &HashMap<ClaimKey, CouponId>) {
         let Self { open, settled, sold_out, unknown } = self;
         open.retain(|claim| {
@@ -105,8 +106,9 @@ impl Batch {
         });
     }
 
-    /// Those of these reserved ids that were not needed, because their accounts hold another coupon. None if some ids of the
-    /// round were stale: which of the others are is not known, and a stale id that went round and round would hold claims up.
+    /// The reserved ids that were not needed because their accounts hold another coupon. None if any id of the round
+    /// was stale: it is not known which of the others are stale too, and a stale id that kept going round would hold up
+    /// claims.
     #[must_use]
     pub fn unused(&self, reserved: &[(ClaimKey, CouponId)]) -> Vec<(CampaignId, CouponId)> {
         let outcomes = &self.settled.outcomes;

@@ -1,8 +1,8 @@
-//! Taking claims from RabbitMQ in batches, and acknowledging them when they have their outcome.
+//! Takes claims from RabbitMQ in batches, and acknowledges them once they have their outcome.
 //!
-//! Invariant: a message is acknowledged only after its claims have an outcome in MySQL, or are among the dead letters. A
-//! batch whose servers are away is held and tried again; a process that ends gives it back to the broker by closing the
-//! connection. While a batch is held, or there is no connection on which claims arrive, the service is not ready.
+//! Invariant: a message is acknowledged only after its claims have an outcome in MySQL, or are among the dead letters.
+//! A batch is held and retried while its servers are away; a process that ends gives it back to the broker by closing
+//! the connection. While a batch is held, or no connection brings claims, the service is not ready.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use crate::steps;
 use crate::trace::{self, BatchTrace};
 use crate::trouble::Trouble;
 
-/// Consumes until told to stop.
+/// Consumes claims until told to stop.
 pub struct Consumer {
     pub settler: Settler,
     pub installation: InstallationId,
@@ -53,7 +53,7 @@ pub struct Subscribed {
 }
 
 impl Consumer {
-    /// Consumes, connecting again whenever the broker was away, or a connection has lived long enough.
+    /// Consumes, reconnecting whenever the broker was away or a connection has reached its maximum age.
     pub async fn run(&self, first: Result<Subscribed>, stop: &CancellationToken) -> Result<()> {
         let mut given = Given::default();
         let mut foreign = Foreign::new(self.installation);
@@ -81,8 +81,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Consumes over one connection until it breaks, is old, or the process is told to stop. A consumer owns its
-    /// connection for life: a pool would have nothing to hand out twice.
+    /// Consumes over one connection until it breaks, is old, or the process is told to stop. The consumer owns its
+    /// connection: a pool would never hand it out a second time.
     async fn consume(&self, subscribed: Subscribed, stop: &CancellationToken, given: &mut Given) -> Result<()> {
         let Subscribed { connection, channel, mut deliveries } = subscribed;
         self.connection.is_over();
@@ -114,23 +114,24 @@ impl Consumer {
                 return Err(QUEUE_GONE);
             }
         }
-        // What was sent ahead goes back to the queue with this.
+        // Closing returns the prefetched messages to the queue.
         let close = connection.close(200, "stopping".into());
         rabbitmq::within(self.amqp.amqp_deadline, "closing the connection", async { Ok(close.await?) }).await
     }
 
-    /// A round trip to the broker: a connection whose peer is gone without a word brings nothing, and no error either.
+    /// Makes a round trip to the broker, because a connection whose peer vanished silently delivers nothing, not even
+    /// an error.
     async fn check(&self, channel: &Channel) -> Result<()> {
-        // Said again it changes nothing.
+        // Setting the same prefetch again changes nothing.
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
         rabbitmq::within(self.amqp.amqp_deadline.min(CHECK_DEADLINE), "a check of RabbitMQ", async { Ok(qos.await?) })
             .await
     }
 
-    /// Connects, makes the queues or checks that they are as they must be, and asks for claims.
+    /// Connects, declares the queues or checks that they are as required, and subscribes to claims.
     ///
     /// # Errors
-    /// The broker's, or [`Error::Unsafe`] if it may lose claims.
+    /// An error of the broker, or [`Error::Unsafe`] if it may lose claims.
     pub async fn subscribe(&self) -> Result<Subscribed> {
         let connection = rabbitmq::connect(&self.amqp, "queue-consumer").await?;
         rabbitmq::within(self.amqp.amqp_deadline, "starting to consume", self.subscribe_on(connection)).await
@@ -146,7 +147,8 @@ impl Consumer {
         Ok(Subscribed { connection, channel, deliveries })
     }
 
-    /// The first delivery and whatever else is here already, until the batch is full: never waits for more.
+    /// Takes the first delivery and any others that have already arrived, until the batch is full. Never waits for
+    /// more.
     fn take_arrived(&self, first: &Delivery, deliveries: &mut lapin::Consumer) -> Result<Batch> {
         let mut batch = Batch::new(self.queues.claims.as_str(), self.installation);
         batch.add(first)?;
@@ -193,15 +195,16 @@ impl Consumer {
             () = given_up(stop) => return Err(Error::Deadline { what: "the batch in hand", limit: GIVE_UP_AFTER }),
         };
         self.keep_unknown(claims, &settled).await?;
-        // All deliveries before this one have been handled, so one acknowledgement does for the batch.
+        // All deliveries before this one have been handled, so one ack covers the whole batch.
         let ack = channel.basic_ack(last, BasicAckOptions { multiple: true });
         let ack = rabbitmq::within(self.amqp.amqp_deadline, "acknowledging a batch", async { Ok(ack.await?) });
         timeline.step(&steps::ACK, claims.len(), ack).await?;
         Ok(settled)
     }
 
-    /// Puts messages that hold no claims among the dead letters, with the reason. If that fails, as in a broker short of
-    /// memory, the broker itself does so later, without the reason: they hold up nobody.
+    /// Puts messages that hold no claims among the dead letters, with the reason. If that fails, as when the broker is
+    /// short of memory, rejects them, and the broker moves them there itself, without the reason: they must not hold up
+    /// claims.
     async fn keep_poison(&self, channel: &Channel, poison: Vec<Poison>) -> Result<()> {
         if poison.is_empty() {
             return Ok(());
@@ -223,7 +226,7 @@ impl Consumer {
         rabbitmq::within(self.amqp.amqp_deadline, "being done with messages that hold no claims", done).await
     }
 
-    /// Puts the claims of campaigns that are not there among the dead letters.
+    /// Puts the claims of campaigns that do not exist among the dead letters.
     async fn keep_unknown(&self, claims: &[Claim], settled: &Settled) -> Result<()> {
         if settled.unknown.is_empty() {
             return Ok(());
@@ -235,15 +238,15 @@ impl Consumer {
         dead_letters::keep(&self.amqp, &self.queues, &letters).await
     }
 
-    /// Settles a batch, again and again until it is done: the claims in it were promised an outcome. Even after an error
-    /// that needs an operator, such as a full disk: giving the batch back would only wear out its deliveries.
+    /// Settles a batch, retrying until it is done, because its claims were promised an outcome. Retries even after an
+    /// error that needs an operator, such as a full disk: giving the batch back would only use up its deliveries.
     async fn settle(&self, claims: &[Claim], publishers: &Publishers, timeline: &Timeline) -> Result<Settled> {
         (|| self.settler.settle(claims, publishers, timeline))
             .retry(pauses())
             .notify(|error, pause| {
                 metrics::retry(error.class().name());
                 tracing::debug!(%error, ?pause, claims = claims.len(), "a batch waits");
-                // What lost against others is done again at once.
+                // Work that lost against others is retried immediately.
                 if !error.is_conflict() {
                     self.batch.note(error);
                 }
@@ -256,20 +259,20 @@ impl Consumer {
 /// Why a claim is a dead letter.
 const NO_CAMPAIGN: &str = "its campaign is not in the table campaign";
 
-/// A delivery that holds no claims, and what is kept of it.
+/// A delivery that holds no claims, and the letter kept of it.
 type Poison = (u64, Letter);
 
-/// What was taken from the queue at once.
+/// The messages taken from the queue together.
 struct Batch {
     ours: InstallationId,
     claims: Vec<Claim>,
-    /// Who hears of their outcomes.
+    /// The instances that are told of their outcomes.
     publishers: Publishers,
     /// The last delivery with claims.
     last: Option<u64>,
-    /// What holds no claims.
+    /// The messages that hold no claims.
     poison: Vec<Poison>,
-    /// Whether no more come after it, which lapin tells once and never again.
+    /// Whether no more deliveries come after this batch, which lapin reports only once.
     is_last: bool,
     trace: BatchTrace,
 }
@@ -288,7 +291,8 @@ impl Batch {
         }
     }
 
-    /// Fails at claims of another installation: the batch is then given back with all else that was sent ahead.
+    /// Fails on claims of another installation: the batch then goes back to the queue along with everything else
+    /// prefetched.
     fn add(&mut self, delivery: &Delivery) -> Result<()> {
         match message::decode(&delivery.properties, &delivery.data) {
             Ok(Message { installation: Some(theirs), .. }) if theirs != self.ours => {
@@ -318,10 +322,10 @@ impl Batch {
     }
 }
 
-/// How often the log says what this consumer has done, as long as it has something to do.
+/// How often the log reports the claims settled, while there are any.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Outcomes given since the log said so last.
+/// Outcomes given since the last report in the log.
 #[derive(Default)]
 struct Given {
     issued: usize,
@@ -346,26 +350,26 @@ impl Given {
     }
 }
 
-/// Between two tries of a batch, jitter not counted.
+/// The longest pause between two tries of a batch, not counting jitter.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// Before the broker is tried again: claims wait there.
+/// The pause before reconnecting: claims are waiting in the broker.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
 /// How often an idle connection is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// A broker that takes longer than this to answer is as good as away.
+/// A broker that takes longer than this to answer counts as away.
 const CHECK_DEADLINE: Duration = Duration::from_secs(3);
 
-/// The broker cancels a consumer whose queue was deleted; the next connection declares it again.
+/// The broker cancels a consumer whose queue was deleted; the next connection declares the queue again.
 const QUEUE_GONE: Error = Error::Away { what: "the queue" };
 
-/// How long the servers of a batch in hand may stay away once the process was told to stop.
+/// How long the servers of the batch in hand may stay away once the process has been told to stop.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
-/// Pauses between tries, with jitter so that many consumers don't come back at the same moment. The tries themselves
-/// have no limit here: RabbitMQ's `consumer_timeout` is one.
+/// Pauses between tries, with jitter so that many consumers don't come back at the same moment. The number of tries is
+/// not limited here, but RabbitMQ's `consumer_timeout` limits their duration.
 fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_jitter()

@@ -1,8 +1,9 @@
-//! What cannot have an outcome is kept for an operator, with the reason: claims of unknown campaigns, and messages that
+//! Keeps what cannot have an outcome for an operator, with the reason: claims of unknown campaigns, and messages that
 //! hold no claims.
 //!
-//! Invariant: returns only when the broker has them on disk, so that their messages may then be acknowledged. A consumer
-//! that dies in between does so again: such a claim may be among the dead letters twice, but is never lost.
+//! Invariant: returns only when the broker has the dead letters on disk, so that the original messages may then be
+//! acknowledged. If a consumer dies in between, another repeats this: a claim may be among the dead letters twice, but
+//! is never lost.
 
 use coupon_core::rabbitmq::message::{self, CLAIMS_PER_MESSAGE_MAX};
 use coupon_core::rabbitmq::{self, Queues, publish_confirmed};
@@ -15,14 +16,14 @@ use lapin::protocol::basic::AMQPProperties;
 /// A message for the dead letters.
 pub type Letter = (AMQPProperties, Vec<u8>);
 
-/// The messages that hold these claims, with the reason why they cannot have an outcome.
+/// Creates messages that hold these claims, with the reason why they cannot have an outcome.
 pub fn of_claims(claims: &[Claim], installation: InstallationId, reason: &str) -> Result<Vec<Letter>> {
     let letter = |claims| Ok((message::dead_letter_properties(installation, reason), message::encode(claims)?));
     claims.chunks(CLAIMS_PER_MESSAGE_MAX).map(letter).collect()
 }
 
-/// Publishes to the queue of dead letters, over a connection of its own: RabbitMQ stops reading from one that publishes
-/// when it is short of memory or disk, and claims are to be acknowledged all the same.
+/// Publishes to the queue of dead letters, over a connection of its own: when short of memory or disk, RabbitMQ stops
+/// reading from connections that publish, and acks must still get through.
 pub async fn keep(amqp: &AmqpSettings, queues: &Queues, letters: &[Letter]) -> Result<()> {
     let connection = rabbitmq::connect(amqp, "queue-consumer, dead letters").await?;
     let published = async {

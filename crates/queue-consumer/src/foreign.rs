@@ -1,9 +1,9 @@
-//! Claims of another installation in our queue: two share a broker and a namespace by mistake, or this consumer was given
-//! another database than the producers. It leaves them to a consumer of their own and stands aside.
+//! Claims of another installation in our queue: two share a broker and a namespace by mistake, or this consumer was
+//! given a different database from the producers'. It stands aside and leaves them to a consumer of their installation.
 //!
-//! Invariant: it consumes again once the queue has been seen empty, or with a claim of ours at its head, which it looks at
-//! in pauses that grow. Each time a consumer takes messages and gives them back counts as a delivery, and deliveries are
-//! limited.
+//! Invariant: it consumes again once the queue has been seen empty, or with a claim of ours at its head, which it
+//! checks at growing intervals. Every time a consumer takes messages and gives them back counts as a delivery, and
+//! deliveries are limited.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use lapin::options::BasicGetOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often it checks the queue until then, and how soon it looks at the head of it.
+/// How often it checks the queue until then, and how soon it first checks the head of the queue.
 const ASK_EVERY: Duration = Duration::from_secs(3);
 
-/// The longest pause between two looks at the head: the deliveries that a claim may have are enough for half a day.
+/// The longest pause between two checks of the head. At this pace the delivery limit of a claim lasts for half a day.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(10);
 
-/// What a consumer knows of claims that are not its own.
+/// What a consumer knows about claims that are not its own.
 pub struct Foreign {
     ours: InstallationId,
-    /// Before the next look; it goes on growing until the queue is empty.
+    /// The pause before the next check of the head; it keeps growing until the queue is empty.
     pause: Duration,
 }
 
@@ -52,7 +52,7 @@ impl Foreign {
     async fn is_over(&mut self, amqp: &AmqpSettings, queues: &Queues, may_look: bool) -> Result<bool> {
         let connection = rabbitmq::connect(amqp, "queue-consumer").await?;
         let asked = async {
-            // A queue that is not there is made again when consuming starts.
+            // A missing queue is declared again when consuming starts.
             if rabbitmq::message_count(&connection, &queues.claims).await?.unwrap_or(0) == 0 {
                 self.pause = ASK_EVERY;
                 return Ok(true);
@@ -65,12 +65,13 @@ impl Foreign {
             Ok(head.is_none_or(|head| self.is_ours(&head.delivery)))
         };
         let is_over = rabbitmq::within(amqp.amqp_deadline, "looking at the queue", asked).await;
-        // What was looked at goes back with the connection.
+        // Closing the connection returns the message that was checked.
         let _ = connection.close(200, "done".into()).await;
         is_over
     }
 
-    /// Also what holds no claims: that is set aside by whoever takes it.
+    /// Whether the message is ours. A message that holds no claims counts as ours: any consumer moves it to the dead
+    /// letters.
     fn is_ours(&self, head: &lapin::message::Delivery) -> bool {
         let head = message::decode(&head.properties, &head.data);
         head.ok().and_then(|message| message.installation).is_none_or(|theirs| theirs == self.ours)

@@ -36,11 +36,12 @@ pub use crate::settings::Settings;
 use crate::settle::Settler;
 use crate::trouble::Trouble;
 
-/// Starts the service; it consumes until `stop`, finishes the batch in hand and gives the rest back to the broker. A broker
-/// that is away is waited for.
+/// Starts the service; it consumes until `stop`, then finishes the batch in hand and gives the rest back to the broker.
+/// If the broker is away, the service waits for it.
 ///
 /// # Errors
-/// The schema is not the one this build needs, the queues are not as they must be, or the address cannot be bound.
+/// The schema is not the one this build needs, the queues do not have the required properties, or the address cannot be
+/// bound.
 pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Result<Running> {
     let mysql = Mysql::new(&settings.mysql);
     schema::check(&mysql).await?;
@@ -59,7 +60,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
             reservations.can_reserve().await
         })
         .watch("rabbitmq", Need::Always, &connection, async |connection: Trouble| connection.check())
-        // Not a server, but what the servers are needed for.
+        // Not a server, but the work that needs them.
         .watch("claims", Need::Always, &batch, async |batch: Trouble| batch.check());
 
     let ended = CancellationToken::new();
@@ -79,7 +80,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
         batch_max: settings.batch_max,
         prefetch: settings.prefetch,
     };
-    // Last: each start that fails with claims in hand would count as a delivery of theirs.
+    // Comes last, because each failed start with claims in hand would count as one of their deliveries.
     let subscribed = consumer.subscribe().await;
     if let Err(error @ Error::Unsafe(_)) = subscribed {
         ended.cancel();
@@ -96,7 +97,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     Ok(Running { address, over_tls: false, admin: address, stops_within, task })
 }
 
-/// Warns of policies that would lose claims: producer-api accepts none then.
+/// Only warns of policies that would lose claims, because producer-api then accepts none.
 async fn warn_of_policies(settings: &AmqpSettings, queues: &Queues) -> Result<()> {
     match Policies::new(settings)?.dangers(queues).await {
         Ok(dangers) => dangers.iter().for_each(|danger| tracing::warn!("{danger}")),
@@ -105,7 +106,7 @@ async fn warn_of_policies(settings: &AmqpSettings, queues: &Queues) -> Result<()
     Ok(())
 }
 
-/// What issues the coupons, without the broker that brings the claims.
+/// Creates the part that issues coupons, without the broker that brings the claims.
 ///
 /// # Errors
 /// An address that cannot be used.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use coupon_core::service;
 
-/// A claim is many small allocations.
+/// A claim makes many small allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,9 +1,9 @@
-//! Refilling the list of a campaign's free ids from MySQL when it is empty, one consumer at a time.
+//! Refills the list of a campaign's free ids from MySQL when it is empty, one consumer at a time.
 //!
-//! Invariants: a refill that reads from the beginning and finds no free row is the only proof of sold out; the lock only
-//! keeps consumers from doing the same work twice. Nothing goes wrong when two hold it at once: a refill may offer ids that
-//! others hold in flight anyway, and the UPDATE refuses the second writer. Each refill resumes after the one before, which
-//! makes that rare.
+//! Invariants: a refill that reads from the beginning and finds no free row is the only proof of sold out; the lock
+//! only keeps consumers from doing the same work twice. It is harmless for two to hold it at the same time: a refill
+//! may offer ids that others have in flight anyway, and the UPDATE refuses the second writer. Each refill resumes after
+//! the previous one, which makes that rare.
 
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,10 @@ use uuid::Uuid;
 
 use crate::steps;
 
-/// The lock frees itself after this when its holder dies; a refill takes milliseconds.
+/// The lock expires after this if its holder dies; a refill takes milliseconds.
 const LOCK_FOR: Duration = Duration::from_secs(5);
 
-/// How often consumers that wait check whether the list has been filled.
+/// How often waiting consumers check whether the list has been filled.
 const ASK_EVERY: Duration = Duration::from_millis(3);
 
 /// A list that nobody uses expires after this.
@@ -34,13 +34,13 @@ const LIST_FOR_SECONDS: i64 = 60 * 60;
 /// Ids in one RPUSH, so that no single command holds Redis up.
 const IDS_PER_PUSH: usize = 1_000;
 
-/// Connections, so that this many campaigns can be refilled at the same time.
+/// The size of the pool: this many campaigns can be refilled at the same time.
 const CONNECTIONS: usize = 4;
 
 /// Deletes the lock if it is still ours: after a long pause it may belong to another consumer.
 const UNLOCK: &str = include_str!("unlock.lua");
 
-/// What a refill found.
+/// The result of a refill.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refilled {
     /// There are ids in the list.
@@ -63,8 +63,8 @@ pub struct Refill {
 }
 
 impl Refill {
-    /// Creates a refill that moves up to `max` ids at once. It has a pool of its own: a push of thousands of ids on the
-    /// connection that all share would hold up everyone's pops.
+    /// Creates a refill that moves up to `max` ids at a time. It has a pool of its own, because a push of thousands of
+    /// ids on the shared connection would hold up everyone's pops.
     ///
     /// # Errors
     /// An address that cannot be used.
@@ -81,7 +81,7 @@ impl Refill {
         Ok(Self { redis, deadline: settings.redis_deadline, installation, mysql, max, unlock: Script::new(UNLOCK) })
     }
 
-    /// All that a refill does in Redis, with an id that is none and a lock that nobody holds.
+    /// Every command that a refill sends to Redis, with an empty id and a lock that nobody holds.
     pub fn check(&self, campaign: CampaignId) -> Pipeline {
         let installation = &self.installation;
         let (list, mark) = (keys::free_coupons(installation, campaign), keys::refilled_to(installation, campaign));
@@ -92,10 +92,10 @@ impl Refill {
         check
     }
 
-    /// Makes sure that the campaign's list has ids, by filling it or by waiting for a consumer that does.
+    /// Makes sure that the campaign's list has ids, by filling it or by waiting for another consumer to fill it.
     ///
     /// # Errors
-    /// Redis's and MySQL's, or the lock stays held past its expiry.
+    /// An error of Redis or MySQL, or the lock stays held past its expiry.
     pub async fn refill(&self, campaign: CampaignId, timeline: &Timeline) -> Result<Refilled> {
         let refilled = self.lock_and_fill(campaign, timeline).await;
         metrics::refill(match &refilled {
@@ -111,7 +111,7 @@ impl Refill {
         let redis = self.redis.get().await?;
         let refilled = self.lock_and_fill_on(redis, campaign, timeline).await;
         if refilled.as_ref().is_err_and(Error::blames_the_connection) {
-            // The others lead to the same server.
+            // The other connections lead to the same server.
             self.redis.retain(|_, _| false);
         }
         refilled
@@ -130,7 +130,7 @@ impl Refill {
             return Ok(Refilled::NotEmpty);
         }
         let refilled = timeline.step(&steps::REFILL, 1, self.fill(&mut redis, campaign)).await;
-        // A lock that stays behind expires by itself.
+        // If this fails, the lock expires by itself.
         let mut unlock = self.unlock.key(&lock);
         unlock.arg(token.as_bytes());
         if let Err(error) = self.within::<()>(unlock.invoke_async(&mut redis)).await {

@@ -1,7 +1,7 @@
-//! Reserving: ids of coupons are popped from a list in Redis, so that consumers don't meet at the same rows in MySQL.
+//! Reserves coupons: pops their ids from a list in Redis, so that consumers don't compete for the same rows in MySQL.
 //!
 //! Invariant: a reservation is a suggestion. A popped id may be taken already (the UPDATE refuses it) and an id lost
-//! with its consumer is only lost from Redis (its row is free, and the next refill finds it).
+//! with its consumer is lost only from Redis (its row is still free, and the next refill finds it).
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -18,22 +18,22 @@ use uuid::Uuid;
 use crate::refill::{Refill, Refilled};
 use crate::steps;
 
-/// How long a proof of "sold out" is taken for granted, for claims that were accepted before it.
+/// How long a proof of "sold out" stays valid for claims that were accepted before it.
 const SOLD_OUT_FOR: Duration = Duration::from_millis(500);
 
-/// Refills for one reservation: other consumers may pop a whole refill before this one comes to it.
+/// The most refills for one reservation: other consumers may pop a whole refill before this one gets to it.
 const REFILLS_MAX: usize = 16;
 
 /// Campaigns are numbered from 1.
 const NO_CAMPAIGN: CampaignId = CampaignId(0);
 
-/// What a reservation gave.
+/// The result of a reservation.
 pub struct Reserved {
-    /// Ids of each campaign: as many as wanted, or fewer of those below.
+    /// Ids for each campaign: as many as wanted, or fewer for the campaigns below.
     pub ids: HashMap<CampaignId, Vec<CouponId>>,
-    /// Campaigns that were proven to be sold out.
+    /// Campaigns proven to be sold out.
     pub sold_out: Vec<CampaignId>,
-    /// Campaigns that MySQL does not know.
+    /// Campaigns that do not exist in MySQL.
     pub unknown: Vec<CampaignId>,
 }
 
@@ -46,7 +46,7 @@ pub struct Reservations {
     sold_out: Arc<Mutex<HashMap<CampaignId, Proof>>>,
 }
 
-/// That no coupon of a campaign was free.
+/// Proof that no coupon of a campaign was free.
 #[derive(Clone, Copy)]
 struct Proof {
     since: Instant,
@@ -62,16 +62,16 @@ impl Proof {
 }
 
 impl Reservations {
-    /// Over a shared connection.
+    /// Creates reservations that share this connection.
     #[must_use]
     pub fn new(redis: Redis, installation: Installation, refill: Refill) -> Self {
         Self { redis, installation, refill: Arc::new(refill), sold_out: Arc::default() }
     }
 
-    /// Whether ids can be put into a list and popped: does it, with a campaign that is never there.
+    /// Whether ids can be pushed to a list and popped. Tries it, with a campaign that never exists.
     ///
     /// # Errors
-    /// Why they cannot.
+    /// The reason why they cannot.
     pub async fn can_reserve(&self) -> Result<()> {
         let list = keys::free_coupons(&self.installation, NO_CAMPAIGN);
         let mut check = self.refill.check(NO_CAMPAIGN);
@@ -79,10 +79,10 @@ impl Reservations {
         Ok(check.query_async(&mut self.redis.clone()).await?)
     }
 
-    /// Pops ids: as many as wanted of each campaign, or fewer of those that are sold out or not there.
+    /// Pops ids: as many as wanted for each campaign, or fewer for those that are sold out or do not exist.
     ///
     /// # Errors
-    /// Redis's and MySQL's.
+    /// An error of Redis or MySQL.
     pub async fn reserve(&self, wanted: &[(CampaignId, usize)], timeline: &Timeline) -> Result<Reserved> {
         let mut ids = self.pop(wanted, timeline).await?;
         let (mut sold_out, mut unknown) = (Vec::new(), Vec::new());
@@ -97,17 +97,17 @@ impl Reservations {
         Ok(Reserved { ids, sold_out, unknown })
     }
 
-    /// Puts ids back that were reserved and not used, to be the next.
+    /// Puts back ids that were reserved and not used; they are popped next.
     ///
     /// # Errors
-    /// Redis's.
+    /// An error of Redis.
     pub async fn give_back(&self, unused: &[(CampaignId, CouponId)]) -> Result<()> {
         if unused.is_empty() {
             return Ok(());
         }
         let mut pipeline = redis::pipe();
         for (campaign, id) in unused {
-            // Only where there is a list: a refill fills empty lists only.
+            // Only onto an existing list, because a refill fills only empty lists.
             pipeline
                 .lpush_exists(keys::free_coupons(&self.installation, *campaign), id.0.as_bytes().as_slice())
                 .ignore();
@@ -115,10 +115,10 @@ impl Reservations {
         Ok(pipeline.query_async(&mut self.redis.clone()).await?)
     }
 
-    /// Drops the lists of these campaigns: whatever they held that is free will be found by the next refill.
+    /// Drops the lists of these campaigns. The next refill finds the ids among them that are free.
     ///
     /// # Errors
-    /// Redis's.
+    /// An error of Redis.
     pub async fn drop_lists(&self, campaigns: HashSet<CampaignId>) -> Result<()> {
         let mut pipeline = redis::pipe();
         for campaign in campaigns {
@@ -127,13 +127,13 @@ impl Reservations {
         Ok(pipeline.query_async(&mut self.redis.clone()).await?)
     }
 
-    /// The campaigns of these claims that were proven to be sold out a moment ago and after each of the claims was
-    /// accepted. For a claim accepted since then the proof says nothing: there may have been a restock in between.
+    /// The campaigns of these claims that were proven to be sold out a moment ago, and after each of these claims was
+    /// accepted. The proof says nothing about a claim accepted since then: there may have been a restock in between.
     #[must_use]
     pub fn sold_out(&self, claims: &[Claim]) -> HashSet<CampaignId> {
         let mut proofs = self.sold_out.lock().unwrap_or_else(PoisonError::into_inner);
         proofs.retain(|_, proof| proof.since.elapsed() < SOLD_OUT_FOR);
-        // As nearly always.
+        // This is nearly always the case.
         if proofs.is_empty() {
             return HashSet::new();
         }
@@ -152,7 +152,7 @@ impl Reservations {
             if missing == 0 {
                 return Ok(Refilled::NotEmpty);
             }
-            // Older than the read that it may come from.
+            // Taken before the read that may prove it.
             let proof = Proof::now();
             match self.refill.refill(campaign, timeline).await? {
                 Refilled::NotEmpty => {
@@ -173,7 +173,7 @@ impl Reservations {
         }
     }
 
-    /// All pops in one round trip.
+    /// Pops for all campaigns in one round trip.
     async fn pop(
         &self,
         wanted: &[(CampaignId, usize)],
@@ -190,15 +190,15 @@ impl Reservations {
     }
 }
 
-/// The campaigns of these claims that were proven to be sold out after each of the claims was accepted, going by when, in
-/// milliseconds since the Unix epoch, the proof of a campaign began.
+/// The campaigns of these claims that were proven to be sold out after each of their claims was accepted.
+/// `proven_at_ms` returns when the proof of a campaign began, in milliseconds since the Unix epoch.
 pub fn proven_for(claims: &[Claim], proven_at_ms: impl Fn(CampaignId) -> Option<u64>) -> HashSet<CampaignId> {
     let is_later = |claim: &&Claim| proven_at_ms(claim.campaign_id).is_none_or(|at_ms| claim.accepted_at_ms >= at_ms);
     let open: HashSet<CampaignId> = claims.iter().filter(is_later).map(|claim| claim.campaign_id).collect();
     claims.iter().map(|claim| claim.campaign_id).filter(|campaign| !open.contains(campaign)).collect()
 }
 
-/// What is no id was not put there by us and is passed over.
+/// Parses ids. Skips any other value, which this program did not put there.
 fn parse(ids: &[Vec<u8>]) -> Vec<CouponId> {
     ids.iter().filter_map(|id| Uuid::from_slice(id).ok()).map(CouponId).collect()
 }

@@ -7,10 +7,10 @@ use coupon_core::settings::{
     AmqpSettings, MysqlSettings, NamespaceSettings, ProcessSettings, RedisSettings, listen_address,
 };
 
-/// Takes claims from RabbitMQ and issues coupons. Any number of these share the work.
+/// Takes claims from RabbitMQ and issues coupons. Any number of consumers share the work.
 ///
-/// Every setting is a flag or a variable of the environment. The defaults connect to the servers that
-/// `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
+/// Every setting is a flag or an environment variable. The defaults connect to the servers that `scripts/services up`
+/// or `docker compose up -d mysql redis rabbitmq` start.
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_help = "Example:\n  queue-consumer --batch-max 500 --admin-listen 127.0.0.1:0")]
 pub struct Settings {
@@ -18,13 +18,13 @@ pub struct Settings {
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS", value_parser = listen_address, default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
 
-    /// Messages are taken together until they hold this many claims; 1 = one message at a time. A batch takes what has
-    /// arrived and never waits to be full.
+    /// Messages are taken together until they hold this many claims; 1 = one message at a time. A batch takes the
+    /// messages that have arrived and never waits to fill up.
     #[arg(long, env = "BATCH_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = 500)]
     pub batch_max: u16,
 
-    /// Messages the broker sends ahead. While a consumer stands still, the claims in them are overtaken by later ones that
-    /// other consumers take.
+    /// Messages the broker sends ahead. While a consumer is stalled, later claims that other consumers take overtake
+    /// the claims in them.
     #[arg(long, env = "PREFETCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000), default_value_t = 20)]
     pub prefetch: u16,
 

@@ -1,9 +1,9 @@
-//! A batch of claims becomes outcomes: reserve, issue, look up what is left, give back what was not needed; again until no
-//! claim is open; then record. What follows from each answer is decided in [`crate::batch`].
+//! Turns a batch of claims into outcomes: reserve, issue, look up the claims left, give back the ids not needed; repeat
+//! until no claim is open; then record. [`crate::batch`] decides what follows from each answer.
 //!
-//! Most claims are first claims of their account, so the conditional UPDATE comes first and says whether all went
-//! through. Invariants: an account's coupon is decided by that UPDATE and the unique key in MySQL, by nothing before it; the
-//! lookup comes after what was proven of campaigns.
+//! Most claims are the first of their account, so the conditional UPDATE comes first and tells whether all went
+//! through. Invariants: an account's coupon is decided by that UPDATE and the unique key in MySQL, by nothing before
+//! it; the lookup comes after anything that was proven about campaigns.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,8 +17,9 @@ use crate::batch::{Batch, Settled};
 use crate::reserve::Reservations;
 use crate::steps;
 
-/// A round leaves a claim open only if its id turned out to be taken. This many rounds mean that the list is full of such
-/// ids, as when skiplock-api sells the same campaign: it is dropped, and filled with ids that are free now.
+/// A round leaves a claim open only if its id turned out to be taken. After this many rounds the list must be full of
+/// such ids, as when skiplock-api issues from the same campaign: it is dropped, and refilled with ids that are free
+/// now.
 pub const STALE_ROUNDS: usize = 2;
 
 /// After this many rounds the batch is tried again after a pause.
@@ -29,20 +30,20 @@ pub type Publishers = BTreeMap<InstanceId, Vec<ClaimKey>>;
 
 /// Settles claims.
 pub struct Settler {
-    /// The truth.
+    /// The source of truth.
     pub mysql: Mysql,
-    /// Ids that wait in Redis.
+    /// The free ids in Redis.
     pub reservations: Reservations,
     /// Where outcomes are recorded.
     pub outcomes: Outcomes,
 }
 
 impl Settler {
-    /// Gives each of these claims its outcome, if its campaign is there; records them, pushes them to the instances that
-    /// published the claims, and returns them. Doing it again gives the same outcomes.
+    /// Gives each of these claims its outcome, if its campaign exists; records the outcomes, pushes them to the
+    /// instances that published the claims, and returns them. Idempotent: settling again gives the same outcomes.
     ///
     /// # Errors
-    /// A server's; some of the claims may have been settled by then.
+    /// An error of a server; some of the claims may have been settled by then.
     pub async fn settle(&self, claims: &[Claim], publishers: &Publishers, timeline: &Timeline) -> Result<Settled> {
         let mut batch = Batch::new(claims);
         for round in 1..=ROUNDS_MAX {
@@ -73,8 +74,8 @@ impl Settler {
         Ok(batch.assign(reserved))
     }
 
-    /// Writes the accounts into the reserved rows. Unless all went through, all claims stay open and the reservations are
-    /// returned: the lookup that follows finds those that did.
+    /// Writes the accounts into the reserved rows. Unless all went through, all claims stay open and the reservations
+    /// are returned: the lookup that follows finds the claims that did.
     async fn issue(
         &self,
         batch: &mut Batch,
@@ -94,7 +95,7 @@ impl Settler {
         Ok(Vec::new())
     }
 
-    /// Looks the coupons up that the accounts of open claims hold.
+    /// Looks up the coupons that the accounts of open claims hold.
     async fn look_up(&self, batch: &mut Batch, timeline: &Timeline) -> Result<()> {
         if batch.open().is_empty() {
             return Ok(());
@@ -114,8 +115,8 @@ impl Settler {
         }
     }
 
-    /// Records the outcomes in Redis, and pushes them. That spares MySQL the questions of those who wait, no more: without
-    /// it MySQL is asked.
+    /// Records the outcomes in Redis, and pushes them. This only spares MySQL the lookups of waiting requests: if it
+    /// fails, MySQL is asked.
     async fn record(&self, batch: &Batch, publishers: &Publishers, timeline: &Timeline) {
         let outcomes = &batch.settled().outcomes;
         let pushed: Vec<(InstanceId, Vec<(ClaimKey, Outcome)>)> = publishers

@@ -18,7 +18,7 @@ pub static REFILL: Operation = Operation { name: "refill", at: Server::Mysql("SE
 /// Writes the accounts into the coupons.
 pub static PERSIST: Operation = Operation { name: "persist", at: Server::Mysql("UPDATE", sql::ISSUE) };
 
-/// Writes the outcomes, for the requests that wait for one.
+/// Writes the outcomes for the requests that wait for them.
 pub static RECORD: Operation = Operation { name: "record", at: Server::Redis("SET") };
 
 /// Acknowledges the batch to the broker.

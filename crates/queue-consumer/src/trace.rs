@@ -1,7 +1,7 @@
-//! A batch in traces: one trace of its own, and a place in the trace of each sampled claim in it.
+//! Traces a batch: it has a trace of its own, and a span in the trace of each sampled claim in it.
 //!
-//! Invariant: a batch without a sampled claim builds no span. The span of a sampled claim begins when its batch was taken
-//! and ends when the batch was acknowledged, because that is how long the claim took.
+//! Invariant: a batch without a sampled claim builds no span. The span of a sampled claim begins when its batch is
+//! taken and ends when the batch is acknowledged, because that is how long the claim took.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,12 +27,12 @@ pub struct BatchTrace {
 }
 
 impl BatchTrace {
-    /// Starts the traces of a batch that was taken from the queue now.
+    /// Starts the traces of a batch taken from the queue now.
     pub fn new(queue: &str) -> Self {
         Self { queue: queue.to_owned(), taken_at: SystemTime::now(), claims: Vec::new(), batch: None }
     }
 
-    /// When it was taken.
+    /// When the batch was taken.
     pub fn taken_at(&self) -> SystemTime {
         self.taken_at
     }
@@ -97,7 +97,7 @@ impl BatchTrace {
         Timeline::recorded()
     }
 
-    /// The context of the batch: what is logged while it runs belongs to it.
+    /// The context of the batch, to which everything logged while it runs belongs.
     pub fn context(&self) -> Context {
         self.batch.clone().unwrap_or_default()
     }
@@ -106,7 +106,7 @@ impl BatchTrace {
     pub fn end(self, timeline: &Timeline, settled: &Result<Settled>) {
         for (claim, context) in &self.claims {
             timeline.draw(context);
-            // One without an outcome goes back to the queue, where its trace goes on, or to the dead letters.
+            // A claim without an outcome goes back to the queue, where its trace continues, or to the dead letters.
             if let Some(outcome) = settled.as_ref().ok().and_then(|settled| settled.outcomes.get(claim)) {
                 span::note(context, OUTCOME, outcome.name());
             }

@@ -1,21 +1,22 @@
-//! What keeps claims from being settled, if anything does: noted by the consumer, read by readiness, which also logs it.
+//! The obstacles that keep claims from being settled, if any: noted by the consumer, read by readiness, which also logs
+//! them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coupon_core::{Error, Result};
 
-/// One possible obstacle. Clones share it.
+/// One possible obstacle. Clones share its state.
 #[derive(Clone, Debug)]
 pub struct Trouble(Arc<Mutex<Option<Error>>>);
 
 impl Trouble {
-    /// Creates an obstacle that stands until the work has begun.
+    /// Creates an obstacle that is in the way until the work has begun.
     #[must_use]
     pub fn not_yet(what: &'static str) -> Self {
         Self(Arc::new(Mutex::new(Some(Error::Away { what }))))
     }
 
-    /// Creates an obstacle that does not stand yet.
+    /// Creates an obstacle that is not in the way yet.
     #[must_use]
     pub fn none() -> Self {
         Self(Arc::default())
@@ -34,7 +35,7 @@ impl Trouble {
     /// Whether nothing is in the way.
     ///
     /// # Errors
-    /// What is in the way.
+    /// The obstacle.
     pub fn check(&self) -> Result<()> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(Ok(()), |error| Err(error.as_stuck()))
     }

@@ -1,7 +1,8 @@
-//! Coupons that were free a moment ago, read ahead for each campaign: a group that knows the ids needs one statement.
+//! Coupons that were free a moment ago, read ahead for each campaign: a group that knows the ids needs only one
+//! statement.
 //!
-//! Invariant: they are suggestions. Another instance may have taken or locked one; the statement skips it, and the claim
-//! gets another id. Whether any are left when none are found here is for MySQL to say.
+//! Invariant: the ids are suggestions. Another instance may have taken or locked one; the statement then skips it, and
+//! the claim gets another id. If there are none here, only MySQL can tell whether any are left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,16 +18,17 @@ use rand::RngExt as _;
 use crate::group::Group;
 use crate::steps;
 
-/// Ids read at once: 8 KB of memory, and about one read for four groups under load.
+/// Ids per read: 8 KB of memory, and about one read for every four groups under load.
 const READ_AHEAD: usize = 500;
 
-/// How many free coupons an instance skips at most when it moves away from others: some 10 ms of reading an index.
+/// The most free coupons an instance skips when it moves away from others: about 10 ms of reading an index.
 const SKIP_MAX: usize = 200_000;
 
-/// A read that took longer has stepped over many issued coupons, or over index entries of theirs that a snapshot keeps.
+/// A read that takes longer has stepped over many issued coupons, or over their index entries that a snapshot keeps
+/// alive.
 const SLOW: Duration = Duration::from_millis(20);
 
-/// Campaigns whose ids are kept; with more of them, some are read again for each group.
+/// How many campaigns' ids are kept; with more campaigns, some are read again for each group.
 const CAMPAIGNS_MAX: u64 = 2_000;
 
 /// Ids of a campaign are dropped after this time without a claim.
@@ -39,18 +41,18 @@ pub struct Ahead(Cache<CampaignId, Arc<Campaign>>);
 #[derive(Default)]
 struct Campaign {
     ids: Mutex<Ids>,
-    /// Held by the task that reads; those that wait for it find what it read.
+    /// Held by the task that reads; the tasks waiting for it find what it read.
     reading: tokio::sync::Mutex<()>,
 }
 
-/// What was read of one campaign.
+/// The ids read of one campaign.
 #[derive(Default)]
 struct Ids {
-    /// In descending order: the next is the last.
+    /// In descending order: the next one to issue is the last.
     free: Vec<CouponId>,
-    /// The next read goes on after this one; without it, from the beginning.
+    /// The next read starts after this one, or from the beginning if there is none.
     after: Option<CouponId>,
-    /// Others sell from the same place: the next read starts elsewhere.
+    /// Other instances issue from the same place: the next read starts elsewhere.
     is_crowded: bool,
 }
 
@@ -61,11 +63,11 @@ impl Default for Ahead {
 }
 
 impl Ahead {
-    /// A coupon for each of these claims, as far as there are any, the first claims first. In order of accounts as well as
-    /// of coupons: two groups with the same accounts then meet in one order, not crosswise.
+    /// Takes a coupon for each of these claims, as far as there are any, the first claims first. Sorted by account as
+    /// well as by coupon: two groups with the same accounts then lock rows in the same order, which avoids deadlocks.
     ///
     /// # Errors
-    /// MySQL's.
+    /// An error of MySQL.
     pub async fn take(&self, conn: &mut Conn, group: &Group, claims: &[ClaimKey]) -> Result<Vec<(ClaimKey, CouponId)>> {
         let mut by_campaign: BTreeMap<CampaignId, Vec<ClaimKey>> = BTreeMap::new();
         for claim in claims {
@@ -92,7 +94,7 @@ impl Ahead {
         }
     }
 
-    /// Drops the ids of these campaigns and moves on: others sell from the same place.
+    /// Drops the ids of these campaigns and moves elsewhere, because other instances issue from the same place.
     pub fn move_away(&self, campaigns: &BTreeSet<CampaignId>) {
         for campaign in campaigns.iter().filter_map(|campaign| self.0.get(campaign)) {
             let mut ids = campaign.ids();
@@ -121,9 +123,9 @@ impl Campaign {
         Ok(free.split_off(rest))
     }
 
-    /// Reads on and, if that is not enough, starts from the beginning.
+    /// Reads on and, if that finds too few, starts again from the beginning.
     async fn read(&self, conn: &mut Conn, group: &Group, campaign_id: CampaignId, count: usize) -> Result<()> {
-        // Taken out, so that a read that fails is not tried again from the same place.
+        // Taken out, so that a failed read is not retried from the same place.
         let (mut after, is_crowded) = {
             let mut ids = self.ids();
             (ids.after.take(), std::mem::take(&mut ids.is_crowded))
@@ -148,12 +150,12 @@ impl Campaign {
     }
 }
 
-/// One of the first [`SKIP_MAX`] free coupons, at random.
+/// Picks one of the first [`SKIP_MAX`] free coupons at random.
 async fn any_free_coupon(conn: &mut Conn, campaign_id: CampaignId) -> Result<Option<CouponId>> {
     let mut offset = SKIP_MAX;
     while offset > 0 {
         offset = rand::rng().random_range(0..offset);
-        // None: there are fewer.
+        // None means that there are fewer.
         let found = coupons::free_coupon_at(conn, campaign_id, offset).await?;
         if found.is_some() {
             return Ok(found);
@@ -163,15 +165,15 @@ async fn any_free_coupon(conn: &mut Conn, campaign_id: CampaignId) -> Result<Opt
 }
 
 impl Ids {
-    /// Adds what a read has found, and returns how many there are now.
+    /// Adds the ids that a read has found, and returns how many there are now.
     fn add(&mut self, wanted: Wanted, mut found: Vec<CouponId>, took: Duration) -> usize {
         let is_full = found.len() == wanted.count;
-        // A read from the beginning steps over nothing but what a snapshot keeps, which the next read need not do again.
+        // A read from the beginning steps only over entries that a snapshot keeps, which the next read need not repeat.
         let goes_on = is_full && (wanted.after.is_none() || took < SLOW);
         self.after = found.last().copied().filter(|_| goes_on);
         found.reverse();
         if wanted.after.is_some() {
-            // What was left of the read before is the next.
+            // The ids left over from the previous read come next.
             found.append(&mut self.free);
         }
         self.free = found;

@@ -1,6 +1,6 @@
 //! `POST /v1/campaigns/{campaign_id}/claims`: the hot path.
 //!
-//! Invariant: 201 is said only after MySQL has committed the coupon.
+//! Invariant: 201 is sent only after MySQL has committed the coupon.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use coupon_core::CampaignId;
@@ -24,8 +24,8 @@ pub struct Document;
 
 /// Claims a coupon for an account.
 ///
-/// The answer has the coupon, which is committed by then. Repeating a claim is safe: the account gets one coupon of a campaign
-/// at most, and the same one each time.
+/// The answer contains the coupon, which is committed by then. Repeating a claim is safe: the account gets at most one
+/// coupon of a campaign, and the same one each time.
 #[utoipa::path(
     post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims", operation_id = "claimCoupon",
     params(

@@ -1,8 +1,9 @@
-//! `coalesced`: claims that wait in this process at the same moment share one statement, and its commit.
+//! `coalesced`: claims waiting in this process at the same moment share one statement and its commit.
 //!
-//! Invariants: a free worker takes what waits and never waits for more, so a single claim is as quick as any; claims of many
-//! campaigns share a group, so a thousand small campaigns cost about as much as a large one; instances skip each other's
-//! rows, so any number of them can run; every claim of a group is answered, whatever happens to the group.
+//! Invariants: a free worker takes the waiting claims and never waits for more, so a single claim is as fast as under
+//! any other strategy; claims of many campaigns share a group, so a thousand small campaigns cost about as much as one
+//! large one; instances skip each other's rows, so any number of them can run; every claim of a group is answered,
+//! whatever happens to the group.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::steps;
 /// Claims that may wait for a worker; further ones are refused.
 const WAITING_MAX: usize = 16_384;
 
-/// A claim waits no longer than this in all.
+/// The longest a claim waits in total.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 struct Waiting {
@@ -41,7 +42,7 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Starts the workers on the current runtime; they end when the last clone is dropped.
+    /// Starts the workers on the current runtime; they end when the last clone of `Groups` is dropped.
     pub fn start(mysql: &Mysql, workers: usize, group_max: usize) -> Self {
         let (waiting, claims) = flume::bounded(WAITING_MAX);
         let ahead = Ahead::default();
@@ -52,7 +53,8 @@ impl Groups {
         Self { waiting }
     }
 
-    /// Takes a coupon for an account, together with the claims of the same moment. Returns their group too, if it got into one.
+    /// Takes a coupon for an account, together with the other claims of the same moment. Also returns the group, if the
+    /// claim got into one.
     pub async fn claim(&self, claim: ClaimKey, is_sampled: bool) -> (Result<Claimed>, Option<Arc<Group>>) {
         let (answer, answered) = oneshot::channel();
         let (lost, pauses) = (Lost::default(), pauses_after_conflicts().build());
@@ -70,12 +72,12 @@ impl Groups {
 struct Worker {
     mysql: Mysql,
     ahead: Ahead,
-    /// Where claims go back to that must try again.
+    /// The line that claims go back to if they must try again.
     again: WeakSender<Waiting>,
 }
 
 impl Worker {
-    /// Takes what waits, up to a group, again and again.
+    /// Takes the waiting claims, up to a group at a time, until the line is closed.
     async fn run(self, claims: Receiver<Waiting>, group_max: usize) {
         while let Ok(first) = claims.recv_async().await {
             let mut taken = vec![first];
@@ -88,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// Tries once for a group. Claims that have an answer then do not wait for the others.
+    /// Makes one attempt for a group. Claims that are answered by it do not wait for the others.
     async fn serve(&self, taken: Vec<Waiting>) {
         let group = Group::new(taken.len(), taken.iter().any(|waiting| waiting.is_sampled));
         let (claims, ahead) = (distinct(&taken), self.ahead.clone());
@@ -106,8 +108,8 @@ impl Worker {
         }
     }
 
-    /// Of several claims of one account, the first counts as the one that was issued the coupon. A client that has gone needs
-    /// no answer: if it claims again, it gets the same coupon.
+    /// Of several claims of one account, the first counts as the one that was issued the coupon. A client that has hung
+    /// up needs no answer: if it claims again, it gets the same coupon.
     fn answer(&self, taken: Vec<Waiting>, group: &Arc<Group>, mut claimed: HashMap<ClaimKey, Claimed>) {
         for waiting in taken {
             let Some(claimed) = claimed.get_mut(&waiting.claim) else {
@@ -132,7 +134,7 @@ impl Worker {
         };
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            // A line that is full by now drops it, and its client gets an error.
+            // If the line is full by now, the claim is dropped and its client gets an error.
             let _ = again.try_send(waiting);
         });
     }
@@ -144,8 +146,8 @@ fn distinct(taken: &[Waiting]) -> Vec<ClaimKey> {
     taken.iter().map(|waiting| waiting.claim).filter(|claim| seen.insert(*claim)).collect()
 }
 
-/// Those missing in the result must try again. After an error some may have been issued a coupon, which they get when they
-/// claim again.
+/// Claims missing from the result must try again. After an error, some may have been issued a coupon, which they get
+/// when they claim again.
 async fn claim_group(
     conn: &mut Conn,
     group: &Group,
@@ -175,7 +177,7 @@ async fn issue(
     if group.step(&steps::ISSUE, coupons::issue_skip_locked(conn, rows)).await? {
         return Ok(rows.iter().map(|&(claim, coupon)| (claim, Claimed::Issued(coupon))).collect());
     }
-    // Some accounts held a coupon already, or others held some of the rows.
+    // Some accounts already held a coupon, or other transactions held some of the rows.
     let claims: Vec<ClaimKey> = rows.iter().map(|(claim, _)| *claim).collect();
     let held = group.step(&steps::HELD, coupons::coupons_of(conn, &claims)).await?;
     tidy(ahead, rows, &held);
@@ -187,7 +189,7 @@ async fn issue(
     Ok(rows.iter().filter_map(told).collect())
 }
 
-/// What the read-ahead learns from a group of which not all were issued their coupon.
+/// Tells the read-ahead what it can learn from a group in which not all claims were issued their coupon.
 fn tidy(ahead: &Ahead, rows: &[(ClaimKey, CouponId)], held: &HashMap<ClaimKey, CouponId>) {
     let lost: BTreeSet<CampaignId> =
         rows.iter().filter(|(claim, _)| !held.contains_key(claim)).map(|(claim, _)| claim.campaign_id).collect();

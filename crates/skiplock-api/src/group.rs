@@ -1,8 +1,8 @@
-//! What all strategies share: claims that go through MySQL together, their steps there, and what to answer when no row was
-//! left for them.
+//! The part that all strategies share: claims that go through MySQL together, their steps there, and the answer when no
+//! row was left for them.
 //!
-//! Invariant: "sold out" is said only after a plain read has found no free row, and before that answer the account's own
-//! coupon is looked for.
+//! Invariant: "sold out" is answered only after a plain read has found no free row, and only after looking for the
+//! account's own coupon.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use mysql_async::Conn;
 
 use crate::steps;
 
-/// What a claim got.
+/// The result of a claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Claimed {
     /// A coupon, now.
@@ -30,11 +30,11 @@ pub enum Claimed {
 
 /// Claims that go through MySQL together, and their steps there.
 pub struct Group {
-    /// How many claims there are in it.
+    /// The number of claims in the group.
     pub size: usize,
     /// When they were taken from the line.
     pub taken_at: Instant,
-    /// What was done for all of them.
+    /// The steps taken for all of them.
     pub timeline: Timeline,
 }
 
@@ -49,7 +49,7 @@ impl Group {
     /// Does a piece of work in MySQL for the group.
     ///
     /// # Errors
-    /// Those of the work, or [`coupon_core::Error::Deadline`].
+    /// The errors of the work, or [`coupon_core::Error::Deadline`].
     pub async fn run<T, F>(
         self: &Arc<Self>,
         mysql: &Mysql,
@@ -69,8 +69,8 @@ impl Group {
             .await
     }
 
-    /// Like [`Self::run`], but tries again for a while after the work has first lost against others: however long it had
-    /// waited for a connection by then.
+    /// Like [`Self::run`], but tries again for a while, counted from when the work first lost against others, however
+    /// long it waited for a connection before that.
     ///
     /// # Errors
     /// Like [`Self::run`].
@@ -94,7 +94,7 @@ impl Group {
     /// Does a step for the whole group.
     ///
     /// # Errors
-    /// Those of the step.
+    /// The errors of the step.
     pub async fn step<T>(
         &self,
         step: &'static Operation,
@@ -104,11 +104,11 @@ impl Group {
     }
 }
 
-/// What to answer claims for which no row was left. Those missing in the result must try again: rows are held by others,
-/// who may let go. The order matters: a coupon issued between the two statements is found by the second.
+/// The answers for claims that found no row. Those missing from the result must try again: others hold rows and may
+/// release them. The order of the two statements matters: a coupon issued between them is found by the second.
 ///
 /// # Errors
-/// MySQL's.
+/// An error of MySQL.
 pub async fn without_rows(conn: &mut Conn, group: &Group, claims: &[ClaimKey]) -> Result<HashMap<ClaimKey, Claimed>> {
     let ids: BTreeSet<CampaignId> = claims.iter().map(|claim| claim.campaign_id).collect();
     let ids: Vec<CampaignId> = ids.into_iter().collect();
@@ -126,28 +126,28 @@ pub async fn without_rows(conn: &mut Conn, group: &Group, claims: &[ClaimKey]) -
 /// Like [`without_rows`], but for one claim; [`Error::Held`] when it must try again.
 ///
 /// # Errors
-/// MySQL's.
+/// An error of MySQL.
 pub async fn without_row(conn: &mut Conn, group: &Group, claim: ClaimKey) -> Result<Claimed> {
     without_rows(conn, group, &[claim]).await?.remove(&claim).ok_or(Error::Held)
 }
 
-/// How long work that lost against others is done again.
+/// How long work that lost against others is retried.
 const CONFLICTS_FOR: Duration = Duration::from_secs(3);
 
-/// When a piece of work has first lost against others, if it has.
+/// When a piece of work first lost against others, if it has.
 #[derive(Default)]
 pub struct Lost(Option<Instant>);
 
 impl Lost {
-    /// Notes that it has lost, and says whether it may try again. A conflict may itself be five seconds of waiting for a
-    /// lock.
+    /// Notes that the work has lost, and says whether it may try again. A conflict may itself take five seconds of
+    /// waiting for a lock.
     pub fn may_try_again(&mut self) -> bool {
         self.0.get_or_insert_with(Instant::now).elapsed() < CONFLICTS_FOR
     }
 }
 
-/// Pauses before work that lost against others is done again: as a deadlock's victim, or with every free row held. With
-/// jitter, so that the losers don't meet again.
+/// Pauses before work that lost against others is retried, because it was a deadlock's victim or every free row was
+/// held. Jitter keeps the losers from meeting again.
 pub fn pauses_after_conflicts() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_jitter()

@@ -1,11 +1,11 @@
-//! The skiplock way: a claim takes a free row of MySQL itself. No broker, no cache.
+//! The skiplock way: a claim takes a free row directly in MySQL. No broker, no cache.
 //!
 //! ```text
 //! POST …/claims ─> claims::claim ─> coupon_core::http (admit) ─> strategy::Strategy ─> MySQL
 //!                                                                 ├ select_update     a transaction for each claim
 //!                                                                 ├ single_statement  a statement for each
 //!                                                                 ├ coalesced, ahead  a statement for all that wait
-//!                                                                 └ group             what these three share
+//!                                                                 └ group             shared by these three
 //! ```
 
 mod ahead;
@@ -33,7 +33,7 @@ use utoipa::OpenApi;
 pub use crate::settings::{Settings, StrategyName};
 use crate::strategy::Strategy;
 
-/// Starts the service; it runs until `stop` and drains then.
+/// Starts the service; it runs until `stop` and then drains.
 ///
 /// # Errors
 /// The schema is not the one this build needs, or an address cannot be bound.

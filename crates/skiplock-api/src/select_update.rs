@@ -1,5 +1,5 @@
-//! `select-update`: a transaction for each claim, as it is usually described. Four round trips. `scattered` is the same from
-//! a random id on, `for-update` the same without SKIP LOCKED, to compare with.
+//! `select-update`: a transaction for each claim, the textbook way. Four round trips. `scattered` does the same
+//! starting at a random id, and `for-update` does it without SKIP LOCKED, for comparison.
 //!
 //! Invariant: the row that is updated is the one this transaction has locked, and the unique key refuses an account that
 //! holds a coupon already.
@@ -21,7 +21,7 @@ use crate::steps;
 pub enum RowSearch {
     /// The first that nobody else holds.
     First,
-    /// The first that nobody else holds from a random id on; if there is none, the first of all.
+    /// The first that nobody else holds, starting at a random id; if there is none, the first of all.
     RandomStart,
     /// The first, waiting for the transaction that holds it.
     Blocking,
@@ -50,7 +50,7 @@ async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, search: RowSea
         }
         Err(error) if error.class() == Class::Duplicate => {
             group.step(&steps::ROLLBACK, transaction.rollback()).await?;
-            // Nobody takes a coupon away again, so what refused the UPDATE is still there.
+            // Coupons are never taken away again, so the row that refused the UPDATE is still there.
             let held = group.step(&steps::HELD, coupons::coupon_of(conn, claim)).await?;
             held.map(Claimed::Held).ok_or_else(|| Error::Broken(String::from("a duplicate without its row")))
         }

@@ -8,15 +8,15 @@ use coupon_core::api::rate_limit::RateSettings;
 use coupon_core::api::serve::HttpSettings;
 use coupon_core::settings::{MysqlSettings, ProcessSettings, listen_address};
 
-/// Groups of claims in MySQL at once.
+/// Groups of claims in MySQL at the same time.
 const GROUPS: u16 = 2;
 
-/// Claims that share one statement at most.
+/// Most claims that share one statement.
 const GROUP_MAX: u16 = 500;
 
-/// Takes claims for coupons over HTTP and issues them in MySQL with SKIP LOCKED, with nothing in between.
+/// Takes claims for coupons over HTTP and issues them in MySQL with SKIP LOCKED, with no broker or cache in between.
 ///
-/// Every setting is a flag or a variable of the environment. The defaults connect to the server that
+/// Every setting is a flag or an environment variable. The defaults connect to the server that
 /// `scripts/services up mysql` or `docker compose up -d mysql` starts.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -37,11 +37,12 @@ pub struct Settings {
     #[arg(long, env = "STRATEGY", value_name = "NAME", default_value = "coalesced")]
     pub strategy: StrategyName,
 
-    /// Groups of claims in MySQL at once, for `coalesced`.
+    /// Groups of claims in MySQL at the same time, for `coalesced`.
     #[arg(long, env = "CLAIM_GROUPS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = GROUPS)]
     pub groups: u16,
 
-    /// Claims that share one statement at most, for `coalesced`. A group takes what waits and never waits to be full.
+    /// Most claims that share one statement, for `coalesced`. A group takes the waiting claims and never waits to fill
+    /// up.
     #[arg(long, env = "GROUP_MAX", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000), default_value_t = GROUP_MAX)]
     pub group_max: u16,
 
@@ -53,7 +54,7 @@ pub struct Settings {
     #[command(flatten)]
     pub auth: AuthSettings,
 
-    /// Against bots.
+    /// Limits against bots.
     #[command(flatten)]
     pub rate: RateSettings,
 
@@ -67,7 +68,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether something is set that the strategy does not read.
+    /// Whether a setting was changed that the strategy does not read.
     pub fn has_unread_groups(&self) -> bool {
         self.strategy != StrategyName::Coalesced && (self.groups, self.group_max) != (GROUPS, GROUP_MAX)
     }
@@ -80,9 +81,9 @@ pub enum StrategyName {
     SelectUpdate,
     /// A statement for each claim: UPDATE … JOIN (SELECT … LIMIT 1 FOR UPDATE SKIP LOCKED).
     SingleStatement,
-    /// Like select-update, but from a random id on.
+    /// Like select-update, but starting at a random id.
     Scattered,
-    /// Claims that wait at the same moment share one statement.
+    /// Claims waiting at the same moment share one statement.
     Coalesced,
     /// Like select-update, but without SKIP LOCKED: for comparison only.
     ForUpdate,

@@ -1,10 +1,10 @@
-//! `single-statement`: an UPDATE that skips locked rows by itself, and a read of what it got. Two round trips. And
-//! `blind-update`, which does not skip them, to compare with.
+//! `single-statement`: an UPDATE that skips locked rows by itself, then a read of the coupon it took. Two round trips.
+//! `blind-update` does not skip locked rows; it is here for comparison.
 //!
-//! It is often said that an UPDATE in MySQL cannot skip locked rows. Joined to a derived table that does, it can: the
-//! derived table has a LIMIT and so is materialised first, its row stays locked until the statement's commit.
-//! Invariant: the row that is updated is the one that the statement has locked, and the unique key refuses an account that
-//! holds a coupon already.
+//! It is often said that an UPDATE in MySQL cannot skip locked rows. Joined to a derived table that skips them, it can:
+//! the derived table has a LIMIT and so is materialised first, and its row stays locked until the statement commits.
+//! Invariant: the row that is updated is the one that the statement has locked, and the unique key refuses an account
+//! that holds a coupon already.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use mysql_async::prelude::Queryable;
 use crate::group::{Claimed, Group, without_row};
 use crate::steps;
 
-/// What the statement does about rows that others hold.
+/// How the statement treats rows that others hold.
 #[derive(Clone, Copy, Debug)]
 pub enum Locking {
     /// Skips them.
     Skip,
-    /// Waits for the first.
+    /// Waits for the first one.
     Wait,
 }
 
@@ -43,7 +43,7 @@ async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, locking: Locki
     }
 }
 
-/// Whether a row was there.
+/// Updates a free row, and returns whether there was one.
 async fn update(conn: &mut Conn, group: &Group, claim: ClaimKey, locking: Locking) -> Result<bool> {
     let (campaign, account) = (claim.campaign_id.0, claim.account_id.0);
     match locking {

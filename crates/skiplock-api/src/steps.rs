@@ -6,7 +6,7 @@ use coupon_core::telemetry::timeline::{Operation, Server};
 /// Waits for a connection from the pool.
 pub static CONNECTION: Operation = Operation { name: "wait for connection", at: Server::None };
 
-/// Finds the row to read on from, away from where others sell.
+/// Finds the row to read on from, away from where other instances issue.
 pub static AWAY: Operation = Operation { name: "SELECT coupon away", at: Server::Mysql("SELECT", sql::FREE_COUPON_AT) };
 
 /// Writes accounts into rows that nobody else holds.
@@ -18,7 +18,7 @@ pub static BEGIN: Operation = Operation { name: "START TRANSACTION", at: Server:
 /// Finds free rows that nobody else holds, and locks them.
 pub static LOCK: Operation = Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FREE_COUPONS) };
 
-/// Does the same from an id on.
+/// Does the same, starting after an id.
 pub static LOCK_AFTER: Operation =
     Operation { name: "SELECT coupon", at: Server::Mysql("SELECT", sql::LOCK_FREE_COUPONS_AFTER) };
 

@@ -1,6 +1,7 @@
 //! The ways to take a row, chosen by a setting so that they can be compared.
 //!
-//! Invariant: a claim of any strategy is one group (of one, or of many) and leaves one span with that group's steps.
+//! Invariant: under any strategy a claim belongs to one group (of one claim or many) and leaves one span with that
+//! group's steps.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -25,7 +26,7 @@ pub struct Strategy {
     name: StrategyName,
     mysql: Mysql,
     engine: Engine,
-    /// The campaign whose claim was refused last for a reason that stays, until a check finds no such reason.
+    /// The campaign whose claim was last refused for a lasting reason, until a check finds that the reason is gone.
     refused: Arc<Mutex<Option<CampaignId>>>,
 }
 
@@ -57,7 +58,7 @@ impl Strategy {
     /// Takes a coupon for an account.
     ///
     /// # Errors
-    /// MySQL's, or too many claims wait already.
+    /// An error of MySQL, or too many claims wait already.
     pub async fn claim(&self, claim: ClaimKey) -> Result<Claimed> {
         let _in_flight = metrics::InFlight::claims(1);
         let context = span::start_child(|| self.span(claim));
@@ -87,11 +88,11 @@ impl Strategy {
         claimed
     }
 
-    /// Whether MySQL issues coupons. Once it has refused a claim until somebody mends something, that is tried again here:
-    /// a service that is not ready may get no claims that would show that it is mended.
+    /// Whether MySQL issues coupons. Once it has refused a claim for a reason that somebody must fix, this tries again:
+    /// a service that is not ready may get no claims that would show that the reason is gone.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason why it does not.
     pub async fn check(self) -> Result<()> {
         self.mysql.can_issue().await?;
         let refused = *self.refused();

@@ -1,4 +1,4 @@
-//! The program skiplock-api as its operator meets it: help, wrong settings, a start that cannot be, a stop.
+//! Runs skiplock-api the way its operator does: help, wrong settings, a start that fails, a stop.
 
 use coupon_testkit::program::Running;
 use coupon_testkit::{run, service_tests};
