@@ -1,4 +1,4 @@
-//! `couponctl audit`: the invariants in MySQL, the outcomes that Redis has answered, and the dead letters.
+//! `couponctl audit`: checks the invariants in MySQL, the outcomes recorded in Redis, and the dead letters.
 
 use std::process::ExitCode;
 
@@ -28,23 +28,23 @@ const OUTCOMES_PER_READ: usize = 1_000;
 
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Only this campaign; all unless given.
+    /// Only this campaign; all by default.
     #[arg(long, value_name = "ID")]
     campaign: Option<CampaignId>,
-    /// Leave Redis and RabbitMQ alone, for an installation that has none.
+    /// Leave Redis and RabbitMQ alone, for an installation without them.
     #[arg(long)]
     mysql_only: bool,
 }
 
-/// What an audit comes to.
+/// The verdict of an audit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Everything was checked, and holds.
+    /// Everything was checked and holds.
     Clean,
     /// An invariant is broken.
     Broken,
-    /// What was checked holds, but something could not be checked.
+    /// Everything that was checked holds, but something could not be checked.
     NotChecked,
 }
 
@@ -93,7 +93,8 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
     Ok(verdict.exit_code())
 }
 
-/// The outcomes recorded in Redis. Campaigns may have been restocked since, so they are no proof of a wrong "sold out".
+/// Reads the outcomes recorded in Redis. Campaigns may have been restocked since, so they cannot prove that a "sold
+/// out" was wrong.
 async fn read_outcomes(
     servers: &Servers,
     installation: &Installation,
@@ -111,13 +112,13 @@ async fn read_outcomes(
     let mut reported = Answers::default();
     for claims in claims.chunks(OUTCOMES_PER_READ) {
         let read = outcomes.read(claims).await?;
-        // One that ran out between the two commands says nothing.
+        // An outcome that expired between the two commands says nothing.
         reported.outcomes.extend(claims.iter().copied().zip(read).filter(|(_, outcome)| *outcome != Outcome::Pending));
     }
     Ok(reported)
 }
 
-/// How many of all dead letters count: with a campaign, those that hold a claim of it, and those whose claims nobody can read.
+/// Counts the dead letters. With a campaign, only those that hold a claim of it, and those whose claims cannot be read.
 async fn dead_letters(servers: &Servers, campaign: Option<CampaignId>, all: u32) -> anyhow::Result<u64> {
     let Some(campaign) = campaign.filter(|_| all > 0) else { return Ok(u64::from(all)) };
     let (mut letters, mut count) = (Letters::open(servers).await?, 0);
@@ -130,7 +131,7 @@ async fn dead_letters(servers: &Servers, campaign: Option<CampaignId>, all: u32)
     Ok(count)
 }
 
-/// The services make their queues when they start: where there are none, it is not they who were looked for.
+/// The services declare their queues when they start: if there are none, this is not where the services run.
 fn no_queue(servers: &Servers) -> String {
     let (namespace, address) = (&servers.namespace.namespace, &servers.amqp.amqp_url);
     format!(
@@ -139,9 +140,9 @@ fn no_queue(servers: &Servers) -> String {
     )
 }
 
-/// The findings of an audit.
+/// Prints the findings of an audit.
 fn show(verdict: Verdict, report: &Report, not_checked: &[String], json: bool) -> Printed {
-    /// `clean` only when everything was checked, so that a script need not know of the rest.
+    /// `clean` is true only if everything was checked, so that a script need not read the rest.
     #[derive(Serialize)]
     struct Document<'a> {
         verdict: Verdict,

@@ -1,8 +1,8 @@
-//! `couponctl forget`: an account's number goes from everything that is kept. Its coupons stay issued, to a number that
-//! says nothing of anybody, so that stock and audit stay as they were.
+//! `couponctl forget`: removes an account's number from everything that is stored. Its coupons stay issued, to a number
+//! that identifies nobody, so that stock and audit do not change.
 //!
-//! Invariant: in an order that leaves nothing that could bring the number back: dead letters can be replayed, so there
-//! must be none with it; then the truth; then the outcomes made from it.
+//! Invariant: the order leaves nothing that could bring the number back: dead letters can be replayed, so none may hold
+//! it; then comes MySQL, the source of truth; then the outcomes derived from it.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ use crate::campaign::history;
 use crate::dead::Letters;
 use crate::servers::Servers;
 
-/// Campaigns looked at in one statement.
+/// Campaigns read in one statement.
 const CAMPAIGNS_PER_READ: usize = 1_000;
 
 #[derive(Args, Debug)]
@@ -30,24 +30,24 @@ pub struct Arguments {
     /// The account.
     #[arg(long, value_name = "N")]
     account: AccountId,
-    /// Leave Redis and RabbitMQ alone, for an installation that has none.
+    /// Leave Redis and RabbitMQ alone, for an installation without them.
     #[arg(long)]
     mysql_only: bool,
 }
 
-/// What had the account's number.
+/// How much data held the account's number.
 #[derive(Debug, Default, Serialize)]
 struct Forgotten {
     coupons: usize,
-    /// Nothing where Redis was left alone.
+    /// None if Redis was left alone.
     outcomes: Option<u64>,
-    /// Messages that wait in the queue: none of them was looked into.
+    /// Messages waiting in the queue; none of them was checked.
     messages_not_looked_into: u32,
 }
 
 pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
     if !arguments.mysql_only {
-        // First, as an outcome that stays would be at odds with its coupon.
+        // Comes first, because an outcome left in Redis would contradict its coupon.
         servers.reach_redis().await.context("nothing was changed")?;
         no_dead_letter_has(servers, arguments.account).await?;
     }
@@ -89,7 +89,7 @@ async fn no_dead_letter_has(servers: &Servers, account: AccountId) -> anyhow::Re
     Ok(())
 }
 
-/// Puts a number in the account's place that no account has: those end where a signed number does.
+/// Replaces the account with a number that no account has: account numbers end where signed numbers do.
 async fn make_anonymous(mysql: &Mysql, claim: ClaimKey, coupon: CouponId) -> Result<()> {
     let (random, _) = Uuid::new_v4().as_u64_pair();
     let nobody = random | (AccountId::MAX.0 + 1);
@@ -109,7 +109,7 @@ async fn delete_outcomes(mysql: &Mysql, servers: &Servers, claims: &[ClaimKey]) 
     let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
     let mut redis = connect(&servers.redis)?;
     let mut deleted = 0;
-    // One by one, as each campaign may be in another slot of a cluster.
+    // One by one, because each campaign may be in a different slot of a cluster.
     for claim in claims {
         deleted += redis.unlink::<_, u64>(keys::outcome(&installation, *claim)).await?;
     }

@@ -1,4 +1,4 @@
-//! The operator's command: schema, campaigns, audit, dead letters, tokens to try out, accounts to forget, reset.
+//! The operator's command: schema, campaigns, audit, dead letters, trial tokens, forgetting accounts, reset.
 //!
 //! Results go to standard output, as a table or with `--json` for programs; progress and errors to standard error. Exit
 //! codes: 0 done, 1 failed or an invariant is broken, 2 wrong usage, 3 not everything could be checked.
@@ -22,7 +22,7 @@ use coupon_core::settings;
 
 use crate::servers::Servers;
 
-/// Looks after the coupon system: schema, campaigns, audit.
+/// Manages the coupon system: schema, campaigns, audit.
 ///
 /// The defaults connect to the servers that `scripts/services up` or `docker compose up -d mysql redis rabbitmq` start.
 #[derive(Debug, Parser)]
@@ -44,22 +44,22 @@ pub struct Couponctl {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make the database if needed and bring its schema up to date.
+    /// Create the database if needed and bring its schema up to date.
     #[command(after_help = "Example:\n  couponctl migrate")]
     Migrate,
-    /// Migrate, and make a campaign unless it is there: all that the services need before they start.
+    /// Migrate, and create a campaign unless it exists: everything the services need before they start.
     #[command(
         mut_arg("id", |id| id.required(true).help("Its number")),
         after_help = "Example:\n  couponctl setup --id 1 --coupons 1000"
     )]
     Setup(campaign::Create),
-    /// Make, restock, change and show campaigns.
+    /// Create, restock, change and show campaigns.
     #[command(subcommand)]
     Campaign(campaign::Command),
-    /// Check every invariant; exit with 1 when one is broken, with 3 when not all could be checked.
+    /// Check every invariant; exit with 1 if one is broken, with 3 if not all could be checked.
     #[command(after_help = "Example:\n  couponctl audit --campaign 1 --json")]
     Audit(audit::Arguments),
-    /// Check how the servers are set up; exit with 1 when something is wrong, with 3 when a server could not be asked.
+    /// Check how the servers are set up; exit with 1 if something is wrong, with 3 if a server could not be asked.
     #[command(after_help = "Example:\n  couponctl doctor\n  couponctl doctor --program queue-consumer --json")]
     Doctor(doctor::Arguments),
     /// Show how MySQL runs the statements of both ways: plans, rows read, locks, and a second claimer beside each.
@@ -70,10 +70,10 @@ enum Command {
     /// List, show, replay and delete the messages that could not be handled.
     #[command(subcommand)]
     Dead(dead::Command),
-    /// Make keys and tokens, to try out an API that asks for them.
+    /// Create keys and tokens, to try out an API that requires them.
     #[command(subcommand)]
     Token(token::Command),
-    /// Take an account's number out of everything that is kept. Its coupons stay issued, to nobody.
+    /// Remove an account's number from everything that is stored. Its coupons stay issued, to nobody.
     #[command(after_help = "Example:\n  couponctl forget --account 42")]
     Forget(forget::Arguments),
     /// Delete every campaign and coupon, their keys in Redis and their messages in RabbitMQ.
@@ -81,7 +81,7 @@ enum Command {
     Reset(reset::Arguments),
 }
 
-/// The whole program.
+/// Runs the whole program.
 ///
 /// # Errors
 /// The command failed.
@@ -90,10 +90,10 @@ pub async fn main() -> anyhow::Result<ExitCode> {
 }
 
 impl Couponctl {
-    /// What is wrong with values that are right one by one.
+    /// Checks the values against each other.
     ///
     /// # Errors
-    /// One line that names it.
+    /// One line that names the wrong value.
     pub fn check(&self) -> Result<(), String> {
         match &self.command {
             Command::Setup(create) => create.check(),

@@ -1,4 +1,4 @@
-//! How results are printed: tables for people, JSON for programs.
+//! Prints results: tables for people, JSON for programs.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use coupon_core::terminal::{print, print_json};
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 pub type Printed = std::io::Result<()>;
 
-/// What the migration did.
+/// Prints what the migration did.
 pub fn migrated(applied: &[String], version: u32, json: bool) -> Printed {
     if json {
         print_json(&serde_json::json!({ "version": version, "applied": applied }))
@@ -17,12 +17,12 @@ pub fn migrated(applied: &[String], version: u32, json: bool) -> Printed {
     }
 }
 
-/// A short result: a sentence, and its figures for programs.
+/// Prints a short result: a sentence for people, its figures for programs.
 pub fn done(text: &str, figures: &impl Serialize, json: bool) -> Printed {
     if json { print_json(figures) } else { print(&text) }
 }
 
-/// A token: by itself, for a script to take.
+/// Prints a token by itself, so that a script can use it.
 pub fn token(token: &str, json: bool) -> Printed {
     if json { print_json(&serde_json::json!({ "token": token })) } else { print(&token) }
 }
@@ -34,7 +34,7 @@ pub fn table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
-/// A number, flush right.
+/// A number, aligned right.
 pub fn number(value: u64) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
 }

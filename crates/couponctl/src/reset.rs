@@ -1,5 +1,5 @@
-//! `couponctl reset --yes`: everything gone, in an order that leaves nothing stale: first what waits in the
-//! queue and in Redis, then the truth.
+//! `couponctl reset --yes`: deletes everything, in an order that leaves nothing stale: first the queues and Redis, then
+//! MySQL, the source of truth.
 
 use std::process::ExitCode;
 
@@ -28,13 +28,13 @@ pub struct Arguments {
     /// Really delete everything.
     #[arg(long)]
     yes: bool,
-    /// Leave Redis and RabbitMQ alone, for an installation that has none.
+    /// Leave Redis and RabbitMQ alone, for an installation without them.
     #[arg(long)]
     mysql_only: bool,
 }
 
 impl Arguments {
-    /// Whether it is meant.
+    /// Fails unless `--yes` confirms the deletion.
     pub fn check(&self, servers: &Servers) -> Result<(), String> {
         if self.yes {
             return Ok(());
@@ -52,7 +52,7 @@ impl Arguments {
     }
 }
 
-/// What was deleted besides campaigns and coupons; nothing where Redis and RabbitMQ were left alone.
+/// What was deleted besides campaigns and coupons; zero if Redis and RabbitMQ were left alone.
 #[derive(Default, Serialize)]
 struct Deleted {
     messages: u32,
@@ -60,11 +60,11 @@ struct Deleted {
 }
 
 pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
-    // A load in the middle would go on into what is gone.
+    // A load in progress would keep adding coupons to deleted campaigns.
     let lock = campaigns::lock_for_operator(mysql).await?;
     let mut deleted = Deleted::default();
     if !arguments.mysql_only {
-        // First, as nothing brings back what was in the queues.
+        // Comes first, because nothing brings back the messages in the queues.
         servers.reach_redis().await.context("nothing was deleted")?;
         deleted.messages = empty_queues(servers).await.context("nothing was deleted")?;
         let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
@@ -78,8 +78,8 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Emptied, not deleted: a queue made again in the place of one that its consumers still listen to may reach none of
-/// them.
+/// Empties the queues instead of deleting them: messages in a queue that was recreated while its consumers still
+/// listened to the old one may reach none of them.
 async fn empty_queues(servers: &Servers) -> Result<u32> {
     let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
     let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);

@@ -1,4 +1,4 @@
-//! Where the servers are, and the names that we keep on them.
+//! The addresses of the servers, and the names that we use on them.
 
 use anyhow::Context as _;
 use clap::Args;
@@ -25,14 +25,14 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Fails where Redis is away, for commands that could not go on without it halfway.
+    /// Fails if Redis is away, for commands that could not continue without it halfway through.
     pub async fn reach_redis(&self) -> anyhow::Result<()> {
         let asked =
             async { Ok::<_, coupon_core::Error>(redis::cmd("PING").exec_async(&mut connect(&self.redis)?).await?) };
         asked.await.with_context(|| self.redis.redis_url.to_string())
     }
 
-    /// How many messages wait in one of the queues, if it is there.
+    /// How many messages wait in one of the queues, if it exists.
     pub async fn message_count(&self, of: impl Fn(Queues) -> ShortString) -> Result<Option<u32>> {
         let connection = rabbitmq::connect(&self.amqp, "couponctl").await?;
         let queue = of(Queues::new(&self.namespace.namespace, &self.amqp));

@@ -1,4 +1,4 @@
-//! `couponctl token`: keys and tokens of one's own, to try out a service that asks for them. No server is asked.
+//! `couponctl token`: creates keys and tokens, to try out a service that requires them. Needs no server.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -24,7 +24,7 @@ const PUBLIC: &str = "jwks.json";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a pair of keys: private.pem, to make tokens with, and jwks.json, for --auth-keys of an API.
+    /// Create a pair of keys: private.pem, to sign tokens with, and jwks.json, for --auth-keys of an API.
     #[command(after_help = "Example:\n  couponctl token keys --out keys")]
     Keys(Keys),
     /// Print a token that names an account.
@@ -36,7 +36,7 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct Keys {
-    /// The folder to write them to; it is made if needed, and no file of it is replaced.
+    /// The folder to write them to. It is created if needed, and no file in it is replaced.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -59,7 +59,7 @@ pub struct Issue {
     /// The token's aud, as in --auth-audience of the API.
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     audience: String,
-    /// How long it is valid, from now on.
+    /// How long it is valid, from now.
     #[arg(long, value_name = "TIME", value_parser = settings::duration, default_value = "10min")]
     valid: Duration,
 }
@@ -81,7 +81,7 @@ pub fn run(command: &Command, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The keys of `--key`, or the end of the program, as after any wrong setting.
+/// Reads the keys of `--key`. Ends the program if they are wrong, as for any wrong setting.
 fn key_pair(file: &Path) -> KeyPair {
     let pair = settings::small_file(file)
         .and_then(|text| KeyPair::from_pem(&text).map_err(|error| error.to_string()))
@@ -92,20 +92,20 @@ fn key_pair(file: &Path) -> KeyPair {
 fn write_keys(folder: &Path, pair: &KeyPair) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("--out {}", folder.display()))?;
     for name in [PRIVATE, PUBLIC] {
-        // Neither is written when one is there, because one of each would be no pair.
+        // Writes neither if either exists, because a mix of old and new would not be a pair.
         let is_there = fs::symlink_metadata(folder.join(name)).is_ok();
         anyhow::ensure!(!is_there, "--out {} has a {name} already, and no key is replaced", folder.display());
     }
     let (private, public) = (folder.join(PRIVATE), folder.join(PUBLIC));
     write_new(&private, 0o600, &pair.to_pem())?;
-    // One alone would be no pair, and in the way of the next.
+    // A private key without its public key would be useless, and would block the next attempt.
     write_new(&public, 0o644, &format!("{:#}\n", pair.jwks())).inspect_err(|_| drop(fs::remove_file(&private)))
 }
 
-/// A key that is replaced by mistake is gone, and with it every token that it has signed.
+/// Never replaces a file: a key replaced by mistake would be lost, and every token that it signed with it.
 fn write_new(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    // On a full disk it would be there without what it is to hold.
+    // On a full disk, the file would exist but be incomplete.
     let write = |mut file: File| file.write_all(text.as_bytes()).inspect_err(|_| drop(fs::remove_file(path)));
     file.and_then(write).with_context(|| path.display().to_string())
 }

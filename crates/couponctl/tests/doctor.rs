@@ -1,6 +1,6 @@
-//! `couponctl doctor` at servers that are set up well, and at those that are not. Goal: an operator who asks it before
-//! a sale knows what would go wrong in it, and how to put it right. Method: the real program, each time with one thing
-//! broken that a test can break without harm to others; what only a whole server has is tested next to the rules in
+//! `couponctl doctor` on servers that are set up well, and on servers that are not. Goal: an operator who runs it
+//! before a sale knows what would go wrong, and how to fix it. Method: the real program, each time with one thing
+//! broken that a test can break without harm to others; server-wide settings are tested next to the rules in
 //! `src/doctor`.
 #![allow(
     clippy::expect_used,
@@ -25,7 +25,7 @@ async fn doctor(space: &TestSpace, arguments: &[&str]) -> Ran {
     program::run(PROGRAM, &arguments, &space.environment()).await
 }
 
-/// Asks as a program with its own user.
+/// Runs the doctor for a program, with that program's users.
 async fn doctor_as(space: &TestSpace, name: &str) -> Ran {
     let servers = space.servers_of(name);
     let addresses = [
@@ -49,8 +49,7 @@ fn with(verdict: &str, ran: &Ran) -> Vec<String> {
     findings(ran).iter().filter(|finding| finding["verdict"] == verdict).map(name).collect()
 }
 
-/// Checks that the doctor finds this to be wrong and nothing else, with these words in what it found and what it
-/// advises.
+/// Checks that the doctor finds only this to be wrong, with these words in the finding and the remedy.
 async fn is_wrong(space: &TestSpace, arguments: &[&str], check: &str, words: &[&str]) {
     let ran = doctor(space, &[arguments, &["--json"]].concat()).await;
 
@@ -77,7 +76,7 @@ async fn servers_that_are_set_up_well_are_left_in_peace() {
             table.stdout.lines().any(|line| line.contains("RabbitMQ") && line.contains("rights of queue-consumer"))
         );
         assert_eq!((with("wrong", &ran), with("not_checked", &ran)), (vec![], vec![]), "{ran:?}");
-        // A server of the tests may be slower or fuller than one should be; these are what claims rest on.
+        // The tests' servers may be slower or fuller than they should be; these are the checks that claims depend on.
         for check in
             ["MySQL takes writes", "MySQL one server", "Redis role", "RabbitMQ queues", "MySQL rights of couponctl"]
         {
@@ -244,7 +243,8 @@ async fn a_server_that_cannot_be_asked_is_not_called_well() {
         assert!(policies["found"].as_str().unwrap().contains("refused"), "{policies}");
         let unasked = doctor(&space, &["--amqp-management-url="]).await;
         assert!(unasked.stdout.contains("list_policies -p "), "{unasked:?}");
-        // Of one that there is: for any other MySQL makes up a way to log in, which the driver may not know.
+        // This user exists. For an unknown one, MySQL picks an arbitrary authentication plugin, which the driver may
+        // not know.
         let refused = space.servers().mysql.mysql_url.with_user("coupon", "wrong");
         let ran = doctor(&space, &[&format!("--mysql-url={}", refused.reveal()), "--json"]).await;
         assert_eq!(ran.code, Some(3), "{ran:?}");

@@ -1,34 +1,34 @@
-//! What an operator can say about a campaign, each value checked as it is read.
+//! The arguments that describe a campaign, each value checked as it is read.
 
 use clap::Args;
 use coupon_core::{Campaign, CampaignId, terminal};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-/// Most coupons of one load.
+/// The most coupons in one load.
 const COUPONS_MAX: u64 = 1_000_000_000;
 
-/// Characters of a campaign's name at most; the table holds no more.
+/// The most characters in a campaign's name; the table holds no more.
 const NAME_MAX: usize = 200;
 
-/// Characters of the key of a restock at most.
+/// The most characters in the key of a restock.
 const KEY_MAX: usize = 64;
 
-/// The years that MySQL keeps.
+/// The years that MySQL can store.
 const YEARS: std::ops::RangeInclusive<i32> = 1000..=9999;
 
 #[derive(Args, Debug)]
 pub struct Create {
-    /// Its number; the next free one unless given.
+    /// The campaign's number; by default, the next free one.
     #[arg(long)]
     pub id: Option<CampaignId>,
-    /// Its name, for people.
+    /// The campaign's name.
     #[arg(long, default_value = "campaign", value_parser = name)]
     pub name: String,
-    /// How many coupons it shall have.
+    /// How many coupons it has.
     #[arg(long, value_parser = clap::value_parser!(u64).range(0..=COUPONS_MAX))]
     pub coupons: u64,
-    /// Claims are refused before this instant, as 2030-01-01T12:00:00Z.
+    /// Claims are refused before this instant, such as 2030-01-01T12:00:00Z.
     #[arg(long, value_name = "INSTANT", value_parser = instant)]
     pub opens_at: Option<OffsetDateTime>,
     /// Claims are refused from this instant on.
@@ -48,11 +48,11 @@ pub struct AddCoupons {
     pub coupons: Option<u64>,
 }
 
-/// What a restock is measured by.
+/// The goal of a restock.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct Goal {
-    /// A name for this restock, such as second-wave: coupons are added under it once, however often this is run.
+    /// A name for this restock, such as second-wave: coupons are added under it once, however often the command is run.
     #[arg(long, value_name = "NAME", value_parser = key, requires = "coupons")]
     pub key: Option<String>,
     /// Raise the stock to this many coupons, those with an account included; it is never lowered.
@@ -63,30 +63,30 @@ pub struct Goal {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 pub struct Changed {
-    /// Its new name.
+    /// The campaign's new name.
     #[arg(long, value_parser = name)]
     pub name: Option<String>,
-    /// Claims are refused before this instant, as 2030-01-01T12:00:00Z.
+    /// Claims are refused before this instant, such as 2030-01-01T12:00:00Z.
     #[arg(long, value_name = "INSTANT", value_parser = instant, conflicts_with = "no_opens_at")]
     pub opens_at: Option<OffsetDateTime>,
     /// Claims are refused from this instant on.
     #[arg(long, value_name = "INSTANT", value_parser = instant, conflicts_with = "no_closes_at")]
     pub closes_at: Option<OffsetDateTime>,
-    /// It is open from the start.
+    /// Remove the opening time: the campaign is open from the start.
     #[arg(long)]
     pub no_opens_at: bool,
-    /// It never closes.
+    /// Remove the closing time: the campaign never closes.
     #[arg(long)]
     pub no_closes_at: bool,
 }
 
 impl Create {
-    /// What is wrong with values that are right one by one.
+    /// Checks the values against each other.
     pub fn check(&self) -> Result<(), String> {
         check_window(self.opens_at, self.closes_at)
     }
 
-    /// The campaign that is wanted.
+    /// The campaign that these arguments describe.
     pub fn campaign(&self, id: CampaignId) -> Campaign {
         let Self { name, coupons, opens_at, closes_at, .. } = self;
         let (name, opens_at, closes_at) = (name.clone(), *opens_at, *closes_at);
@@ -118,11 +118,11 @@ fn instant(text: &str) -> Result<OffsetDateTime, String> {
     )?;
     let instant = instant.checked_to_offset(UtcOffset::UTC).filter(|instant| YEARS.contains(&instant.year()));
     let instant = instant.ok_or_else(|| format!("must be in the years {} to {} of UTC", YEARS.start(), YEARS.end()))?;
-    // The database keeps milliseconds.
+    // The database stores milliseconds.
     instant.replace_millisecond(instant.millisecond()).map_err(|error| error.to_string())
 }
 
-/// Whether a campaign opens before it closes.
+/// Checks that a campaign opens before it closes.
 pub fn check_window(opens_at: Option<OffsetDateTime>, closes_at: Option<OffsetDateTime>) -> Result<(), String> {
     match (opens_at, closes_at) {
         (Some(opens_at), Some(closes_at)) if closes_at <= opens_at => {

@@ -1,4 +1,4 @@
-//! Campaigns with their counts, as operators are shown them.
+//! Campaigns with their counts, as shown to operators.
 
 use comfy_table::Cell;
 use coupon_core::domain::Window;
@@ -23,7 +23,7 @@ pub struct CampaignCounts {
     pub issued: u64,
     /// Coupons without one.
     pub free: u64,
-    /// Coupons of a load that is under way, or was cut off.
+    /// Coupons missing from a load that is in progress or was cut off.
     pub not_loaded: u64,
 }
 
@@ -37,7 +37,7 @@ pub async fn count(mysql: &Mysql, id: CampaignId) -> anyhow::Result<CampaignCoun
     Ok(CampaignCounts { issued: campaign.coupons.saturating_sub(free), campaign, free, not_loaded })
 }
 
-/// Campaigns, a line each.
+/// Prints campaigns, one line each.
 pub fn show(campaigns: &[CampaignCounts], json: bool) -> Printed {
     if json {
         return print_json(&campaigns);
@@ -66,7 +66,7 @@ pub fn show(campaigns: &[CampaignCounts], json: bool) -> Printed {
     })
 }
 
-/// What a claim would meet at this moment.
+/// The state that a claim would find the campaign in now.
 fn state(campaign: &Campaign) -> &'static str {
     match campaign.window(OffsetDateTime::now_utc()) {
         Window::NotOpen => "not open",

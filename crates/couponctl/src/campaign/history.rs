@@ -1,6 +1,6 @@
 //! The history of campaigns: what was changed, when, and by which operator.
 //!
-//! Invariant: a line is written in the transaction of its change, so there is no change without one, nor the reverse.
+//! Invariant: a line is written in the transaction of its change, so there is never one without the other.
 
 use comfy_table::Cell;
 use coupon_core::mysql::Mysql;
@@ -14,7 +14,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::output::{Printed, table};
 
-/// Characters that the table holds for the name of an operator.
+/// The most characters that the table holds for an operator's name.
 const WHO_MAX: usize = 400;
 
 /// A change of a campaign.
@@ -25,14 +25,14 @@ pub struct Change {
     pub campaign_id: CampaignId,
     /// The command: `create`, `add-coupons`, `update`, `pause`, `resume` or `close`.
     pub what: String,
-    /// What was there before, if there was anything.
+    /// The state before, if there was one.
     pub old: Option<String>,
     pub new: String,
     /// The user and the host that ran the command.
     pub who: String,
 }
 
-/// Writes a line of the history, when the transaction commits.
+/// Writes a line of the history, which is kept when the transaction commits.
 pub async fn write(
     transaction: &mut Transaction<'_>,
     campaign: CampaignId,
@@ -62,7 +62,7 @@ pub async fn of(mysql: &Mysql, campaign: CampaignId) -> Result<Vec<Change>> {
     Ok(rows.into_iter().map(change).collect())
 }
 
-/// Changes of a campaign, a line each.
+/// Prints the changes of a campaign, one line each.
 pub fn show(changes: &[Change], json: bool) -> Printed {
     if json {
         return print_json(&changes);
@@ -80,12 +80,12 @@ pub fn show(changes: &[Change], json: bool) -> Printed {
     print(&table)
 }
 
-/// A campaign in words, but for its number.
+/// A campaign in words, without its number.
 pub fn described(campaign: &Campaign) -> String {
     [name(campaign), opens_at(campaign), closes_at(campaign), format!("{} coupons", campaign.coupons)].join(", ")
 }
 
-/// What differs between two states of a campaign, in words: before and after.
+/// The differences between two states of a campaign, in words: before and after.
 pub fn differences(old: &Campaign, new: &Campaign) -> (String, String) {
     let fields: [fn(&Campaign) -> String; 4] = [name, opens_at, closes_at, paused];
     let pairs = fields.iter().map(|field| (field(old), field(new))).filter(|(old, new)| old != new);
@@ -109,12 +109,12 @@ fn paused(campaign: &Campaign) -> String {
     String::from(if campaign.paused { "paused" } else { "not paused" })
 }
 
-/// An instant for people; `-` for none.
+/// An instant for people to read; `-` for none.
 pub fn instant(instant: Option<OffsetDateTime>) -> String {
     instant.and_then(|instant| instant.format(&Rfc3339).ok()).unwrap_or_else(|| String::from("-"))
 }
 
-/// The user that runs this, and the machine.
+/// The user and the host that run this command.
 fn who() -> String {
     let unknown = |_| String::from("unknown");
     let (user, host) = (whoami::username().unwrap_or_else(unknown), whoami::hostname().unwrap_or_else(unknown));

@@ -1,11 +1,11 @@
-//! Loading coupons in bulk, with a progress bar.
+//! Loads coupons in bulk, with a progress bar.
 
 use coupon_core::CampaignId;
 use coupon_core::mysql::Mysql;
 use coupon_core::mysql::loads::{self, Limit};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Below this the bar would be gone before it is seen.
+/// Below this many coupons, the bar would vanish before anyone sees it.
 const BAR_FROM: u64 = 50_000;
 
 /// Adds coupons to a campaign.

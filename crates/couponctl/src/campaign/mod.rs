@@ -1,6 +1,6 @@
 //! `couponctl campaign …` and `couponctl setup`: the commands about campaigns.
 //!
-//! [`stock`] makes and restocks, [`update`] changes the rest; both write to the [`history`].
+//! [`stock`] creates and restocks campaigns, [`update`] changes the rest; both write to the [`history`].
 
 mod arguments;
 mod counts;
@@ -26,13 +26,13 @@ pub use self::existing::must_exist;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a campaign with its coupons; run again with the same values, it finishes a load that was cut off.
+    /// Create a campaign with its coupons. Run again with the same values, it finishes a load that was cut off.
     #[command(
         after_help = "Example:\n  couponctl campaign create --id 1 --name 'Noon rush' --coupons 1000 --opens-at 2030-01-01T12:00:00+09:00"
     )]
     Create(Create),
-    /// Add coupons to a campaign that is there, each time under a new key; or raise its stock to a total. Run again
-    /// with the same values, both finish a load that was cut off and add nothing to one that was not.
+    /// Add coupons to an existing campaign, each time under a new key; or raise its stock to a total. Run again with
+    /// the same values, both finish a load that was cut off, and add nothing to one that was complete.
     #[command(
         after_help = "Example:\n  couponctl campaign add-coupons --id 1 --key second-wave --coupons 500\n  couponctl campaign add-coupons --id 1 --total 1500"
     )]
@@ -42,13 +42,13 @@ pub enum Command {
         after_help = "Example:\n  couponctl campaign update --id 1 --name 'Evening rush' --closes-at 2030-01-01T20:00:00+09:00"
     )]
     Update(Update),
-    /// Refuse claims until `resume`; those that were accepted are settled.
+    /// Refuse claims until `resume`; claims accepted before are still settled.
     #[command(after_help = "Example:\n  couponctl campaign pause --id 1")]
     Pause(One),
     /// Take claims again after `pause`.
     #[command(after_help = "Example:\n  couponctl campaign resume --id 1")]
     Resume(One),
-    /// Let a campaign end now; `update` opens it again.
+    /// Close a campaign now; `update` reopens it.
     #[command(after_help = "Example:\n  couponctl campaign close --id 1")]
     Close(One),
     /// Show one campaign.
@@ -57,12 +57,12 @@ pub enum Command {
     /// Show all campaigns.
     #[command(after_help = "Example:\n  couponctl campaign list --json")]
     List,
-    /// Show what operators changed about a campaign, and when and by whom.
+    /// Show what was changed about a campaign, when, and by which operator.
     #[command(after_help = "Example:\n  couponctl campaign history --id 1")]
     History(One),
 }
 
-/// Which campaign a command is about.
+/// The campaign that a command is about.
 #[derive(Args, Debug)]
 pub struct One {
     /// The campaign.
@@ -80,7 +80,7 @@ pub struct Update {
 }
 
 impl Command {
-    /// What is wrong with values that are right one by one.
+    /// Checks the values against each other.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Self::Create(create) => create.check(),
@@ -118,7 +118,7 @@ pub async fn run(mysql: &Mysql, command: &Command, json: bool) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// `couponctl setup` after the migration.
+/// Does the part of `couponctl setup` that follows the migration.
 pub async fn set_up(mysql: &Mysql, create: &Create, json: bool) -> anyhow::Result<ExitCode> {
     let id = stock::create(mysql, create, Maker::Setup).await?;
     counts::show(&[counts::count(mysql, id).await?], json)?;

@@ -1,6 +1,6 @@
-//! Making campaigns with their coupons, and restocking them.
+//! Creates campaigns with their coupons, and restocks them.
 //!
-//! Invariant: no coupon is added that nobody asked for. Each load is recorded under a key, and repeating a command
+//! Invariant: no coupon is added that was not ordered. Each load is recorded under a key, and repeating a command
 //! finishes its own load and no other.
 
 use anyhow::{Context, bail};
@@ -13,12 +13,12 @@ use super::arguments::{AddCoupons, Create, Goal};
 use super::existing::must_exist;
 use super::{history, load};
 
-/// Which command makes a campaign: it finishes what it has begun itself, and nothing else.
+/// The command that creates a campaign. It finishes only loads that it began itself.
 #[derive(Clone, Copy)]
 pub enum Maker {
-    /// Refuses a campaign that is there and is not as wanted.
+    /// Refuses an existing campaign that differs from the wanted one.
     Create,
-    /// Keeps a campaign that is there, whatever became of it since.
+    /// Keeps an existing campaign, whatever has happened to it since.
     Setup,
 }
 
@@ -31,7 +31,7 @@ impl Maker {
     }
 }
 
-/// Makes a campaign with its coupons, or finishes that.
+/// Creates a campaign with its coupons, or finishes creating it.
 pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Result<CampaignId> {
     let lock = campaigns::lock_for_operator(mysql).await?;
     let id = if let Some(id) = create.id {
@@ -63,12 +63,12 @@ pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Res
     Ok(id)
 }
 
-/// How many coupons are left to load into a campaign that is there: those that its maker has ordered and did not get.
+/// How many coupons are left to load into an existing campaign: those its maker ordered that are not loaded yet.
 async fn left_of(mysql: &Mysql, found: &Campaign, wanted: &Campaign, maker: Maker) -> anyhow::Result<u64> {
     let id = found.id;
     let order = mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, maker.key()).await).await?;
     match (order, maker) {
-        // Its own load, whatever became of the campaign since.
+        // This is its own load, whatever has happened to the campaign since.
         (Some(order), Maker::Setup) if order.left() > 0 => Ok(order.left()),
         _ => {
             let coupons = order.map_or(found.coupons, |order| order.coupons);
@@ -78,7 +78,7 @@ async fn left_of(mysql: &Mysql, found: &Campaign, wanted: &Campaign, maker: Make
     }
 }
 
-/// Whether a campaign was ordered like this.
+/// Checks that an existing campaign is the wanted one.
 fn as_wanted(found: &Campaign, wanted: &Campaign) -> anyhow::Result<()> {
     let coupons = format!("--coupons ({} coupons)", found.coupons);
     let differs = [
@@ -95,7 +95,7 @@ fn as_wanted(found: &Campaign, wanted: &Campaign) -> anyhow::Result<()> {
     bail!("campaign {} is there with another {}; nothing was changed{remedy}", found.id, differs.join(", "))
 }
 
-/// Restocks a campaign, or finishes that.
+/// Restocks a campaign, or finishes restocking it.
 pub async fn add_coupons(mysql: &Mysql, restock: &AddCoupons) -> anyhow::Result<CampaignId> {
     let id = restock.id;
     let lock = campaigns::lock_for_operator(mysql).await?;
@@ -103,7 +103,7 @@ pub async fn add_coupons(mysql: &Mysql, restock: &AddCoupons) -> anyhow::Result<
     let (limit, left) = match &restock.goal {
         Goal { key: Some(key), .. } => {
             let coupons = restock.coupons.context("--key needs --coupons")?;
-            // A key of an operator is none of a maker.
+            // The prefix keeps an operator's key from clashing with a maker's.
             let limit = Limit::Ordered(format!("key:{key}"));
             let left = restock_once(mysql, &found, key, coupons, &limit).await?;
             (limit, left)
@@ -142,17 +142,18 @@ async fn restock_once(mysql: &Mysql, found: &Campaign, key: &str, coupons: u64, 
     }
 }
 
-/// A load that begins.
+/// A load that is about to begin.
 struct Order<'a> {
     id: CampaignId,
     coupons: u64,
     limit: &'a Limit,
-    /// The stock before and after, for the history.
+    /// The state before and after, for the history.
     what: (Option<String>, String),
 }
 
-/// Begins a load: in one transaction a new campaign, the record of the load, its line in the history, and the first
-/// coupons, so that nobody sees a campaign that has none yet. Gives the number of coupons that are left to load.
+/// Begins a load. Writes the campaign if it is new, the record of the load, its line in the history and the first
+/// coupons in one transaction, so that nobody sees a campaign without coupons. Returns how many coupons are left to
+/// load.
 async fn begin(mysql: &Mysql, command: &'static str, new: Option<&Campaign>, order: Order<'_>) -> anyhow::Result<u64> {
     let Order { id, coupons, limit, what } = order;
     let (new, limit) = (new.cloned(), limit.clone());

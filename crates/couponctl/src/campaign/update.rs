@@ -1,4 +1,4 @@
-//! Changing a campaign that is there: its name, its window, and whether it is paused.
+//! Changes an existing campaign: its name, its window, and whether it is paused.
 
 use coupon_core::domain::Window;
 use coupon_core::mysql::{Mysql, campaigns};
@@ -11,7 +11,7 @@ use super::arguments::{Changed, check_window};
 use super::existing::no_campaign;
 use super::history;
 
-/// What an operator wants to become of a campaign.
+/// The change that an operator wants.
 #[derive(Clone, Copy, Debug)]
 pub enum Wish<'a> {
     Update(&'a Changed),
@@ -30,7 +30,7 @@ impl Wish<'_> {
         }
     }
 
-    /// The campaign as it is to be.
+    /// The campaign after the change.
     fn applied_to(self, campaign: &Campaign, now: OffsetDateTime) -> Result<Campaign> {
         match self {
             Self::Update(changed) => changed.applied_to(campaign),
@@ -60,8 +60,8 @@ impl Changed {
     }
 }
 
-/// Changes a campaign, with a line in its history; one that is as wanted stays as it is. It needs no [`OperatorLock`]: a
-/// campaign can be paused while coupons are loaded.
+/// Changes a campaign, with a line in its history; does nothing if it is already as wanted. Needs no [`OperatorLock`]:
+/// a campaign can be paused while coupons are loaded.
 ///
 /// [`OperatorLock`]: campaigns::OperatorLock
 pub async fn change(mysql: &Mysql, id: CampaignId, wish: Wish<'_>) -> Result<CampaignId> {
@@ -70,7 +70,7 @@ pub async fn change(mysql: &Mysql, id: CampaignId, wish: Wish<'_>) -> Result<Cam
         let mut transaction = conn.start_transaction(TxOpts::default()).await?;
         transaction.exec_drop("SELECT id FROM campaign WHERE id = ? FOR UPDATE", (id.0,)).await?;
         let old = campaigns::find(&mut transaction, id).await?.ok_or_else(|| no_campaign(id))?;
-        // Of the database, as everybody's clock is nearer to it than to an operator's.
+        // The database's time, because the services' clocks are closer to it than to an operator's.
         let now: Option<PrimitiveDateTime> = transaction.query_first("SELECT UTC_TIMESTAMP(3)").await?;
         let now = now.map_or_else(OffsetDateTime::now_utc, PrimitiveDateTime::assume_utc);
         let new = wish.applied_to(&old, now)?;

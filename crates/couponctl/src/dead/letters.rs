@@ -1,7 +1,7 @@
-//! The dead letters as they wait in their queue.
+//! Reads the dead letters in their queue.
 //!
-//! Invariant: a letter that was looked at stays where it is, in its order, unless it was acknowledged. The broker takes back
-//! what is open when the connection ends, at the end of the queue: so all are looked at before that.
+//! Invariant: a letter that was read keeps its place in the queue unless it was acknowledged. When the connection ends,
+//! the broker requeues unacknowledged letters at the end of the queue, so all of them are read before that.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,12 +23,12 @@ use uuid::Uuid;
 
 use crate::servers::Servers;
 
-/// Which letter: the same for as long as it is there, and for the same claims again.
+/// The id of a letter. It stays the same while the letter waits, and is the same for another letter with the same body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LetterId(u64);
 
 impl LetterId {
-    /// Of its body.
+    /// The id of the letter with this body.
     fn of(body: &[u8]) -> Self {
         let (id, _) = Uuid::new_v5(&Uuid::NAMESPACE_OID, body).as_u64_pair();
         Self(id >> 16)
@@ -61,7 +61,7 @@ impl Serialize for LetterId {
 pub struct Letter {
     pub id: LetterId,
     pub reason: String,
-    /// What it holds, or why that is no claims.
+    /// The message in it, or the reason why it holds no claims.
     pub message: Result<Message, String>,
     pub body: Vec<u8>,
     pub properties: AMQPProperties,
@@ -85,22 +85,23 @@ impl Letter {
     }
 }
 
-/// How long a command waits for another one to be done with the dead letters.
+/// How long a command waits for another one to finish with the dead letters.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// The queue of dead letters, while it is looked into: by one command at a time, for what one holds another does not see.
+/// The queue of dead letters while a command reads it. Only one command may read it at a time, because letters held by
+/// one are invisible to another.
 pub struct Letters {
     _lock: Conn,
     connection: Connection,
     pub channel: Channel,
     queues: Queues,
     deadline: Duration,
-    /// Letters that were there at first and have not been taken yet.
+    /// How many of the letters that waited at the start have not been read yet.
     left: u32,
 }
 
 impl Letters {
-    /// Looks into the queue, which must be there.
+    /// Opens the queue, which must exist.
     pub async fn open(servers: &Servers) -> anyhow::Result<Self> {
         let (namespace, deadline) = (&servers.namespace.namespace, servers.amqp.amqp_deadline);
         let lock = lock(servers).await?;
@@ -118,35 +119,35 @@ impl Letters {
         Ok(Self { _lock: lock, connection, channel, queues, deadline, left })
     }
 
-    /// How many there are that were not taken yet.
+    /// How many letters have not been read yet.
     pub fn left(&self) -> u32 {
         self.left
     }
 
-    /// The queue of claims.
+    /// The name of the queue of claims.
     pub fn claims(&self) -> &ShortString {
         &self.queues.claims
     }
 
-    /// The next of those that were there at first.
+    /// Reads the next of the letters that waited at the start.
     pub async fn next(&mut self) -> Result<Option<Letter>> {
         if self.left == 0 {
             return Ok(None);
         }
         let get = self.channel.basic_get(self.queues.dead.clone(), BasicGetOptions::default());
         let got = rabbitmq::within(self.deadline, "reading a dead letter", async { Ok(get.await?) }).await?;
-        // Somebody else may have taken the rest.
+        // Another consumer may have taken the rest.
         self.left = if got.is_some() { self.left - 1 } else { 0 };
         Ok(got.map(|message| Letter::new(message.delivery)))
     }
 
-    /// Is done with a letter: it is gone.
+    /// Removes a letter from the queue.
     pub async fn done(&self, letter: &Letter) -> Result<()> {
         let ack = self.channel.basic_ack(letter.tag, BasicAckOptions::default());
         rabbitmq::within(self.deadline, "acknowledging a dead letter", async { Ok(ack.await?) }).await
     }
 
-    /// Gives the others back, in the order in which they were.
+    /// Gives the other letters back, in their original order.
     pub async fn close(mut self) -> Result<()> {
         while self.next().await?.is_some() {}
         let close = self.connection.close(200, "done".into());
@@ -154,7 +155,7 @@ impl Letters {
     }
 }
 
-/// Held for as long as the connection is.
+/// Takes a lock that is held for as long as the connection is open.
 async fn lock(servers: &Servers) -> anyhow::Result<Conn> {
     let mut conn = Mysql::new(&servers.mysql).connection_of_its_own().await?;
     let whose = format!("{}/{}", conn.opts().db_name().unwrap_or_default(), servers.namespace.namespace);

@@ -1,4 +1,4 @@
-//! `couponctl dead`: what could not be handled, why, and what is to become of it.
+//! `couponctl dead`: shows messages that could not be handled and why, and replays or deletes them.
 
 mod letters;
 mod replay;
@@ -20,11 +20,10 @@ pub enum Command {
     /// List dead letters, oldest first.
     #[command(after_help = "Example:\n  couponctl dead list --limit 20")]
     List(List),
-    /// Show all that is in a dead letter.
+    /// Show everything in a dead letter.
     #[command(after_help = "Example:\n  couponctl dead show 5d41402abc4b")]
     Show(Show),
-    /// Put claims back into the queue, once what stood in their way is gone. What holds no claims of this installation
-    /// stays.
+    /// Put claims back into the queue, once the cause is fixed. Messages without claims of this installation stay.
     #[command(after_help = "Example:\n  couponctl dead replay\n  couponctl dead replay 5d41402abc4b")]
     Replay(Chosen),
     /// Delete dead letters: the claims in them get no outcome.
@@ -34,7 +33,7 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct List {
-    /// How many.
+    /// How many to list.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: u32,
 }
@@ -45,10 +44,10 @@ pub struct Show {
     id: LetterId,
 }
 
-/// The dead letters that are meant.
+/// The dead letters that a command applies to.
 #[derive(Args, Debug)]
 pub struct Chosen {
-    /// Only these, as `list` prints them; all unless given.
+    /// Only these, as `list` prints them; all by default.
     #[arg(value_name = "ID")]
     ids: Vec<LetterId>,
 }
@@ -58,7 +57,7 @@ impl Chosen {
         self.ids.is_empty() || self.ids.contains(&letter.id)
     }
 
-    /// Fails if some of those that are meant were not there.
+    /// Fails if some of the chosen letters were not found.
     fn were_found(&self, found: &[LetterId]) -> anyhow::Result<()> {
         let missing = self.ids.iter().filter(|id| !found.contains(id)).map(ToString::to_string);
         let missing: Vec<String> = missing.collect();
@@ -82,7 +81,7 @@ pub struct Purge {
 }
 
 impl Command {
-    /// Whether it is meant.
+    /// Fails unless `--yes` confirms a deletion.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Self::Purge(Purge { yes: false, .. }) => Err(String::from(

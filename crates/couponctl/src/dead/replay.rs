@@ -1,7 +1,7 @@
-//! Claims go from the dead letters back into the queue.
+//! Moves claims from the dead letters back into the queue.
 //!
-//! Invariant: a letter is acknowledged after the broker has confirmed its claims in the queue. If this ends in between,
-//! they are in both, which does no harm: processing is idempotent.
+//! Invariant: a letter is acknowledged after the broker has confirmed its claims in the queue. If the command ends in
+//! between, they are in both, which is harmless: processing is idempotent.
 
 use std::process::ExitCode;
 
@@ -43,7 +43,7 @@ pub async fn run(mysql: &Mysql, servers: &Servers, chosen: &Chosen, json: bool) 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether it holds claims that a consumer of this installation takes.
+/// Whether the letter holds claims that a consumer of this installation takes.
 fn is_ours(letter: &Letter, ours: InstallationId) -> bool {
     letter.message.as_ref().is_ok_and(|message| message.installation.is_none_or(|theirs| theirs == ours))
 }

@@ -1,4 +1,4 @@
-//! How dead letters are printed. Whoever sent them may have written anything into them.
+//! Prints dead letters. Their sender may have written anything into them.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use super::letters::{Letter, LetterId};
 use crate::output::{Printed, number, table};
 
-/// Characters of a body that holds no claims, as they are shown; `--json` has all of its bytes.
+/// The most characters shown of a body that holds no claims; `--json` has all of its bytes.
 const BODY_MAX: usize = 2_000;
 
-/// Campaigns named in a row.
+/// The most campaigns named in a row.
 const CAMPAIGNS_MAX: usize = 5;
 
-/// A line of the list.
+/// A row of the list.
 #[derive(Serialize)]
 pub struct Row {
     id: LetterId,
@@ -41,7 +41,7 @@ impl Row {
     }
 }
 
-/// The list, and how many more there are.
+/// Prints the list, and how many more letters there are.
 pub fn list(rows: &[Row], more: u32, json: bool) -> Printed {
     if json {
         return print_json(&json!({ "dead_letters": rows, "more": more }));
@@ -67,7 +67,7 @@ fn campaigns(campaigns: &[CampaignId]) -> String {
     format!("{}{more}", named.join(" "))
 }
 
-/// All that is in one.
+/// Prints everything in a letter.
 pub fn one(letter: &Letter, json: bool) -> Printed {
     let Letter { id, reason, message, body, properties, .. } = letter;
     let text = message.as_ref().err().map(|_| shortened(&String::from_utf8_lossy(body), BODY_MAX));
@@ -95,7 +95,7 @@ pub fn one(letter: &Letter, json: bool) -> Printed {
     print(&table)
 }
 
-/// Text, numbers and truths as they are, everything else with its type, as in `Timestamp(5)`.
+/// The headers: text, numbers and booleans as they are, everything else with its type, as in `Timestamp(5)`.
 fn headers(properties: &AMQPProperties) -> BTreeMap<&str, Value> {
     let headers = properties.headers().iter().flat_map(FieldTable::inner);
     let shown = |value: &AMQPValue| match value {
@@ -108,7 +108,7 @@ fn headers(properties: &AMQPProperties) -> BTreeMap<&str, Value> {
     headers.map(|(name, value)| (name.as_str(), shown(value))).collect()
 }
 
-/// Accounts that a reader of JSON might round are text, as in the API.
+/// A claim as JSON. Account numbers that a JSON reader might round are text, as in the API.
 fn claim(claim: &Claim) -> Value {
     let Claim { campaign_id, account_id, accepted_at_ms } = claim;
     let account = if account_id.0 > JSON_NUMBER_MAX { json!(account_id.to_string()) } else { json!(account_id) };

@@ -1,4 +1,4 @@
-//! `couponctl doctor`: are the servers set up as the services need them?
+//! `couponctl doctor`: checks whether the servers are set up as the services need them.
 //!
 //! ```text
 //! mysql ──┐
@@ -6,8 +6,8 @@
 //! rabbitmq┘
 //! ```
 //!
-//! Invariants: nothing that it finds is changed, and nothing is made that stays; each server is asked over a connection
-//! of this command's own, for the services refuse to work on what is to be checked here.
+//! Invariants: the doctor changes nothing it finds, and leaves nothing behind; it asks each server over a connection of
+//! its own, because the services' connections refuse to work with the very faults to be checked here.
 
 mod mysql;
 mod rabbitmq;
@@ -23,12 +23,12 @@ use clap::{Args, ValueEnum};
 use self::sheet::{Sheet, Verdict};
 use crate::servers::Servers;
 
-/// One server may take this long in all.
+/// How long the checks of one server may take in total.
 const SERVER_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Check what this program needs, with the users in the addresses; what all of them need unless given.
+    /// Check what this program needs, with the users in the addresses; by default, what all programs need.
     #[arg(long, value_name = "NAME")]
     program: Option<Program>,
 }
@@ -70,7 +70,7 @@ pub async fn run(servers: &Servers, arguments: &Arguments, json: bool) -> anyhow
     })
 }
 
-/// Checks one server; what it could not be asked is on the sheet with the driver's own words.
+/// Checks one server; if the checks are cut short, the sheet says so in the driver's own words.
 async fn within(mut sheet: Sheet, check: impl AsyncFnOnce(&mut Sheet) -> anyhow::Result<()>) -> Sheet {
     match tokio::time::timeout(SERVER_MAX, check(&mut sheet)).await {
         Ok(Ok(())) => {}

@@ -1,4 +1,4 @@
-//! RabbitMQ: whether the queues are as the services make them, and whether claims get in and out.
+//! RabbitMQ: whether the queues are as the services declare them, and whether claims get in and out.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use super::Program;
 use super::sheet::Sheet;
 use crate::servers::Servers;
 
-/// The broker refuses for want of a right.
+/// The broker's code for a missing right.
 const ACCESS_REFUSED: u16 = 403;
 
 pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -> anyhow::Result<()> {
@@ -51,7 +51,7 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     Ok(())
 }
 
-/// The broker names its version in its greeting only, which the driver keeps for itself.
+/// The broker reports its version only in its greeting, which the driver does not expose.
 async fn version(sheet: &mut Sheet, settings: &AmqpSettings) {
     let deadline = settings.amqp_deadline;
     match tokio::time::timeout(deadline, greeting(settings)).await {
@@ -71,7 +71,7 @@ async fn version(sheet: &mut Sheet, settings: &AmqpSettings) {
     }
 }
 
-/// The frame that answers the protocol's header.
+/// Reads the frame that answers the protocol header.
 async fn greeting(settings: &AmqpSettings) -> io::Result<Vec<u8>> {
     let over_tls = settings.amqp_url.asks_for_tls();
     let (host, port) = settings.amqp_url.host_and_port(if over_tls { 5671 } else { 5672 });
@@ -95,9 +95,9 @@ async fn greeting_over(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::R
     Ok(frame)
 }
 
-/// The version in the table of the server's properties, and whether it is recent enough.
+/// The version in the server's properties, and whether it is recent enough.
 fn version_in(greeting: &[u8]) -> Option<(String, bool)> {
-    // The field's name with its length before it, then the type of its value.
+    // The field's name, preceded by its length and followed by the type of its value.
     const FIELD: &[u8] = b"\x07versionS";
 
     let at = greeting.windows(FIELD.len()).position(|window| window == FIELD)? + FIELD.len();
@@ -109,7 +109,8 @@ fn version_in(greeting: &[u8]) -> Option<(String, bool)> {
     Some((version.to_owned(), found >= (3, 10)))
 }
 
-/// Whether both queues are there; what they were made with, and how many dead letters wait.
+/// Checks whether both queues exist, how they were declared, and how many dead letters wait. Returns whether they
+/// exist.
 async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Queues) -> anyhow::Result<bool> {
     let claims = counts(connection, &queues.claims).await?;
     let dead = counts(connection, &queues.dead).await?;
@@ -123,14 +124,14 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
         sheet.warning("queues", &format!("{} not there (or not for this user to see)", missing.join(" and ")), remedy);
         return Ok(false);
     };
-    // Nothing is made: they are there. What differs the broker refuses.
+    // This creates nothing, because the queues exist. The broker refuses a declaration that differs.
     match queues.declare(connection).await {
         Ok(()) => sheet.ok("queues", "as the services make them"),
         Err(Error::Unsafe(words)) => {
             let (found, remedy) = words.split_once("): ").unwrap_or((&words, ""));
             sheet.wrong("queues", found, remedy);
         }
-        // A right that is missing has a line of its own.
+        // A missing right is reported on a line of its own.
         Err(error) if error.is_access_refused() => {}
         Err(error) => return Err(error.into()),
     }
@@ -145,7 +146,7 @@ async fn queues_are_sound(sheet: &mut Sheet, connection: &Connection, queues: &Q
     Ok(true)
 }
 
-/// Whether what waits is taken by somebody.
+/// Checks that waiting messages have a consumer.
 fn consumers(sheet: &mut Sheet, Counts { messages, consumers }: Counts) {
     let found = format!("{consumers} consume, {messages} messages wait");
     if messages > 0 && consumers == 0 {
@@ -157,7 +158,7 @@ fn consumers(sheet: &mut Sheet, Counts { messages, consumers }: Counts) {
     }
 }
 
-/// Policies change queues from outside. The broker reports them through its HTTP API only.
+/// Policies change queues from outside. The broker reports them only through its HTTP API.
 async fn policies(sheet: &mut Sheet, settings: &AmqpSettings, queues: &Queues) {
     if settings.amqp_management_url.reveal().is_empty() {
         let vhost = settings.amqp_url.vhost();
@@ -184,7 +185,8 @@ async fn policies(sheet: &mut Sheet, settings: &AmqpSettings, queues: &Queues) {
     }
 }
 
-/// Publishes to the default exchange what no queue wants: a right that is missing closes the channel.
+/// Publishes a message to the default exchange that goes to no queue: if the right is missing, the broker closes the
+/// channel.
 async fn publishes(connection: &Connection, settings: &AmqpSettings, queues: &Queues) -> anyhow::Result<Right> {
     let channel = connection.create_channel().await?;
     let publish = async {
@@ -201,16 +203,16 @@ async fn publishes(connection: &Connection, settings: &AmqpSettings, queues: &Qu
     }
 }
 
-/// What the broker lets a user do.
+/// Whether the broker grants a user a right.
 enum Right {
     Had,
-    /// The broker's words for what is missing.
+    /// The broker's words for the missing right.
     Missing(String),
     /// The reason why this could not be found out.
     Unknown(String),
 }
 
-/// What an answer of the broker says of a right.
+/// What an error of the broker says about a right.
 fn right(error: &lapin::Error) -> Result<Right, lapin::Error> {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) if refusal.get_id() == ACCESS_REFUSED => {
@@ -222,14 +224,14 @@ fn right(error: &lapin::Error) -> Result<Right, lapin::Error> {
     }
 }
 
-/// Whether a queue may be read. A consumer with a wrong argument is refused after the right was checked, so nothing is
-/// ever delivered to this one.
+/// Whether a queue may be read. The broker checks the right before it refuses a consumer for a wrong argument, so
+/// nothing is ever delivered to this one.
 async fn reads(connection: &Connection, queue: &ShortString) -> anyhow::Result<Right> {
     let channel = connection.create_channel().await?;
     let mut wrong = FieldTable::default();
     wrong.insert("x-priority".into(), AMQPValue::LongString("none".into()));
     match channel.basic_consume(queue.clone(), "doctor".into(), BasicConsumeOptions::default(), wrong).await {
-        // A broker that minds no arguments.
+        // This broker does not check arguments.
         Ok(consumer) => {
             channel.basic_cancel(consumer.tag(), lapin::options::BasicCancelOptions::default()).await?;
             channel.close(200, "done".into()).await?;

@@ -1,4 +1,4 @@
-//! Redis: its role and its memory, and whether the commands of the services go through.
+//! Redis: its role, its memory, and whether the services' commands go through.
 
 use coupon_core::settings::{Namespace, RedisSettings};
 use deadpool_redis::redis::aio::MultiplexedConnection;
@@ -9,10 +9,10 @@ use super::Program;
 use super::sheet::{Sheet, Variables};
 use crate::servers::Servers;
 
-/// A Redis without TLS takes what a client of TLS says first for the begin of a command, and waits for the rest.
+/// A Redis without TLS takes the first bytes of a TLS client for the beginning of a command, and waits for the rest.
 const NO_TLS_THERE: &str = "see that the server runs, and that this port of it speaks TLS: rediss:// asks for that";
 
-/// What a check writes is gone after this.
+/// The keys that a check writes expire after this.
 const KEPT_FOR_SECONDS: u64 = 5;
 
 pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     let url = &servers.redis.redis_url;
     let mut connection = match connect(&servers.redis).await {
         Ok(connection) => connection,
-        // Only a server that answers says so.
+        // Only a server that answers reports this.
         Err(coupon_core::Error::Redis(error)) if is_about_database(&error) => {
             let remedy =
                 "end COUPON_REDIS_URL with the number of a database that the server has (`databases` in redis.conf)";
@@ -65,7 +65,7 @@ fn is_about_database(error: &RedisError) -> bool {
     words.contains("db index") || words.contains("database number") || words.contains("select is not allowed")
 }
 
-/// What the server says of itself, if this user may ask.
+/// Checks what the server reports about itself, if this user may ask.
 async fn info(sheet: &mut Sheet, connection: &mut MultiplexedConnection) -> RedisResult<()> {
     let text = match cmd("INFO").query_async::<String>(connection).await {
         Ok(text) => text,
@@ -145,9 +145,9 @@ fn memory(sheet: &mut Sheet, max: u64, policy: &str) {
     }
 }
 
-/// The commands of a program, on keys of its namespace that are no campaign's. Those of couponctl are all there are.
+/// The commands of a program, on keys of its namespace that belong to no campaign. couponctl needs all of them.
 fn commands(program: Program, namespace: &Namespace) -> Vec<Cmd> {
-    // What readiness writes.
+    // The key that readiness writes.
     let readiness = format!("{namespace}:look");
     // No campaign has the number 0.
     let key = format!("{namespace}:{{0}}:doctor");
@@ -202,7 +202,7 @@ async fn rights(
         let Err(error) = command.query_async::<Value>(connection).await else { continue };
         match error.code() {
             Some("NOPERM") => missing.push(error.detail().unwrap_or("a command").to_owned()),
-            // A script says so in its own way.
+            // A script reports a missing right in other words.
             _ if error.to_string().contains("can't run this command or subcommand") => missing.push(error.to_string()),
             Some(_) => *unwritable = Some(error.to_string()),
             None => return Err(error),
@@ -224,7 +224,7 @@ mod tests {
     use super::super::sheet::{Finding, Verdict};
     use super::*;
 
-    /// What is found of a server that is as it should be, but for these lines of INFO.
+    /// The findings about a server that is as it should be except for these lines of INFO.
     fn finds(differs: &[(&str, &str)]) -> Vec<Finding> {
         let sound = [
             ("redis_version", "7.0.15"),

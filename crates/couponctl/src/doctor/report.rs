@@ -1,11 +1,11 @@
-//! What `couponctl doctor` prints.
+//! Prints the report of `couponctl doctor`.
 
 use comfy_table::{Table, presets};
 use coupon_core::terminal::{print, print_json, printable};
 
 use super::sheet::{Finding, Verdict};
 
-/// A line for each finding, with the remedy below it, and one for all.
+/// Prints a line for each finding, with the remedy below it, and a summary.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -14,7 +14,7 @@ pub fn report(findings: &[Finding], worst: Verdict, json: bool) -> std::io::Resu
         return print_json(&serde_json::json!({ "verdict": worst, "findings": findings }));
     }
     let table = table(findings).to_string();
-    // The last column is filled up with blanks.
+    // The table pads the last column with blanks.
     let lines: Vec<&str> = table.lines().map(str::trim_end).collect();
     print(&format!("{}\n{}", lines.join("\n"), summary(findings)))
 }

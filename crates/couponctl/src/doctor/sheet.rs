@@ -1,4 +1,4 @@
-//! What was found, check by check. Pure.
+//! The findings, check by check. Pure.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -6,24 +6,24 @@ use std::fmt::Display;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-/// Clocks that differ by more than this are worth a word: campaigns open by them.
+/// Clocks that differ by more than this are worth a warning: campaigns open by them.
 const CLOCK_MAX_SECONDS: f64 = 1.0;
 
-/// How it stands; each one is worse than those before.
+/// The verdict of a check, from best to worst.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Ok,
-    /// The promises hold; something is slower, or nearer to a limit, than it need be.
+    /// The guarantees hold, but something is slower, or closer to a limit, than it need be.
     Warning,
-    /// It could not be asked, so nobody knows.
+    /// The server could not be asked, so the result is unknown.
     NotChecked,
-    /// Claims are refused, or promises are broken.
+    /// Claims are refused, or guarantees are broken.
     Wrong,
 }
 
 impl Verdict {
-    /// The verdict as people read it.
+    /// The verdict as printed for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -78,17 +78,17 @@ impl Sheet {
         self.add(check, Verdict::Wrong, found, Some(remedy));
     }
 
-    /// The driver's own words say why.
+    /// Notes a check that could not be made, with the driver's own words.
     pub fn not_checked(&mut self, check: &str, why: &impl Display) {
         self.add(check, Verdict::NotChecked, &why.to_string(), None);
     }
 
-    /// A server that does not answer, or not to us.
+    /// Notes a server that does not answer, or not to us.
     pub fn not_reached(&mut self, check: &str, why: &impl Display, remedy: &str) {
         self.add(check, Verdict::NotChecked, &why.to_string(), Some(remedy));
     }
 
-    /// The clock of the server, read between two instants of this machine.
+    /// Checks the server's clock, which was read between two instants of this machine.
     pub fn clock(&mut self, server: OffsetDateTime, before: OffsetDateTime, after: OffsetDateTime) {
         let took: time::Duration = after - before;
         let off: time::Duration = server - (before + took / 2);
@@ -129,7 +129,7 @@ impl FromIterator<(String, String)> for Variables {
 }
 
 impl Variables {
-    /// A value; empty for one that this server does not have.
+    /// The value of a variable; empty if this server does not have it.
     pub fn get(&self, name: &str) -> &str {
         self.0.get(name).map(String::as_str).unwrap_or_default()
     }
@@ -138,7 +138,7 @@ impl Variables {
         self.get(name).parse().ok()
     }
 
-    /// Whether it is there and anything else than off.
+    /// Whether the variable exists and is anything but off.
     pub fn is_on(&self, name: &str) -> bool {
         !matches!(self.get(name).to_uppercase().as_str(), "" | "OFF" | "0" | "NO")
     }

@@ -1,10 +1,10 @@
-//! `couponctl explain`: how this server runs the statements of both ways. For each its plan, the rows that it reads, the locks
-//! that it takes, and what becomes of a second claimer meanwhile.
+//! `couponctl explain`: shows how this server runs the statements of both ways: for each, its plan, the rows it reads,
+//! the locks it takes, and what happens to a second claimer meanwhile.
 //!
 //! ```text
 //! statements  what both ways run, with values of a campaign ─> observe  on this server ─> show
 //! ```
-//! Invariant: nothing is changed. Each statement runs in a transaction that is rolled back at once.
+//! Invariant: nothing is changed. Each statement runs in a transaction that is rolled back right away.
 
 mod observe;
 mod show;
@@ -22,8 +22,8 @@ use self::statements::Values;
 
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The campaign on whose coupons they run. Some of its free coupons are locked for up to a second, which claimers of the
-    /// same campaign skip or wait for.
+    /// The campaign on whose coupons the statements run. Some of its free coupons are locked for up to a second;
+    /// claimers of the same campaign skip them or wait for them.
     #[arg(long, value_name = "ID")]
     campaign: CampaignId,
     /// Claims in a batch.

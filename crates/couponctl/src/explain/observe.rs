@@ -1,4 +1,4 @@
-//! A statement on this server: its plan, the rows that it reads, its locks, and a second claimer beside it.
+//! Observes a statement on this server: its plan, the rows it reads, its locks, and a second claimer beside it.
 
 use std::collections::BTreeMap;
 
@@ -8,29 +8,29 @@ use serde::Serialize;
 
 use super::statements::Statement;
 
-/// A second claimer that waits for the first is given up after this many seconds, the least that the server has.
+/// A second claimer stops waiting for the first after this many seconds, the shortest wait that the server allows.
 const WAIT: u32 = 1;
 
-/// What a lock that was waited for too long is called.
+/// The error code for a lock wait that timed out.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
 const LOCKS: &str = "SELECT OBJECT_NAME, COALESCE(INDEX_NAME, ''), LOCK_MODE, COUNT(*) FROM performance_schema.data_locks \
                      WHERE THREAD_ID = PS_CURRENT_THREAD_ID() AND LOCK_TYPE = 'RECORD' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
 
-/// What was seen of a statement.
+/// The observations of a statement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Observed {
     #[serde(flatten)]
     pub statement: Statement,
     pub plan: Vec<Access>,
-    /// How the server will go about it, step by step; not every server says so.
+    /// The server's plan step by step; not every server has one.
     pub tree: Option<String>,
-    /// Entries of indexes that it read.
+    /// Index entries that the statement read.
     pub reads: u64,
     pub locks: Vec<Locks>,
     /// Why the locks are not known, if they are not.
     pub locks_unknown: Option<String>,
-    /// What became of a second claimer, for a statement that locks rows.
+    /// What happened to a second claimer, for a statement that locks rows.
     pub beside: Option<Beside>,
 }
 
@@ -52,17 +52,17 @@ pub struct Locks {
     pub rows: u64,
 }
 
-/// What becomes of a second claimer while the first has not committed.
+/// What happens to a second claimer while the first has not committed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Beside {
-    /// It goes on at once, past what the first holds.
+    /// It goes on immediately, past the rows that the first holds.
     GoesOn,
     /// It waits until the first has committed.
     Waits,
 }
 
-/// Runs a statement, and again by a second claimer beside it. Nothing of it stays.
+/// Runs a statement, and runs it again as a second claimer beside it. Rolls both back.
 pub async fn observe(first: &mut Conn, second: &mut Conn, statement: Statement) -> Result<Observed, Error> {
     let [of_first, of_second] = &statement.of;
     let plan = plan(first, of_first).await?;
@@ -96,7 +96,7 @@ async fn plan(conn: &mut Conn, statement: &str) -> Result<Vec<Access>, Error> {
     Ok(ours.map(access).collect())
 }
 
-/// MariaDB has none, and MySQL none of an UPDATE of a single table.
+/// MariaDB has no such plan, and MySQL has none for an UPDATE of a single table.
 async fn tree(conn: &mut Conn, statement: &str) -> Option<String> {
     let tree: Option<String> = conn.query_first(format!("EXPLAIN FORMAT=TREE {statement}")).await.ok()?;
     tree.filter(|tree| !tree.contains("not executable"))
@@ -105,7 +105,7 @@ async fn tree(conn: &mut Conn, statement: &str) -> Option<String> {
 async fn reads(conn: &mut Conn) -> Result<u64, Error> {
     let counted: Vec<(String, String)> = conn.query("SHOW SESSION STATUS LIKE 'Handler\\_read\\_%'").await?;
     let counted: BTreeMap<String, String> = counted.into_iter().collect();
-    // What reads of temporary tables count as.
+    // Reads of temporary tables count as these.
     let others = ["Handler_read_rnd", "Handler_read_rnd_next", "Handler_read_rnd_deleted"];
     let ours = counted.iter().filter(|(name, _)| !others.contains(&name.as_str()));
     Ok(ours.filter_map(|(_, count)| count.parse::<u64>().ok()).sum())

@@ -1,4 +1,4 @@
-//! How what was observed is printed.
+//! Prints the observations.
 
 use coupon_core::terminal::{print, print_json};
 

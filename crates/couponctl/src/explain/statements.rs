@@ -1,4 +1,4 @@
-//! The statements of both ways, in the order of a claim, and of the baselines they are held against.
+//! The statements of both ways, in the order of a claim, and the statements of the baselines to compare them with.
 
 use coupon_core::mysql::sql::{self, Wanted};
 use coupon_core::{AccountId, ClaimKey, CouponId};
@@ -7,21 +7,21 @@ use serde::Serialize;
 /// A statement with values.
 #[derive(Clone, Debug, Serialize)]
 pub struct Statement {
-    /// Who runs it.
+    /// The way and the strategy that run it.
     pub way: &'static str,
     pub name: &'static str,
-    /// What it solves, and by what.
+    /// The problem it solves, and how.
     pub solves: &'static str,
     /// Its text, without values.
     pub text: &'static str,
-    /// As it is run by the first claimer, and by a second one.
+    /// The text with values, for the first claimer and for a second one.
     #[serde(skip)]
     pub of: [String; 2],
     /// Whether it locks rows.
     pub locks_rows: bool,
 }
 
-/// What the statements are about.
+/// The values in the statements.
 pub struct Values {
     pub wanted: Wanted,
     pub free: Vec<CouponId>,
@@ -117,7 +117,8 @@ impl Values {
         ]
     }
 
-    /// Coupons with accounts that nobody has: those of the first claimer or of the second, at the same coupons.
+    /// Coupons, paired with account numbers that nobody has. The two claimers have different accounts but want the same
+    /// coupons.
     fn rows(&self, claimer: u64) -> Vec<(ClaimKey, CouponId)> {
         let accounts = (0..).map(|n| AccountId(AccountId::MAX.0 - 2 * n - claimer));
         let claims = accounts.map(|account_id| ClaimKey { campaign_id: self.wanted.campaign_id, account_id });

@@ -1,5 +1,5 @@
-//! `couponctl audit`. Goal: a broken invariant is named, and nothing is called clean that was not checked. Method: a
-//! sound system, the same with one thing broken, and the same with servers that are away.
+//! `couponctl audit`. Goal: it names a broken invariant, and calls nothing clean that was not checked. Method: a sound
+//! system, the same system with one thing broken, and with servers that are away.
 
 use coupon_core::rabbitmq::message;
 use coupon_core::redis::keys;

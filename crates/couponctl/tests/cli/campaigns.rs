@@ -1,5 +1,6 @@
-//! Campaigns, as an operator makes and changes them. Goal: what is asked for holds afterwards, nothing that differs is
-//! overwritten, and the history says of each change who made it. Method: the campaigns that the program shows.
+//! Campaigns, as an operator creates and changes them. Goal: each command has the effect it promises, never overwrites
+//! a campaign that differs, and records in the history who made the change. Method: the campaigns that the program
+//! shows.
 
 use coupon_testkit::run;
 use serde_json::json;

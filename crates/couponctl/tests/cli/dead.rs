@@ -1,5 +1,5 @@
-//! `couponctl dead`. Goal: an operator learns why a message could not be handled, and decides what becomes of it; nothing
-//! is lost on the way. Method: dead letters of each kind in the queue of an installation of the test's own.
+//! `couponctl dead`. Goal: an operator learns why a message could not be handled, and decides what to do with it;
+//! nothing is lost on the way. Method: dead letters of each kind in the queue of the test's own installation.
 
 use coupon_core::rabbitmq::message::{self, Message};
 use coupon_core::{AccountId, CampaignId, Claim, InstallationId};
@@ -16,7 +16,8 @@ fn claims() -> Vec<Claim> {
     vec![claim(AccountId(1)), claim(AccountId::MAX)]
 }
 
-/// Claims of ours, claims of others, and a message without claims: the ids in this order.
+/// Publishes claims of ours, claims of another installation, and a message without claims. Returns the ids in this
+/// order.
 async fn three_letters(space: &TestSpace) -> [String; 3] {
     space.queues.declare().await;
     let (ours, theirs) = (space.installation().id, InstallationId(uuid::Uuid::new_v4()));

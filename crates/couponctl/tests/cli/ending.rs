@@ -1,5 +1,5 @@
-//! When a command ends that cannot go on. Goal: in time, with the cause in a line and an exit code that says so.
-//! Method: servers that are away or silent, and signals to a command that waits.
+//! How a command that cannot go on ends. Goal: it ends in time, with the cause in one line and an exit code to match.
+//! Method: servers that are away or silent, and signals to a waiting command.
 
 use coupon_testkit::program;
 use coupon_testkit::{eventually, run};
@@ -14,7 +14,7 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
     let waiting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     run(async |space| {
         let right = &space.servers().mysql.mysql_url;
-        // MySQL asks one that it does not know by some plugin or other, so what the driver meets differs.
+        // MySQL picks an arbitrary plugin to authenticate an unknown user, so the driver's error differs between users.
         let [stranger, other, third] =
             ["nobody-of-this-name", "cupon", "admin"].map(|name| right.with_user(name, "wrong"));
         let check_user = &["MySQL: ", "; check the user and the password in COUPON_MYSQL_URL"][..];
@@ -39,7 +39,7 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
         }
         let waiting = format!("--mysql-url=mysql://me:wrong@{}/coupon", waiting.local_addr().unwrap());
         for line in ["campaign list", "migrate"] {
-            // Less than work may take that is in hand.
+            // This is shorter than the deadline of work in progress.
             fails(&ctl(&space, &format!("{waiting} {line}")).await, 1, &["took longer than 3s"]);
         }
     })
@@ -70,13 +70,14 @@ async fn too_few_open_files_are_named() {
     run(async |space| program::too_few_open_files_are_named::<Couponctl>(PROGRAM, &space).await).await;
 }
 
-/// It is so in a container, where the kernel delivers no signal to process 1 that it has no handler for.
+/// A command in a container is process 1, to which the kernel delivers only signals that it has a handler for.
 #[tokio::test]
 async fn a_command_that_is_process_1_ends_when_it_is_asked_to() {
     run(async |space| {
         for (id, signal, code) in [(91, "INT", 130), (92, "TERM", 143)] {
             let locked = space.lock_tables().await;
-            // A busy machine is slow to see that it waits; until then it must not give up by itself.
+            // On a busy machine it takes a while to see that the command waits; until then it must not give up by
+            // itself.
             let line = format!("--mysql-deadline=1min campaign show --id {id}");
             let line: Vec<String> = line.split(' ').map(String::from).collect();
             let alone = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child", PROGRAM].map(String::from);
@@ -99,7 +100,7 @@ async fn a_command_that_is_process_1_ends_when_it_is_asked_to() {
     .await;
 }
 
-/// The process of this program with these arguments, as this machine numbers it.
+/// The id of this program's process with these arguments, in this machine's own pid namespace.
 fn pid_of(arguments: &[String]) -> u32 {
     let is_it = |pid: &u32| {
         let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();

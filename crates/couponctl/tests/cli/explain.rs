@@ -1,5 +1,5 @@
-//! `couponctl explain`. Goal: it shows what makes a claim right, and who waits for whom; and changes nothing. Method: a
-//! campaign of the test's own.
+//! `couponctl explain`. Goal: it shows what makes a claim correct and who waits for whom, and changes nothing. Method:
+//! the test's own campaign.
 
 use coupon_testkit::run;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ async fn every_statement_is_shown_with_its_plan_and_what_a_second_claimer_does()
         assert_eq!(beside("free coupons"), Value::Null, "it locks nothing");
         assert_eq!(statement(&shown, "lock free coupons")["reads"], 1, "the first free coupon");
         assert_eq!(statement(&shown, "coupons of accounts")["plan"][0]["key"], "coupon_campaign_account");
-        // MariaDB shows locks only while somebody waits for them.
+        // MariaDB shows locks only while another transaction waits for them.
         if statement(&shown, "issue")["locks_unknown"].is_null() {
             let of_rows = json!({ "table": "coupon", "index": "PRIMARY", "mode": "X,REC_NOT_GAP", "rows": 3 });
             assert!(statement(&shown, "issue")["locks"].as_array().unwrap().contains(&of_rows), "{shown}");

@@ -1,5 +1,5 @@
-//! `couponctl forget`. Goal: the number of an account is nowhere any more, and everything else is as it was. Method: an
-//! account with coupons, outcomes and dead letters beside another one; then a search in all that is kept.
+//! `couponctl forget`. Goal: the account's number is nowhere any more, and everything else is as it was. Method: an
+//! account with coupons, outcomes and dead letters beside another one; then a search through everything that is stored.
 
 use coupon_core::mysql::coupons;
 use coupon_core::rabbitmq::message;
@@ -68,7 +68,7 @@ async fn an_account_is_not_forgotten_while_dead_letters_could_bring_it_back() {
     .await;
 }
 
-/// Issues a coupon, and records the outcome as a consumer does.
+/// Issues a coupon, and records the outcome the way a consumer does.
 async fn issue(space: &TestSpace, campaign: CampaignId, account: AccountId) {
     let claim = ClaimKey { campaign_id: campaign, account_id: account };
     let find = "SELECT id FROM coupon WHERE campaign_id = ? AND account_id IS NULL LIMIT 1";

@@ -1,5 +1,5 @@
-//! What an installation stands on, made by `migrate` and emptied by `reset`. Goal: either can be run again, and `reset`
-//! takes nothing but what is its installation's own. Method: what MySQL, Redis and the broker hold before and after.
+//! An installation's data, created by `migrate` and emptied by `reset`. Goal: both can be run again, and `reset`
+//! deletes only what belongs to its own installation. Method: what MySQL, Redis and the broker hold before and after.
 
 use coupon_core::redis::keys;
 use coupon_core::{CampaignId, Installation, InstallationId};

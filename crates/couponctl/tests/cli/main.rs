@@ -1,5 +1,6 @@
-//! The operator's command as its operator meets it. Goal: every command can be run again, does what it says or nothing,
-//! and its exit code and JSON can be relied on in scripts. Method: the real program on a database of the test's own.
+//! The operator's command, used the way an operator does. Goal: every command can be run again, does what it says or
+//! nothing, and has an exit code and JSON that scripts can rely on. Method: the real program on the test's own
+//! database.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -31,14 +32,14 @@ async fn ctl(space: &TestSpace, line: &str) -> Ran {
     program::run(PROGRAM, &arguments, &space.environment()).await
 }
 
-/// Runs a command that must succeed and gives its JSON.
+/// Runs a command that must succeed, and returns its JSON.
 async fn ctl_json(space: &TestSpace, line: &str) -> Value {
     let ran = ctl(space, &format!("--json {line}")).await;
     assert_eq!(ran.code, Some(0), "{line}: {ran:?}");
     serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{line} printed no JSON: {ran:?}"))
 }
 
-/// Checks that a command fails with one line on standard error that has these words in it.
+/// Checks that a command fails with one line on standard error that contains these words.
 fn fails(ran: &Ran, code: i32, words: &[&str]) {
     assert_eq!(ran.code, Some(code), "{ran:?}");
     assert_eq!(ran.stdout, "", "{ran:?}");

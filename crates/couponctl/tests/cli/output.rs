@@ -1,5 +1,5 @@
-//! What the program writes. Goal: nothing that it shows moves a terminal's cursor, and a result that was not written is
-//! an error. Method: names with control characters, full disks and closed pipes.
+//! The program's output. Goal: nothing that it prints moves a terminal's cursor, and a result that could not be written
+//! is an error. Method: names with control characters, full disks and closed pipes.
 
 use coupon_testkit::program;
 use coupon_testkit::run;

@@ -1,4 +1,4 @@
-//! The coupons of a campaign, as an operator loads them. Goal: a campaign has exactly the coupons that were asked for,
+//! The coupons of a campaign, as an operator loads them. Goal: a campaign has exactly the coupons that were ordered,
 //! whatever is repeated, cut off or done at the same time. Method: loads that are killed, repeated and locked out.
 
 use coupon_core::mysql::campaigns;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{PROGRAM, ctl, ctl_json, fails};
 
-/// More coupons than are loaded before somebody has looked.
+/// So many coupons that a load is still running when the test checks on it.
 const MANY: u64 = 100_000;
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn a_load_that_was_cut_off_is_finished_by_repeating_it() {
             assert!(loaded < total, "it was not cut off: {loaded}");
             space.audit().await;
             let shown = ctl(&space, &format!("campaign show --id {id}")).await;
-            // A load up to a total is not recorded: it has no key under which it could be.
+            // A load up to a total is not recorded, because it has no key to record it under.
             let is_shown =
                 shown.stdout.contains(&format!("{} coupons that were ordered are not there", total - loaded));
             assert_eq!(is_shown, !line.contains("--total"), "{shown:?}");
@@ -51,7 +51,7 @@ async fn a_load_that_was_cut_off_is_finished_by_repeating_it() {
     .await;
 }
 
-/// Kills a command in the middle of its load, and gives the coupons that the campaign has then.
+/// Kills a command in the middle of its load, and returns how many coupons the campaign then has.
 async fn cut_off(space: &TestSpace, id: u64, line: &str) -> u64 {
     let before = stock(space, id).await;
     let mut command = tokio::process::Command::new(PROGRAM);

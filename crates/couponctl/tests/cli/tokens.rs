@@ -1,5 +1,5 @@
-//! Keys and tokens to try a service out. Goal: they are right as they are made, and a key is for its owner only.
-//! Method: the files and tokens that the program makes.
+//! Keys and tokens to try a service out. Goal: they work as created, and only its owner can read a key. Method: the
+//! files and tokens that the program makes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{ctl, ctl_json, fails};
 
-/// What a token says.
+/// The claims in a token.
 fn claims(token: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }

@@ -1,5 +1,5 @@
-//! The command line. Goal: whatever it is given, it does or refuses with the word that is wrong, and no password gets
-//! out. Method: wrong lines, each option with odd values, and the program's own help.
+//! The command line. Goal: every line is either carried out or refused with the wrong word named, and no password
+//! leaks. Method: wrong lines, each option with odd values, and the program's own help.
 
 use coupon_testkit::program;
 use coupon_testkit::{options, run, secrets};

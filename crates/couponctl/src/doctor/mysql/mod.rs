@@ -1,4 +1,4 @@
-//! MySQL: the settings that promises rest on, the schema, rights, and what stands between us and the server.
+//! MySQL: the settings that the guarantees depend on, the schema, rights, and any proxy between us and the server.
 
 mod rights;
 mod schema;
@@ -22,7 +22,7 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     let connect = async |url: &ServerUrl| {
         mysql::connect(mysql::reach(url, &servers.mysql.tls), servers.mysql.mysql_deadline).await
     };
-    // Nothing is set, so that the server's own defaults are seen.
+    // No session settings are changed, so that the server's own defaults show.
     let (mut conn, has_database) = match connect(url).await {
         Ok(conn) => (conn, true),
         Err(coupon_core::Error::Mysql(Error::Server(error))) if error.code == UNKNOWN_DATABASE => {
@@ -66,8 +66,8 @@ async fn pairs(conn: &mut Conn, statement: &str) -> Result<Variables, Error> {
     Ok(conn.query::<(String, String), _>(statement).await?.into_iter().collect())
 }
 
-/// Whether reads go to the server that writes go to. A replica may not have the last coupons yet, or still have them
-/// free.
+/// Checks that reads go to the same server as writes. A replica may not have the newest coupons yet, or may still show
+/// issued ones as free.
 async fn one_server(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
     let identity = if conn.server_version() < (10, 0, 0) { "@@server_uuid" } else { "@@server_id" };
     let question = format!("SELECT CONCAT_WS(' ', CONCAT(@@hostname, ':', @@port), {identity})");
@@ -95,11 +95,11 @@ fn same_server(sheet: &mut Sheet, writes: &str, reads: &[String]) {
     }
 }
 
-/// Nothing of ours needs them now; clusters refuse them, and tools of an operator may.
+/// Nothing of ours needs named locks now; clusters refuse them, and an operator's tools may need them.
 async fn named_locks(sheet: &mut Sheet, conn: &mut Conn) {
     match conn.query_first::<Option<u8>, _>("SELECT GET_LOCK('coupon.doctor', 0)").await {
         Ok(_) => {
-            // It goes with the connection at the latest.
+            // The lock ends with the connection at the latest.
             let _ = conn.query_drop("DO RELEASE_LOCK('coupon.doctor')").await;
             sheet.ok("named locks", "GET_LOCK is allowed");
         }

@@ -1,5 +1,5 @@
-//! What the user of a program may do. Each right is tried with a statement that touches no row: what a user is granted
-//! may come by a role, which a list of grants would not show.
+//! Checks what the user of a program may do. Each right is tried with a statement that touches no row, because a right
+//! may come from a role, which a list of grants would not show.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, ServerError};
@@ -7,10 +7,11 @@ use mysql_async::{Conn, Error, ServerError};
 use crate::doctor::Program;
 use crate::doctor::sheet::Sheet;
 
-/// Errors that say that a user lacks a right: to a database, a table, a column, or a privilege of the whole server.
+/// Errors that mean that a user lacks a right: to a database, to a table, to a column, or a server-wide privilege.
 const DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
 
-/// What a program does in MySQL: the right as GRANT names it, and a statement that needs it alone and touches no row.
+/// The rights that a program needs in MySQL: each as GRANT names it, with a statement that needs only that right and
+/// touches no row.
 fn needs(program: Program) -> Vec<(&'static str, &'static str)> {
     let mut needs = vec![
         ("SELECT ON refinery_schema_history", "SELECT * FROM refinery_schema_history LIMIT 0"),
@@ -42,7 +43,7 @@ pub async fn check(sheet: &mut Sheet, conn: &mut Conn, program: Program, user: &
         match conn.query_drop(statement).await {
             Ok(()) => {}
             Err(Error::Server(error)) if DENIED.contains(&error.code) => missing.push(right),
-            // The table or the server is at fault, which has a line of its own.
+            // The table or the server is at fault, which is reported on a line of its own.
             Err(Error::Server(ServerError { message, .. })) => {
                 sheet.not_checked(&check, &message);
                 return Ok(());
@@ -63,8 +64,8 @@ pub async fn check(sheet: &mut Sheet, conn: &mut Conn, program: Program, user: &
     Ok(())
 }
 
-/// What `migrate` and `reset` need. It cannot be tried without a change, and may come by a role, which is not looked
-/// into.
+/// Checks the rights that `migrate` and `reset` need. They cannot be tried without changing something, and may come
+/// from a role, which is not checked.
 async fn changes_of_schema(sheet: &mut Sheet, conn: &mut Conn, check: &str, grantee: &str) -> Result<(), Error> {
     let had: Vec<String> = conn
         .exec(

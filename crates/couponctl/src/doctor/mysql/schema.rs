@@ -1,4 +1,4 @@
-//! The schema and its tables: the version, and the keys, engine and triggers that each issue of a coupon rests on.
+//! The schema and its tables: the version, and the keys, engine and triggers that issuing a coupon depends on.
 
 use coupon_core::mysql::schema::{self, Flaw, Standing};
 use mysql_async::prelude::Queryable;
@@ -18,7 +18,7 @@ pub async fn check_version(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Err
     Ok(())
 }
 
-/// Keys, engine and triggers, as far as the tables are there.
+/// Checks keys, engine and triggers, as far as the tables exist.
 pub async fn check_tables(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Error> {
     match conn.query::<Row, _>("SHOW INDEX FROM coupon").await {
         Ok(rows) => {
@@ -66,7 +66,7 @@ pub async fn check_tables(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Erro
     Ok(())
 }
 
-/// A column of a key of the table.
+/// A column of one of the table's keys.
 struct KeyColumn {
     key: String,
     column: String,
@@ -83,7 +83,7 @@ impl KeyColumn {
             column: text("Column_name"),
             position: row.get::<Option<u64>, _>("Seq_in_index").flatten().unwrap_or(0),
             is_unique: row.get::<Option<u64>, _>("Non_unique").flatten() == Some(0),
-            // MySQL says whether it is visible, MariaDB whether it is ignored.
+            // MySQL reports whether a key is visible, MariaDB whether it is ignored.
             is_used: text("Visible") != "NO" && text("Ignored") != "YES",
         }
     }

@@ -1,12 +1,12 @@
-//! What the server is set to: versions, durability, limits. Pure, so that each wrong value is tried without a server
+//! The server's settings: versions, durability, limits. Pure, so that tests can try each wrong value without a server
 //! that has it.
 
 use crate::doctor::sheet::{Sheet, Variables};
 
-/// A statement of ours is shorter than this, whichever it is.
+/// Every statement of ours is shorter than this.
 const PACKET_MIN: u64 = 1024 * 1024;
 
-/// What the server is set to, be it for all or for a session of this user.
+/// Checks the settings of the server, both globally and in a session of this user.
 pub fn check(sheet: &mut Sheet, global: &Variables, session: &Variables, status: &Variables) {
     version(sheet, global.get("version"));
     writable(sheet, global, session);
@@ -49,7 +49,7 @@ fn writable(sheet: &mut Sheet, global: &Variables, session: &Variables) {
     );
 }
 
-/// Whether a statement by itself is committed.
+/// Checks that a single statement is committed.
 fn commits(sheet: &mut Sheet, global: &Variables, session: &Variables) {
     let init = global.get("init_connect");
     if !global.is_on("autocommit") || !session.is_on("autocommit") {
@@ -67,7 +67,7 @@ fn commits(sheet: &mut Sheet, global: &Variables, session: &Variables) {
     }
 }
 
-/// Whether a commit survives a power cut.
+/// Checks that a commit survives a power cut.
 fn durability(sheet: &mut Sheet, global: &Variables, status: &Variables) {
     let mut lost: Vec<String> = Vec::new();
     let mut flaw = |is_flawed: bool, name: &str, value: &str, better: &str| {
@@ -147,7 +147,7 @@ mod tests {
         pairs.iter().map(|(name, value)| (String::from(*name), String::from(*value))).collect()
     }
 
-    /// A server that is as it should be, but for these variables.
+    /// The findings about a server that is as it should be except for these variables.
     fn finds(differs: &[(&str, &str)]) -> Vec<Finding> {
         let sound = [
             ("version", "9.7.4"),

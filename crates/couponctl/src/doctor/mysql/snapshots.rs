@@ -1,14 +1,14 @@
-//! Old snapshots: a transaction that was forgotten keeps versions of rows, and claims then read past all of them.
+//! Old snapshots: a forgotten transaction keeps old versions of rows, and claims then read past all of them.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use crate::doctor::sheet::Sheet;
 
-/// A transaction that is open for longer keeps versions of rows which every claim then reads past.
+/// A transaction open for longer than this keeps old versions of rows that every claim then reads past.
 const SNAPSHOT_MAX_SECONDS: u64 = 600;
 
-/// Changes that wait to be purged: each read may have to go through them.
+/// With more changes waiting to be purged than this, reads may have to go through too many of them.
 const HISTORY_MAX: u64 = 1_000_000;
 
 pub async fn check(sheet: &mut Sheet, conn: &mut Conn) {
@@ -28,7 +28,7 @@ pub async fn check(sheet: &mut Sheet, conn: &mut Conn) {
 }
 
 async fn oldest_snapshot(conn: &mut Conn) -> Result<(u64, u64), Error> {
-    // The table has its times in the time zone of the system.
+    // The table stores its times in the system's time zone.
     conn.query_drop("SET SESSION time_zone = 'SYSTEM'").await?;
     let seconds: Option<Option<i64>> = conn
         .query_first("SELECT MAX(TIMESTAMPDIFF(SECOND, trx_started, NOW())) FROM information_schema.innodb_trx")
