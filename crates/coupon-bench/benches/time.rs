@@ -1,4 +1,4 @@
-//! How long our own code takes for a claim: `cargo bench -p coupon-bench --bench time`.
+//! Measures how long our own code takes for a claim: `cargo bench -p coupon-bench --bench time`.
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
 mod per_claim;
@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use per_claim::{BATCH, GROUP, MESSAGE};
 
-/// A function over many claims; the time is reported for one of them.
+/// Measures a function over many claims; the time is reported per claim.
 fn bench<I, O>(criterion: &mut Criterion, name: &str, claims: u64, input: &I, work: impl Fn(&I) -> O) {
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Elements(claims));

@@ -1,14 +1,14 @@
-//! Puts load on the APIs and measures what came of it.
+//! Puts load on the APIs and measures the results.
 //!
 //! ```text
-//! this ─> experiments ─┬─> lab     services that it starts, campaigns, memory ─┬─> crowd  who claims, and how ─> output
+//! this ─> experiments ─┬─> lab     services it starts, campaigns, memory ──────┬─> crowd  who claims, and how ─> output
 //!    ├─────────────────┴─> traces  where the time of claims went, from Jaeger ─┘
-//!    └─> report  a page of what was measured ─> experiments
+//!    └─> report  a page of the measurements ─> experiments
 //! ```
 //! Results go to standard output, progress to standard error. Exit codes: 0 done and clean, 1 failed or an invariant is
 //! broken, 2 wrong usage.
 //!
-//! Invariant: no arrow points back.
+//! Invariant: no dependency runs against an arrow.
 
 mod crowd;
 mod experiments;
@@ -28,7 +28,7 @@ use coupon_core::{service, telemetry};
 use experiments::{against, ceilings, compare, load, matrix, pushes, suite, tracing_cost, unguarded};
 use output::show;
 
-/// Puts load on the APIs and audits what came of it.
+/// Puts load on the APIs and audits the results.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -59,7 +59,7 @@ enum Command {
         after_help = "Example:\n  coupon-bench load --url http://127.0.0.1:8080 --campaign 1 --accounts 10000 --rate 2000"
     )]
     Load(load::Arguments),
-    /// Make a campaign for each way, put the same load on both, and print the results side by side.
+    /// Create a campaign for each way, put the same load on both, and print the results side by side.
     #[command(after_help = "Example:\n  coupon-bench compare --coupons 1000 --accounts 10000 --repeats 1000")]
     Compare(Box<compare::Arguments>),
     /// Ask Jaeger where the time of a run's traced claims went; print that, and one claim of each way as a waterfall.
@@ -71,10 +71,10 @@ enum Command {
     /// program; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench tracing-cost --rounds 5 --coupons 20000")]
     TracingCost(tracing_cost::Arguments),
-    /// Measure what each stage does alone, and print the limit that follows for each way.
+    /// Measure each stage alone, and print the limit that follows for each way.
     #[command(after_help = "Example:\n  coupon-bench ceilings --seconds 10")]
     Ceilings(ceilings::Arguments),
-    /// Measure what carries a push of outcomes: a channel in Redis, or RabbitMQ's direct reply-to.
+    /// Compare two carriers for pushes of outcomes: a channel in Redis, and RabbitMQ's direct reply-to.
     #[command(after_help = "Example:\n  coupon-bench pushes --rate 200 --outcomes 100")]
     Pushes(pushes::Arguments),
     /// Measure this build against another one: the same loads on both, in turns. Starts the services of both itself, in
@@ -85,13 +85,13 @@ enum Command {
     /// of this program; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench matrix --quick --report target/compare/report.json")]
     Matrix(matrix::Arguments),
-    /// Make a page, or a table in Markdown, of the reports of `matrix`; of several, side by side.
+    /// Turn reports of `matrix` into a page or a Markdown table; several are shown side by side.
     #[command(
         after_help = "Example:\n  coupon-bench report target/compare/report.json --page target/compare/report.html"
     )]
     Report(report::Arguments),
-    /// Show what goes wrong without each guard that the services have, how often, and that nothing does with it: on a table
-    /// `coupon_unguarded` of its own, which it deletes.
+    /// Show what goes wrong, and how often, without each guard that the services have, and that nothing does with it.
+    /// Uses a table of its own, `coupon_unguarded`, and drops it.
     #[command(name = "unsafe", after_help = "Example:\n  coupon-bench unsafe --claims 2000 --connections 16")]
     Unguarded(unguarded::Arguments),
     /// Measure every figure of docs/PERFORMANCE.md, write them as checks, and fail if one does not hold. Starts the
@@ -100,14 +100,14 @@ enum Command {
     Suite(suite::Arguments),
 }
 
-/// The whole program.
+/// Runs the whole program.
 ///
 /// # Errors
 /// The command failed.
 pub async fn main() -> anyhow::Result<ExitCode> {
     let (mut bench, spans) = service::settings(Bench::check);
     bench.command.trust(&bench.mysql.tls);
-    // The others measure what tracing costs, or claim nothing.
+    // The other commands measure what tracing costs, or make no claims.
     let spans = spans.filter(|_| matches!(bench.command, Command::Load(_) | Command::Compare(_)));
     let telemetry = telemetry::start_spans("coupon-bench", spans, &bench.mysql.tls);
     let is_clean = run(&bench).await;
@@ -116,7 +116,7 @@ pub async fn main() -> anyhow::Result<ExitCode> {
 }
 
 impl Bench {
-    /// Checks values that are right one by one against each other.
+    /// Checks the values against each other.
     ///
     /// # Errors
     /// A line that says what is wrong.
@@ -131,7 +131,7 @@ impl Bench {
 }
 
 impl Command {
-    /// Hands the settings that say which servers are trusted to the commands that name servers of their own.
+    /// Passes the settings that say which servers are trusted to the commands that take server addresses of their own.
     fn trust(&mut self, tls: &TlsSettings) {
         match self {
             Self::Load(arguments) => arguments.crowd.tls = tls.clone(),
@@ -142,7 +142,7 @@ impl Command {
     }
 }
 
-/// Whether every audit was clean, and every check holds.
+/// Runs the command. Returns whether every audit was clean and every check holds.
 async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Result<bool> {
     let json = *json;
     match command {
@@ -184,7 +184,7 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
                 let record = suite::run(mysql, redis, amqp, arguments).await?;
                 show(&record, json, Some(&arguments.report))
             };
-            // Boxed, as its future is larger than the others together.
+            // Boxed, because its future is larger than all others together.
             Box::pin(schema::work_on(mysql, measure)).await
         }
     }

@@ -1,4 +1,4 @@
-//! How results leave the program: to standard output as tables or JSON, and to files. Knows no experiment.
+//! Writes results to standard output, as tables or JSON, and to files. Does not know the experiments.
 
 use std::io;
 use std::path::Path;
@@ -9,17 +9,17 @@ use coupon_core::terminal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What a command ends with.
+/// The results of a command.
 pub trait Results: Serialize {
-    /// Prints them for people.
+    /// Prints the results for people.
     fn print(&self) -> io::Result<()>;
 
     /// Whether every audit was clean and every check holds, which decides the exit code.
     fn is_clean(&self) -> bool;
 }
 
-/// Prints results to standard output, writes them to the file of a report, if there is one, and says whether they are
-/// clean. What was measured is shown, whatever else fails.
+/// Prints results to standard output, writes them to the file of a report, if there is one, and returns whether they
+/// are clean. The results are shown even if writing the report fails.
 pub fn show(results: &impl Results, json: bool, report: Option<&Path>) -> anyhow::Result<bool> {
     let printed = if json { terminal::print_json(results) } else { results.print() };
     report.map(|path| write(path, results)).transpose()?;
@@ -27,7 +27,8 @@ pub fn show(results: &impl Results, json: bool, report: Option<&Path>) -> anyhow
     Ok(results.is_clean())
 }
 
-/// Opens the file of a report, and makes the folders it needs, before anything is measured for it. What is there stays.
+/// Opens the file of a report, and creates the folders it needs, before anything is measured for it. Existing contents
+/// stay.
 pub fn open(path: &Path) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -57,7 +58,7 @@ pub fn table<H: Into<Cell>>(header: impl IntoIterator<Item = H>) -> Table {
     table
 }
 
-/// A row of a table: what it is about, then its figures.
+/// A row of a table: its name, then its figures.
 pub fn row(name: &str, figures: impl IntoIterator<Item = String>) -> Vec<Cell> {
     [Cell::new(name)].into_iter().chain(figures.into_iter().map(figure)).collect()
 }

@@ -1,4 +1,4 @@
-//! The statistics of all figures: medians of turns, quantiles of latencies.
+//! The statistics used for all figures: medians of turns, quantiles of latencies.
 
 use std::time::Duration;
 
@@ -12,26 +12,27 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// Latencies above an hour are counted as one hour.
 const LATENCY_MAX: Duration = Duration::from_hours(1);
 
-/// The middle of some values: the upper one of two, and NaN of none.
+/// The median of some values: the upper of the two in the middle, or NaN if there are none.
 pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Latencies of any number of claims, in the same memory. In JSON each is in microseconds, with how often it was seen, as
-/// `1520x3 1600x12`: what percentiles of several turns are made from, which must never be averages of percentiles.
+/// Latencies of any number of claims, in the same memory. In JSON, each is in microseconds with the number of times it
+/// was seen, as in `1520x3 1600x12`, so that percentiles over several turns can be computed from the latencies and are
+/// never averages of percentiles.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    /// Creates one that is empty.
+    /// Creates an empty set of latencies.
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self(Histogram::new_with_bounds(1, micros(LATENCY_MAX), SIGNIFICANT_DIGITS)?))
     }
 
-    /// Those of several turns, as if they were of one.
+    /// Merges the latencies of several turns, as if they came from one.
     pub fn of_all<'a>(turns: impl IntoIterator<Item = &'a Self>) -> anyhow::Result<Self> {
         turns.into_iter().try_fold(Self::new()?, |mut all, Self(turn)| {
             all.0.add(turn)?;

@@ -1,5 +1,5 @@
-//! The program coupon-bench as its user meets it. Goal: whatever it is asked, it does or refuses in a line, before any
-//! load. Method: its own list of options, and the real program.
+//! Runs coupon-bench the way its user does. Goal: it does what it is asked, or refuses in one line, before any load.
+//! Method: its own list of options, and the real program.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

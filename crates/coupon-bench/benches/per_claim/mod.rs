@@ -1,4 +1,5 @@
-//! What our own code does for each claim, between the libraries: the same functions for both kinds of measurement.
+//! The work that our own code does for each claim, between the libraries: the same functions for both kinds of
+//! measurement.
 
 use actix_web::test::TestRequest;
 use actix_web::{HttpMessage, HttpRequest};
@@ -11,19 +12,19 @@ use lapin::BasicProperties;
 use queue_consumer::batch;
 use uuid::Uuid;
 
-/// Claims of a message that is full.
+/// Claims in a full message.
 pub const MESSAGE: u64 = 100;
 
-/// Claims of a batch of a consumer that is full.
+/// Claims in a full batch of a consumer.
 pub const BATCH: u64 = 500;
 
-/// Claims of a group of the skiplock way, of two that 256 clients fill.
+/// Claims in a group of the skiplock way, when 256 clients fill two.
 pub const GROUP: u64 = 128;
 
 pub fn claims(count: u64) -> Vec<Claim> {
     let claim = |n| Claim {
         campaign_id: CampaignId(1),
-        // In no order, as they come.
+        // In no particular order, as they would arrive.
         account_id: AccountId(1_000_000 + n * 7_919 % 10_007),
         accepted_at_ms: 1_900_000_000_000 + n % 10,
     };

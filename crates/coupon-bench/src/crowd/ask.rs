@@ -1,4 +1,4 @@
-//! How a crowd learns of the outcomes of claims that are only accepted: the three ways that a client has.
+//! How a crowd learns the outcomes of claims that were only accepted: the three means that a client has.
 
 use clap::ValueEnum;
 use hyper::header::{HeaderName, HeaderValue};
@@ -17,7 +17,7 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// What it adds to a claim.
+    /// The header that it adds to a claim.
     pub fn header(self) -> Option<(HeaderName, HeaderValue)> {
         let prefer = (HeaderName::from_static("prefer"), HeaderValue::from_static("wait=10"));
         (self == Self::Prefer).then_some(prefer)

@@ -1,4 +1,4 @@
-//! One client of the crowd: takes the next claim of the plan, sends it, and hands it on if it was only accepted.
+//! One client of the crowd: takes the next claim of the plan, sends it, and passes it on if it was only accepted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use super::plan::Campaigns;
 use super::tally::SharedTally;
 use super::trace::Trace;
 
-/// A claim that was accepted but not decided: a follower asks for its outcome.
+/// A claim that was accepted but not decided; a follower asks for its outcome.
 pub struct Accepted {
     pub account: u64,
     pub trace: Trace,
@@ -29,9 +29,9 @@ pub struct Claimer {
     pub plan: Arc<Vec<u64>>,
     /// Place of the next claim in the plan.
     pub next: Arc<AtomicUsize>,
-    /// When the first claim is sent in an open loop, and how many a second.
+    /// In an open loop, when the first claim is sent, and how many are sent per second.
     pub schedule: Option<(Instant, u32)>,
-    /// What the load is called.
+    /// The name of the load.
     pub load: Arc<str>,
     pub trace_ratio: f64,
     pub ask: Ask,
@@ -46,7 +46,7 @@ impl Claimer {
             let Some(&account) = self.plan.get(place) else { return };
             let meant_at = self.wait_for_turn(place).await;
             let path = format!("/v1/campaigns/{}/claims", self.campaigns.of(account));
-            // As a string, the only form that every account's number has.
+            // As a string, the only form that can hold every account number.
             let body = format!("{{\"account_id\":\"{account}\"}}");
             let trace = Trace::begin(&self.load, self.trace_ratio);
             let headers = trace.header().ok().into_iter().chain(self.ask.header());
@@ -54,7 +54,7 @@ impl Claimer {
             let status = answer.as_ref().ok().map(|(status, _)| *status);
             self.tally.lock().answered(meant_at, status, &trace);
             match answer.and_then(|(status, body)| read_outcome(status, &body)) {
-                // The followers outlive the claimers.
+                // This cannot fail, because the followers outlive the claimers.
                 Ok(Outcome::Pending) => drop(self.accepted.send(Accepted { account, trace, meant_at })),
                 decided => {
                     trace.end(&decided);

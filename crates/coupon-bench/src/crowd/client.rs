@@ -1,4 +1,4 @@
-//! One HTTP connection, kept open, one request at a time: what one person's browser is to an API.
+//! One HTTP connection, kept open, with one request at a time, like one person's browser.
 
 use std::time::Duration;
 
@@ -14,30 +14,30 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
-/// Longer than any API takes, long-polls included.
+/// Longer than any API takes to answer, long polls included.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Longer than an API takes that has not to wait for anything.
+/// Longer than an API takes to answer when it need not wait for anything.
 const IMPATIENT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How an address is written.
+/// The form of an address.
 const LIKE: &str = "must be like http://127.0.0.1:8080 or https://api.example";
 
-/// The address of an API, and whose word is taken that it is the one.
+/// The address of an API, and the authorities trusted to identify it.
 #[derive(Clone, Debug)]
 pub struct Target {
     authority: String,
     host: HeaderValue,
-    /// The name in its certificate, where it speaks https.
+    /// The name in its certificate, if it speaks https.
     over_tls: Option<String>,
     tls: TlsSettings,
 }
 
 impl Target {
-    /// Reads an address like `http://127.0.0.1:8080`. One of https is believed by the system's authorities.
+    /// Parses an address like `http://127.0.0.1:8080`. An https address is verified against the system's authorities.
     ///
     /// # Errors
-    /// It is anything but a scheme, a host and a port.
+    /// The address is anything but a scheme, a host and a port.
     pub fn new(url: &Url) -> anyhow::Result<Self> {
         let is_bare =
             url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
@@ -46,12 +46,12 @@ impl Target {
         }
         let host = url.host_str().context("the address has no host")?;
         let authority = format!("{host}:{}", url.port_or_known_default().unwrap_or(80));
-        // In a certificate an address of IPv6 has no brackets.
+        // An IPv6 address has no brackets in a certificate.
         let over_tls = (url.scheme() == "https").then(|| host.trim_matches(['[', ']']).to_owned());
         Ok(Self { host: HeaderValue::from_str(&authority)?, authority, over_tls, tls: TlsSettings::default() })
     }
 
-    /// The same address, believed as these settings say.
+    /// The same address, verified as these settings say.
     #[must_use]
     pub fn trusting(self, tls: &TlsSettings) -> Self {
         Self { tls: tls.clone(), ..self }
@@ -70,7 +70,7 @@ impl Target {
     }
 }
 
-/// Checks the address of an API, for an option.
+/// Parses the address of an API given as an option.
 ///
 /// # Errors
 /// A line that says how to write it.
@@ -88,17 +88,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Creates one that connects when it is first used.
+    /// Creates a client that connects on first use.
     pub fn new(target: Target) -> Self {
         Self { target, deadline: DEADLINE, connection: None }
     }
 
-    /// One that waits for no more than an answer that is had at once.
+    /// Creates a client that waits only as long as an immediate answer takes.
     pub fn impatient(target: Target) -> Self {
         Self { deadline: IMPATIENT_DEADLINE, ..Self::new(target) }
     }
 
-    /// Sends a request and reads the whole answer. After a failure, which names the address, the next request connects anew.
+    /// Sends a request and reads the whole answer. After a failure, which names the address, the next request
+    /// reconnects.
     pub async fn send(
         &mut self,
         method: Method,
@@ -130,7 +131,7 @@ impl Client {
 
     async fn connect(&mut self) -> anyhow::Result<&mut SendRequest<Full<Bytes>>> {
         if self.connection.as_ref().is_none_or(SendRequest::is_closed) {
-            // In a box, because it is rare and large: a request is as large as its largest branch.
+            // Boxed, because it is rare and large, and a future is as large as its largest branch.
             self.connection = Some(Box::pin(self.target.connect()).await?);
         }
         self.connection.as_mut().context("a connection was just made")

@@ -1,4 +1,4 @@
-//! Asks what became of accepted claims, with long polls, while the crowd still claims.
+//! Asks for the outcomes of accepted claims with long polls, while the crowd still claims.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const WAIT: &str = "10s";
 pub struct Follower {
     pub client: Client,
     pub campaigns: Campaigns,
-    /// How long it asks about one claim.
+    /// How long it keeps asking about one claim.
     pub patience: Duration,
     pub tally: SharedTally,
 }

@@ -6,7 +6,7 @@
 //! ```
 //! Invariant: latency counts from the moment a claim was *meant* to be sent, so a slow server cannot hide its delay by
 //! slowing the clients down (coordinated omission). In a closed loop that is when its client was free; in an open loop
-//! the rate says.
+//! the rate determines it.
 
 mod ask;
 mod claimer;
@@ -40,10 +40,10 @@ pub use plan::Campaigns;
 pub use tally::{Course, STEP};
 use tally::{Figures, SharedTally};
 
-/// Connections that claim in most experiments, and as many that wait for outcomes.
+/// How many connections claim in most experiments; as many wait for outcomes.
 pub const CLIENTS: u32 = 256;
 
-/// Accounts, and repeated claims, of one load at most: all of them are in memory.
+/// The most accounts, and the most repeated claims, in one load: all of them are in memory.
 const CLAIMS_MAX: u64 = 20_000_000;
 
 /// How long to wait for outcomes after the last claim, unless an option says otherwise.
@@ -52,10 +52,10 @@ const PATIENCE_SECONDS: u64 = 120;
 /// Who claims, and how.
 #[derive(Args, Clone, Debug)]
 pub struct Crowd {
-    /// Different accounts that claim.
+    /// How many different accounts claim.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=CLAIMS_MAX))]
     pub accounts: u64,
-    /// Further claims, by accounts that have claimed before.
+    /// Additional claims, by accounts that have claimed before.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=CLAIMS_MAX))]
     pub repeats: u64,
     /// Campaigns that the accounts are spread over; their ids are consecutive.
@@ -67,13 +67,13 @@ pub struct Crowd {
     /// Connections that claim; each has one claim in flight.
     #[arg(long, value_name = "N", default_value_t = CLIENTS, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub clients: u32,
-    /// Claims a second (open loop). Without it each client claims again as soon as it is answered (closed loop).
+    /// Claims per second (open loop). Without it, each client claims again as soon as it is answered (closed loop).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rate: Option<u32>,
     /// Share of the claims that are traced, from 0 to 1: the bench asks the services to record these and no others.
     #[arg(long, value_name = "RATIO", value_parser = trace::ratio, default_value = "0.01")]
     pub trace_ratio: f64,
-    /// How clients learn of the outcomes of claims that are only accepted.
+    /// How clients learn the outcomes of claims that were only accepted.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Ask::LongPoll)]
     pub ask: Ask,
     /// Connections that wait for outcomes.
@@ -82,12 +82,12 @@ pub struct Crowd {
     /// Longest time to wait for outcomes after the last claim, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE_SECONDS, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub patience: u64,
-    /// Whose word is taken of an API that speaks https: the setting is one of the whole program.
+    /// The authorities that verify an API that speaks https. This is a setting of the whole program.
     #[arg(skip)]
     pub tls: TlsSettings,
 }
 
-/// What a crowd saw.
+/// What a crowd observed.
 pub struct Seen {
     /// Claims sent.
     pub claims: usize,
@@ -101,7 +101,7 @@ pub struct Seen {
 }
 
 impl Crowd {
-    /// One claim by each of this many accounts, as fast as the clients go.
+    /// Creates a crowd in which each of this many accounts claims once, as fast as the clients can.
     pub fn of(accounts: u64, clients: u32, trace_ratio: f64) -> Self {
         Self {
             accounts,
@@ -118,7 +118,7 @@ impl Crowd {
         }
     }
 
-    /// Checks values that are right one by one against each other.
+    /// Checks the values against each other.
     ///
     /// # Errors
     /// A line that says what is wrong.

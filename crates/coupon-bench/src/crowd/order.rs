@@ -1,6 +1,6 @@
-//! How first come is first served: who got a coupon, held against who claimed first.
+//! Measures how far first come is first served: compares who got a coupon with who claimed first.
 //!
-//! A claim counts from when it was meant to be sent, an account by its first claim. Where all get a coupon nobody is
+//! A claim counts from when it was meant to be sent, and an account by its first claim. If all get a coupon, nobody is
 //! displaced, whatever the order.
 
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug)]
 pub struct Claimed {
     pub account: u64,
-    /// When it was meant to be sent.
+    /// When the claim was meant to be sent.
     pub at: Duration,
     pub is_issued: bool,
 }
@@ -20,11 +20,12 @@ pub struct Claimed {
 /// How far a load was from first come, first served.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub struct Order {
-    /// Share of the coupons that went to somebody later than an account without one.
+    /// Share of the coupons that went to an account later than one without a coupon.
     pub displaced: f64,
-    /// How much earlier those accounts were than the last one with a coupon: half of them less, in milliseconds.
+    /// How much earlier those accounts without a coupon were than the last one with a coupon: the median, in
+    /// milliseconds.
     pub overtaken_p50_ms: f64,
-    /// The most.
+    /// The maximum of the same.
     pub overtaken_max_ms: f64,
 }
 
@@ -36,7 +37,7 @@ impl Order {
         let issued = claims.iter().filter(|claim| claim.is_issued).count();
         let Some(last) = claims.iter().rev().find(|claim| claim.is_issued) else { return Self::default() };
         let displaced = claims.iter().take(issued).filter(|claim| !claim.is_issued);
-        // In the order of the claims, so that the first was overtaken by most.
+        // In the order of the claims, so that the first was overtaken by the most time.
         let overtaken: Vec<Duration> = displaced.map(|claim| last.at.saturating_sub(claim.at)).collect();
         let ms = |overtaken: Option<&Duration>| overtaken.map_or(0.0, |by| by.as_secs_f64() * 1_000.0);
         Self {
@@ -51,7 +52,7 @@ impl Order {
 mod tests {
     use super::*;
 
-    /// Claims of the accounts 1, 2, 3 …, one each 10 ms, with whether each got a coupon.
+    /// Claims of the accounts 1, 2, 3 …, one every 10 ms, where `issued` says which got a coupon.
     fn order(issued: &[bool]) -> String {
         let claimed =
             |(at, &is_issued): (u64, &bool)| Claimed { account: at + 1, at: Duration::from_millis(at * 10), is_issued };

@@ -1,4 +1,4 @@
-//! Who claims from which campaign, and in which order: every account once, and some of them again later on.
+//! Plans who claims from which campaign, and in which order: every account once, and some of them again later on.
 
 use coupon_core::CampaignId;
 use rand::rngs::StdRng;
@@ -16,7 +16,7 @@ pub struct Campaigns {
 }
 
 impl Campaigns {
-    /// The one that an account claims from.
+    /// The campaign that an account claims from.
     pub fn of(self, account: u64) -> CampaignId {
         CampaignId(self.first.0 + account % self.count)
     }
@@ -26,14 +26,14 @@ impl Campaigns {
     }
 }
 
-/// The accounts `first..first + accounts` in random order, with `repeats` claims of accounts that claimed before put in
-/// between at random.
+/// The accounts `first..first + accounts` in random order, with `repeats` further claims of accounts that claimed
+/// before mixed in at random.
 pub fn claims(first: u64, accounts: u64, repeats: u64) -> Vec<u64> {
     let mut rng = StdRng::seed_from_u64(SEED);
     let mut fresh: Vec<u64> = (first..first + accounts).collect();
     fresh.shuffle(&mut rng);
     let total = fresh.len() + if fresh.is_empty() { 0 } else { usize::try_from(repeats).unwrap_or(usize::MAX) };
-    // The first claim has none before it to repeat.
+    // The first claim has no earlier one to repeat.
     let mut is_repeat = vec![false; total];
     for slot in index::sample(&mut rng, total.saturating_sub(1), total - fresh.len()) {
         if let Some(slot) = is_repeat.get_mut(slot + 1) {
@@ -43,7 +43,7 @@ pub fn claims(first: u64, accounts: u64, repeats: u64) -> Vec<u64> {
     let mut order: Vec<u64> = Vec::with_capacity(total);
     let mut claimed = 0;
     for is_repeat in is_repeat {
-        // Every account that has claimed is as likely as any other, however often it has.
+        // Every account that has claimed is equally likely, however often it has.
         let place = if is_repeat { rng.random_range(0..claimed) } else { claimed };
         claimed += usize::from(!is_repeat);
         order.extend(fresh.get(place));

@@ -1,4 +1,4 @@
-//! What all clients of a crowd saw, as it happens, and the figures of it at the end.
+//! Tallies what all clients of a crowd observe as it happens, and computes the figures at the end.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::plan::Campaigns;
 use super::trace::Trace;
 use crate::statistics::Latencies;
 
-/// Errors shown.
+/// How many errors are shown.
 const EXAMPLES_MAX: usize = 5;
 
-/// Traces noted: the first, of which some got a coupon before the campaign sold out.
+/// How many traces are noted: the first ones, some of which got a coupon before the campaign sold out.
 const TRACES_MAX: usize = 1_000;
 
 /// The figures of a tally.
@@ -26,27 +26,27 @@ pub struct Figures {
     pub to_answer_ms: Quantiles,
     /// The time from when a claim was due to its outcome.
     pub to_outcome_ms: Quantiles,
-    /// Outcomes a second among the last tenth of the claims / among the first.
+    /// Outcomes per second in the last tenth of the claims / in the first tenth.
     pub last_tenth_to_first: f64,
     pub errors: u64,
     pub error_examples: Vec<String>,
     pub trace_ids: Vec<String>,
-    /// How the API answered the first claim that it let in: 201 with a coupon, 202 for later.
+    /// The status of the first claim that the API let in: 201 with a coupon, 202 for later.
     pub lets_in_with: Option<StatusCode>,
     pub course: Course,
 }
 
-/// All that was seen of a load, for figures of several loads together.
+/// Everything observed of a load, for figures that span several loads.
 #[derive(Clone, Debug)]
 pub struct Course {
     pub to_answer: Latencies,
     pub to_outcome: Latencies,
-    /// Outcomes in each [`STEP`] from the first claim on.
+    /// Outcomes in each [`STEP`], starting at the first claim.
     pub outcomes: Vec<u32>,
     pub order: Order,
 }
 
-/// How finely the course of a load is kept.
+/// The resolution of a load's course over time.
 pub const STEP: Duration = Duration::from_millis(20);
 
 pub struct Quantiles {
@@ -59,7 +59,7 @@ pub struct Tally {
     to_answer: Latencies,
     to_outcome: Latencies,
     started: Instant,
-    /// With the moment at which the claim was meant to be sent.
+    /// Each with the instant at which the claim was meant to be sent.
     outcomes: Vec<(u64, Outcome, Instant)>,
     errors: u64,
     error_examples: Vec<String>,
@@ -104,7 +104,7 @@ fn progress_bar(name: &str, claims: usize) -> anyhow::Result<ProgressBar> {
 }
 
 impl Tally {
-    /// A claim was answered, whatever the answer.
+    /// Records that a claim was answered, whatever the answer.
     pub fn answered(&mut self, meant_at: Instant, status: Option<StatusCode>, trace: &Trace) {
         self.to_answer.record(meant_at.elapsed());
         let lets_in = status.filter(|status| [StatusCode::CREATED, StatusCode::ACCEPTED].contains(status));
@@ -114,7 +114,7 @@ impl Tally {
         }
     }
 
-    /// A claim has its outcome, or never will.
+    /// Records that a claim has its outcome, or never will.
     pub fn decided(&mut self, account: u64, decided: anyhow::Result<Outcome>, meant_at: Instant) {
         match decided {
             Ok(outcome) => {
@@ -132,7 +132,7 @@ impl Tally {
         self.bar.inc(1);
     }
 
-    /// All outcomes, for the audit, and the figures.
+    /// Returns all outcomes, for the audit, and the figures.
     pub fn finish(&self, campaigns: Campaigns) -> (Answers, Figures) {
         self.bar.finish_and_clear();
         let claim = |account| ClaimKey { campaign_id: campaigns.of(account), account_id: AccountId(account) };
@@ -174,7 +174,7 @@ impl Tally {
         outcomes
     }
 
-    /// How long the first tenth of the outcomes took / how long the last did: 1 means as fast at the end.
+    /// How long the first tenth of the outcomes took / how long the last tenth took: 1 means as fast at the end.
     fn last_tenth_to_first(&self) -> f64 {
         let tenth = self.decided_at.len() / 10;
         let took = |decided: &[Instant]| match decided {

@@ -1,7 +1,7 @@
-//! The trace of a claim, of which the bench's own span is the root: from the first byte sent to the outcome known.
+//! The trace of a claim. Its root is the bench's own span, from the first byte sent to the outcome.
 //!
-//! The bench decides as a caller which claims are traced, so that it knows the traces of its run and the services need not
-//! be started again for another ratio.
+//! As the caller, the bench decides which claims are traced, so that it knows the traces of its run, and another ratio
+//! does not require restarting the services.
 
 use coupon_core::Outcome;
 use coupon_core::telemetry::attribute::OUTCOME;
@@ -13,19 +13,19 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 use rand::RngExt;
 
-/// Name of the root.
+/// The name of the root span.
 pub const ROOT: &str = "claim";
 
-/// What the load is called, on the root.
+/// The attribute of the root span that names the load.
 pub const LOAD: &str = "coupon.load";
 
-/// Name of the span of a question for the outcome of a claim that was only accepted.
+/// The name of the span of a request for the outcome of a claim that was only accepted.
 const QUESTION: &str = "ask for outcome";
 
-/// Reads a share of claims, from 0 to 1.
+/// Parses a share of claims, from 0 to 1.
 ///
 /// # Errors
-/// It is anything else.
+/// The text is anything else.
 pub fn ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
@@ -33,12 +33,13 @@ pub fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A claim's trace, or a question's part of it.
+/// The trace of a claim, or the part of it that belongs to one request for the outcome.
 #[derive(Clone)]
 pub struct Trace(Context);
 
 impl Trace {
-    /// Begins one that is sampled with this probability. If the bench sends no spans, the services record it all the same.
+    /// Begins a trace that is sampled with this probability. Even if the bench exports no spans, the services record
+    /// it.
     pub fn begin(load: &str, ratio: f64) -> Self {
         let is_sampled = rand::rng().random_bool(ratio);
         if is_sampled {
@@ -61,7 +62,8 @@ impl Trace {
         Self(Context::new().with_remote_span_context(SpanContext::new(trace, span, flags, true, TraceState::default())))
     }
 
-    /// Begins the question for the outcome. It is recorded if the bench sends spans: else only claims are measured.
+    /// Begins a request for the outcome. It is recorded only if the bench exports spans; otherwise only claims are
+    /// traced.
     pub fn question(&self) -> Self {
         if !span::is_recorded(&self.0) {
             return Self::remote(false);
@@ -69,12 +71,12 @@ impl Trace {
         Self(span::start(SpanBuilder::from_name(QUESTION).with_kind(SpanKind::Client), &self.0))
     }
 
-    /// Whether the services record it.
+    /// Whether the services record this trace.
     pub fn is_sampled(&self) -> bool {
         self.0.span().span_context().is_sampled()
     }
 
-    /// The id by which Jaeger finds it.
+    /// The id by which Jaeger finds this trace.
     pub fn id(&self) -> String {
         self.0.span().span_context().trace_id().to_string()
     }
@@ -85,7 +87,7 @@ impl Trace {
         Ok((HeaderName::from_static(TRACEPARENT), value))
     }
 
-    /// Ends its span with what came of it.
+    /// Ends the span with the outcome, or with an error.
     pub fn end(&self, answer: &anyhow::Result<Outcome>) {
         match answer {
             Ok(Outcome::Pending) => {}

@@ -1,7 +1,7 @@
-//! This build against another one: the same loads on both, in turns.
+//! Compares this build with another one: the same loads on both, in turns.
 //!
-//! Invariant: nothing but the programs differs. Each build has its own services, database, namespace and load tool, for the
-//! schema and the requests of two versions may differ. Figures are comparable within a run only.
+//! Invariant: nothing but the programs differs. Each build has its own services, database, namespace and load
+//! generator, because the schema and the requests of two versions may differ. Figures are comparable only within a run.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,10 +29,10 @@ use crate::statistics::median;
 /// A service must answer within this time.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How often it is asked.
+/// How often a starting service is polled.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// Claims a second of a client who is alone: slow enough for each to be over before the next.
+/// Claims per second of a client on its own: slow enough for each to be done before the next.
 const LONELY_RATE: u32 = 20;
 
 /// How long a load at a fixed rate lasts.
@@ -49,12 +49,12 @@ pub struct Arguments {
     /// Claims of a rush by 256 clients.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     claims: u32,
-    /// Claims of one client, one at a time, 20 a second.
+    /// Claims of one client, one at a time, 20 per second.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     lonely: u32,
 }
 
-/// What a load is put on.
+/// What a load is applied to.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Variant {
     Before,
@@ -80,7 +80,7 @@ impl Variant {
     }
 }
 
-/// A load on both builds.
+/// The figures of a load on both builds.
 #[derive(Debug, Serialize)]
 pub struct Compared {
     load: String,
@@ -144,7 +144,7 @@ impl Bench {
         let mut turns: BTreeMap<Variant, Vec<Turn>> = BTreeMap::new();
         let mut order = variants.to_vec();
         for round in 1..=self.rounds {
-            // Each is first in its turn, for whatever warms up or tires.
+            // Each variant goes first in turn, to even out whatever warms up or slows down.
             order.rotate_left(1);
             for &variant in &order {
                 terminal::note(&format!("{load}: round {round} of {}, {}", self.rounds, variant.name()));
@@ -195,7 +195,7 @@ struct Build {
     folder: PathBuf,
     environment: Vec<(&'static str, String)>,
     apis: [(Way, Url); 2],
-    /// By the name under which their CPU time is shown.
+    /// Each with the name under which its CPU time is shown.
     services: Vec<(&'static str, Child)>,
     next_campaign: u64,
 }
@@ -234,7 +234,7 @@ impl Build {
         command
     }
 
-    /// What a command prints, which must succeed.
+    /// Runs a command that must succeed, and returns what it prints.
     async fn output(&self, program: &str, line: &str) -> anyhow::Result<Vec<u8>> {
         let output = self.command(program).args(line.split_whitespace()).output().await;
         let output = output.with_context(|| format!("cannot start {}", self.folder.join(program).display()))?;
@@ -242,7 +242,7 @@ impl Build {
         Ok(output.stdout)
     }
 
-    /// Puts a load on a campaign of its own.
+    /// Applies a load to a campaign of its own.
     async fn load(&mut self, way: Way, options: &str) -> anyhow::Result<Turn> {
         let campaign = self.next_campaign;
         self.next_campaign += 1;
@@ -265,7 +265,7 @@ impl Build {
     }
 }
 
-/// A port that is free at this moment: the two versions may name theirs differently.
+/// An address with a port that is free now, chosen here because the two versions may report theirs differently.
 async fn free_address() -> anyhow::Result<Url> {
     let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
     Ok(Url::parse(&format!("http://{address}"))?)

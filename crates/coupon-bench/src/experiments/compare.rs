@@ -1,4 +1,4 @@
-//! Both ways, one after the other, under the same load: a campaign for each, a table with both, one report.
+//! Runs both ways, one after the other, under the same load: a campaign for each, a table with both, one report.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ use crate::traces::{self, Breakdown, JaegerArguments};
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// The producer-api.
+    /// Address of the producer-api.
     #[arg(long, value_name = "URL", value_parser = client::address, default_value = "http://127.0.0.1:8080")]
     queue_url: Url,
-    /// The skiplock-api.
+    /// Address of the skiplock-api.
     #[arg(long, value_name = "URL", value_parser = client::address, default_value = "http://127.0.0.1:8081")]
     skiplock_url: Url,
     /// Coupons of each way, spread over its campaigns.
@@ -58,7 +58,7 @@ pub struct Comparison {
     traces_failed: bool,
 }
 
-/// The crowd that both met.
+/// The crowd that both ways faced.
 #[derive(Debug, Serialize)]
 struct CrowdNote {
     accounts: u64,
@@ -69,7 +69,7 @@ struct CrowdNote {
 }
 
 impl Arguments {
-    /// Checks values that are right one by one against each other.
+    /// Checks the values against each other.
     ///
     /// # Errors
     /// A line that says what is wrong.
@@ -87,7 +87,7 @@ impl Arguments {
     }
 }
 
-/// Makes campaigns for each way, and puts the same load on both, one after the other.
+/// Creates campaigns for each way, and applies the same load to both, one after the other.
 pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Comparison> {
     let Arguments { queue_url, skiplock_url, coupons, crowd, .. } = arguments;
     arguments.report.as_deref().map(output::open).transpose()?;
@@ -114,7 +114,7 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
     for way in ways.iter().filter(|_| arguments.traces) {
         match traces::breakdown(&way.name, &way.trace_ids, &arguments.jaeger).await {
             Ok(breakdown) => traces.push(breakdown),
-            // What was measured is shown all the same.
+            // The measurements are shown all the same.
             Err(error) => {
                 terminal::error(&format!("{error:#}"));
                 traces_failed = true;

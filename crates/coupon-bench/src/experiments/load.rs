@@ -1,4 +1,4 @@
-//! Puts the load of a crowd on one API, waits for every outcome and audits.
+//! Applies the load of a crowd to one API, waits for every outcome and audits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -19,42 +19,42 @@ use crate::crowd::client::{self, Client, Target};
 use crate::crowd::{Campaigns, Course, Crowd, Order, Seen};
 use crate::output::{Results, row, table};
 
-/// What the audit of a load says when no invariant is broken.
+/// The audit verdict of a load when no invariant is broken.
 const CLEAN: &str = "clean";
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// The API.
+    /// Address of the API.
     #[arg(long, value_parser = client::address, default_value = "http://127.0.0.1:8080")]
     pub url: Url,
-    /// The campaign to claim from; the first, where there are several.
+    /// The campaign to claim from; the first one, if there are several.
     #[arg(long, value_name = "ID")]
     pub campaign: CampaignId,
     #[command(flatten)]
     pub crowd: Crowd,
 }
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadResult {
-    /// What the load is called: a way, or one with settings of its own.
+    /// The name of the load: a way, or a way with settings of its own.
     #[serde(rename = "way")]
     pub name: String,
     /// The first campaign.
     pub campaign_id: CampaignId,
     /// How many campaigns there were.
     pub campaigns: u64,
-    /// Their stock.
+    /// The total stock of these campaigns.
     pub coupons: u64,
     /// Claims sent.
     pub claims: u64,
     /// Accounts that got a coupon.
     pub issued: u64,
-    /// Accounts that were answered "sold out".
+    /// Accounts that were told "sold out".
     pub sold_out: u64,
-    /// Claims beyond an account's first, with the same answer as the first.
+    /// Claims after an account's first, which got the same answer as the first.
     pub repeated: u64,
-    /// Claims with an error for an answer, or with none.
+    /// Claims answered with an error, or not at all.
     pub errors: u64,
     /// The time from the first claim to the answer of the last.
     pub accept_seconds: f64,
@@ -74,7 +74,7 @@ pub struct LoadResult {
     pub p999_ms: f64,
     /// 99.9 % had their outcome within this.
     pub outcome_p999_ms: f64,
-    /// Outcomes a second among the last tenth of the claims / among the first.
+    /// Outcomes per second in the last tenth of the claims / in the first tenth.
     pub last_tenth_to_first: f64,
     /// Share of the claims that were traced.
     pub trace_ratio: f64,
@@ -85,12 +85,12 @@ pub struct LoadResult {
     pub lets_in_with: Option<StatusCode>,
     /// Some of the errors.
     pub error_examples: Vec<String>,
-    /// What the audit found to be broken, with examples.
+    /// The broken invariants that the audit found, with examples.
     pub findings: Vec<audit::Finding>,
-    /// How far it was from first come, first served.
+    /// How far the load was from first come, first served.
     #[serde(flatten)]
     pub order: Order,
-    /// All that was seen.
+    /// Everything observed.
     #[serde(skip)]
     pub course: Option<Box<Course>>,
 }
@@ -136,13 +136,13 @@ impl LoadResult {
         self.audit == CLEAN && self.errors == 0
     }
 
-    /// The time to the last outcome.
+    /// Claims per second, up to the last outcome.
     pub fn claims_per_second(&self) -> f64 {
         self.claims as f64 / self.outcome_seconds
     }
 }
 
-/// Puts the load on an API and audits what came of it.
+/// Applies the load to an API and audits the result.
 pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Result<LoadResult> {
     let Arguments { url, campaign, crowd } = arguments;
     let target = Target::new(url)?.trusting(&crowd.tls);
@@ -152,12 +152,12 @@ pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Re
     Ok(LoadResult::new(name, campaigns, crowd.trace_ratio, seen, &audits))
 }
 
-/// Fails before any load, with a reason that names the option with the address, when there is not all to claim from. The
-/// audit would blame an API that has another database for coupons that nobody holds.
+/// Fails before any load, with a reason that names the option with the address, if the API lacks any of the campaigns.
+/// Otherwise the audit would blame an API that uses another database for coupons that nobody holds.
 pub async fn probe(mysql: &Mysql, option: &str, arguments: &Arguments) -> anyhow::Result<()> {
     const ELSEWHERE: &str = "--mysql-url (COUPON_MYSQL_URL) may name another database than that of the API";
 
-    // An API that was asked for it just before remembers for a second that it was not there.
+    // An API that was asked for a campaign just before it existed remembers for a second that it did not.
     const SEEN_WITHIN: Duration = Duration::from_secs(2);
     const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -214,7 +214,7 @@ async fn audit_each(mysql: &Mysql, campaigns: Campaigns, reported: &Answers) -> 
     Ok(reports)
 }
 
-/// How many accounts were issued a coupon, and how many were answered "sold out".
+/// How many accounts were issued a coupon, and how many were told "sold out".
 fn by_account(reported: &Answers) -> (u64, u64) {
     let mut accounts: HashMap<ClaimKey, Outcome> = HashMap::new();
     for &(claim, outcome) in &reported.outcomes {
@@ -232,7 +232,7 @@ fn verdict(findings: &[audit::Finding]) -> String {
     format!("broken: {}", broken.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-/// Loads side by side, a column each.
+/// Prints loads side by side, in one column each.
 impl Results for Vec<LoadResult> {
     fn print(&self) -> io::Result<()> {
         let mut table = table([String::new()].into_iter().chain(self.iter().map(|load| load.name.clone())));

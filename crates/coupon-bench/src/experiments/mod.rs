@@ -1,4 +1,4 @@
-//! What can be measured: each experiment with its arguments, its run, and a result that is its table or JSON.
+//! The experiments: each with its arguments, its run, and a result that prints as a table or JSON.
 
 pub mod against;
 pub mod ceilings;

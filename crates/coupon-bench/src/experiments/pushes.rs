@@ -1,5 +1,5 @@
-//! What carries a push of outcomes: Redis's channels, or RabbitMQ's direct reply-to. Both are sent by one task and heard by
-//! another, in turns, at the pace of batches; nothing is recorded.
+//! Compares two carriers for pushes of outcomes: Redis's channels and RabbitMQ's direct reply-to. Each is published and
+//! received in turns, at the pace of batches; nothing is recorded.
 
 use std::io;
 use std::pin::pin;
@@ -23,7 +23,7 @@ use crate::lab::cpu::CpuTimes;
 use crate::output::{Results, row, table};
 use crate::statistics::{Latencies, median};
 
-/// The queue by which RabbitMQ answers the channel that has published: rabbitmq.com/docs/direct-reply-to.
+/// The queue through which RabbitMQ replies to the publishing channel: rabbitmq.com/docs/direct-reply-to.
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// Bytes of the outcome of one claim in a push.
@@ -34,13 +34,13 @@ const LOST_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Pushes of each turn.
+    /// Pushes in each turn.
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pushes: u32,
-    /// Pushes a second.
+    /// Pushes per second.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// Outcomes in each.
+    /// Outcomes in each push.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=2_000))]
     outcomes: u16,
     /// Turns of each carrier; medians are shown.
@@ -48,7 +48,7 @@ pub struct Arguments {
     rounds: u32,
 }
 
-/// What a carrier costs.
+/// The cost of a carrier.
 #[derive(Debug, Serialize)]
 pub struct Carrier {
     name: &'static str,
@@ -90,7 +90,7 @@ async fn through_rabbitmq(settings: &AmqpSettings, arguments: &Arguments) -> any
     .await
 }
 
-/// The address that RabbitMQ gives to who hears, which is known to who gets a message of theirs.
+/// Finds the reply address that RabbitMQ gave the subscriber, which only a message from the subscriber reveals.
 async fn address_of(subscriber: &Channel, publisher: &Channel) -> anyhow::Result<ShortString> {
     let options = QueueDeclareOptions { auto_delete: true, ..QueueDeclareOptions::default() };
     let queue = publisher.queue_declare("".into(), options, FieldTable::default()).await?.name().clone();
@@ -105,13 +105,13 @@ async fn address_of(subscriber: &Channel, publisher: &Channel) -> anyhow::Result
     }
 }
 
-/// What one turn has shown.
+/// The figures of one turn.
 struct Turn {
     latencies: Latencies,
     server_us: f64,
 }
 
-/// Sends pushes at their pace and times their arrival.
+/// Sends pushes at the given rate and times their arrival.
 async fn measure(
     server: &str,
     arguments: &Arguments,
@@ -128,7 +128,7 @@ async fn measure(
         let mut push = vec![0; OUTCOME * usize::from(arguments.outcomes)];
         push.iter_mut().zip(n.to_be_bytes()).for_each(|(to, byte)| *to = byte);
         let sent_at = Instant::now();
-        // Who pushes need not wait until it is taken to hear of it.
+        // Listening starts before the publish returns, because the push may arrive first.
         let next = tokio::time::timeout(LOST_AFTER, heard.next());
         let (published, arrived) = tokio::join!(send(push.clone()), next);
         published?;

@@ -1,7 +1,7 @@
-//! What tracing costs: the same load with tracing off, at 1 % and at 100 %, in turns within one run.
+//! Measures the cost of tracing: the same load with tracing off, at 1 % and at 100 %, in turns within one run.
 //!
-//! Off is `OTEL_SDK_DISABLED`. The collector is one in this process that counts spans and forgets them: what is measured
-//! is what the services pay, not what a store of traces does on the same machine.
+//! Off is `OTEL_SDK_DISABLED`. The collector runs in this process and only counts spans, so that the figures show the
+//! cost to the services, not that of a trace store on the same machine.
 
 use std::io;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use crate::lab::stand::{Stand, Way};
 use crate::output::{Results, row, table};
 use crate::statistics::median;
 
-/// What is compared: name, share of the claims that is traced, and whether the services trace at all.
+/// The modes compared: the name, the share of claims that is traced, and whether the services trace at all.
 const MODES: [(&str, f64, bool); 3] = [("off", 0.0, false), ("1 %", 0.01, true), ("100 %", 1.0, true)];
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Turns of each mode; the median counts.
+    /// Turns of each mode; medians are shown.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Coupons of each turn, all of them claimed.
+    /// Coupons in each turn, all of them claimed.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     coupons: u64,
     /// Connections that claim.
@@ -40,7 +40,7 @@ pub struct Arguments {
     consumers: u16,
 }
 
-/// What tracing costs one way.
+/// The cost of tracing for one way.
 #[derive(Debug, Serialize)]
 pub struct Cost {
     way: Way,
@@ -52,7 +52,7 @@ pub struct Cost {
 struct Mode {
     tracing: &'static str,
     claims_per_second: f64,
-    /// Claims a second / those without tracing.
+    /// Claims per second / those without tracing.
     ratio: f64,
     p99_ms: f64,
     spans: u64,
@@ -72,7 +72,7 @@ async fn measure(mysql: &Mysql, arguments: &Arguments, way: Way, sink: &Sink) ->
     let mut turns = MODES.map(Turns::of);
     let mut clean = true;
     for round in 0..arguments.rounds {
-        // Each mode is first in its turn, for whatever warms up or tires.
+        // Each mode goes first in turn, to even out whatever warms up or slows down.
         turns.rotate_left(1);
         for turns in &mut turns {
             terminal::note(&format!("{way}: round {} of {}, tracing {}", round + 1, arguments.rounds, turns.tracing));
@@ -89,7 +89,7 @@ async fn measure(mysql: &Mysql, arguments: &Arguments, way: Way, sink: &Sink) ->
     Ok(Cost { way, modes: turns.iter().map(|turns| turns.mode(without)).collect(), clean })
 }
 
-/// One load on a way that is started for it and ended with it.
+/// Applies one load to a way started just for it.
 async fn load_once(
     mysql: &Mysql,
     arguments: &Arguments,
@@ -159,7 +159,7 @@ impl Cost {
     }
 }
 
-/// A collector that counts spans and forgets them.
+/// A collector that counts spans and discards them.
 struct Sink {
     receiver: Receiver,
     count: Arc<AtomicU64>,

@@ -1,8 +1,8 @@
-//! What goes wrong without a guard. Claims are made as one might write them first, by many connections at once, on a table
-//! of this experiment's own; what clients were told is held against the rows; then the same with the guard that the services
-//! have.
+//! Shows what goes wrong without a guard. Many connections at the same time claim the way one might first write it, on
+//! this experiment's own table; the answers to clients are compared with the rows; then the same with the guard that
+//! the services have.
 //!
-//! Invariant: a variant with its guard and the same without differ in nothing but the guard.
+//! Invariant: a variant with its guard and without differ in nothing but the guard.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -23,22 +23,22 @@ use crate::output::{Results, row, table};
 /// Ids that a refill puts into the list.
 const REFILL: usize = 50;
 
-/// One claim in so many ends without a commit, as when its program is killed.
+/// One claim in this many ends without a commit, as when its program is killed.
 const GONE_EVERY: u64 = 4;
 
 const FIRST_FREE: &str = "SELECT id FROM coupon_unguarded WHERE account_id IS NULL ORDER BY id LIMIT 1";
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Claims of each variant.
+    /// Claims for each variant.
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     claims: u32,
-    /// Connections that claim at once.
+    /// Connections that claim at the same time.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=500))]
     connections: u16,
 }
 
-/// A way to claim that looks right.
+/// A way to claim that looks correct.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Variant {
@@ -77,19 +77,19 @@ impl Variant {
     }
 }
 
-/// What a variant came to.
+/// The result of a variant.
 #[derive(Debug, Serialize)]
 pub struct Shown {
     variant: Variant,
     claims: usize,
     goes_wrong: &'static str,
     guard: &'static str,
-    /// How often, without the guard and with it.
+    /// How often it goes wrong, without the guard and with it.
     wrong_without: usize,
     wrong_with: usize,
 }
 
-/// What a client is told.
+/// The answer to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Told {
     Issued(u32),
@@ -129,20 +129,20 @@ async fn show_all(conn: &mut Conn, claimers: &mut Vec<Conn>, claims: u32) -> any
 struct Rush {
     variant: Variant,
     guarded: bool,
-    /// The list of free ids, where the variant has one.
+    /// The list of free ids, if the variant has one.
     ids: Mutex<VecDeque<u32>>,
 }
 
 impl Rush {
-    /// How often it goes wrong, in how many claims.
+    /// Returns how often it goes wrong, and in how many claims.
     async fn run(self, conn: &mut Conn, claimers: &mut Vec<Conn>, claims: u32) -> anyhow::Result<(usize, usize)> {
         let (claims, connections) = (u64::from(claims), claimers.len() as u64);
         let accounts: Vec<u64> = match self.variant {
-            // Each over all connections at once.
+            // Each account claims over all connections at the same time.
             Variant::CheckThenWrite => (0..claims).map(|claim| 1 + claim / connections).collect(),
             _ => (1..=claims).collect(),
         };
-        // Which rows are held by somebody matters only where few are left.
+        // Locked rows matter only when few rows are left.
         let (rushes, coupons) = match self.variant {
             Variant::EmptyMeansSoldOut => (accounts.chunks(claimers.len()), connections.div_ceil(2)),
             _ => (accounts.chunks(accounts.len()), claims),
@@ -171,7 +171,7 @@ impl Rush {
         Ok(conn.query_drop(format!("INSERT INTO coupon_unguarded (account_id) VALUES {rows}")).await?)
     }
 
-    /// All of these accounts claim, as many at once as there are connections.
+    /// Lets all of these accounts claim, as many at a time as there are connections.
     async fn claim_all(
         self: Arc<Self>,
         claimers: &mut Vec<Conn>,
@@ -199,7 +199,7 @@ impl Rush {
         Ok(told)
     }
 
-    /// Claims until there is an answer: a guard that holds means another try.
+    /// Claims until there is an answer: when the guard refuses, it tries again.
     async fn claim(&self, conn: &mut Conn, account: u64) -> Result<Told> {
         loop {
             let tried = match self.variant {
@@ -211,7 +211,7 @@ impl Rush {
             match tried {
                 Ok(Some(told)) => return Ok(told),
                 Ok(None) => {}
-                // The account has a coupon by now.
+                // The account has got a coupon meanwhile.
                 Err(error) if error.class() == Class::Duplicate => {}
                 Err(error) if error.is_conflict() => conn.query_drop("ROLLBACK").await?,
                 Err(error) => return Err(error),
@@ -258,7 +258,7 @@ impl Rush {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// Holds what clients were told against the rows.
+    /// Compares the answers to clients with the rows.
     async fn count_wrong(&self, conn: &mut Conn, told: &[(u64, Told)]) -> Result<usize> {
         let rows: Vec<(u32, Option<u64>)> = conn.query("SELECT id, account_id FROM coupon_unguarded").await?;
         Ok(match self.variant {
@@ -291,7 +291,7 @@ async fn check_then_write(conn: &mut Conn, account: u64) -> Result<Option<Told>>
     }
 }
 
-/// Writes an account into a coupon, and says whether that was done: with the condition, only into one that is free.
+/// Writes an account into a coupon and returns whether it did. With the condition, it writes only into a free coupon.
 async fn write(conn: &mut Conn, account: u64, id: u32, only_if_free: bool) -> Result<bool> {
     let condition = if only_if_free { " AND account_id IS NULL" } else { "" };
     conn.query_drop(format!("UPDATE coupon_unguarded SET account_id = {account} WHERE id = {id}{condition}")).await?;
@@ -311,7 +311,7 @@ impl Results for Vec<Shown> {
         print(&table)
     }
 
-    /// Whether each goes wrong without its guard, and never with it.
+    /// Whether each variant goes wrong without its guard, and never with it.
     fn is_clean(&self) -> bool {
         self.iter().all(|shown| shown.wrong_without > 0 && shown.wrong_with == 0)
     }

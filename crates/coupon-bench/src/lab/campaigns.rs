@@ -7,12 +7,12 @@ use coupon_core::{Campaign, CampaignId};
 
 use crate::crowd::Campaigns;
 
-/// Makes a campaign with this many coupons.
+/// Creates a campaign with this many coupons.
 pub async fn make_campaign(mysql: &Mysql, name: &str, coupons: u64) -> anyhow::Result<CampaignId> {
     Ok(make_campaigns(mysql, name, 1, coupons).await?.first)
 }
 
-/// Makes campaigns with consecutive ids, which have this many coupons together.
+/// Creates campaigns with consecutive ids, which together have this many coupons.
 pub async fn make_campaigns(mysql: &Mysql, name: &str, count: u64, coupons: u64) -> anyhow::Result<Campaigns> {
     let made = insert(mysql, name, count).await?;
     for (n, id) in (0..).zip(made.ids()) {
@@ -22,7 +22,8 @@ pub async fn make_campaigns(mysql: &Mysql, name: &str, count: u64, coupons: u64)
     Ok(made)
 }
 
-/// Takes the ids under the operators' lock, which others need not wait for while coupons are loaded.
+/// Takes the ids under the operators' lock, and releases it so that others need not wait for it while coupons are
+/// loaded.
 async fn insert(mysql: &Mysql, name: &str, count: u64) -> anyhow::Result<Campaigns> {
     let lock = campaigns::lock_for_operator(mysql).await?;
     let mut conn = mysql.connection().await?;

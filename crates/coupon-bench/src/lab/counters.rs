@@ -1,4 +1,4 @@
-//! What MySQL has done, by its own counters: round trips, rows, bytes and flushes.
+//! MySQL's work, by its own counters: round trips, rows, bytes and flushes.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const COUNTERS: [(&str, &str); 5] = [
     ("Innodb_os_log_fsyncs", "flushes of the log"),
 ];
 
-/// What the server has counted since it started, whoever asked for it.
+/// The server's counts since it started, over all of its clients.
 pub struct Counters(BTreeMap<&'static str, u64>);
 
 impl Counters {
@@ -27,7 +27,7 @@ impl Counters {
         Ok(Self(read.iter().filter_map(|(name, value)| Some((shown(name)?, value.parse().ok()?))).collect()))
     }
 
-    /// What was counted since an earlier moment.
+    /// The counts since an earlier reading.
     pub fn since(&self, before: &Self) -> BTreeMap<String, u64> {
         let counted = |(name, count): (&&'static str, &u64)| {
             (String::from(*name), count.saturating_sub(before.0.get(name).copied().unwrap_or_default()))

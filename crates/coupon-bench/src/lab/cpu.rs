@@ -1,4 +1,4 @@
-//! CPU time that programs have taken, from the operating system.
+//! The CPU time that programs have used, from the operating system.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,11 +11,11 @@ use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System, Updat
 pub const SERVERS: [(&str, &str); 4] =
     [("MySQL", "mysqld"), ("MySQL", "mariadbd"), ("Redis", "redis-server"), ("RabbitMQ", "beam.smp")];
 
-/// The time that each of some programs has taken since it started, by the name under which it is shown.
+/// The CPU time that programs have used since they started, by the name under which each is shown.
 pub struct CpuTimes(BTreeMap<String, Duration>);
 
 impl CpuTimes {
-    /// Of processes by their ids, and of all processes of these programs.
+    /// Reads the times of processes with these ids, and of all processes of these programs.
     pub fn of<'a>(processes: impl IntoIterator<Item = (&'a str, u32)>, programs: &[(&str, &str)]) -> Self {
         let mut system = System::new();
         let kind = ProcessRefreshKind::nothing().with_cpu().with_cmd(UpdateKind::OnlyIfNotSet);
@@ -35,7 +35,7 @@ impl CpuTimes {
         Self(times)
     }
 
-    /// What was taken since an earlier moment.
+    /// The time used since an earlier reading.
     pub fn since(&self, before: &Self) -> BTreeMap<String, Duration> {
         let taken = |(name, time): (&String, &Duration)| {
             (name.clone(), time.saturating_sub(before.0.get(name).copied().unwrap_or_default()))
@@ -44,7 +44,8 @@ impl CpuTimes {
     }
 }
 
-/// Whether a process runs a program; a loader may stand before it, and give the process its own name.
+/// Whether a process runs a program. The program may have been started by a loader, which gives the process its own
+/// name.
 fn is_of(process: &Process, program: &str) -> bool {
     let is_named = |argument: &OsStr| Path::new(argument).file_name() == Some(OsStr::new(program));
     process.name() == program || process.cmd().iter().any(|argument| is_named(argument))

@@ -1,4 +1,4 @@
-//! What the figures were measured on: the machine and the servers.
+//! The machine and the servers that the figures were measured on.
 
 use anyhow::Context;
 use coupon_core::mysql::Mysql;
@@ -36,7 +36,7 @@ impl Servers {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Machine {
     pub cores: usize,
-    /// What its maker calls the processor.
+    /// The processor's brand name.
     pub cpu: String,
     pub memory_gib: u64,
     pub system: String,

@@ -1,4 +1,4 @@
-//! What services hold in memory while they are under load: their resident sets, sampled twice a second.
+//! The memory of services under load: their resident sets, sampled twice per second.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::statistics::median;
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 
-/// What a service held, in MiB.
+/// The memory of a service, in MiB.
 #[derive(Clone, Debug, Serialize)]
 pub struct Memory {
     pub program: String,
     pub peak_mib: f64,
-    /// The median of each fifth of the time: a single sample may meet a moment in which pages come or go.
+    /// The median of each fifth of the time, because a single sample may fall in a moment when pages come or go.
     pub fifths_mib: Vec<f64>,
     /// The time from the start of the service to its first answer that it is ready.
     pub ready_in_seconds: f64,
@@ -30,14 +30,14 @@ struct Watched {
     mib: Vec<f64>,
 }
 
-/// Samples for as long as it is held.
+/// Samples memory until it is dropped.
 pub struct Watch {
     watched: Arc<Mutex<Vec<Watched>>>,
     task: AbortHandle,
 }
 
 impl Watch {
-    /// Starts to sample these services.
+    /// Starts sampling these services.
     pub fn start<'a>(services: impl IntoIterator<Item = &'a Service>) -> Self {
         let watched: Arc<Mutex<Vec<Watched>>> = Arc::default();
         let task = tokio::spawn(sample(Arc::clone(&watched))).abort_handle();
@@ -48,7 +48,7 @@ impl Watch {
         watch
     }
 
-    /// Samples this service as well.
+    /// Starts sampling this service too.
     pub fn add(&self, service: &Service) {
         if let Some(pid) = service.pid() {
             let (program, ready_in) = (service.program.clone(), service.ready_in);
@@ -56,7 +56,7 @@ impl Watch {
         }
     }
 
-    /// Ends sampling and returns what each service held.
+    /// Ends sampling and returns the memory of each service.
     pub fn end(self) -> Vec<Memory> {
         lock(&self.watched).iter().map(Watched::memory).collect()
     }

@@ -1,5 +1,5 @@
-//! What an experiment needs around it: campaigns, services that it starts itself, their CPU time and memory, what
-//! MySQL counts, and what it all runs on.
+//! The environment of an experiment: campaigns, the services it starts, their CPU time and memory, MySQL's counters,
+//! and the machine.
 
 pub mod campaigns;
 pub mod counters;

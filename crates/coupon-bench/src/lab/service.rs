@@ -1,4 +1,4 @@
-//! A service under measurement: a program from the folder of this one, started with settings of its own.
+//! A service under measurement: a program from this program's folder, started with settings of its own.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,16 +17,16 @@ use crate::crowd::client::{Client, Target};
 /// A service must be ready within this time.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How often a service is asked whether it is ready: it remembers for 100 ms that it is not.
+/// How often a service is asked whether it is ready. It caches a "not ready" for 100 ms.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 type Log = Lines<BufReader<ChildStderr>>;
 
-/// A service that runs for as long as this is held.
+/// A service that runs until this is dropped.
 pub struct Service {
     process: Child,
     pub program: String,
-    /// The time from its start to its first answer that it is ready.
+    /// The time from its start until it first reports ready.
     pub ready_in: Duration,
     /// Where it listens for clients.
     pub url: Url,
@@ -35,8 +35,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a program of this workspace with variables of its own on top of the environment, on free ports, and waits
-    /// until it is ready.
+    /// Starts a program of this workspace on free ports, with these variables added to the environment, and waits until
+    /// it is ready.
     pub async fn start(program: &str, environment: &[(&str, String)]) -> anyhow::Result<Self> {
         let began = Instant::now();
         let mut process = spawn(program, environment)?;
@@ -86,7 +86,7 @@ fn spawn(program: &str, environment: &[(&str, String)]) -> anyhow::Result<Child>
         .with_context(|| format!("cannot start {}: build it with cargo build --release --bins", path.display()))
 }
 
-/// Reads the log of a service that starts, up to where it listens.
+/// Reads the log of a starting service until it says where it listens.
 async fn listening(program: &str, log: &mut Log) -> anyhow::Result<Listening> {
     let mut last = String::new();
     while let Some(line) = log.next_line().await? {
@@ -98,7 +98,7 @@ async fn listening(program: &str, log: &mut Log) -> anyhow::Result<Listening> {
     bail!("{program} did not start: {last}")
 }
 
-/// Empties the pipe of a log, which would stop its service once it is full.
+/// Drains the pipe of a log, because a full pipe would block the service. Passes errors on.
 async fn pass_on_errors(program: String, mut log: Log) {
     while let Ok(Some(line)) = log.next_line().await {
         if line.contains(" ERROR ") {

@@ -1,8 +1,8 @@
-//! A way with settings of its own, as the experiments compare them.
+//! A way with particular settings, as the experiments compare them.
 
 use super::stand::{Stand, Way};
 
-/// What is started for a load.
+/// The services that are started for a load.
 pub struct Setup {
     pub name: &'static str,
     pub way: Way,
@@ -23,7 +23,7 @@ impl Setup {
         Self { name, way: Way::Skiplock, consumers: 0, environment }
     }
 
-    /// Starts it, without traces but those that a caller asks for.
+    /// Starts the services, which trace only claims that the caller samples.
     pub async fn start(&self) -> anyhow::Result<Stand> {
         let own = self.environment.iter().map(|(name, value)| (*name, String::from(*value)));
         let traces = [("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))];
@@ -31,14 +31,14 @@ impl Setup {
     }
 }
 
-/// As they are by default.
+/// Both ways with default settings.
 pub static QUEUE: Setup = Setup::queue("queue", 1, &[]);
 pub static COALESCED: Setup = Setup::skiplock("coalesced", &[]);
 
 /// The queue without any of its batches.
 pub static ONE_BY_ONE: Setup = Setup::queue("queue, one by one", 1, &[("CLAIMS_PER_MESSAGE", "1"), ("BATCH_MAX", "1")]);
 
-/// The other strategies of skiplock-api; the last two are what `SKIP LOCKED` is held against.
+/// The other strategies of skiplock-api; the last two are baselines without `SKIP LOCKED`.
 pub static SELECT_UPDATE: Setup = Setup::skiplock("select-update", &[("STRATEGY", "select-update")]);
 pub static SINGLE_STATEMENT: Setup = Setup::skiplock("single-statement", &[("STRATEGY", "single-statement")]);
 pub static SCATTERED: Setup = Setup::skiplock("scattered", &[("STRATEGY", "scattered")]);

@@ -1,4 +1,4 @@
-//! All services of one way, started for a load and ended with it.
+//! All services of one way, running for the length of a load.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::service::Service;
 
-/// The two ways to hand out coupons.
+/// The two ways to issue coupons.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Way {
@@ -26,7 +26,7 @@ impl Way {
         }
     }
 
-    /// How its API answers a claim that it lets in.
+    /// The status with which its API answers a claim that it lets in.
     pub fn lets_in_with(self) -> StatusCode {
         match self {
             Self::Queue => StatusCode::ACCEPTED,
@@ -44,14 +44,14 @@ impl fmt::Display for Way {
     }
 }
 
-/// The services of a way, for as long as this is held.
+/// The services of a way, which run until this is dropped.
 pub struct Stand {
     api: Service,
     consumers: Vec<Service>,
 }
 
 impl Stand {
-    /// Starts the API, then the consumers: none where the API issues coupons itself.
+    /// Starts the API, then the consumers: none if the API issues coupons itself.
     pub async fn start(way: Way, consumers: usize, environment: &[(&str, String)]) -> anyhow::Result<Self> {
         let api = Service::start(way.api(), environment).await?;
         let mut stand = Self { api, consumers: Vec::new() };

@@ -30,7 +30,7 @@ pub fn markdown(reports: &[Named]) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// What a report was measured on.
+/// A sentence about what a report was measured on.
 pub fn setting(matrix: &Matrix) -> String {
     let Matrix { revision, clients, servers, machine, made_at, .. } = matrix;
     format!(

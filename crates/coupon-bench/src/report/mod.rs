@@ -1,10 +1,10 @@
-//! Pages and tables of what `matrix` has measured: one report, or several to compare.
+//! Pages and tables from the reports of `matrix`: one report, or several to compare.
 //!
 //! ```text
 //! report.json ─> verdict  what the figures say, in sentences ─┬─> markdown
 //!                plots    curves as SVG ──────────────────────┴─> page
 //! ```
-//! Invariant: all of it follows from the reports alone, so that a page can be made again at any time.
+//! Invariant: the output depends only on the reports, so that a page can be made again at any time.
 
 mod markdown;
 mod page;
@@ -27,10 +27,10 @@ pub struct Arguments {
     /// The reports, as `coupon-bench matrix` writes them.
     #[arg(value_name = "FILE", required = true, num_args = 1..=8)]
     reports: Vec<PathBuf>,
-    /// Where to write a page that needs nothing else: no other file, no script, no network.
+    /// Where to write a self-contained page: no other file, no script, no network.
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
-    /// Where to write the tables in Markdown; without a file of either kind they are printed.
+    /// Where to write the tables in Markdown. Without either file, they are printed.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
 }
@@ -44,10 +44,10 @@ struct Named {
 }
 
 impl Arguments {
-    /// Checks that no file is written over another one of the command.
+    /// Checks that the command does not write one of its files over another.
     ///
     /// # Errors
-    /// A line that names it.
+    /// A line that names the file.
     pub fn check(&self) -> Result<(), String> {
         let mut others: Vec<PathBuf> = self.reports.iter().map(|path| whole(path)).collect();
         for (option, path) in [("--page", &self.page), ("--markdown", &self.markdown)] {
@@ -61,7 +61,7 @@ impl Arguments {
     }
 }
 
-/// A path by which two that lead to one file are the same, if it is there.
+/// The canonical path, by which two paths to the same file are equal if it exists.
 fn whole(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
 }

@@ -1,7 +1,7 @@
 //! The report as a page: the verdict first, then how it came about.
 //!
-//! Invariants: nothing is asked of anybody, which its own policy forbids; it is read without a script, in light and dark, on
-//! a phone and on paper.
+//! Invariants: the page makes no requests, and its content security policy forbids them; it works without scripts, in
+//! light and dark mode, on a phone and on paper.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::experiments::matrix::{COLUMNS, Cell, Matrix};
 
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
-/// Who takes CPU time, in the order and the colours of a bar.
+/// The programs that use CPU time, in the order and with the colours of a bar.
 const PROGRAMS: [&str; 6] = ["producer-api", "skiplock-api", "queue-consumer", "MySQL", "Redis", "RabbitMQ"];
 
 pub fn page(reports: &[Named]) -> anyhow::Result<String> {
@@ -77,7 +77,7 @@ fn tables(matrix: &Matrix) -> anyhow::Result<Markup> {
     })
 }
 
-/// Both ways over time, and how long their claims took.
+/// Plots both ways over time, and how long their claims took.
 fn in_time(both: &Both<'_>) -> anyhow::Result<Markup> {
     let Both { claims, coupons, queue, skiplock } = both;
     let title = format!("{claims} claims for {coupons} coupons");
@@ -110,7 +110,7 @@ fn cpu(matrix: &Matrix) -> Markup {
         let us = cell.cpu_us();
         PROGRAMS.map(|program| us.get(program).copied().unwrap_or(0.0))
     };
-    // The second limit: cores / time, if nothing else took any.
+    // The rate that the cores allow: cores / CPU time of a claim, if nothing else used any.
     let limit = |cell: &Cell| matrix.machine.cores as f64 * 1e6 / cell.cost_us();
     html! {
         h2 { "CPU time of a claim" }

@@ -1,14 +1,14 @@
-//! Curves as SVG, without colours: those are the style's, which knows light and dark.
+//! Curves as SVG, without colours: those come from the style sheet, which handles light and dark.
 
 use anyhow::Context;
 use poloto::build::plot;
 
 use crate::statistics::Latencies;
 
-/// Points of a curve at most, so that a page stays small.
+/// The most points in a curve, so that a page stays small.
 const POINTS: usize = 120;
 
-/// The shares of a curve of percentiles, and how they are written.
+/// The shares of a curve of percentiles, and their labels.
 const SHARES: [(f64, &str); 6] =
     [(0.0, "0"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %"), (0.99999, "99.999 %")];
 
@@ -22,7 +22,7 @@ pub fn curves(title: &str, x: &str, y: &str, curves: Vec<Curve>) -> anyhow::Resu
     frame.build_and_label((title, x, y)).append_to(poloto::header()).render_string().context("a plot")
 }
 
-/// Latencies by the share of the claims that had no longer ones, each nine as wide as the one before.
+/// Plots latencies over the share of claims that they cover, on an axis where each further nine has the same width.
 pub fn percentiles(title: &str, all: Vec<(String, Latencies)>) -> anyhow::Result<String> {
     let curve = |(name, latencies): (String, Latencies)| {
         let at = |step: usize| {
@@ -44,7 +44,7 @@ pub fn percentiles(title: &str, all: Vec<(String, Latencies)>) -> anyhow::Result
         .context("a plot")
 }
 
-/// Fewer points of the same curve, the last among them.
+/// Thins a curve, keeping its last point.
 pub fn thinned(points: Vec<(f64, f64)>) -> Vec<[f64; 2]> {
     let every = points.len().div_ceil(POINTS).max(1);
     let last = points.len().saturating_sub(1);

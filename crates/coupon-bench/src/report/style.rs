@@ -1,5 +1,5 @@
-//! How a page looks: light or dark as the reader's system is, on paper, and on a phone. The colours of curves and bars are
-//! those of Okabe and Ito, which people who see few colours tell apart; curves differ by their dashes as well.
+//! The style of a page: light or dark as the reader's system is set, on paper, and on a phone. Curves and bars use the
+//! palette of Okabe and Ito, which colour-blind readers can tell apart; curves also differ by their dashes.
 
 pub const STYLE: &str = r"
 :root { color-scheme: light dark; --text: #1b1b1f; --faint: #5c5c66; --line: #d5d5dc; --back: #fff; --plot: #f6f6f9;

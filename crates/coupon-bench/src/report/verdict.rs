@@ -1,9 +1,9 @@
-//! What the figures say, in sentences, for the largest size that both ways were measured at.
+//! Summarizes the figures in sentences, for the largest size at which both ways were measured.
 
 use crate::experiments::matrix::{Cell, Matrix};
 use crate::lab::setup::{COALESCED, QUEUE};
 
-/// Both ways at one size, as they are by default.
+/// Both ways at one size, with default settings.
 pub struct Both<'a> {
     pub claims: u64,
     pub coupons: u64,
@@ -12,7 +12,7 @@ pub struct Both<'a> {
 }
 
 impl<'a> Both<'a> {
-    /// At the largest size, with as many coupons as claims if that was measured.
+    /// Picks the largest size, with as many coupons as claims if that was measured.
     pub fn of(matrix: &'a Matrix) -> Option<Self> {
         let sizes = matrix.by_size();
         let mut both = sizes.into_iter().filter_map(|((claims, coupons), cells)| {
@@ -59,7 +59,7 @@ pub fn sentences(matrix: &Matrix) -> anyhow::Result<Vec<String>> {
     Ok([Some(rate), Some(wait), Some(cost), order(matrix)].into_iter().flatten().collect())
 }
 
-/// How near both came to first come, first served, at the largest size that sells out.
+/// How close both came to first come, first served, at the largest size that sells out.
 fn order(matrix: &Matrix) -> Option<String> {
     let largest = |name: &str| {
         let cells = matrix.cells.iter().filter(|cell| cell.contender == name && cell.coupons < cell.claims);

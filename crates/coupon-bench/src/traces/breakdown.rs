@@ -1,8 +1,8 @@
-//! Where the time of one way's claims goes: a table of steps.
+//! Breaks down where the time of one way's claims goes, in a table of steps.
 //!
-//! Invariant: the steps of a claim add up to the time that the client saw. The time of a step is its own: what happened in
-//! it by another step is that one's. The time between the confirm of a claim and the batch that took it belongs to the
-//! queue, and the wait for a push has what no step of the consumer has.
+//! Invariant: the steps of a claim add up to the time that the client saw. A step counts only its own time: time spent
+//! in a nested step counts for the nested step. The time between the confirm of a claim and the batch that took it
+//! counts for the queue, and the wait for a push counts only time that no step of the consumer covers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,24 +17,24 @@ use super::waterfall;
 use crate::output::{Results, row, table};
 use crate::statistics::Latencies;
 
-/// Traces asked for: Jaeger gives one at a time.
+/// The most traces to request: Jaeger returns one at a time.
 const TRACES_MAX: usize = 200;
 
-/// Name of the step that no span covers.
+/// The name of the time between spans that a claim spends in the queue.
 const IN_QUEUE: &str = "in the queue";
 
-/// Name of what no span of a service covers: the client, and the network.
+/// The name of time that no service's span covers: the client and the network.
 const UNACCOUNTED: &str = "unaccounted for";
 
 /// Where the time of one way's claims goes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Breakdown {
     way: String,
-    /// Issued claims whose traces were found.
+    /// How many issued claims had their traces found.
     pub traces: usize,
     steps: Vec<StepTimes>,
     example: Option<Example>,
-    /// Where the slowest percent of all such claims is found.
+    /// The link to the slowest percent of all such claims.
     slowest: Option<String>,
 }
 
@@ -43,7 +43,7 @@ struct StepTimes {
     step: String,
     p50_ms: f64,
     p99_ms: f64,
-    /// Share of all the time of all these claims, from 0 to 1.
+    /// The share of the total time of all these claims, from 0 to 1.
     share: f64,
 }
 
@@ -58,7 +58,7 @@ struct Example {
 pub async fn breakdown(way: &str, trace_ids: &[String], jaeger: &JaegerArguments) -> anyhow::Result<Breakdown> {
     let wanted = trace_ids.get(..TRACES_MAX).unwrap_or(trace_ids);
     let traces = jaeger::traces(jaeger, wanted).await?;
-    // A claim that found nothing left was answered from memory, which has no steps.
+    // A claim that found the campaign sold out was answered from memory, without any steps.
     let issued: Vec<&Trace> = traces.iter().filter(|trace| trace.is_issued()).collect();
     let own_times: Vec<BTreeMap<String, u64>> = issued.iter().map(|trace| own_times(trace)).collect();
     Ok(Breakdown {
@@ -70,8 +70,8 @@ pub async fn breakdown(way: &str, trace_ids: &[String], jaeger: &JaegerArguments
     })
 }
 
-/// How much of the time of a claim each of its steps took, in nanoseconds: together exactly the time from its first byte
-/// to its outcome. What happens at the same time is counted once, for the step that is deepest in the trace.
+/// How much of a claim's time each of its steps took, in nanoseconds; together exactly the time from its first byte to
+/// its outcome. Concurrent steps are counted once, for the one that is deepest in the trace.
 fn own_times(trace: &Trace) -> BTreeMap<String, u64> {
     let (begin, end) = seen_by_client(trace);
     let pieces: Vec<Piece> = trace.spans.iter().flat_map(|span| pieces(trace, span)).collect();
@@ -88,7 +88,8 @@ fn own_times(trace: &Trace) -> BTreeMap<String, u64> {
     times
 }
 
-/// From the first byte of a claim to its outcome; without the client's span, from the first to the last of the services'.
+/// The time from the first byte of a claim to its outcome; without the client's span, from the first to the last of the
+/// services' spans.
 fn seen_by_client(trace: &Trace) -> (u64, u64) {
     trace.root().map_or_else(|| (trace.begin(), trace.end()), |root| (root.start, root.end))
 }
@@ -102,20 +103,20 @@ fn client_time(trace: &Trace) -> u64 {
 /// A step from its beginning to its end.
 struct Piece {
     step: String,
-    /// The higher one counts, of two at a time.
+    /// Of two concurrent pieces, the one with the higher rank counts.
     rank: (usize, bool, u64),
     start: u64,
     end: u64,
 }
 
-/// A span, and the time in the queue before it if there was one.
+/// The pieces of a span: the span itself, and the time in the queue before it, if any.
 fn pieces(trace: &Trace, span: &Span) -> Vec<Piece> {
     let depth = trace.depth(span);
     let is_root = trace.root().is_some_and(|root| root.id == span.id);
     let step = if is_root { UNACCOUNTED } else { &span.name };
     let piece = |step: &str, start: u64, end: u64| Piece {
         step: step.to_owned(),
-        // Who waits is not what takes the time, if anything else is under way.
+        // Waiting counts only when nothing else is in progress.
         rank: (depth, step != WAIT_SPAN, start),
         start,
         end,
@@ -148,7 +149,7 @@ fn step_times(own_times: &[BTreeMap<String, u64>]) -> anyhow::Result<Vec<StepTim
     Ok(steps)
 }
 
-/// The page of Jaeger with the claims of this load that took as long as the slowest percent of these.
+/// The link to Jaeger's page with the claims of this load that took at least as long as the slowest percent of these.
 fn slowest(load: &str, traces: &[&Trace], jaeger: &JaegerArguments) -> anyhow::Result<Option<String>> {
     let roots: Vec<&Span> = traces.iter().filter_map(|trace| trace.root()).collect();
     let times = roots.iter().map(|root| root.start).min().zip(roots.iter().map(|root| root.end).max());
@@ -229,13 +230,13 @@ mod tests {
         spans.push(span("ask", ROOT, "bench", 1_110, 240));
         spans.push(span("get", "ask", "api", 1_115, 230));
         spans.push(span(WAIT_SPAN, "get", "api", 1_116, 225));
-        // After the client has its outcome.
+        // This span ends after the client has its outcome.
         spans.push(span("ack", "process", "consumer", 1_300, 100));
 
         assert_times(
             &Trace { id, spans },
             &[
-                // 990 to 1000, and what is left of the question when it was answered is the question's.
+                // 990 to 1000, before the request reached the API.
                 (UNACCOUNTED, 10),
                 ("request", 20),
                 ("publish", 60),

@@ -1,4 +1,4 @@
-//! Traces from Jaeger's query API: `/api/v3`, which answers spans as they were sent.
+//! Fetches traces from Jaeger's query API, `/api/v3`, which returns spans as they were exported.
 
 use std::time::Duration;
 
@@ -15,34 +15,34 @@ use url::Url;
 use crate::crowd::client::{self, Client, Target};
 use crate::crowd::trace::{LOAD, ROOT};
 
-/// Spans arrive a second after they end, and Jaeger may be busy with them.
+/// How long to wait for spans: they arrive a second after they end, and Jaeger may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Traces count as complete when no span was added for this long.
+/// Traces count as complete when no span has been added for this long.
 const SETTLED_AFTER: Duration = Duration::from_millis(2_500);
 
-/// Where Jaeger is.
+/// Options that say where Jaeger is.
 #[derive(Args, Clone, Debug)]
 pub struct JaegerArguments {
     /// Jaeger's query API.
     #[arg(long, env = "JAEGER_URL", value_name = "URL", value_parser = client::address, default_value = "http://127.0.0.1:16686")]
     pub jaeger: Url,
-    /// Jaeger's page, for links, where a browser reaches it at another address.
+    /// Jaeger's page, for links, if a browser reaches it at another address.
     #[arg(long, env = "JAEGER_PAGE_URL", value_name = "URL")]
     pub jaeger_page: Option<Url>,
-    /// Whose word is taken of a Jaeger that speaks https: the setting is one of the whole program.
+    /// The authorities that verify a Jaeger that speaks https. This is a setting of the whole program.
     #[arg(skip)]
     pub tls: TlsSettings,
 }
 
 impl JaegerArguments {
-    /// The page of a trace.
+    /// The link to the page of a trace.
     pub fn link(&self, trace_id: &str) -> String {
         let page = self.jaeger_page.as_ref().unwrap_or(&self.jaeger);
         format!("{}/trace/{trace_id}", page.as_str().trim_end_matches('/'))
     }
 
-    /// The page with the claims of a load that took this long at least, among those of a time.
+    /// The link to the page with the claims of a load that took at least this long, within a period.
     pub fn slowest(&self, load: &str, at_least: Duration, (from, to): (u64, u64)) -> String {
         let mut page = self.jaeger_page.clone().unwrap_or_else(|| self.jaeger.clone());
         page.set_path(&format!("{}/search", page.path().trim_end_matches('/')));
@@ -57,7 +57,7 @@ impl JaegerArguments {
     }
 }
 
-/// A span: times in nanoseconds since the Unix epoch.
+/// A span, with times in nanoseconds since the Unix epoch.
 #[derive(Clone, Debug)]
 pub struct Span {
     pub id: String,
@@ -68,11 +68,11 @@ pub struct Span {
     pub service: String,
     pub start: u64,
     pub end: u64,
-    /// What became of the claim, if the span says so.
+    /// The outcome of the claim, if the span records it.
     pub outcome: Option<String>,
 }
 
-/// What Jaeger answers: OTLP in JSON.
+/// Jaeger's answer: OTLP in JSON.
 #[derive(Debug, Deserialize)]
 struct Answer {
     result: Found,
@@ -117,7 +117,7 @@ struct ScopeSpans {
     spans: Vec<OtlpSpan>,
 }
 
-/// A span in JSON, where 64 bits are text.
+/// A span in JSON, where 64-bit numbers are text.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct OtlpSpan {
@@ -131,14 +131,14 @@ struct OtlpSpan {
     attributes: Vec<Attribute>,
 }
 
-/// What Jaeger answers when it has no such trace.
+/// Jaeger's answer when it has no such trace.
 #[derive(Debug, Deserialize)]
 struct Missing {
     #[serde(rename = "error")]
     _error: IgnoredAny,
 }
 
-/// A trace with its spans in order of their beginning.
+/// A trace, with its spans in the order in which they began.
 #[derive(Clone, Debug)]
 pub struct Trace {
     pub id: String,
@@ -161,17 +161,17 @@ impl Trace {
         self.spans.iter().find(|parent| parent.id == span.parent)
     }
 
-    /// How many spans one is under.
+    /// How many ancestors a span has.
     pub fn depth(&self, span: &Span) -> usize {
         self.parent(span).map_or(0, |parent| 1 + self.depth(parent))
     }
 
-    /// Whether it is that of a claim that got a coupon.
+    /// Whether this is the trace of a claim that got a coupon.
     pub fn is_issued(&self) -> bool {
         self.spans.iter().any(|span| span.outcome.as_deref() == Some("issued"))
     }
 
-    /// The span of the whole claim, which the client has sent.
+    /// The span of the whole claim, exported by the client.
     pub fn root(&self) -> Option<&Span> {
         self.spans.iter().find(|span| span.parent.is_empty() && span.name == ROOT)
     }
@@ -198,7 +198,7 @@ async fn fetch(target: &Target, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
     let mut traces = Vec::new();
     for id in ids {
         let path = format!("/api/v3/traces/{id}");
-        // A connection for each: whatever stands in front of Jaeger may close it after an answer.
+        // A new connection for each, because a proxy in front of Jaeger may close it after an answer.
         let mut client = Client::new(target.clone());
         let (status, body) =
             client.send(Method::GET, &path, String::new(), []).await.context("--jaeger (JAEGER_URL)")?;
@@ -207,7 +207,7 @@ async fn fetch(target: &Target, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
             let _: Missing = serde_json::from_slice(&body).with_context(no_jaeger)?;
             continue;
         }
-        // A long trace comes in several documents.
+        // A long trace arrives as several documents.
         let answers = serde_json::Deserializer::from_slice(&body).into_iter();
         let answers: Vec<Answer> = answers.collect::<Result<_, _>>().with_context(no_jaeger)?;
         let mut spans = Vec::new();
@@ -249,7 +249,7 @@ pub mod fixtures {
         Span { id, parent, name, service, start, end: start + duration, outcome: None }
     }
 
-    /// A request of 100, with a publish of 60 in it; 40 later a batch of 200 with a step of 150.
+    /// A request that takes 100, with a publish of 60 in it; 40 after the publish, a batch of 200 with a step of 150.
     pub fn queue_trace() -> Trace {
         let spans = vec![
             span("request", "", "api", 1_000, 100),

@@ -1,4 +1,4 @@
-//! Where the time of traced claims went, as Jaeger has it: asked for the claims of an earlier run, or by a comparison.
+//! Finds out from Jaeger where the time of traced claims went, for the claims of an earlier run or for a comparison.
 
 mod breakdown;
 mod jaeger;

@@ -1,18 +1,18 @@
-//! One claim drawn as a waterfall.
+//! Draws one claim as a waterfall.
 
 use super::jaeger::{Span, Trace};
 
-/// Characters of the longest bar.
+/// The length of the longest bar, in characters.
 const BAR_WIDTH: usize = 48;
 
-/// A line for each span: its name, indented under its parent, and a bar where it lies in the whole.
+/// Draws a line for each span: its name, indented under its parent, and a bar at its place in the whole.
 pub fn draw(trace: &Trace) -> Vec<String> {
     let begin = trace.begin();
     let length = trace.end().saturating_sub(begin).max(1);
     let column = |at: u64| usize::try_from((at - begin) * BAR_WIDTH as u64 / length).unwrap_or_default();
     let line = |span: &Span| {
         let from = column(span.start);
-        // What is too short to be seen is drawn all the same.
+        // A span too short to see still gets a bar.
         let to = column(span.end).max(from + 1);
         let name = format!("{}{}", "  ".repeat(trace.depth(span)), span.name);
         let bar = format!("{}{}", " ".repeat(from), "#".repeat(to - from));

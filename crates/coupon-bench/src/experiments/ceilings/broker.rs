@@ -1,4 +1,4 @@
-//! What RabbitMQ takes in and gives out, with messages like those of the services.
+//! How fast RabbitMQ takes in and gives out messages like those of the services.
 
 use std::time::{Duration, Instant};
 
@@ -18,22 +18,22 @@ use uuid::Uuid;
 
 use super::BATCH;
 
-/// Claims in a message: as many as 256 clients make wait together.
+/// Claims in a message: about as many as wait at the same moment with 256 clients.
 const CLAIMS_PER_MESSAGE: usize = 32;
 
-/// Messages in flight, those of two HTTP workers.
+/// Messages in flight: those of two HTTP workers.
 const MESSAGES_IN_FLIGHT: usize = 8;
 
 /// Messages sent ahead to a consumer.
 const PREFETCH: u16 = 200;
 
-/// Claims a second.
+/// Claims per second.
 pub struct Rates {
     pub publish: f64,
     pub consume: f64,
 }
 
-/// Publishes for a while into a queue like that of the claims, then consumes all of it.
+/// Publishes for a while to a queue like the one for claims, then consumes everything in it.
 pub async fn measure(settings: &AmqpSettings, time: Duration) -> anyhow::Result<Rates> {
     let installation = InstallationId(Uuid::new_v4());
     let namespace: Namespace = format!("bench-{installation}").parse().map_err(anyhow::Error::msg)?;
@@ -46,7 +46,7 @@ pub async fn measure(settings: &AmqpSettings, time: Duration) -> anyhow::Result<
     Ok(Rates { publish, consume })
 }
 
-/// Claims a second, and how many claims are in the queue afterwards.
+/// Returns the claims per second, and how many claims are in the queue afterwards.
 async fn publish(
     connection: &Connection,
     queues: &Queues,
@@ -78,7 +78,7 @@ async fn publish(
     Ok((rate, confirmed))
 }
 
-/// Claims a second, with an acknowledgement for each batch.
+/// Returns the claims per second, with an ack for each batch.
 async fn consume(connection: &Connection, queues: &Queues, claims: usize) -> anyhow::Result<f64> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;

@@ -1,4 +1,4 @@
-//! What the HTTP server and the load generator do, with no servers at work.
+//! How fast the HTTP server and the load generator are, with no database or broker at work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use url::Url;
 use crate::crowd::client::{Client, Target};
 use crate::lab::service::Service;
 
-/// Requests a second to an endpoint that does nothing: the HTTP server and this load generator.
+/// Requests per second to an endpoint that does nothing, which measures only the HTTP server and this load generator.
 pub async fn empty(clients: u32, time: Duration) -> anyhow::Result<f64> {
     let service = Service::start("skiplock-api", &[("OTEL_SDK_DISABLED", String::from("true"))]).await?;
     requests(&service.url, "/livez", Method::GET, |_| String::new(), clients, time).await
 }
 
-/// Requests a second, whatever the answers; `body` makes that of the n-th.
+/// Requests per second, whatever the answers; `body` makes the body of the n-th request.
 pub async fn requests(
     url: &Url,
     path: &str,

@@ -1,5 +1,5 @@
-//! What each stage does alone, and the limit that follows: where all stages share the same cores, a claim costs the sum of
-//! what it costs in each, so a way can give 1 / Σ(1 / stage) claims a second.
+//! The rate of each stage alone, and the limit that follows: if all stages share the same cores, a claim costs the sum
+//! of its costs in each, so a way can handle 1 / Σ(1 / stage) claims per second.
 
 mod broker;
 pub mod http;
@@ -39,21 +39,21 @@ pub struct Arguments {
     pub clients: u32,
 }
 
-/// What a stage does alone.
+/// The rate of a stage alone.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stage {
     pub stage: &'static str,
-    /// Claims a second.
+    /// Claims per second.
     pub per_second: f64,
 }
 
-/// Stages, and what follows for each way.
+/// The stages, and the limit that follows for each way.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ceilings {
     pub stages: Vec<Stage>,
-    /// Claims a second, with two HTTP exchanges for each: the claim itself, and the question for its outcome.
+    /// Claims per second, with two HTTP exchanges for each: the claim itself, and the request for its outcome.
     pub queue_limit: f64,
-    /// Claims a second, with one HTTP exchange for each.
+    /// Claims per second, with one HTTP exchange for each.
     pub skiplock_limit: f64,
 }
 
@@ -66,7 +66,7 @@ impl Ceilings {
         Self { stages, queue_limit, skiplock_limit }
     }
 
-    /// The medians of several rounds, and the limits that follow from these.
+    /// The medians of several rounds, and the limits that follow from them.
     pub fn of_rounds(rounds: &[Self]) -> Self {
         let of_stage = |stage: &'static str| {
             let all = rounds.iter().flat_map(|round| &round.stages).filter(|it| it.stage == stage);

@@ -13,13 +13,13 @@ use crate::lab::campaigns::make_campaign;
 /// Claims in a statement of skiplock-api.
 const GROUP: usize = 128;
 
-/// Statements at once.
+/// Statements at the same time.
 const GROUPS: usize = 2;
 
-/// Ids read ahead for those.
+/// Ids read ahead for these statements.
 const READ_AHEAD: usize = 500;
 
-/// Coupons a second, issued in batches whose ids are known, like those of a consumer.
+/// Coupons per second, issued in batches with known ids, like those of a consumer.
 pub async fn update(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
     let coupons = 200_000;
     let campaign = make_campaign(mysql, "ceiling of the UPDATE", coupons).await?;
@@ -40,8 +40,8 @@ pub async fn update(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
     Ok(issued as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Coupons a second, issued in groups whose ids were read ahead and that skip locked rows, like those of skiplock-api.
-/// Each connection has a campaign of its own, because groups side by side take different ids.
+/// Coupons per second, issued in groups with ids read ahead that skip locked rows, like those of skiplock-api. Each
+/// connection has a campaign of its own, because concurrent groups take different ids.
 pub async fn skip_locked(mysql: &Mysql, time: Duration) -> anyhow::Result<f64> {
     let mut running = JoinSet::new();
     let mut campaigns = Vec::new();

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::BATCH;
 
-/// Ids a second, popped in batches from a list that is full.
+/// Ids per second, popped in batches from a full list.
 pub async fn lpop(settings: &RedisSettings, time: Duration) -> Result<f64> {
     let mut connection = coupon_core::redis::connect(settings)?;
     let namespace = "bench".parse().map_err(Error::Broken)?;

@@ -1,8 +1,8 @@
-//! Both ways, their batches and their strategies at several sizes: for as many coupons as claims, and for a tenth as many,
-//! which sell out on the way.
+//! Measures both ways, their batches and their strategies at several sizes: with as many coupons as claims, and with a
+//! tenth as many, which sell out on the way.
 //!
-//! Invariants: every load has services and a campaign of its own, and equal clients; those that are compared take turns. What
-//! an audit finds wrong gives no figure.
+//! Invariants: every load has its own services and campaign, and the same clients; the contenders take turns. A load
+//! whose audit finds something wrong yields no figures.
 
 mod record;
 
@@ -31,10 +31,10 @@ use crate::lab::setup::{
 use crate::lab::stand::Stand;
 use crate::output;
 
-/// Claims at most for what handles one at a time, which shows its rate in fewer.
+/// The most claims for contenders that handle one at a time; fewer claims are enough to show their rate.
 const FEW: u64 = 10_000;
 
-/// What is compared, and whether it handles many claims at once.
+/// The contenders, each with whether it handles many claims together.
 static CONTENDERS: [(&Setup, bool); 8] = [
     (&QUEUE, true),
     (&COALESCED, true),
@@ -46,7 +46,7 @@ static CONTENDERS: [(&Setup, bool); 8] = [
     (&BLIND_UPDATE, false),
 ];
 
-/// How many of them a quick run has.
+/// How many contenders a quick run has.
 const QUICK_CONTENDERS: usize = 4;
 
 #[derive(Args, Clone, Debug)]
@@ -63,7 +63,7 @@ pub struct Arguments {
     /// Only this contender, by its name in the report; may be given several times.
     #[arg(long, value_name = "NAME", value_parser = contender)]
     only: Vec<String>,
-    /// Go on with what the report holds, instead of beginning again.
+    /// Continue with what the report holds, instead of starting over.
     #[arg(long)]
     resume: bool,
     /// Where to write all figures, as JSON, after each load.
@@ -82,7 +82,7 @@ fn contender(text: &str) -> Result<String, String> {
     if names.contains(&text) { Ok(text.to_owned()) } else { Err(format!("must be one of: {}", names.join("; "))) }
 }
 
-/// A load of the matrix.
+/// One load of the matrix.
 #[derive(Clone, Copy)]
 struct Load {
     setup: &'static Setup,
@@ -126,7 +126,7 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
     let all = loads.len() * turns;
     let (began, mut measured) = (Instant::now(), 0);
     for turn in 0..turns {
-        // Each is first in a turn, for whatever warms up or tires.
+        // Each load goes first in turn, to even out whatever warms up or slows down.
         let by = turn % loads.len().max(1);
         loads.rotate_left(by);
         for load in &loads {
@@ -163,7 +163,7 @@ impl std::fmt::Display for Load {
 }
 
 impl Load {
-    /// Its figures, or a line that says what is wrong with its outcomes.
+    /// Measures the load. Returns its figures, or a line that says what is wrong with its outcomes.
     async fn measure(self, mysql: &Mysql) -> anyhow::Result<Result<Turn, String>> {
         let Self { setup, claims, coupons } = self;
         let stand = setup.start().await?;
@@ -199,7 +199,7 @@ fn peaks(memory: &[Memory]) -> BTreeMap<String, f64> {
     memory.iter().map(|memory| (memory.program.clone(), memory.peak_mib)).collect()
 }
 
-/// Of the services, the servers, and this program, which is the load.
+/// The CPU times of the services, the servers, and this program, which is the load.
 fn cpu_times(stand: &Stand) -> CpuTimes {
     let services = stand.services().filter_map(|service| Some((service.program.as_str(), service.pid()?)));
     CpuTimes::of(services.chain([("load", std::process::id())]), &SERVERS)

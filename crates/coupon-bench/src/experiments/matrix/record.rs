@@ -1,6 +1,7 @@
-//! What a matrix has measured: a cell for each load, with all of its turns.
+//! The measurements of a matrix: a cell for each load, with all of its turns.
 //!
-//! Invariant: medians are of turns, percentiles of all their claims together, never averages of percentiles.
+//! Invariant: medians are taken over turns; percentiles over the claims of all turns together, never averages of
+//! percentiles.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,10 +17,10 @@ use crate::lab::stand::Way;
 use crate::output::{Results, row, table};
 use crate::statistics::{Latencies, median};
 
-/// The form of a report; another one is not read.
+/// The version of the report's format; no other is read.
 const FORM: u32 = 1;
 
-/// Everything that a run has measured: the form of `report.json`.
+/// Everything that a run has measured: the format of `report.json`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Matrix {
     form: u32,
@@ -48,9 +49,9 @@ pub struct Cell {
 /// One load.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Turn {
-    /// From the first claim to the answer of the last.
+    /// The time from the first claim to the answer of the last.
     pub accept_seconds: f64,
-    /// From the first claim to the last outcome.
+    /// The time from the first claim to the last outcome.
     pub outcome_seconds: f64,
     pub issued: u64,
     pub sold_out: u64,
@@ -59,11 +60,11 @@ pub struct Turn {
     /// Outcomes in each step of 20 ms.
     pub outcomes: Vec<u32>,
     pub order: Order,
-    /// CPU time for each claim, in microseconds, by program; `load` is what claims.
+    /// CPU time for each claim, in microseconds, by program; `load` is the load generator.
     pub cpu_us: BTreeMap<String, f64>,
-    /// What MySQL has counted for each claim.
+    /// MySQL's counters, for each claim.
     pub mysql: BTreeMap<String, f64>,
-    /// The most memory of each service, in MiB.
+    /// The peak memory of each service, in MiB.
     pub peak_mib: BTreeMap<String, f64>,
 }
 
@@ -81,7 +82,7 @@ impl Matrix {
         }
     }
 
-    /// What an earlier run has measured, to go on from.
+    /// Continues from what an earlier run measured.
     pub fn resumed(self, earlier: Self) -> anyhow::Result<Self> {
         let alike = |matrix: &Self| (matrix.form, matrix.revision.clone(), matrix.clients, matrix.servers.clone());
         anyhow::ensure!(alike(&self) == alike(&earlier), "the report is of another revision, other clients or servers");
@@ -89,7 +90,7 @@ impl Matrix {
         Ok(earlier)
     }
 
-    /// The place of a cell, which is made if it is not there.
+    /// The index of a cell, which is created if it does not exist.
     pub fn cell(&mut self, setup: &Setup, claims: u64, coupons: u64) -> usize {
         let is_it = |cell: &Cell| cell.contender == setup.name && cell.claims == claims && cell.coupons == coupons;
         self.cells.iter().position(is_it).unwrap_or_else(|| {
@@ -104,7 +105,7 @@ impl Matrix {
         self.cells.get(place).map_or(0, |cell| cell.turns.len())
     }
 
-    /// Loads that were measured.
+    /// How many loads were measured.
     pub fn loads(&self) -> usize {
         self.cells.iter().map(|cell| cell.turns.len()).sum::<usize>() + self.failures.len()
     }
@@ -119,10 +120,10 @@ impl Matrix {
         self.failures.push(line);
     }
 
-    /// Whether this program reads such a report.
+    /// Checks that this program can read the report.
     ///
     /// # Errors
-    /// It does not.
+    /// The report has another format.
     pub fn check(self) -> anyhow::Result<Self> {
         anyhow::ensure!(self.form == FORM, "the report has form {}, and this program reads form {FORM}", self.form);
         Ok(self)
@@ -143,7 +144,7 @@ impl Cell {
         median(&self.turns.iter().map(of).collect::<Vec<_>>())
     }
 
-    /// Claims a second to the last outcome, in each turn.
+    /// Claims per second, up to the last outcome, in each turn.
     pub fn rates(&self) -> Vec<f64> {
         self.turns.iter().map(|turn| self.claims as f64 / turn.outcome_seconds).collect()
     }
@@ -156,7 +157,7 @@ impl Cell {
         self.median(|turn| self.claims as f64 / turn.accept_seconds)
     }
 
-    /// Of all claims of all turns: to the answer, and to the outcome.
+    /// The latencies of all claims of all turns: to the answer, and to the outcome.
     pub fn latencies(&self) -> anyhow::Result<[Latencies; 2]> {
         let all = |of: fn(&Turn) -> &Latencies| Latencies::of_all(self.turns.iter().map(of));
         Ok([all(|turn| &turn.to_answer)?, all(|turn| &turn.to_outcome)?])
@@ -172,7 +173,7 @@ impl Cell {
         self.cpu_us().iter().filter(|(program, _)| **program != "load").map(|(_, us)| us).sum()
     }
 
-    /// What MySQL has counted for each claim.
+    /// MySQL's counters, for each claim.
     pub fn mysql(&self) -> BTreeMap<&str, f64> {
         self.figures(|turn| &turn.mysql)
     }
@@ -196,7 +197,7 @@ impl Cell {
     }
 }
 
-/// What every table of a size has.
+/// The columns of every table of a size.
 pub const COLUMNS: [&str; 7] = [
     "claims a second",
     "least to most",
@@ -208,7 +209,7 @@ pub const COLUMNS: [&str; 7] = [
 ];
 
 impl Cell {
-    /// The row of a table.
+    /// The cell's row in a table.
     pub fn row(&self) -> anyhow::Result<[String; 7]> {
         let rates = self.rates();
         let [least, most] = [f64::min, f64::max].map(|of| rates.iter().copied().reduce(of).unwrap_or(f64::NAN));

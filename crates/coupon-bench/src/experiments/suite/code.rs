@@ -1,5 +1,5 @@
-//! What our own code takes for a claim, as `cargo bench` has left it in the target folder: time from criterion, and
-//! instructions, which no other program on the machine changes, from gungraun.
+//! Reads what our own code takes for a claim, as `cargo bench` left it in the target folder: time from criterion, and
+//! instructions, which no other program on the machine affects, from gungraun.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::record::Suite;
 
-/// A step of a claim in our own code, and what it takes for one claim, even if many share the work.
+/// A step of a claim in our own code, with its cost for one claim, even if many share the work.
 struct Step {
     name: String,
     nanoseconds: f64,
@@ -24,13 +24,13 @@ pub fn measure(suite: &mut Suite<'_>, target: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All steps that were measured, by name.
+/// All measured steps, sorted by name.
 fn read(target: &Path) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for folder in folders(&target.join("criterion"))? {
         let name = name_of(&folder);
         for measured in folders(&folder)? {
-            // The name says how many claims share the work; the other folder is criterion's own report.
+            // The name is the number of claims that share the work; the other folder is criterion's own report.
             let Ok(claims) = name_of(&measured).parse::<f64>() else { continue };
             let nanoseconds = number(&measured.join("new/estimates.json"), "/median/point_estimate")?;
             let instructions = instructions(target, &name)?;

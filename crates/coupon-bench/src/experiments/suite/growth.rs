@@ -1,4 +1,4 @@
-//! What becomes of the rate when there is more: of coupons, of consumers, of campaigns.
+//! How the rate changes with more coupons, more consumers and more campaigns.
 
 use mysql_async::prelude::Queryable;
 
@@ -7,7 +7,7 @@ use super::turn::TRACE_RATIO;
 use crate::crowd::{CLIENTS, Crowd};
 use crate::lab::setup::{COALESCED, QUEUE, Setup};
 
-/// One large campaign to the last coupon, and the same next to a snapshot that is held open.
+/// Sells out one large campaign, and again beside a snapshot that is held open.
 pub async fn large_campaign(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let coupons = if suite.quick { 150_000 } else { 1_000_000 };
     for setup in [&QUEUE, &COALESCED] {
@@ -27,7 +27,7 @@ pub async fn large_campaign(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// More consumers are never much slower than one, and share the work.
+/// Checks that more consumers are never much slower than one, and that they share the work.
 pub async fn replicas(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     static REPLICAS: [Setup; 4] = [
         Setup::queue("1 consumer", 1, &[]),
@@ -53,7 +53,7 @@ pub async fn replicas(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A thousand campaigns at once, with a few claims each.
+/// Sells out a thousand campaigns at the same time, with a few claims each.
 pub async fn many_campaigns(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let coupons = if suite.quick { 50_000 } else { 100_000 };
     for setup in [&QUEUE, &COALESCED] {

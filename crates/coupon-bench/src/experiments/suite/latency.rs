@@ -1,4 +1,4 @@
-//! Latency when the load is half of what a way can take.
+//! Measures latency when the load is half of what a way can handle.
 
 use super::record::Suite;
 use super::turn::{Turn, steady};

@@ -1,4 +1,4 @@
-//! Memory: over a long run of both ways at once, and when a consumer starts late.
+//! Measures memory over a long run of both ways at the same time, and when a consumer starts late.
 
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use crate::lab::service::Service;
 use crate::lab::setup::{COALESCED, QUEUE};
 use crate::lab::stand::{Stand, Way};
 
-/// Claims a second on each way in the long run: a fraction of what they can do, as both run at once.
+/// Claims per second on each way in the long run: a fraction of what they can handle, because both run at the same
+/// time.
 const ENDURANCE_RATE: f64 = 1_500.0;
 
 /// How often the length of the queue is compared.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
-/// Memory over a long run of both ways at once, and how soon a service is ready.
+/// Measures memory over a long run of both ways at the same time, and how soon a service is ready.
 pub async fn endurance(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let seconds = if suite.quick { 20.0 } else { 600.0 };
     let (queue, coalesced) = tokio::try_join!(
@@ -33,7 +34,7 @@ pub async fn endurance(suite: &mut Suite<'_>) -> anyhow::Result<()> {
         suite.keep(turn);
         check_peaks(suite, &format!("with 1,000 connections for {seconds} s"), &memory);
         for Memory { program, fifths_mib, ready_in_seconds, .. } in memory {
-            // A quick run is over while caches still fill.
+            // A quick run ends while caches are still filling.
             if let [_, second, .., last] = fifths_mib.as_slice()
                 && !suite.quick
             {
@@ -46,7 +47,7 @@ pub async fn endurance(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A consumer that comes late: all claims wait in the queue when it starts.
+/// Starts a consumer late, when all claims already wait in the queue.
 pub async fn backlog(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let claims = if suite.quick { 100_000 } else { 1_000_000 };
     terminal::note(&format!("a queue of {claims} claims"));

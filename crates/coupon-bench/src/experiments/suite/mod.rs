@@ -1,5 +1,5 @@
-//! Every figure that the documents name, measured in one run: pairs of settings in turns, medians, an audit after each
-//! load. The result is a list of checks, each with what was measured, what was wanted and whether it holds.
+//! Measures every figure that the documents name in one run: pairs of settings in turns, medians, an audit after each
+//! load. The result is a list of checks, each with the measured value, the wanted value and whether it holds.
 
 mod code;
 mod growth;
@@ -28,10 +28,10 @@ pub struct Arguments {
     /// Under ten minutes: fewer turns and smaller campaigns.
     #[arg(long)]
     quick: bool,
-    /// Measure this part alone.
+    /// Measure only this part.
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
-    /// The target folder in which `cargo bench` has left what our own code takes: its figures go into the report.
+    /// The target folder in which `cargo bench` left the cost of our own code; its figures go into the report.
     #[arg(long, value_name = "FOLDER")]
     code: Option<PathBuf>,
     /// Where to write the checks and all figures, as JSON.
@@ -44,7 +44,7 @@ pub struct Arguments {
     namespace: NamespaceSettings,
 }
 
-/// What is measured, in this order.
+/// The parts of the suite, in the order in which they are measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Part {
     Ways,
@@ -59,7 +59,7 @@ enum Part {
 }
 
 impl Part {
-    /// What a quick run can do without.
+    /// Whether a quick run leaves this part out.
     fn takes_long(self) -> bool {
         self == Self::Settings
     }
@@ -79,7 +79,7 @@ impl Part {
     }
 }
 
-/// Measures the parts that are asked for.
+/// Measures the selected parts.
 pub async fn run(
     mysql: &Mysql,
     redis: &RedisSettings,
@@ -97,7 +97,8 @@ pub async fn run(
     };
     for part in Part::value_variants().iter().copied().filter(is_wanted) {
         part.measure(&mut suite).await?;
-        // After each part: what was measured is not lost to a later one. What fails here fails at the end too.
+        // Written after each part, so that a later failure does not lose the figures. An error here can be ignored,
+        // because the write at the end would fail too.
         let _ = output::write(report, &suite.record);
     }
     if let Some(target) = code {

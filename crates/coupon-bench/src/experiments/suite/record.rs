@@ -1,4 +1,4 @@
-//! What a run of the suite has measured so far, and the rules by which it measures: loads in turns, medians, checks.
+//! The measurements of a suite run so far, and the rules by which it measures: loads in turns, medians, checks.
 
 use std::io;
 
@@ -27,7 +27,7 @@ pub struct Record {
     quick: bool,
 }
 
-/// A figure that was measured, and what it should be.
+/// A measured figure, and what it should be.
 #[derive(Debug, Serialize)]
 struct Check {
     name: String,
@@ -36,7 +36,7 @@ struct Check {
     holds: bool,
 }
 
-/// A load that is measured in turns with others: how the way is set up, its coupons, and who claims.
+/// A load that is measured in turns with others: the way's setup, the number of coupons, and the crowd.
 pub type Load<'a> = (&'a Setup, u64, Crowd);
 
 impl Record {
@@ -61,7 +61,7 @@ impl Results for Record {
     }
 }
 
-/// A run that is under way, with the servers that it uses.
+/// A run in progress, with the servers that it uses.
 pub struct Suite<'a> {
     pub mysql: &'a Mysql,
     pub redis: &'a RedisSettings,
@@ -94,19 +94,19 @@ impl Suite<'_> {
         if self.quick { 3 } else { 5 }
     }
 
-    /// One load on a way that is started for it and ended with it: its place among the turns.
+    /// Applies one load to a way started just for it. Returns its index among the turns.
     pub async fn turn(&mut self, (setup, coupons, crowd): Load<'_>) -> anyhow::Result<usize> {
         let turn = load_on(self.mysql, setup, coupons, crowd).await?;
         Ok(self.keep(turn))
     }
 
-    /// Keeps a turn for the report: its place among the turns.
+    /// Keeps a turn for the report. Returns its index among the turns.
     pub fn keep(&mut self, turn: Turn) -> usize {
         self.record.turns.push(turn);
         self.record.turns.len() - 1
     }
 
-    /// Loads in turns, so that a slow moment of the machine meets them alike: the turns of each.
+    /// Applies loads in turns, so that a slow moment of the machine affects them alike. Returns the turns of each.
     pub async fn in_turns<const N: usize>(&mut self, loads: [Load<'_>; N]) -> anyhow::Result<[Vec<usize>; N]> {
         let mut turns = [const { Vec::new() }; N];
         for _ in 0..self.rounds() {
@@ -115,7 +115,7 @@ impl Suite<'_> {
         Ok(turns)
     }
 
-    /// One turn of each.
+    /// Applies each load once.
     pub async fn round(&mut self, loads: &[Load<'_>], turns: &mut [Vec<usize>]) -> anyhow::Result<()> {
         for (load, turns) in loads.iter().zip(turns) {
             turns.push(self.turn(load.clone()).await?);
@@ -128,7 +128,7 @@ impl Suite<'_> {
         median(&turns.map(figure).collect::<Vec<_>>())
     }
 
-    /// The median rate of a way in the large loads of this run, of which there is one at least afterwards.
+    /// The median rate of a way in the large loads of this run. Makes one if there is none yet.
     pub async fn rate_of(&mut self, setup: &Setup) -> anyhow::Result<f64> {
         let is_one = |turn: &&Turn| turn.name == setup.name && turn.result.claims >= 10_000;
         if !self.record.turns.iter().any(|turn| is_one(&turn)) {

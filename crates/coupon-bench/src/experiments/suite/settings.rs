@@ -1,4 +1,4 @@
-//! What other values do to the rate, one setting at a time, and the strategies side by side.
+//! Measures how other values of the settings change the rate, one setting at a time, and compares the strategies.
 
 use anyhow::Context;
 

@@ -1,4 +1,5 @@
-//! After sell-out an API answers from memory: as fast as an endpoint that does nothing, and without its servers.
+//! Checks that an API answers from memory once a campaign is sold out: about as fast as an endpoint that does nothing,
+//! and without its servers.
 
 use std::time::Duration;
 
@@ -14,12 +15,12 @@ use crate::lab::campaigns::make_campaign;
 use crate::lab::stand::{Stand, Way};
 use crate::statistics::median;
 
-/// The metric that counts what producer-api has published.
+/// The metric that counts the claims producer-api has published.
 const CONFIRMS: &str = "coupon_publisher_confirms_total";
 
-/// What an API did in one round.
+/// The figures of an API in one round.
 struct Round {
-    /// Requests a second / those of the empty endpoint: 1 means as many.
+    /// Requests per second / those of the empty endpoint: 1 means as many.
     of_empty: f64,
     /// Statements in MySQL / requests.
     statements: f64,

@@ -1,4 +1,4 @@
-//! One load on a way that is started for it, with settings of its own, and ended with it.
+//! One load on a way that is started just for it, with settings of its own.
 
 use coupon_core::mysql::Mysql;
 use coupon_core::terminal;
@@ -11,13 +11,13 @@ use crate::lab::memory::{Memory, Watch};
 use crate::lab::setup::Setup;
 use crate::lab::stand::Way;
 
-/// Connections of a crowd at a steady rate, those that wait for outcomes included.
+/// Connections of a crowd at a steady rate, including those that wait for outcomes.
 const STEADY_CONNECTIONS: u32 = 1_000;
 
-/// The share of claims that is traced, as everywhere by default.
+/// The share of claims that is traced: the default everywhere.
 pub const TRACE_RATIO: f64 = 0.01;
 
-/// A load of the run.
+/// One load of the run.
 #[derive(Debug, Serialize)]
 pub struct Turn {
     pub name: String,
@@ -38,13 +38,13 @@ impl Turn {
             accepted_per_second: result.claims as f64 / result.accept_seconds,
             memory,
             shares,
-            // Most runs have no Jaeger that would know the traces.
+            // Most runs have no Jaeger to hold the traces.
             result: LoadResult { trace_ids: Vec::new(), course: None, ..result },
         }
     }
 }
 
-/// Puts one load on a way.
+/// Applies one load to a way.
 pub async fn load_on(mysql: &Mysql, setup: &Setup, coupons: u64, crowd: Crowd) -> anyhow::Result<Turn> {
     terminal::note(&format!("{}: {} claims at {coupons} coupons", setup.name, crowd.accounts));
     let stand = setup.start().await?;
@@ -60,7 +60,7 @@ pub async fn load_on(mysql: &Mysql, setup: &Setup, coupons: u64, crowd: Crowd) -
     Ok(Turn::new(setup.name, result, memory, shares))
 }
 
-/// Puts this many claims a second on a way, over a thousand connections.
+/// Applies this many claims per second to a way, over a thousand connections.
 pub async fn steady(mysql: &Mysql, setup: &Setup, rate: f64, seconds: f64) -> anyhow::Result<Turn> {
     let accounts = format!("{:.0}", rate * seconds).parse()?;
     let followers = if setup.way == Way::Queue { CLIENTS } else { 0 };

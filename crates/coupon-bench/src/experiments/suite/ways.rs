@@ -1,4 +1,4 @@
-//! The two ways against their simpler selves and against their limits.
+//! Compares the two ways with their simpler variants and with their limits.
 
 use super::record::{Load, Suite};
 use super::turn::{TRACE_RATIO, Turn};
@@ -28,13 +28,13 @@ pub async fn measure(suite: &mut Suite<'_>) -> anyhow::Result<()> {
 
 async fn loads_and_stages(suite: &mut Suite<'_>) -> anyhow::Result<Turns> {
     let coupons = if suite.quick { 20_000 } else { 100_000 };
-    // What handles one claim at a time needs fewer of them to show its rate.
+    // A way that handles one claim at a time shows its rate with fewer claims.
     let (all, few) = (coupons, coupons / if suite.quick { 4 } else { 10 });
     let load = |setup, accounts| -> Load { (setup, coupons, Crowd::of(accounts, CLIENTS, TRACE_RATIO)) };
     let loads = [load(&COALESCED, all), load(&SELECT_UPDATE, few), load(&QUEUE, all), load(&ONE_BY_ONE, few)];
     let mut turns = [const { Vec::new() }; 4];
     for _ in 0..suite.rounds() {
-        // Among the loads: the limits are to be of the same moments as what is held against them.
+        // Taken between the loads, so that the limits come from the same period as the rates compared with them.
         stages(suite).await?;
         suite.round(&loads, &mut turns).await?;
     }
@@ -42,7 +42,7 @@ async fn loads_and_stages(suite: &mut Suite<'_>) -> anyhow::Result<Turns> {
     Ok(Turns { coalesced, select_update, queue, one_by_one })
 }
 
-/// What each stage does alone, in one round.
+/// Measures each stage alone, in one round.
 async fn stages(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let arguments = ceilings::Arguments { seconds: if suite.quick { 1 } else { 3 }, clients: CLIENTS };
     let round = ceilings::run(suite.mysql, suite.redis, suite.amqp, &arguments).await?;
@@ -69,7 +69,7 @@ fn check(suite: &mut Suite<'_>, turns: &Turns, ceilings: &Ceilings) {
     suite.at_least("4: skiplock, of its limit", of_skiplock, 0.6);
 }
 
-/// What grouping costs a client that is alone.
+/// Checks what grouping costs a client on its own.
 async fn one_client(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let load = |setup| -> Load { (setup, 3_000, Crowd::of(1_500, 1, TRACE_RATIO)) };
     let [coalesced, single] = &suite.in_turns([load(&COALESCED), load(&SINGLE_STATEMENT)]).await?;
