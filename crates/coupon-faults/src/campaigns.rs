@@ -1,7 +1,7 @@
-//! The campaigns of a run, and who claims from which.
+//! The campaigns of a run, and the choice of which one a claim is for.
 //!
-//! Invariant: campaigns are made before anything is broken; what is added later is ordered under a key first, so that an
-//! addition whose end nobody saw is finished and not made twice.
+//! Invariant: campaigns are created before anything is broken; coupons added later are first ordered under a key, so
+//! that an addition whose end was not seen is finished, not made twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::journal::{Journal, Micros, Restock};
 
-/// What becomes of the stock of a campaign.
+/// How the stock of a campaign develops.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -26,23 +26,23 @@ pub enum Role {
     Endless,
     /// It sells out and is restocked, again and again.
     Restocked,
-    /// It sells out once, and stays so.
+    /// It sells out once, and stays sold out.
     Once,
 }
 
-/// A campaign sells out once in this time.
+/// How long a campaign that sells out once is claimed from.
 const ONCE_LASTS: Duration = Duration::from_secs(10);
 
-/// How often one campaign is restocked.
+/// How often one of the campaigns is restocked.
 const RESTOCK_EVERY: Duration = Duration::from_secs(2);
 
 const RESTOCKED: usize = 3;
 
-/// Shares of the claims, in percent; the rest goes to the one that sells out once.
+/// Shares of the claims, in percent; the rest goes to the campaigns that sell out once.
 const ENDLESS_PERCENT: u32 = 45;
 const RESTOCKED_PERCENT: u32 = 35;
 
-/// Spare coupons in the endless campaign, for a run that takes longer than it was to.
+/// The endless campaign has this many times the coupons it needs, for a run that takes longer than planned.
 const ENDLESS_SPARE: usize = 2;
 
 /// The campaigns of a run.
@@ -55,13 +55,13 @@ pub struct Campaigns {
 }
 
 impl Campaigns {
-    /// Makes them for so many claims a second in so much time, with what they have at first.
+    /// Creates the campaigns for this rate of claims over this time. Also returns their first stock.
     pub async fn make(space: &TestSpace, rate: u32, load: Duration) -> (Self, Vec<Restock>) {
         let claims = rate as usize * usize::try_from(load.as_secs()).unwrap_or(0).max(10);
         let mut stock = Vec::new();
         let mut make = async |coupons: usize| {
             let id = space.campaign(0).await;
-            // In pieces that fit into one statement.
+            // In chunks that fit into one statement.
             for begin in (0..coupons).step_by(5_000) {
                 space.add_coupons(id, (coupons - begin).min(5_000)).await;
             }
@@ -82,7 +82,7 @@ impl Campaigns {
         (Self { endless, restocked, once, restock }, stock)
     }
 
-    /// The one that a new claim is for at this time.
+    /// Chooses the campaign that a new claim is for at this time.
     pub fn choose(&self, rng: &mut StdRng, now: Micros) -> CampaignId {
         let turn = usize::try_from(now / u64::try_from(ONCE_LASTS.as_micros()).unwrap_or(1)).unwrap_or(0);
         let once = self.once.get(turn).or_else(|| self.once.last()).copied().unwrap_or(self.endless);
@@ -95,7 +95,7 @@ impl Campaigns {
         }
     }
 
-    /// What becomes of a campaign's stock.
+    /// How a campaign's stock develops.
     #[must_use]
     pub fn role(&self, campaign: u64) -> Role {
         if campaign == self.endless.0 {
@@ -107,12 +107,12 @@ impl Campaigns {
         }
     }
 
-    /// All of them, by their numbers.
+    /// The numbers of all campaigns.
     pub fn numbers(&self) -> impl Iterator<Item = u64> {
         [self.endless].into_iter().chain(self.restocked.clone()).chain(self.once.clone()).map(|campaign| campaign.0)
     }
 
-    /// Restocks one after the other until it is told to stop; what it has begun it finishes.
+    /// Restocks one after the other until told to stop; finishes a restock that has begun.
     pub async fn restock_in_turns(self: Arc<Self>, mysql: Mysql, journal: Arc<Journal>, stop: watch::Receiver<bool>) {
         for (turn, campaign) in self.restocked.iter().cycle().enumerate() {
             tokio::time::sleep(RESTOCK_EVERY).await;
@@ -129,7 +129,7 @@ impl Campaigns {
     }
 }
 
-/// Adds coupons under a key, as far as that has not been done.
+/// Adds coupons under a key, as far as they have not been added yet.
 async fn add(mysql: &Mysql, campaign: CampaignId, key: &str, coupons: u64) -> Result<()> {
     let (name, limit) = (key.to_owned(), Limit::Ordered(key.to_owned()));
     let left = mysql

@@ -1,7 +1,7 @@
-//! Whether an answer comes after the flush that makes it last. Killing a process shows nothing about that, as the system
-//! keeps what a killed process has written; the counters of the servers do.
+//! Checks that an answer comes after the flush that makes it durable. Killing a process cannot show that, because the
+//! operating system keeps what a killed process has written; the servers' counters can.
 //!
-//! Invariant: nobody else writes meanwhile, so that a flush that is counted is that of the claim.
+//! Invariant: nobody else writes meanwhile, so that a counted flush belongs to the claim.
 
 use anyhow::Context;
 use coupon_core::{AccountId, CampaignId, ClaimKey};
@@ -12,7 +12,7 @@ use crate::journal::{Answer, Micros};
 use crate::load::{APIS, Clients};
 use crate::stage::Stage;
 
-/// Claims at each API.
+/// How many claims each API gets.
 const CLAIMS: u64 = 5;
 
 /// Accounts that no client of the load has.
@@ -25,10 +25,10 @@ const MYSQL_FLUSHES: &str = "SELECT COUNT_MISC FROM performance_schema.file_summ
 /// Batches that RabbitMQ's log has written and flushed.
 const RABBITMQ_FLUSHES: &str = "maps:get(batches, maps:get(ra_log_wal, ra_counters:overview())).";
 
-/// Claims at both APIs, one by one.
+/// Sends claims to both APIs, one by one.
 ///
 /// # Errors
-/// A server does not say how often it has flushed.
+/// A server does not report how often it has flushed.
 pub async fn check(stage: &Stage, clients: &Clients) -> anyhow::Result<Check> {
     let mut seen = Vec::new();
     let campaign_id = CampaignId(clients.campaigns.numbers().next().context("a campaign")?);

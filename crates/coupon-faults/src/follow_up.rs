@@ -1,8 +1,8 @@
-//! What a client does about an answer that is not final, or that did not come: it asks, and claims again, as `docs/API.md`
+//! The client's reaction to an answer that is not final or did not arrive: it asks, and claims again, as `docs/API.md`
 //! says.
 //!
-//! Invariant: an accepted claim is not repeated, so that one which gets lost stays lost; the exception is one that may have
-//! been settled as sold out before a restock, of which nothing is kept.
+//! Invariant: an accepted claim is not repeated, so that a lost claim stays lost; the exception is a claim that may
+//! have been settled as sold out before a restock, because no record of it is kept.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::campaigns::Role;
 use crate::journal::{Answer, Instance, Micros};
 use crate::load::{APIS, Clients};
 
-/// How long one question waits for an outcome.
+/// How long one request waits for an outcome.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// The first pause before a request is repeated, and the longest: it doubles each time.
+/// The first and the longest pause before a request is repeated; the pause doubles each time.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// An accepted claim that is pending for this long, in a campaign that was restocked meanwhile, is made again.
+/// An accepted claim that has been pending for this long, in a campaign that was restocked meanwhile, is made again.
 const OUTDATED_AFTER: Micros = 15_000_000;
 
 /// Stays with a claim until its outcome is final, it is refused, or the run gives up.
@@ -57,7 +57,7 @@ pub async fn until_final(clients: &Clients, mut instance: Instance, claim: Claim
     }
 }
 
-/// Any other API, so that what two instances say gets compared.
+/// Another API, so that the answers of two instances get compared.
 fn another(instance: Instance) -> Instance {
     let place = APIS.iter().position(|&api| api == instance).unwrap_or(0);
     APIS.get((place + 1) % APIS.len()).copied().unwrap_or(instance)

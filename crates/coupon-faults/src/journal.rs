@@ -1,6 +1,7 @@
-//! Every request of every client with its answer: what the checkers judge.
+//! The journal of every request of every client with its answer, which the checkers judge.
 //!
-//! Invariant: a request is written down once it is over, with the time it began; none is left out because it had no answer.
+//! Invariant: a request is recorded once it is over, with the time it began; requests without an answer are recorded
+//! too.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,10 +9,10 @@ use coupon_core::{ClaimKey, CouponId};
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// Microseconds since the load has begun.
+/// Microseconds since the load began.
 pub type Micros = u64;
 
-/// The addresses that clients know, by their place in [`crate::schedule::INSTANCES`].
+/// An instance that clients know, by its index in [`crate::schedule::INSTANCES`].
 pub type Instance = usize;
 
 /// What a client knows after a request.
@@ -20,35 +21,35 @@ pub type Instance = usize;
 pub enum Answer {
     /// The account holds this coupon.
     Issued(CouponId),
-    /// None was left.
+    /// No coupon was left.
     SoldOut,
     /// 202: the claim will be decided.
     Accepted,
-    /// The question for an outcome found none yet.
+    /// The request for an outcome found none yet.
     Pending,
-    /// Another status below 500: surely nothing happened.
+    /// Another status below 500: certainly nothing happened.
     Refused(u16),
-    /// 500 or above: what happened is not known.
+    /// 500 or above: it is unknown what happened.
     Failed(u16),
-    /// No answer: what happened is not known.
+    /// No answer: it is unknown what happened.
     Silence,
 }
 
 impl Answer {
-    /// Whether nobody can know what came of the request.
+    /// Whether the result of the request is unknown.
     #[must_use]
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::Failed(_) | Self::Silence)
     }
 
-    /// Whether it says what came of the claim.
+    /// Whether the answer gives the outcome of the claim.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Issued(_) | Self::SoldOut)
     }
 }
 
-/// What a request was for.
+/// The purpose of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
@@ -61,34 +62,34 @@ pub enum Request {
 /// One request, from its beginning to its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
-    /// Whose claim.
+    /// The claim it is about.
     pub claim: ClaimKey,
-    /// What for.
+    /// Its purpose.
     pub request: Request,
-    /// To whom.
+    /// The instance it was sent to.
     pub instance: Instance,
-    /// When it was sent.
+    /// When the request was sent.
     pub begun: Micros,
-    /// When its answer was there, or given up.
+    /// When the answer arrived, or was given up on.
     pub ended: Micros,
-    /// What came.
+    /// The answer.
     pub answer: Answer,
 }
 
 /// Coupons that were added to a campaign.
 #[derive(Clone, Copy, Debug)]
 pub struct Restock {
-    /// Of which campaign, by its number.
+    /// The number of the campaign.
     pub campaign: u64,
-    /// When it was begun: some of them may be there from then on.
+    /// When the addition began: some of the coupons may exist from then on.
     pub begun: Micros,
-    /// When all of them were there for certain.
+    /// When all of the coupons certainly existed.
     pub ended: Micros,
-    /// How many.
+    /// How many coupons.
     pub coupons: u64,
 }
 
-/// What a run has seen.
+/// Everything a run has observed.
 pub struct Journal {
     began: Instant,
     operations: Mutex<Vec<Operation>>,
@@ -96,28 +97,28 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// An empty one, whose time begins now.
+    /// Creates an empty journal, whose time begins now.
     #[must_use]
     pub fn new() -> Self {
         Self { began: Instant::now(), operations: Mutex::default(), restocks: Mutex::default() }
     }
 
-    /// The time.
+    /// The journal's time.
     pub fn now(&self) -> Micros {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// When its time began.
+    /// When the journal's time began.
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// Writes a request down.
+    /// Records a request.
     pub fn add(&self, operation: Operation) {
         self.operations.lock().unwrap_or_else(PoisonError::into_inner).push(operation);
     }
 
-    /// Writes down that coupons were added.
+    /// Records that coupons were added.
     pub fn restocked(&self, restock: Restock) {
         self.restocks.lock().unwrap_or_else(PoisonError::into_inner).push(restock);
     }

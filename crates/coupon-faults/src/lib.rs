@@ -1,5 +1,5 @@
-//! Breaks the real programs and servers under load, by a schedule that is written before, and checks what clients were
-//! told against what MySQL holds.
+//! Breaks the real programs and servers under load, following a schedule written beforehand, and checks the answers to
+//! clients against what MySQL holds.
 //!
 //! ```text
 //! schedule  what breaks, when and for how long: from a seed, or a file ─> supervisor ─> faults  each begins and ends
@@ -10,8 +10,8 @@
 //! rows      what MySQL holds at the end   ─┘   effects   what faults did ─┘
 //! ```
 //!
-//! Invariants: the schedule is written before anything is broken; every request is in the journal, also one without an
-//! answer; a checker is a pure function, so that each is seen failing in a test.
+//! Invariants: the schedule is written before anything is broken; every request is in the journal, including those
+//! without an answer; a checker is a pure function, so that a test can show each one failing.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a run ends where it cannot go on")]
 
 pub mod campaigns;

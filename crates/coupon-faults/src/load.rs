@@ -1,5 +1,5 @@
-//! Clients that claim on a fixed schedule, however long answers take, from both APIs and all their instances, some of
-//! them twice.
+//! Clients that claim on a fixed schedule, however long answers take, from all instances of both APIs; some of them
+//! claim twice.
 //!
 //! Invariant: a claim is sent when its time has come, whether or not earlier ones have been answered.
 
@@ -20,13 +20,13 @@ use crate::campaigns::Campaigns;
 use crate::follow_up;
 use crate::journal::{Answer, Instance, Journal, Operation, Request};
 
-/// The places of the APIs among the instances.
+/// The indexes of the APIs among the instances.
 pub const APIS: [Instance; 4] = [0, 1, 4, 5];
 
-/// A client waits this long for an answer, and for that of a question with a wait, longer by that.
+/// How long a client waits for an answer; a wait that it asks for comes on top.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// Claims in a hundred that are sent twice at nearly the same time, and that are repeated some seconds later.
+/// How many claims in a hundred are sent twice at nearly the same time, and how many are repeated some seconds later.
 const DOUBLE_PERCENT: u32 = 8;
 const LATER_PERCENT: u32 = 4;
 
@@ -34,13 +34,13 @@ const LATER_PERCENT: u32 = 4;
 pub struct Clients {
     http: Client,
     addresses: Vec<String>,
-    /// What they saw.
+    /// The journal of their requests.
     pub journal: Arc<Journal>,
     /// The campaigns.
     pub campaigns: Arc<Campaigns>,
-    /// Claims sent to each instance and not settled yet.
+    /// How many claims sent to each instance are not settled yet.
     in_flight: Vec<AtomicUsize>,
-    /// From then on nobody follows a claim up any more, in microseconds of the journal.
+    /// The time after which no client follows up a claim any more, in microseconds of the journal.
     pub give_up: AtomicU64,
 }
 
@@ -52,14 +52,14 @@ struct Body {
 }
 
 impl Clients {
-    /// Clients that know these addresses.
+    /// Creates clients that know these addresses.
     pub fn new(addresses: Vec<String>, journal: Arc<Journal>, campaigns: Arc<Campaigns>) -> anyhow::Result<Self> {
         let http = Client::builder().tls_certs_only([]).build()?;
         let in_flight = addresses.iter().map(|_| AtomicUsize::new(0)).collect();
         Ok(Self { http, addresses, journal, campaigns, in_flight, give_up: AtomicU64::new(u64::MAX) })
     }
 
-    /// How many claims are on their way at these instances.
+    /// How many claims are in flight at these instances.
     pub fn in_flight(&self, instances: &[Instance]) -> usize {
         let at = |&instance: &Instance| self.in_flight.get(instance).map_or(0, |count| count.load(Ordering::Relaxed));
         instances.iter().map(at).sum()
@@ -73,7 +73,7 @@ impl Clients {
         self.send(instance, claim, Request::Claim, request).await
     }
 
-    /// Asks for the outcome of a claim, waiting for it.
+    /// Asks for the outcome of a claim, waiting up to `wait` for it.
     pub async fn ask(&self, instance: Instance, claim: ClaimKey, wait: Duration) -> Answer {
         let (campaign, account) = (claim.campaign_id, claim.account_id);
         let url =
@@ -99,7 +99,7 @@ impl Clients {
         answer
     }
 
-    /// One client: a claim, and whatever follows.
+    /// Plays one client: a claim, and whatever follows.
     async fn visit(self: Arc<Self>, instance: Instance, claim: ClaimKey, after: Duration) {
         tokio::time::sleep(after).await;
         let Some(in_flight) = self.in_flight.get(instance) else { return };
@@ -110,7 +110,7 @@ impl Clients {
     }
 }
 
-/// Reads an answer; none if there is none, or not all of it.
+/// Reads an answer; none if it did not arrive in full.
 async fn read(sent: reqwest::RequestBuilder) -> Option<Answer> {
     let response = sent.send().await.ok()?;
     let status = response.status().as_u16();
@@ -131,7 +131,7 @@ async fn read(sent: reqwest::RequestBuilder) -> Option<Answer> {
     })
 }
 
-/// Sends claims at a rate until it is told to stop, and returns when every client is done.
+/// Sends claims at a fixed rate until told to stop, and returns when every client is done.
 pub async fn run(clients: Arc<Clients>, seed: u64, rate: u32, stop: watch::Receiver<bool>) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut visits = JoinSet::new();

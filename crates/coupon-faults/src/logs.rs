@@ -1,11 +1,11 @@
-//! The logs of all programs and servers, searched for what must never be in one.
+//! Searches the logs of all programs and servers for words that must never be in one.
 
 use std::path::Path;
 
 use crate::checkers::Check;
 use crate::journal::Micros;
 
-/// A panic, a crash, or data that is damaged.
+/// Words of a panic, a crash, or damaged data.
 const NEVER: [&str; 6] = [
     "panicked at",
     "mysqld got signal",
@@ -15,13 +15,13 @@ const NEVER: [&str; 6] = [
     "Bad file format reading the append only file",
 ];
 
-/// Longest part of a line that is shown.
+/// The most characters of a line that are shown.
 const SHOWN: usize = 300;
 
-/// Reads every log of a run.
+/// Checks every log of a run.
 ///
 /// # Errors
-/// One cannot be read.
+/// A log cannot be read.
 pub fn check(logs: &Path) -> anyhow::Result<Check> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(logs)? {

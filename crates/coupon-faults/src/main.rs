@@ -15,21 +15,21 @@ use coupon_faults::schedule::{Kind, QUIET_MS, Schedule};
 use coupon_faults::stage::{Places, empty_folder};
 use coupon_testkit::Servers;
 
-/// Breaks the real programs and servers under load, and checks what clients were told against what MySQL holds.
+/// Breaks the real programs and servers under load, and checks the answers to clients against what MySQL holds.
 ///
-/// It needs the servers of `scripts/services --failures up` in the environment, which it kills; `scripts/test-failures`
-/// starts them, and this.
+/// It needs, in the environment, the servers of `scripts/services --failures up`, and kills them;
+/// `scripts/test-failures` starts those servers and this program.
 #[derive(Debug, Parser)]
 #[command(
     version,
     after_help = "Example:\n  coupon-faults --faults 20 --seed 7\n  coupon-faults --replay target/failures/schedule.json"
 )]
 struct Arguments {
-    /// What the schedule is made from, and who claims what.
+    /// Seed of the schedule, and of who claims what.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// How many faults; 20 of each kind by default.
+    /// Number of faults; 20 of each kind by default.
     #[arg(long, value_name = "N", default_value_t = 420, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     faults: u32,
 
@@ -37,7 +37,7 @@ struct Arguments {
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: Option<u64>,
 
-    /// Claims a second.
+    /// Claims per second.
     #[arg(long, value_name = "N", default_value_t = 160, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
 
@@ -53,7 +53,7 @@ struct Arguments {
     #[arg(long, value_name = "FOLDER", default_value = "target/failures")]
     folder: PathBuf,
 
-    /// Where producer-api, queue-consumer and skiplock-api are; next to this program by default.
+    /// The folder with producer-api, queue-consumer and skiplock-api; by default, that of this program.
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
 
@@ -62,10 +62,10 @@ struct Arguments {
     json: bool,
 }
 
-/// Milliseconds for each fault without `--minutes`.
+/// Milliseconds of load for each fault, without `--minutes`.
 const MS_A_FAULT: u64 = 7_000;
 
-/// The run could not be made, or means nothing.
+/// The exit code if the run could not be made, or proves nothing.
 const NOTHING_SHOWN: u8 = 3;
 
 #[tokio::main]
@@ -77,7 +77,7 @@ async fn main() -> ExitCode {
     })
 }
 
-/// Exit codes: 0 if everything holds, 1 if something does not, 3 if nothing is shown.
+/// Exit codes: 0 if everything holds, 1 if something does not, 3 if the run proves nothing.
 async fn main_with(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let schedule = schedule(arguments)?;
     let folder = std::path::absolute(&arguments.folder)?;
@@ -99,7 +99,7 @@ async fn main_with(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         written.display()
     ));
     let mut code = None;
-    // What was found is shown before anything is cleaned up.
+    // The report is shown before anything is cleaned up.
     let run = async |space| code = Some(show(&run::run(space, &schedule, &places).await, &folder, arguments.json));
     coupon_testkit::run(run).await;
     code.context("the run has not ended")?
@@ -121,7 +121,7 @@ fn show(report: &anyhow::Result<Report>, folder: &Path, json: bool) -> anyhow::R
     })
 }
 
-/// What is killed and emptied here must be nobody else's.
+/// Refuses servers that anybody else may use, because a run kills and empties its servers.
 fn refuse_other_servers(root: &Path) -> anyhow::Result<()> {
     let ran = Command::new(root.join("scripts/services")).args(["--failures", "env"]).output()?;
     let own = String::from_utf8_lossy(&ran.stdout).into_owned();

@@ -1,7 +1,7 @@
-//! The report as one page that needs nothing else: a plot of the run with the faults shaded, the table, the checks, and
-//! every fault.
+//! The report as one self-contained page: a plot of the run with the faults shaded, the table, the checks, and every
+//! fault.
 //!
-//! Invariant: the page asks nobody for anything; its policy forbids it.
+//! Invariant: the page makes no requests; its content security policy forbids them.
 
 use maud::{DOCTYPE, Markup, html};
 
@@ -10,7 +10,7 @@ use crate::journal::Micros;
 use crate::report::{Report, columns, figures};
 use crate::timeline::Second;
 
-/// The size of a plot, and the room for its numbers, in the units of the picture.
+/// The size of a plot, and the margin for its numbers, in the units of the image.
 const WIDTH: f64 = 1_200.0;
 const HEIGHT: f64 = 160.0;
 const MARGIN: f64 = 50.0;
@@ -71,7 +71,7 @@ fn logarithmic(ms: u64) -> f64 {
     (ms.max(1) as f64).log10()
 }
 
-/// Where a time is in a plot.
+/// The horizontal position of a time in a plot.
 fn x(at: Micros, lasted: Micros) -> f64 {
     MARGIN + (WIDTH - MARGIN) * (at.min(lasted) as f64 / lasted.max(1) as f64)
 }

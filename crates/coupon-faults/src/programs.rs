@@ -1,7 +1,7 @@
-//! The programs of the system, each in a process of its own, started as an operator starts them.
+//! The programs of the system, each in a process of its own, started the way an operator does.
 //!
-//! Invariants: a program has the same address after each start; one that ends although nobody ended it is written down,
-//! and started again so that the run goes on.
+//! Invariants: a program has the same address after each start; a program that ends on its own is recorded, and
+//! restarted so that the run can continue.
 
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpListener};
@@ -17,18 +17,18 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// A program listens within this time, also on a busy machine with a server away.
+/// How long a program may take to listen, even on a busy machine with a server away.
 const START_DEADLINE: Duration = Duration::from_mins(1);
 
-/// A program that was asked to stop has ended by then: its own limit for that is 20 seconds.
+/// How long a program may take to stop: its own limit is 20 seconds.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// SIGKILL, which the system sends when memory runs out.
+/// SIGKILL, which the operating system sends when memory runs out.
 const KILLED: i32 = 9;
 
 /// One program.
 pub struct Program {
-    /// Its name with its number, as in the schedule.
+    /// The program's name with its number, as in the schedule.
     pub name: &'static str,
     /// Where clients reach it; consumers have none.
     pub address: SocketAddr,
@@ -37,7 +37,7 @@ pub struct Program {
     arguments: Vec<String>,
     log: PathBuf,
     http: Client,
-    /// Starts that failed, as a server was away, and were repeated.
+    /// How many starts failed because a server was away, and were repeated.
     pub repeated_starts: AtomicU32,
     state: Mutex<State>,
 }
@@ -45,16 +45,17 @@ pub struct Program {
 #[derive(Default)]
 struct State {
     process: Option<Child>,
-    /// Settings of its own, changed by a rolling restart.
+    /// Additional settings, changed by a rolling restart.
     own: Vec<String>,
 }
 
-/// How a program ended that nobody had ended.
+/// How a program ended on its own.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum End {
-    /// By itself.
+    /// It ended by itself.
     Itself(String),
-    /// By the system, most likely as memory ran out: the run says nothing about the programs then.
+    /// The operating system killed it, most likely because memory ran out: the run then proves nothing about the
+    /// programs.
     Memory(String),
 }
 
@@ -70,8 +71,8 @@ impl Program {
         Self { name, address, admin, path, arguments, log, http, repeated_starts, state }
     }
 
-    /// Starts it and waits until it listens. While a server is away a program may refuse to start; it is then started
-    /// again, as an orchestrator does.
+    /// Starts the program and waits until it listens. While a server is away, a program may refuse to start; it is then
+    /// started again, as an orchestrator would.
     pub async fn start(&self) -> anyhow::Result<()> {
         self.start_in(&mut *self.state.lock().await).await
     }
@@ -105,13 +106,13 @@ impl Program {
         started.with_context(|| format!("cannot start {}: build it with cargo build --bins", self.path.display()))
     }
 
-    /// Ends it with SIGKILL.
+    /// Ends the program with SIGKILL.
     pub async fn kill(&self) -> anyhow::Result<()> {
         let mut process = self.state.lock().await.process.take().context("it does not run")?;
         Ok(process.kill().await?)
     }
 
-    /// Ends it with SIGTERM, which it has to follow in time and with exit code 0.
+    /// Ends the program with SIGTERM. It must end in time and with exit code 0.
     pub async fn stop(&self) -> anyhow::Result<()> {
         let mut process = self.state.lock().await.process.take().context("it does not run")?;
         signal(process.id().context("it has ended")?, "TERM").await?;
@@ -123,14 +124,14 @@ impl Program {
         Ok(())
     }
 
-    /// Sends it a signal that does not end it.
+    /// Sends the program a signal that does not end it.
     pub async fn send(&self, name: &str) -> anyhow::Result<()> {
         let state = self.state.lock().await;
         let process = state.process.as_ref().context("it does not run")?;
         signal(process.id().context("it has ended")?, name).await
     }
 
-    /// Stops it and starts it with other settings of its own.
+    /// Stops the program and starts it with other additional settings.
     pub async fn restart_with(&self, own: Vec<String>) -> anyhow::Result<()> {
         self.stop().await?;
         let mut state = self.state.lock().await;
@@ -138,9 +139,9 @@ impl Program {
         self.start_in(&mut state).await
     }
 
-    /// Looks whether it has ended although nobody ended it; starts it again then.
+    /// Checks whether the program has ended on its own; if so, starts it again.
     pub async fn look(&self) -> anyhow::Result<Option<End>> {
-        // Whoever has it starts or ends it at this moment.
+        // Another task is starting or ending it right now.
         let Ok(mut state) = self.state.try_lock() else { return Ok(None) };
         let Some(process) = &mut state.process else { return Ok(None) };
         let Some(ended) = process.try_wait()? else { return Ok(None) };
@@ -153,7 +154,7 @@ impl Program {
         if ended.signal() == Some(KILLED) { End::Memory(text) } else { End::Itself(text) }
     }
 
-    /// A counter of its own since its start, summed over its labels; none if it does not answer.
+    /// The program's counters since its start, each summed over its labels; none if it does not answer.
     pub async fn counters(&self, names: [&str; 3]) -> Option<[f64; 3]> {
         let text = self.get("metrics").await.ok()?;
         Some(names.map(|name| {
@@ -168,7 +169,7 @@ impl Program {
     }
 }
 
-/// A port that is free now and, as the system gives them out in turns, will be for a while.
+/// A port that is free now and will be for a while, because the system hands ports out in turn.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }

@@ -1,4 +1,4 @@
-//! What a run ends with: a table by kind of fault, what was checked, and the same as JSON.
+//! The report of a run: a table by kind of fault, the checks, and the same as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,12 @@ use crate::effects::{Effect, upper_bound};
 use crate::journal::Micros;
 use crate::timeline::Second;
 
-/// What a run was made with.
+/// The setting of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
-    /// What the schedule was made from.
+    /// The seed of the schedule.
     pub seed: u64,
-    /// Claims a second.
+    /// Claims per second.
     pub rate: u32,
     /// The commit of the checkout.
     pub commit: String,
@@ -31,57 +31,57 @@ pub struct Setting {
 /// Everything that a run has found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// With what.
+    /// The setting of the run.
     pub setting: Setting,
     /// How long the load lasted, in microseconds.
     pub lasted: Micros,
-    /// Claims that were sent, repeated ones too.
+    /// Claims sent, including repeated ones.
     pub claims: u64,
     /// Accounts that claimed.
     pub accounts: u64,
-    /// Coupons that were issued.
+    /// Coupons issued.
     pub issued: u64,
-    /// Answers, by what they were.
+    /// How many answers there were of each kind.
     pub answers: BTreeMap<String, u64>,
     /// Each second of the load.
     pub seconds: Vec<Second>,
     /// Each fault.
     pub faults: Vec<Effect>,
-    /// Each promise.
+    /// Each guarantee checked.
     pub checks: Vec<Check>,
-    /// Starts of programs that were refused as a server was away, and repeated.
+    /// Starts of programs that failed because a server was away, and were repeated.
     pub repeated_starts: u32,
-    /// By how much the run itself was late at most, in microseconds.
+    /// The most by which the run itself was late, in microseconds.
     pub late: Micros,
-    /// A program was killed by the system: the run proves nothing.
+    /// Whether the operating system killed a program: the run then proves nothing.
     pub out_of_memory: bool,
 }
 
 /// A row of the table.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Row {
-    /// How many were made.
+    /// How many faults of this kind were made.
     pub faults: u64,
     /// How many of them touched a claim.
     pub bit: u64,
     /// Requests without a certain answer.
     pub unknown: u64,
-    /// Messages that were delivered again.
+    /// Redelivered messages.
     pub redelivered: f64,
-    /// Successes without an answer.
+    /// Claims that succeeded without an answer.
     pub recovered: u64,
-    /// From the heal to the first success, each.
+    /// The time from each heal to the first success.
     pub heals: Vec<Micros>,
-    /// Findings about claims that were lost while one was on.
+    /// Findings about claims lost while such a fault was active.
     pub lost: u64,
-    /// All other findings while one was on.
+    /// All other findings while such a fault was active.
     pub wrong: u64,
     /// Faults with a finding.
     pub bad: u64,
 }
 
 impl Report {
-    /// Whether everything holds, and it means something.
+    /// Whether everything holds and the run proves something.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         !self.out_of_memory
@@ -109,7 +109,7 @@ impl Report {
         rows
     }
 
-    /// How many findings there are about claims that a fault may have touched: lost ones, and others.
+    /// How many findings a fault may have caused: lost claims, and others.
     fn found_during(&self, effect: &Effect) -> (u64, u64) {
         let during = |check: &Check| {
             let overlaps = |(from, to): &&(Micros, Micros)| *from <= effect.played.healed && *to >= effect.played.began;
@@ -119,7 +119,7 @@ impl Report {
         (of(|name| name == "lost"), of(|name| name != "lost"))
     }
 
-    /// For people.
+    /// The report for people.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}\n", self.table());
@@ -153,14 +153,14 @@ impl Report {
         text
     }
 
-    /// How many faults had begun by the time of the first thing that must not be, if its time is known.
+    /// How many faults had begun by the time of the first finding, if its time is known.
     fn first_wrong(&self) -> Option<usize> {
         let ends = self.checks.iter().flat_map(|check| &check.spans).map(|(_, to)| *to);
         let first = ends.filter(|to| *to < Micros::MAX).min()?;
         Some(self.faults.iter().filter(|fault| fault.played.began <= first).count())
     }
 
-    /// Whether everything holds, in a line.
+    /// The verdict in one line.
     #[must_use]
     pub fn verdict(&self) -> String {
         let bit = self.faults.iter().filter(|fault| fault.bit).count();
@@ -176,7 +176,7 @@ impl Report {
         }
     }
 
-    /// All rows in one.
+    /// The sum of all rows.
     #[must_use]
     pub fn sum(&self) -> Row {
         let mut all = Row::default();
@@ -209,7 +209,7 @@ impl Report {
     }
 }
 
-/// What the columns of the table are called.
+/// The names of the table's columns.
 #[must_use]
 pub fn columns() -> [&'static str; 10] {
     [

@@ -1,5 +1,5 @@
-//! What MySQL holds at the end, and an audit of its own in SQL, next to the one of `couponctl`: neither can share a mistake
-//! with the other.
+//! Reads what MySQL holds at the end, and audits it with SQL of its own, independent of `couponctl`'s audit, so that
+//! the two cannot share a mistake.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::stage::Stage;
 
-/// Statements that count what must not be, each with what it counts.
+/// Statements that count violations, each with what it counts.
 const NONE_OF: [(&str, &str); 7] = [
     (
         "accounts with two coupons of a campaign",
@@ -38,29 +38,29 @@ const NONE_OF: [(&str, &str); 7] = [
 /// A campaign's rows.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Stock {
-    /// As the campaign says.
+    /// The number of coupons in the campaign's own row.
     pub coupons: u64,
-    /// Rows.
+    /// Rows of coupons.
     pub rows: u64,
     /// Rows with an account.
     pub issued: u64,
 }
 
-/// What is there.
+/// Everything that MySQL holds.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    /// Who holds what.
+    /// The coupon that each account holds.
     pub held: Vec<(ClaimKey, CouponId)>,
-    /// By the number of the campaign.
+    /// The stock of each campaign, by its number.
     pub stocks: BTreeMap<u64, Stock>,
-    /// What was counted that must not be.
+    /// The violations counted.
     pub wrong: Vec<(&'static str, u64)>,
 }
 
-/// Reads all of it.
+/// Reads all rows.
 ///
 /// # Errors
-/// MySQL's.
+/// An error of MySQL.
 pub async fn read(stage: &Stage) -> anyhow::Result<Rows> {
     // A run has many rows, so this has no deadline.
     let mysql = &stage.space.servers().mysql;

@@ -1,7 +1,7 @@
-//! A run from its beginning to its report.
+//! Carries out a run, from its beginning to its report.
 //!
-//! Invariant: the order. All is set before the load begins; the load goes on until the last fault has been healed for a
-//! while; nothing is judged before every client is done.
+//! Invariant: the order is fixed. Everything is set up before the load begins; the load continues until the last fault
+//! has been healed for a while; nothing is judged before every client is done.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,16 +29,16 @@ use crate::stage::{Places, Stage};
 use crate::supervisor::{self, Seen};
 use crate::{effects, rows, timeline};
 
-/// Load after the last heal, which shows that all is well again.
+/// How long the load continues after the last heal, to show that the system has recovered.
 const CALM: Duration = Duration::from_secs(12);
 
-/// After the load, clients follow claims up for so long at most: a little more than an accepted claim may take.
+/// How long clients may follow up claims after the load: a little longer than an accepted claim may take.
 const DRAIN: Micros = 35_000_000;
 
 /// Plays a schedule.
 ///
 /// # Errors
-/// The run could not be made; what it has found is in the report.
+/// The run could not be made. Its findings are not errors: they are in the report.
 pub async fn run(space: Arc<TestSpace>, schedule: &Schedule, places: &Places) -> anyhow::Result<Report> {
     let load_lasts = Duration::from_millis(schedule.load_ms) + CALM;
     let (campaigns, stock) = Campaigns::make(&space, schedule.rate, load_lasts).await;
@@ -68,7 +68,7 @@ pub async fn run(space: Arc<TestSpace>, schedule: &Schedule, places: &Places) ->
     stop_load.send_replace(true);
     restocking.await?;
     claiming.await?;
-    // The space is cleaned up over this connection.
+    // This makes sure that the connection works, over which the space is cleaned up.
     stage.redis(&Cmd::ping()).await?;
     let drained = drained(&stage).await;
     let flushed = flushes::check(&stage, &clients).await?;
@@ -103,7 +103,7 @@ pub async fn run(space: Arc<TestSpace>, schedule: &Schedule, places: &Places) ->
     })
 }
 
-/// How many answers of each sort there were.
+/// Counts the answers of each kind.
 fn answers(operations: &[Operation]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for operation in operations {
@@ -117,7 +117,7 @@ fn answers(operations: &[Operation]) -> BTreeMap<String, u64> {
     counts
 }
 
-/// The audit of the product, with every answer that no restock made outdated.
+/// Runs the product's audit, with every answer that no restock has made outdated.
 async fn audited(space: &TestSpace, campaigns: &Campaigns, operations: &[Operation]) -> anyhow::Result<Check> {
     let outcome = |one: &Operation| match one.answer {
         Answer::Issued(coupon_id) => Some((one.claim, Outcome::Issued { coupon_id })),
@@ -135,7 +135,7 @@ async fn audited(space: &TestSpace, campaigns: &Campaigns, operations: &[Operati
     Ok(Check::of("audit", "The audit of couponctl is clean, also of dead letters.", report.invariants.iter(), found))
 }
 
-/// Whether the queue is empty in the end.
+/// Checks that the queue is empty at the end.
 async fn drained(stage: &Stage) -> Check {
     let left = stage.space.queues.waiting().await;
     let says = "At the end no claim is left in the queue.";

@@ -1,7 +1,7 @@
-//! What is broken, when, and for how long. A seed gives the same schedule each time; what happens to it does not, as real
-//! programs and servers take their own time.
+//! The schedule: what is broken, when, and for how long. A seed always gives the same schedule, but not the same run,
+//! because real programs and servers take their own time.
 //!
-//! Invariants: pure; every kind comes as often as any other, within one; two faults at the same time never break the
+//! Invariants: pure; every kind occurs equally often, give or take one; two faults at the same time never break the
 //! same thing.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub const INSTANCES: [&str; 6] =
 /// The servers.
 pub const SERVERS: [&str; 3] = ["mysql", "redis", "rabbitmq"];
 
-/// The ways between two of them that can be broken.
+/// The links between two of them that can be broken.
 pub const LINKS: [&str; 9] = [
     "client/producer-api",
     "client/skiplock-api",
@@ -32,7 +32,7 @@ pub const LINKS: [&str; 9] = [
     "skiplock-api/mysql",
 ];
 
-/// Those of them that settle what the queue holds.
+/// The instances that settle the claims in the queue.
 pub const CONSUMERS: [&str; 2] = ["queue-consumer-1", "queue-consumer-2"];
 const ALL: [&str; 1] = ["all programs"];
 const CLOCK: [&str; 1] = ["a clock"];
@@ -40,59 +40,59 @@ const MYSQL: [&str; 1] = ["mysql"];
 const REDIS: [&str; 1] = ["redis"];
 const RABBITMQ: [&str; 1] = ["rabbitmq"];
 
-/// The share of faults that begin while the one before is on, in percent; a quarter is the least.
+/// The share of faults that may begin while the previous one is active, in percent. At least a quarter must.
 const OVERLAPPING_PERCENT: u32 = 45;
 
-/// What can be broken, and how.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A program is killed with SIGKILL, and started again after a while.
     KillProgram,
-    /// A program is asked to stop with SIGTERM, which it must do well, and started again.
+    /// A program is asked to stop with SIGTERM, must stop cleanly, and is started again.
     StopProgram,
-    /// A program stands still for a while (SIGSTOP, SIGCONT).
+    /// A program is paused for a while (SIGSTOP, SIGCONT).
     PauseProgram,
-    /// A consumer stands still for longer than the lock on refills lives, right after the lists of free ids are gone.
+    /// A consumer is paused for longer than the refill lock lives, right after the lists of free ids were deleted.
     StaleRefiller,
     /// Every program is restarted, one after the other, with other settings.
     RollingRestart,
     /// A server is killed with SIGKILL, and started again.
     KillServer,
-    /// A server stands still for a while.
+    /// A server is paused for a while.
     PauseServer,
     /// Redis loses everything.
     FlushRedis,
-    /// Redis is killed and comes back with what it held some seconds before.
+    /// Redis is killed and comes back with the data it held some seconds before.
     OlderRedis,
-    /// The locks on refills vanish again and again, so that consumers refill the same list at the same time.
+    /// The refill locks are deleted over and over, so that consumers refill the same list at the same time.
     TwoRefillers,
-    /// Connections break, and new ones as soon as they are made.
+    /// Connections break, and new ones break as soon as they are made.
     Cut,
-    /// Every piece of what is sent is late.
+    /// Everything that is sent arrives late.
     Delay,
     /// Nothing moves, and nothing breaks.
     Freeze,
-    /// Each connection breaks after some more bytes, wherever in a message that is.
+    /// Each connection breaks after some more bytes, at any point in a message.
     CutAfterBytes,
-    /// The queue takes no further message, and consumers stand still, so that it stays so.
+    /// The queue takes no further messages, and consumers are paused, so that it stays full.
     QueueFull,
     /// A producer-api whose clock is up to an hour ahead or behind takes claims.
     WrongClock,
-    /// RabbitMQ blocks publishers, as it has too little memory.
+    /// RabbitMQ blocks publishers because it has too little memory.
     MemoryAlarm,
-    /// RabbitMQ blocks publishers, as it has too little disk.
+    /// RabbitMQ blocks publishers because it has too little disk space.
     DiskAlarm,
     /// MySQL takes no writes.
     ReadOnly,
     /// MySQL has no connection left for the programs, which lose theirs.
     TooManyConnections,
-    /// MySQL ends the programs' sessions again and again.
+    /// MySQL ends the programs' sessions over and over.
     KillSessions,
 }
 
 impl Kind {
-    /// What it can hit.
+    /// The targets that this kind can hit.
     #[must_use]
     pub fn targets(self) -> &'static [&'static str] {
         match self {
@@ -108,11 +108,11 @@ impl Kind {
         }
     }
 
-    /// How long it lasts, in milliseconds, from and to.
+    /// The shortest and the longest duration, in milliseconds.
     fn holds_ms(self) -> (u64, u64) {
         match self {
             Self::KillProgram | Self::StopProgram | Self::KillServer => (200, 1_500),
-            // What it takes by itself: a moment, or the restarts.
+            // These take their own time: a moment, or as long as the restarts.
             Self::FlushRedis | Self::RollingRestart => (0, 1),
             // The lock lives for 5 seconds.
             Self::StaleRefiller => (6_000, 8_000),
@@ -124,7 +124,7 @@ impl Kind {
         }
     }
 
-    /// Its name, as in the options and the table.
+    /// The kind's name, as in the options and the table.
     #[must_use]
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -134,25 +134,26 @@ impl Kind {
 /// One fault.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Fault {
-    /// When it begins, in milliseconds since the load has begun. It waits for a fault that still has what it breaks.
+    /// When it begins, in milliseconds since the load began. It waits for any earlier fault that still holds what it
+    /// breaks.
     pub at_ms: u64,
-    /// What happens.
+    /// The kind of fault.
     pub kind: Kind,
-    /// To whom.
+    /// What it hits.
     pub target: String,
-    /// How long it lasts, in milliseconds, before it is put right.
+    /// How long it lasts, in milliseconds, before it is repaired.
     pub hold_ms: u64,
-    /// A number that decides the rest: the length of a delay, how many bytes may pass, which other settings.
+    /// A number that determines the rest: the length of a delay, how many bytes may pass, which other settings to use.
     pub chance: u64,
 }
 
 impl Fault {
-    /// What nobody else may break meanwhile.
+    /// The things that no other fault may break meanwhile.
     #[must_use]
     pub fn breaks(&self) -> Vec<&str> {
         match self.kind {
             Kind::RollingRestart => INSTANCES.to_vec(),
-            // Which consumer refills shows in Redis only.
+            // Only Redis shows which consumer refills.
             Kind::StaleRefiller => vec!["redis", &self.target],
             Kind::QueueFull => [&CONSUMERS[..], &RABBITMQ[..]].concat(),
             // Its claims need a broker that takes them.
@@ -165,11 +166,11 @@ impl Fault {
 /// The faults of a run, in order.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Schedule {
-    /// What it was made from, which also decides who claims what.
+    /// The seed, which also decides who claims what.
     pub seed: u64,
     /// How long the load lasts, in milliseconds.
     pub load_ms: u64,
-    /// Claims a second.
+    /// Claims per second.
     pub rate: u32,
     /// The faults.
     pub faults: Vec<Fault>,
@@ -179,7 +180,7 @@ pub struct Schedule {
 pub const QUIET_MS: u64 = 3_000;
 
 impl Schedule {
-    /// Makes one of so many faults in so much time.
+    /// Makes a schedule of this many faults within this time.
     #[must_use]
     pub fn new(seed: u64, kinds: &[Kind], faults: usize, load_ms: u64, rate: u32) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -208,7 +209,7 @@ impl Schedule {
     }
 }
 
-/// Goes through the targets of each kind in turns, in an order of its own.
+/// Goes through the targets of each kind in turn, each kind in a random order of its own.
 struct Next {
     targets: BTreeMap<Kind, Vec<&'static str>>,
     taken: BTreeMap<Kind, usize>,

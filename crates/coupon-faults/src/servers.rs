@@ -1,4 +1,4 @@
-//! The servers of a run: those of `scripts/services --failures`, which nobody else uses, so that they can be killed.
+//! The servers of a run: those of `scripts/services --failures`, which nobody else uses, so they can be killed.
 //!
 //! Invariants: only the process that the script has recorded is signalled; the log of a server survives its restarts.
 
@@ -12,12 +12,12 @@ use tokio::time::Instant;
 
 use crate::programs::signal;
 
-/// A killed process is gone by then.
+/// How long a killed process may take to disappear.
 const GONE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One server.
 pub struct Server {
-    /// Its name, as the script knows it.
+    /// The server's name, as the script knows it.
     pub name: &'static str,
     /// The checkout.
     root: PathBuf,
@@ -33,12 +33,12 @@ impl Server {
         Self { name, root, logs, starts: AtomicU32::new(0) }
     }
 
-    /// A path below its folder.
+    /// The server's folder.
     pub fn folder(&self) -> PathBuf {
         self.root.join(".services/failures").join(self.name)
     }
 
-    /// Its process.
+    /// The id of the server's process.
     pub fn pid(&self) -> anyhow::Result<u32> {
         let file = self.folder().with_extension("pid");
         let text = std::fs::read_to_string(&file)
@@ -47,12 +47,12 @@ impl Server {
         Ok(pid.parse()?)
     }
 
-    /// Sends it a signal that does not end it.
+    /// Sends the server a signal that does not end it.
     pub async fn send(&self, name: &str) -> anyhow::Result<()> {
         signal(self.pid()?, name).await
     }
 
-    /// Ends it with SIGKILL, and waits until it is gone.
+    /// Ends the server with SIGKILL, and waits until its process is gone.
     pub async fn kill(&self) -> anyhow::Result<()> {
         let pid = self.pid()?;
         signal(pid, "KILL").await?;
@@ -64,7 +64,7 @@ impl Server {
         Ok(())
     }
 
-    /// Starts it, and waits until it answers.
+    /// Starts the server, and waits until it answers.
     pub async fn start(&self) -> anyhow::Result<()> {
         self.keep_log()?;
         let script = self.root.join("scripts/services");
@@ -73,7 +73,7 @@ impl Server {
         Ok(())
     }
 
-    /// Copies its log to those of the run: the next start begins a new one.
+    /// Copies the server's log to the logs of the run, because the next start begins a new one.
     pub fn keep_log(&self) -> anyhow::Result<()> {
         let log = self.root.join(".services/failures/log").join(format!("{}.log", self.name));
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
@@ -81,14 +81,14 @@ impl Server {
         Ok(())
     }
 
-    /// Runs `rabbitmqctl` on it, with the environment that the broker itself has.
+    /// Runs `rabbitmqctl` on the server, with the broker's own environment.
     pub async fn rabbitmqctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let environment = std::fs::read(format!("/proc/{}/environ", self.pid()?))?;
         let environment = String::from_utf8_lossy(&environment).into_owned();
         let variable = |name: &str| environment.split('\0').find_map(|text| text.strip_prefix(name)?.strip_prefix('='));
         let libraries = variable("ERL_LIBS").context("ERL_LIBS of the broker")?;
         let home = libraries.split("/lib/rabbitmq_server").next().unwrap_or_default();
-        // The script makes its own `erl` come first; the broker's process has another order.
+        // The script's own `erl` must come first in the path; the broker's process has another order.
         let path = format!("{}:{}", self.folder().join("bin").display(), variable("PATH").unwrap_or_default());
         let mut command = Command::new(format!("{home}/bin/rabbitmqctl"));
         let variables = environment.split('\0').filter_map(|text| text.split_once('='));

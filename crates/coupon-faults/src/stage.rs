@@ -1,6 +1,6 @@
-//! Everything that a run can break: the servers, the programs, and a proxy on every way between two of them.
+//! Everything that a run can break: the servers, the programs, and a proxy on every link between two of them.
 //!
-//! Invariant: programs and clients reach everything through the proxies; the run itself prepares, restocks and looks
+//! Invariant: programs and clients reach everything through the proxies; the run itself prepares, restocks and checks
 //! without them.
 
 use std::collections::BTreeMap;
@@ -22,14 +22,14 @@ use crate::programs::Program;
 use crate::schedule::{INSTANCES, SERVERS};
 use crate::servers::Server;
 
-/// Longest time for the run's own statements.
+/// The deadline of the run's own statements.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How often a command to Redis is sent at most, and the pause in between.
+/// How often a command to Redis is tried, and the pause in between.
 const COMMAND_ATTEMPTS: u32 = 20;
 const COMMAND_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where things are on this machine.
+/// The folders that a run uses.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// The checkout.
@@ -40,14 +40,14 @@ pub struct Places {
     pub logs: PathBuf,
 }
 
-/// What a run can break.
+/// Everything that a run can break.
 pub struct Stage {
-    /// A database, queues and keys of its own.
+    /// The run's own database, queues and keys.
     pub space: Arc<TestSpace>,
-    /// In the order of [`INSTANCES`].
+    /// The programs, in the order of [`INSTANCES`].
     pub programs: Vec<Program>,
     servers: Vec<Server>,
-    /// By the name of the link.
+    /// The proxies of each link, by the link's name.
     links: BTreeMap<String, Vec<Proxy>>,
     /// Where clients reach each program; empty for consumers.
     pub addresses: Vec<String>,
@@ -102,14 +102,14 @@ impl Stage {
         Ok(self.links.get(name).with_context(|| format!("no link {name}"))?)
     }
 
-    /// A connection for the run's own statements, as a user that MySQL always keeps a place for.
+    /// Opens a connection for the run's own statements, as a user for whom MySQL always keeps a connection free.
     pub async fn mysql(&self) -> anyhow::Result<Conn> {
         let mysql = &self.space.servers().mysql;
         let options = coupon_core::mysql::reach(&mysql.mysql_url, &mysql.tls);
         Ok(connect(options, STATEMENT_DEADLINE).await?)
     }
 
-    /// Runs statements of the run's own.
+    /// Runs the run's own statements.
     pub async fn sql(&self, statements: &[&str]) -> anyhow::Result<()> {
         let mut conn = self.mysql().await?;
         for statement in statements {
@@ -118,7 +118,7 @@ impl Stage {
         Ok(conn.disconnect().await?)
     }
 
-    /// Sends a command to Redis. The first after a restart may meet a connection that is no more.
+    /// Sends a command to Redis. Retries, because the first command after a restart may find its connection closed.
     pub async fn redis(&self, command: &Cmd) -> anyhow::Result<()> {
         let mut left = COMMAND_ATTEMPTS;
         loop {
@@ -141,7 +141,7 @@ impl Stage {
     }
 }
 
-/// Which names in Redis.
+/// The kinds of names in Redis.
 #[derive(Clone, Copy, Debug)]
 pub enum Names {
     /// Locks on refills.
@@ -169,7 +169,7 @@ async fn arguments(space: &TestSpace, program: &str, links: &mut BTreeMap<String
     }
     for (server, url) in servers {
         let link = format!("{program}/{server}");
-        // Both instances of a program share its proxies: a network that fails, fails for all.
+        // Both instances of a program share its proxies: a network failure hits all of them.
         if !links.contains_key(&link) {
             links.insert(link.clone(), vec![Proxy::before(&url).await]);
         }
@@ -178,13 +178,13 @@ async fn arguments(space: &TestSpace, program: &str, links: &mut BTreeMap<String
         arguments.push(format!("--{flag}-url={url}"));
     }
     if program != "queue-consumer" {
-        // A client may claim for one account as often as it likes, and a load balancer takes no time to notice a stop.
+        // Clients may claim for one account as often as they like, and no load balancer needs time to notice a stop.
         arguments.extend(["--http-workers=1", "--claims-per-account=0", "--drain-delay=0s"].map(String::from));
     }
     arguments
 }
 
-/// Makes the folder of the logs anew.
+/// Creates the folder of the logs, empty.
 pub fn empty_folder(path: &Path) -> anyhow::Result<()> {
     if path.exists() {
         fs::remove_dir_all(path)?;

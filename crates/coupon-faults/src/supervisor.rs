@@ -1,6 +1,7 @@
 //! Plays the faults of a schedule at their times, and watches the programs meanwhile.
 //!
-//! Invariants: two faults never have the same thing at once; a fault that cannot be made or put right fails the run.
+//! Invariants: two faults never hold the same thing at the same time; a fault that cannot be made or repaired fails the
+//! run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,10 +19,10 @@ use crate::programs::End;
 use crate::schedule::{Fault, Schedule};
 use crate::stage::Stage;
 
-/// How often the programs are looked at.
+/// How often the programs are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Longest time for one fault, with whatever it has to wait for to come back.
+/// The deadline of one fault, including the recovery of whatever it has to wait for.
 const FAULT_DEADLINE: Duration = Duration::from_secs(150);
 
 /// The counters of queue-consumer that show what a fault has cost, in the order of [`Sample::counts`].
@@ -30,38 +31,38 @@ const COUNTERS: [&str; 3] = ["coupon_redeliveries_total", "coupon_retries_total"
 /// A fault that was made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Played {
-    /// What was planned.
+    /// The fault as planned.
     #[serde(flatten)]
     pub fault: Fault,
-    /// When it began to break things.
+    /// When the fault began to break things.
     pub began: Micros,
-    /// When all that it broke was there again.
+    /// When everything it broke was working again.
     pub healed: Micros,
-    /// What could not be done.
+    /// The reason why the fault could not be made or repaired.
     pub error: Option<String>,
 }
 
-/// What all consumers together have counted by a time, over all their restarts.
+/// The totals counted by all consumers up to a time, across their restarts.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// When.
+    /// The time.
     pub at: Micros,
     /// Redelivered messages, repeated work, refills.
     pub counts: [f64; 3],
 }
 
-/// What was seen next to the faults.
+/// What was observed beside the faults.
 #[derive(Default)]
 pub struct Seen {
-    /// Programs that ended although nobody had ended them.
+    /// Programs that ended on their own.
     pub ends: Vec<End>,
-    /// Counters, in order of time.
+    /// The consumers' counters, in order of time.
     pub samples: Vec<Sample>,
-    /// By how much the run itself was late at most: on a machine without a core to spare, everything looks slow.
+    /// The most by which the run itself was late: on a machine without a core to spare, everything looks slow.
     pub late: Micros,
 }
 
-/// Plays all faults and returns when the last one is put right, in the order in which they were planned.
+/// Plays all faults. Returns them, in the order in which they were planned, once the last one is repaired.
 pub async fn play(stage: &Arc<Stage>, clients: &Arc<Clients>, schedule: &Schedule) -> Vec<Played> {
     let things: BTreeSet<String> =
         schedule.faults.iter().flat_map(|fault| fault.breaks().into_iter().map(String::from)).collect();
@@ -81,7 +82,7 @@ pub async fn play(stage: &Arc<Stage>, clients: &Arc<Clients>, schedule: &Schedul
 
 async fn alone(scene: &Scene, locks: &BTreeMap<String, Lock<()>>) -> Played {
     let mut mine = Vec::new();
-    // In the order of their names, so that no two wait for each other.
+    // Locked in the order of their names, so that no two faults wait for each other.
     let wanted: BTreeSet<&str> = scene.fault.breaks().into_iter().collect();
     for thing in wanted {
         if let Some(lock) = locks.get(thing) {
@@ -99,7 +100,7 @@ async fn alone(scene: &Scene, locks: &BTreeMap<String, Lock<()>>) -> Played {
     Played { fault: scene.fault.clone(), began: scene.began(), healed, error }
 }
 
-/// A line for whoever waits.
+/// Prints a line of progress.
 fn say(scene: &Scene, healed: Micros, error: Option<&str>) {
     let (fault, began) = (&scene.fault, scene.began());
     let took = healed.saturating_sub(began) / 1_000;
@@ -107,7 +108,7 @@ fn say(scene: &Scene, healed: Micros, error: Option<&str>) {
     terminal::note(&format!("{:7} ms  {} of {}, {took} ms{error}", began / 1_000, fault.kind.name(), fault.target));
 }
 
-/// Measures how late this process is woken, until it is told to stop.
+/// Measures how late this process is woken, until told to stop.
 pub async fn watch_itself(clients: Arc<Clients>, seen: Arc<Mutex<Seen>>, stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let due = clients.journal.now() + u64::try_from(LOOK_EVERY.as_micros()).unwrap_or(0);
@@ -118,7 +119,7 @@ pub async fn watch_itself(clients: Arc<Clients>, seen: Arc<Mutex<Seen>>, stop: w
     }
 }
 
-/// Looks at the programs until it is told to stop.
+/// Watches the programs until told to stop.
 pub async fn watch(stage: Arc<Stage>, clients: Arc<Clients>, seen: Arc<Mutex<Seen>>, stop: watch::Receiver<bool>) {
     let mut last: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
     let mut total = [0.0; 3];
@@ -133,7 +134,7 @@ pub async fn watch(stage: Arc<Stage>, clients: Arc<Clients>, seen: Arc<Mutex<See
             let Some(counts) = program.counters(COUNTERS).await else { continue };
             let before = last.insert(program.name, counts).unwrap_or_default();
             for ((total, now), before) in total.iter_mut().zip(counts).zip(before) {
-                // A counter that has become less is that of a process started since.
+                // A counter that has decreased belongs to a process started since.
                 *total += if now < before { now } else { now - before };
             }
         }

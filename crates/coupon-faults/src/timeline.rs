@@ -1,4 +1,4 @@
-//! What clients saw, second by second: how many answers, and how long claims took to their outcome.
+//! What clients saw, second by second: how many answers they got, and how long claims took to reach their outcome.
 
 use serde::Serialize;
 
@@ -10,17 +10,17 @@ const SECOND: Micros = 1_000_000;
 /// One second of a run.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Second {
-    /// Requests that were answered in it.
+    /// Requests answered in this second.
     pub answered: u64,
-    /// Requests that ended in it without a certain answer.
+    /// Requests that ended in this second without a certain answer.
     pub unknown: u64,
-    /// The middle and the longest time to the outcome of the claims that were made in it, in milliseconds.
+    /// The median time to the outcome of the claims made in this second, in milliseconds.
     pub middle_ms: u64,
-    /// The longest.
+    /// The longest such time, in milliseconds.
     pub longest_ms: u64,
 }
 
-/// Counts by seconds from the beginning of the load to its end.
+/// Computes the figures of each second from the beginning of the load to its end.
 #[must_use]
 pub fn seconds(operations: &[Operation], visits: &[Visit], lasted: Micros) -> Vec<Second> {
     let place = |at: Micros| usize::try_from(at / SECOND).unwrap_or(usize::MAX);

@@ -1,5 +1,5 @@
-//! The patches that take a guard away, for `scripts/test-failures --without`. Goal: each still fits the code that it changes.
-//! Method: `patch` tries it on this checkout and changes nothing.
+//! The patches that remove a guard, for `scripts/test-failures --without`. Goal: each still applies to the code that it
+//! changes. Method: a dry run of `patch` on this checkout.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! What `coupon-faults` does not begin. Goal: it breaks no servers but its own, and says what is wrong with a schedule.
-//! Method: the program itself, which has to end before it starts or kills anything.
+//! Runs that `coupon-faults` refuses. Goal: it breaks no servers but its own, and says what is wrong with a schedule.
+//! Method: the program itself, which must end before it starts or kills anything.
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::process::{Command, Output};
@@ -12,7 +12,7 @@ fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
 
 #[test]
 fn servers_of_others_are_left_alone() {
-    // The first is that of all other tests, as when no variable is set.
+    // The first uses the servers of all other tests, as when no variable is set.
     for variables in [&[][..], &[("COUPON_REDIS_URL", "redis://127.0.0.1:9/0")][..]] {
         let ran = run(&[], variables);
 

@@ -1,8 +1,8 @@
-//! What must hold of every claim, judged by the journal and by what MySQL holds at the end. The names are the ones that
-//! tests of databases use: lost, unexpected, duplicated, unstable.
+//! Checks what must hold for every claim, judging by the journal and by what MySQL holds at the end. The names are
+//! those common in database testing: lost, unexpected, duplicated, unstable.
 //!
-//! Invariants: pure; an answer without a result proves nothing, and nothing is concluded from it; what depends on the moment
-//! in which it happened is judged by the widest interval that the journal leaves, so that a finding is never a matter of
+//! Invariants: pure; an answer without a result proves nothing, and nothing is concluded from it; whatever depends on
+//! when it happened is judged by the widest interval that the journal allows, so that a finding never depends on
 //! timing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,48 +13,48 @@ use serde::Serialize;
 use crate::journal::{Answer, Micros, Operation, Request, Restock};
 use crate::rows::Rows;
 
-/// "Sold out" from the memory of an API may be this old.
+/// A "sold out" from an API's memory may be this old.
 const SOLD_OUT_AGE: Micros = 1_500_000;
 
-/// Examples that are shown of one check.
+/// The most examples shown for one check.
 const EXAMPLES_MAX: usize = 10;
 
-/// All that a run leaves.
+/// The evidence that a run leaves.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
     /// Every request.
     pub operations: Vec<Operation>,
     /// Every addition of coupons, the first stock included.
     pub restocks: Vec<Restock>,
-    /// What MySQL holds.
+    /// The rows that MySQL holds.
     pub rows: Rows,
 }
 
-/// Something that must not be.
+/// A violation of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// From the time the claim was made, or what contradicts it was seen.
+    /// When the claim was made, or when the contradiction was first seen.
     pub from: Micros,
-    /// To the time it was seen.
+    /// When the violation was seen.
     pub to: Micros,
-    /// What it is.
+    /// The violation in words.
     pub says: String,
 }
 
-/// One promise, and what breaks it.
+/// One guarantee, with its violations.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
     /// A stable name.
     pub name: &'static str,
     /// What must hold.
     pub says: &'static str,
-    /// How many things were looked at.
+    /// How many things were checked.
     pub checked: u64,
-    /// How many of them break it.
+    /// How many of them violate it.
     pub broken: u64,
-    /// Some of these.
+    /// Some of the violations.
     pub findings: Vec<Finding>,
-    /// When each of them was, from and to.
+    /// When each violation happened, from and to.
     #[serde(skip)]
     pub spans: Vec<(Micros, Micros)>,
 }
@@ -64,7 +64,7 @@ impl Check {
         Self { name, says, checked: 0, broken: 0, findings: Vec::new(), spans: Vec::new() }
     }
 
-    /// Looks at things one by one; what breaks the promise comes with its time and words.
+    /// Checks things one by one. `broken` returns the time and the words for a violation.
     pub fn of<T>(
         name: &'static str,
         says: &'static str,
@@ -90,7 +90,7 @@ impl Check {
     }
 }
 
-/// Goes through all of them.
+/// Runs all checkers.
 #[must_use]
 pub fn all(evidence: &Evidence) -> Vec<Check> {
     let history = History::of(evidence);
@@ -105,7 +105,7 @@ pub fn all(evidence: &Evidence) -> Vec<Check> {
     ]
 }
 
-/// The evidence, sorted by what it is about.
+/// The evidence, grouped by claim, account and campaign.
 struct History<'a> {
     evidence: &'a Evidence,
     claims: BTreeMap<ClaimKey, Vec<&'a Operation>>,
@@ -144,7 +144,7 @@ impl<'a> History<'a> {
         self.evidence.restocks.iter().filter(move |restock| restock.campaign == campaign)
     }
 
-    /// Whether coupons may have been added to the first stock at any time from then on.
+    /// Whether coupons may have been added to the first stock at any time since.
     fn restocked_since(&self, campaign: u64, since: Micros) -> bool {
         self.restocked_between(campaign, since, Micros::MAX)
     }
@@ -165,7 +165,7 @@ impl<'a> History<'a> {
                         check
                             .breaks(span(operation), format!("{} was told {coupon}, MySQL has {held:?}", text(*claim)));
                     }
-                    // A restock after the claim may have come after it was settled as sold out.
+                    // The claim may have been settled as sold out before a later restock.
                     Answer::Accepted
                         if held.is_none()
                             && self.free(claim.campaign_id.0) > 0
@@ -227,13 +227,13 @@ impl<'a> History<'a> {
         for (claim, operations) in &self.claims {
             for (n, before) in operations.iter().enumerate().filter(|(_, before)| before.answer.is_final()) {
                 check.checked += 1;
-                // Only what began after this answer was there is surely later.
+                // Only a request that began after this answer arrived is certainly later.
                 let later = operations.iter().skip(n + 1).filter(|later| later.begun > before.ended);
                 for later in later {
                     let is_other = match (before.answer, later.answer) {
                         (Answer::Issued(coupon), Answer::Issued(other)) => coupon != other,
                         (Answer::Issued(_), Answer::Pending) => true,
-                        // An API that has not seen a restock yet takes a new holder for a stranger.
+                        // An API that has not seen a restock yet does not know a new holder.
                         (Answer::Issued(_), Answer::SoldOut) => {
                             let since = later.begun.saturating_sub(SOLD_OUT_AGE);
                             !self.restocked_between(claim.campaign_id.0, since, later.ended)
@@ -262,7 +262,7 @@ impl<'a> History<'a> {
             let since = operation.begun.saturating_sub(SOLD_OUT_AGE);
             let stock: u64 =
                 self.restocks(campaign).filter(|restock| restock.ended <= since).map(|restock| restock.coupons).sum();
-            // Each account that had claimed by then can have taken one, the others none.
+            // Each account that had claimed by then may have taken one, the others none.
             let claimed = self
                 .first_claims
                 .get(&campaign)

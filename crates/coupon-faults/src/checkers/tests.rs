@@ -1,4 +1,4 @@
-//! Each checker seen at work: histories written by hand, good ones and ones that break a promise.
+//! Shows each checker at work on histories written by hand, both good ones and ones that break a guarantee.
 
 use coupon_core::{AccountId, CampaignId};
 use uuid::Uuid;
@@ -26,7 +26,7 @@ fn operation(request: Request, account: u64, at: u64, answer: Answer) -> Operati
     Operation { claim: claim(account), request, instance: 0, begun, ended: begun + 500_000, answer }
 }
 
-/// A campaign with this many coupons, of which these accounts hold the coupons of these numbers.
+/// A campaign with this many coupons, in which these accounts hold the coupons with these numbers.
 fn evidence(coupons: u64, held: &[(u64, u128)], operations: &[Operation]) -> Evidence {
     let held: Vec<(ClaimKey, CouponId)> =
         held.iter().map(|&(account, number)| (claim(account), coupon(number))).collect();

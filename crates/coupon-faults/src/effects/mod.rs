@@ -1,7 +1,7 @@
-//! What each fault did to claims, and how soon the system was well again.
+//! Measures what each fault did to claims, and how soon the system recovered.
 //!
-//! Invariants: a fault that touched no claim counts as missed; liveness is judged only while no fault is on, as nothing is
-//! promised about how soon a claim succeeds with a server away.
+//! Invariants: a fault that touched no claim counts as missed; liveness is judged only while no fault is active,
+//! because there is no guarantee about how soon a claim succeeds with a server away.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,41 +15,42 @@ use crate::supervisor::{Played, Sample};
 
 const SECOND: Micros = 1_000_000;
 
-/// A claim that takes longer than this to its outcome was held up: undisturbed ones take some ten milliseconds.
+/// A claim whose outcome takes longer than this was held up: undisturbed claims take about ten milliseconds.
 const SLOW: Micros = 300_000;
 
-/// A claim that is not settled for so long, in a campaign that was restocked meanwhile, may be one of which nothing is kept.
+/// A claim that is not settled for this long, in a campaign that was restocked meanwhile, may be one whose outcome was
+/// not kept.
 const OUTDATED: Micros = 10 * SECOND;
 
-/// The first claim after a heal succeeds within this time.
+/// The first success after a fault is healed comes within this time.
 const FIRST_SUCCESS: Micros = 5 * SECOND;
 
-/// From then on after a heal there is no error of a server any more.
+/// From this long after a heal on, there are no more server errors.
 const NO_ERRORS_AFTER: Micros = 10 * SECOND;
 
 /// The last accepted claim is settled within this time of quiet.
 const SETTLED: Micros = 30 * SECOND;
 
-/// The counters of consumers are this late.
+/// How far the counters of consumers lag.
 const COUNTED_LATE: Micros = 2 * SECOND;
 
-/// One claim as a client lives through it, from the first request to the outcome.
+/// One claim as a client experiences it, from the first request to the outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit {
     instance: usize,
-    /// When it was made.
+    /// When the claim was made.
     pub begun: Micros,
-    /// When the outcome was known, or the last thing that was.
+    /// When the outcome was known, or else when the last request ended.
     pub ended: Micros,
     /// Whether the outcome was known in the end.
     pub is_settled: bool,
     /// Requests without a certain answer.
     unknown: u64,
-    /// One of these turned out to have been a success.
+    /// Whether one of these turned out to have succeeded.
     recovered: bool,
 }
 
-/// Puts the requests of each account together.
+/// Groups the requests of each account into visits.
 #[must_use]
 pub fn visits(operations: &[Operation]) -> Vec<Visit> {
     let mut by_claim: BTreeMap<ClaimKey, Vec<&Operation>> = BTreeMap::new();
@@ -85,29 +86,29 @@ pub fn visits(operations: &[Operation]) -> Vec<Visit> {
     visits
 }
 
-/// What one fault did.
+/// The effect of one fault.
 #[derive(Clone, Debug, Serialize)]
 pub struct Effect {
     /// The fault.
     #[serde(flatten)]
     pub played: Played,
-    /// Claims on their way through it when it began.
+    /// Claims in flight through the broken part when the fault began.
     pub in_flight: u64,
-    /// Claims that it held up, or left without a certain answer.
+    /// Claims that the fault held up, or left without a certain answer.
     pub touched: u64,
     /// Requests without a certain answer.
     pub unknown: u64,
-    /// Claims of which such a request turned out to have been a success.
+    /// Claims for which such a request turned out to have succeeded.
     pub recovered: u64,
-    /// Messages that were delivered again, work that was done again, refills.
+    /// Redelivered messages, retried work, refills.
     pub counted: [f64; 3],
-    /// From the heal to the first claim that succeeded after it, unless another fault came first.
+    /// The time from the heal to the first claim that succeeded after it, unless another fault came first.
     pub heal: Option<Micros>,
-    /// Whether it counts.
+    /// Whether the fault touched a claim, and so counts.
     pub bit: bool,
 }
 
-/// Looks at every fault.
+/// Computes the effect of every fault.
 #[must_use]
 pub fn effects(played: &[Played], operations: &[Operation], visits: &[Visit], samples: &[Sample]) -> Vec<Effect> {
     played
@@ -137,7 +138,7 @@ pub fn effects(played: &[Played], operations: &[Operation], visits: &[Visit], sa
         .collect()
 }
 
-/// Whether a claim was on its way while a fault was on.
+/// Whether a claim was in flight while a fault was active.
 fn overlaps(visit: &Visit, fault: &Played) -> bool {
     let is_stuck = !visit.is_settled && visit.ended - visit.begun > OUTDATED && visit.unknown == 0;
     !is_stuck && visit.begun <= fault.healed && visit.ended >= fault.began
@@ -148,7 +149,7 @@ fn count_at(samples: &[Sample], at: Micros) -> [f64; 3] {
     n.checked_sub(1).and_then(|n| samples.get(n)).map(|sample| sample.counts).unwrap_or_default()
 }
 
-/// How long after a heal the first claim succeeded. None if another fault was on at the time, or began before.
+/// How long after a heal the first claim succeeded. None if another fault was active at the time, or began before.
 fn heal<'a>(
     fault: &Played,
     mut others: impl Iterator<Item = &'a Played>,
@@ -166,7 +167,7 @@ fn heal<'a>(
     (!is_disturbed).then(|| until.saturating_sub(fault.healed))
 }
 
-/// What must become of claims once all is well, as far as the run has left it the time.
+/// Checks that claims succeed once no fault is active, as far as the run allowed enough time.
 #[must_use]
 pub fn liveness(effects: &[Effect], operations: &[Operation], end: Micros) -> Vec<Check> {
     let first = Check::of(
@@ -192,7 +193,7 @@ pub fn liveness(effects: &[Effect], operations: &[Operation], end: Micros) -> Ve
     vec![first, errors, settled(operations, &quiet)]
 }
 
-/// The times in which no fault is on.
+/// The intervals in which no fault is active.
 fn quiet(effects: &[Effect], end: Micros) -> Vec<(Micros, Micros)> {
     let mut faults: Vec<(Micros, Micros)> =
         effects.iter().map(|effect| (effect.played.began, effect.played.healed)).collect();
@@ -235,7 +236,7 @@ fn settled(operations: &[Operation], quiet: &[(Micros, Micros)]) -> Check {
     )
 }
 
-/// The highest share of bad faults that so many bad ones of so many leave possible, with a confidence of 95 %.
+/// The highest share of bad faults that is consistent with `bad` of `of`, with a confidence of 95 %.
 #[must_use]
 pub fn upper_bound(bad: u64, of: u64) -> f64 {
     if of == 0 || bad >= of {
@@ -249,7 +250,7 @@ pub fn upper_bound(bad: u64, of: u64) -> f64 {
     high
 }
 
-/// The probability of at most `bad` of `of`, each bad with the probability `share`.
+/// The probability of at most `bad` of `of`, if each is bad with probability `share`.
 fn at_most(bad: u64, of: u64, share: f64) -> f64 {
     let mut term = (1.0 - share).powf(of as f64);
     let mut sum = term;

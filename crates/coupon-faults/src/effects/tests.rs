@@ -1,4 +1,4 @@
-//! Faults and claims written by hand, and what is made of them.
+//! Effects computed from faults and claims written by hand.
 
 use coupon_core::{AccountId, CampaignId, CouponId};
 use uuid::Uuid;

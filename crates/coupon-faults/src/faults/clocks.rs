@@ -1,5 +1,5 @@
-//! Claims that are stamped as if they had been made long before, or later: what a producer-api with a wrong clock accepts.
-//! Nothing here can change the clock of one program, so the run publishes these claims itself.
+//! Claims stamped as if they had been made long before, or later, as a producer-api with a wrong clock would stamp
+//! them. The clock of a single program cannot be changed here, so the run publishes these claims itself.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,14 +13,14 @@ use crate::follow_up;
 use crate::journal::{Answer, Operation, Request};
 use crate::load::{APIS, Clients};
 
-/// How wrong a clock is at most, in milliseconds.
+/// The furthest a clock may be off, in milliseconds.
 const WRONG_BY_MS: u64 = 60 * 60 * 1_000;
 
-/// A message is published this often, with so many claims.
+/// How often a message is published, and with how many claims.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 const CLAIMS: u64 = 5;
 
-/// Accounts that no other client has: this, and the time.
+/// Account numbers that no other client has start here; the time is added.
 const FIRST_ACCOUNT: u64 = 1 << 48;
 
 pub(super) async fn play(scene: &Scene) -> anyhow::Result<()> {
@@ -38,10 +38,10 @@ pub(super) async fn play(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes claims, writes them down as a client's would be, and follows them up.
+/// Publishes claims, records them in the journal like a client's, and follows them up.
 async fn publish(scene: &Scene, begun: u64, keys: &[ClaimKey]) -> anyhow::Result<()> {
     let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
-    // From an hour behind to an hour ahead.
+    // Between an hour behind and an hour ahead.
     let accepted_at_ms = now - WRONG_BY_MS + (scene.fault.chance ^ begun) % (2 * WRONG_BY_MS);
     let claim = |key: &ClaimKey| Claim { campaign_id: key.campaign_id, account_id: key.account_id, accepted_at_ms };
     let claims: Vec<Claim> = keys.iter().map(claim).collect();

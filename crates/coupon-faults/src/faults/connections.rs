@@ -1,4 +1,4 @@
-//! Connections that break, are slow, or carry nothing.
+//! Faults of connections: they break, are slow, or carry nothing.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use coupon_testkit::Proxy;
 use super::Scene;
 use crate::schedule::Kind;
 
-/// The shortest delay, and how much longer it may be, in milliseconds; each way.
+/// The shortest delay, and how much longer it may be, in milliseconds, in each direction.
 const DELAY_MS: (u64, u64) = (20, 200);
 
-/// Bytes that may still pass at least, and how many more: some claims, or a part of one.
+/// The fewest bytes that may still pass, and how many more may: several claims, or part of one.
 const BYTES: (u64, u64) = (50, 4_000);
 
 pub(super) async fn play(scene: &Scene) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! Each fault from its beginning to its end: something breaks, stays so for a while, and is put right.
+//! Plays each fault from beginning to end: something breaks, stays broken for a while, and is repaired.
 //!
 //! ```text
 //! programs     killed, stopped, paused, restarted with other settings
@@ -29,16 +29,16 @@ use crate::load::{APIS, Clients};
 use crate::schedule::{Fault, INSTANCES, Kind};
 use crate::stage::{Stage, program_of};
 
-/// A fault waits this long for a claim that it can hit.
+/// How long a fault waits for a claim that it can hit.
 const WAIT_FOR_CLAIM: Duration = Duration::from_secs(1);
 
-/// A fault and what it works on.
+/// A fault, and everything it works on.
 pub struct Scene {
-    /// What it breaks.
+    /// The stage that it breaks.
     pub stage: Arc<Stage>,
-    /// Whose claims it hits.
+    /// The clients whose claims it hits.
     pub clients: Arc<Clients>,
-    /// Which one it is.
+    /// The fault.
     pub fault: Fault,
     began: AtomicU64,
 }
@@ -50,12 +50,12 @@ impl Scene {
         Self { stage, clients, fault, began: AtomicU64::new(0) }
     }
 
-    /// When it began to break things.
+    /// When the fault began to break things.
     pub fn began(&self) -> Micros {
         self.began.load(Ordering::Relaxed)
     }
 
-    /// Waits for a claim that is on its way through what breaks now, and takes the time.
+    /// Waits for a claim in flight through the part that is about to break, and notes the time.
     async fn begins(&self) {
         let through = hit_by(&self.fault);
         let end = Instant::now() + WAIT_FOR_CLAIM;
@@ -65,7 +65,7 @@ impl Scene {
         self.began.store(self.clients.journal.now(), Ordering::Relaxed);
     }
 
-    /// How long it lasts.
+    /// How long the fault lasts.
     fn hold(&self) -> Duration {
         Duration::from_millis(self.fault.hold_ms)
     }
@@ -74,20 +74,20 @@ impl Scene {
         tokio::time::sleep(self.hold()).await;
     }
 
-    /// Whether it still lasts.
+    /// Whether the fault is still active.
     fn is_on(&self) -> bool {
         self.clients.journal.now() < self.began() + self.fault.hold_ms * 1_000
     }
 
-    /// A number below `below`, which the schedule has chosen.
+    /// A number below `below`, determined by the schedule.
     fn chance(&self, below: u64) -> u64 {
         self.fault.chance % below
     }
 
-    /// The whole fault.
+    /// Plays the whole fault.
     ///
     /// # Errors
-    /// It could not be made, or what it broke does not come back.
+    /// The fault could not be made, or what it broke does not come back.
     pub async fn play(&self) -> anyhow::Result<()> {
         match self.fault.kind {
             Kind::KillProgram | Kind::StopProgram | Kind::PauseProgram | Kind::RollingRestart => {
@@ -103,7 +103,7 @@ impl Scene {
     }
 }
 
-/// The APIs whose claims go through what a fault breaks.
+/// The APIs whose claims go through the part that a fault breaks.
 #[must_use]
 pub fn hit_by(fault: &Fault) -> Vec<Instance> {
     let of_program = |program: &str| -> Vec<Instance> {
@@ -114,7 +114,7 @@ pub fn hit_by(fault: &Fault) -> Vec<Instance> {
         "mysql" | "all programs" => APIS.to_vec(),
         target => match INSTANCES.iter().position(|name| *name == target) {
             Some(instance) if APIS.contains(&instance) => vec![instance],
-            // Consumers, Redis, RabbitMQ, and the ways to and from producer-api.
+            // Consumers, Redis, RabbitMQ, and the links to and from producer-api.
             _ => of_program("producer-api"),
         },
     }

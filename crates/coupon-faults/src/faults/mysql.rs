@@ -1,4 +1,4 @@
-//! A MySQL that takes no writes, has no connection left, or ends sessions.
+//! Faults of MySQL: it takes no writes, has no connection left, or ends sessions.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use mysql_async::{Conn, Row};
 use super::Scene;
 use crate::schedule::Kind;
 
-/// Connections that MySQL takes as set in `deploy/mysql/coupon.cnf`.
+/// Restores the connection limit that `deploy/mysql/coupon.cnf` sets.
 const CONNECTIONS: &str = "SET GLOBAL max_connections = 500";
 
 /// How often sessions are ended.
 const KILL_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn play(scene: &Scene) -> anyhow::Result<()> {
-    // Made before, as there may be none to be had later.
+    // Connects first, because there may be no connection left later.
     let mut conn = scene.stage.mysql().await?;
     scene.begins().await;
     match scene.fault.kind {
@@ -41,7 +41,7 @@ pub(super) async fn play(scene: &Scene) -> anyhow::Result<()> {
     Ok(conn.disconnect().await?)
 }
 
-/// Ends every session of a program. One may have ended by itself meanwhile.
+/// Ends every session of the programs. Ignores errors, because a session may have ended by itself meanwhile.
 async fn end_sessions(conn: &mut Conn) -> anyhow::Result<()> {
     let rows: Vec<Row> = conn.query("SHOW PROCESSLIST").await?;
     for row in rows {

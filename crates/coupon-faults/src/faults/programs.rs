@@ -1,12 +1,13 @@
-//! Programs that are killed, stopped, paused, and restarted with other settings.
+//! Faults of programs: they are killed, stopped, paused, or restarted with other settings.
 //!
-//! Invariant: all other settings are ones that an operator may choose, and all of them together keep the promises.
+//! Invariant: every setting used is one that an operator may choose, and the guarantees hold under any combination of
+//! them.
 
 use super::Scene;
 use crate::schedule::{INSTANCES, Kind};
 use crate::stage::program_of;
 
-/// Settings for a rolling restart: of producer-api, queue-consumer and skiplock-api.
+/// Settings for a rolling restart of producer-api, queue-consumer and skiplock-api.
 const OTHERS: [(&str, [&str; 3]); 3] = [
     ("producer-api", ["--claims-per-message=1", "--claims-per-message=3", "--claims-per-message=100"]),
     ("queue-consumer", ["--batch-max=1 --prefetch=1", "--batch-max=50 --refill-max=7", "--batch-max=500"]),

@@ -1,4 +1,4 @@
-//! A RabbitMQ that takes no messages: its queue is full, or it is short of memory or disk.
+//! Faults of RabbitMQ: it takes no messages, because its queue is full or it is short of memory or disk.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::schedule::{CONSUMERS, Kind};
 
 pub(super) async fn play(scene: &Scene) -> anyhow::Result<()> {
     scene.begins().await;
-    // Back to what `deploy/rabbitmq/rabbitmq.conf` sets.
+    // Each ends by restoring the limits that `deploy/rabbitmq/rabbitmq.conf` sets.
     match scene.fault.kind {
         Kind::QueueFull => fill(scene).await,
         Kind::MemoryAlarm => {

@@ -1,4 +1,4 @@
-//! A Redis that loses everything, or what came last, and consumers that refill at the same time.
+//! Faults of Redis: it loses everything, or the latest writes, or consumers refill at the same time.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) async fn play(scene: &Scene) -> anyhow::Result<()> {
     }
 }
 
-/// Copies the append-only file, and puts the copy in its place a while later.
+/// Copies the append-only file, and restores the copy a while later.
 async fn come_back_older(scene: &Scene) -> anyhow::Result<()> {
     let server = scene.stage.server("redis")?;
     let (file, copy) = (server.folder().join("data/appendonlydir"), server.folder().join("older"));
@@ -49,7 +49,8 @@ fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without its lock, a refill is no longer alone; without the list, there is one all the time.
+/// Deletes locks and lists over and over: without its lock, a refill is not alone; without the list, consumers refill
+/// all the time.
 async fn refill_twice(scene: &Scene) -> anyhow::Result<()> {
     let names = |what| scene.stage.keys_of(scene.clients.campaigns.numbers(), what);
     let keys = [names(Names::Locks), names(Names::Lists)].concat();
@@ -61,7 +62,7 @@ async fn refill_twice(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A consumer that may have the lock is stopped until somebody else has it, and goes on.
+/// Stops a consumer that may hold the lock until another one holds it, then lets it continue.
 async fn refill_late(scene: &Scene) -> anyhow::Result<()> {
     let program = scene.stage.program(&scene.fault.target)?;
     let lists = scene.stage.keys_of(scene.clients.campaigns.numbers(), Names::Lists);

@@ -1,4 +1,4 @@
-//! Servers that are killed, or stand still.
+//! Faults of any server: it is killed or paused.
 
 use super::Scene;
 use crate::schedule::Kind;
