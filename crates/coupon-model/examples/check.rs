@@ -1,4 +1,4 @@
-//! Goes through all states of a model of any size, with or without one of its guards: `docs/RELIABILITY.md`.
+//! Goes through all states of a model of any size, with or without one of its guards. See `docs/RELIABILITY.md`.
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
@@ -15,7 +15,7 @@ use coupon_model::skiplock::Skiplock;
 use serde::Serialize;
 use stateright::Model;
 
-/// Goes through all states of a model; exits with 1 when something that must hold does not, with 3 when there are too many
+/// Goes through all states of a model; exits with 1 if something that must hold does not, with 3 if there are too many
 /// states.
 ///
 /// The defaults take about two million states of the queue way, 20 seconds and 250 MB of memory.
@@ -31,22 +31,22 @@ struct Arguments {
     /// Consumers or workers.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = value_parser!(u8).range(1..=4))]
     consumers: u8,
-    /// The accounts that claim, in this order; of the answers, only how many.
+    /// The accounts that claim, in this order; the model `answers` uses only how many there are.
     #[arg(
         long, value_name = "ACCOUNTS", value_delimiter = ',', default_value = "1,2,1",
         value_parser = value_parser!(u64).range(1..=9)
     )]
     claims: Vec<u64>,
-    /// Coupons at first.
+    /// Coupons at the start.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u8).range(0..=9))]
     coupons: u8,
-    /// Claims in a batch or group at most.
+    /// Most claims in a batch or group.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = value_parser!(u8).range(1..=9))]
     batch: u8,
-    /// Ids in a refill at most.
+    /// Most ids in a refill.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = value_parser!(u8).range(1..=9))]
     refill: u8,
-    /// Things that may fail in a run.
+    /// Faults that may happen in a run.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u8).range(0..=4))]
     faults: u8,
     /// Coupons that an operator may add in a run, at most one.
@@ -55,7 +55,7 @@ struct Arguments {
     /// The guard to leave out.
     #[arg(long, value_name = "GUARD")]
     without: Option<Guard>,
-    /// Stop after about this many steps; a million take about 100 MB of memory.
+    /// Stop after about this many steps; a million steps take about 100 MB of memory.
     #[arg(long, value_name = "COUNT", default_value_t = 20_000_000, value_parser = value_parser!(u64).range(1..=1_000_000_000))]
     steps_max: u64,
     /// Print JSON.
@@ -70,13 +70,13 @@ enum Which {
     Answers,
 }
 
-/// What is printed.
+/// The report to print.
 #[derive(Serialize)]
 struct Report {
     #[serde(flatten)]
     searched: Searched,
     seconds: f64,
-    /// Of each property that does not hold, the shortest way there.
+    /// For each property that does not hold, the shortest path to a violation.
     paths: Vec<(&'static str, Vec<String>)>,
 }
 
@@ -112,7 +112,7 @@ where
 }
 
 impl Arguments {
-    /// What is wrong with values that are right one by one.
+    /// Checks the values against each other.
     fn check(&self) -> Result<(), String> {
         let guards: &[Guard] = match self.model {
             Which::Queue => &Guard::OF_QUEUE,

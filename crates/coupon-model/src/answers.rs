@@ -1,6 +1,6 @@
-//! What an API tells an account: from its memory of the campaign, from the records in Redis, and by looking up MySQL, for
-//! both ways alike (`coupon_core::api`). Who issues the coupons is one action here, [`Action::Settle`]: the other two models
-//! are about that.
+//! The answers of an API to an account: from its memory of the campaign, from the records in Redis, and by looking up
+//! MySQL. Both ways share this (`coupon_core::api`). Issuing is a single action here, [`Action::Settle`]; the other two
+//! models cover it in detail.
 //!
 //! Invariant: time passes in steps of `SOLD_OUT_MAX_AGE`, and not in the middle of a lookup, which takes milliseconds.
 
@@ -14,12 +14,12 @@ use crate::mysql::{Mysql, claim_of};
 use crate::properties;
 use crate::said::Judged;
 
-/// The size of the model, and what is left out of it.
+/// The size of the model, and the guard left out of it.
 #[derive(Clone, Debug)]
 pub struct Answers {
-    /// Accounts, from 1.
+    /// The number of accounts, which are numbered from 1.
     pub accounts: u64,
-    /// Coupons at first.
+    /// Coupons at the start.
     pub coupons: u8,
     /// Coupons that may be added in a run.
     pub restocks: u8,
@@ -29,41 +29,42 @@ pub struct Answers {
     pub only: Option<&'static str>,
 }
 
-/// Everything at one moment.
+/// The state of everything at one moment.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct State {
-    /// The truth.
+    /// The source of truth.
     pub mysql: Mysql,
-    /// What each account was told, and whether it was true.
+    /// The last answer to each account, and whether it was true.
     pub told: Vec<Judged>,
     /// Accepted claims that are not settled yet.
     pub accepted: Vec<AccountId>,
-    /// Accounts whose claim was settled as sold out and that have not heard of it.
+    /// Accounts whose claim was settled as sold out and that have not been told yet.
     pub unheard: Vec<AccountId>,
     /// The outcomes in Redis.
     records: BTreeMap<AccountId, Outcome>,
-    /// The campaign in the memory of the API.
+    /// The API's memory of the campaign.
     memory: Option<Memory>,
     reading: Option<Reading>,
     lookup: Option<Lookup>,
-    /// Whether in the last 1.5 s there was a moment when no row was free.
+    /// Whether no row was free at some moment in the last 1.5 s.
     was_sold_out_lately: bool,
     restocks: u8,
 }
 
-/// What the API knows of the campaign.
+/// What the API knows about the campaign.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Memory {
-    /// Who holds a coupon, if none was free. A set, where the code has a filter that says yes too often.
+    /// The holders of coupons, if none was free. Exact here, whereas the code has a filter with false positives.
     holders: Option<Vec<AccountId>>,
-    /// Whether there was a restock since; an account that got a coupon then is taken for a stranger, for 1.5 s at most.
+    /// Whether there was a restock since. An account that got a coupon after it is not known as a holder, for 1.5 s at
+    /// most.
     is_outdated: bool,
 }
 
-/// The campaign is being read, in two statements.
+/// A read of the campaign in progress, which takes two statements.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Reading {
-    /// It was seen sold out; whether there was a restock since.
+    /// The campaign was seen sold out. `is_outdated` tells whether there was a restock since.
     SeenSoldOut { is_outdated: bool },
     /// The holders were read first, without [`Guard::HoldersAfterSellOut`].
     SeenHolders(Vec<AccountId>),
@@ -74,13 +75,13 @@ enum Reading {
 struct Lookup {
     account: AccountId,
     is_sold_out: bool,
-    /// What MySQL said too early, without [`Guard::ProofBeforeLookup`].
+    /// The coupon at the time of the first step. Used only without [`Guard::ProofBeforeLookup`].
     held: Option<CouponId>,
-    /// Whether there was a restock since the memory it goes by was read.
+    /// Whether there was a restock since the memory that it relies on was read.
     is_outdated: bool,
 }
 
-/// What happens.
+/// An event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// An account claims: it is answered from memory, or accepted.
@@ -102,7 +103,7 @@ pub enum Action {
 }
 
 impl Default for Answers {
-    /// Two accounts, a coupon, and one that an operator adds.
+    /// Two accounts, one coupon, and one more that an operator adds.
     fn default() -> Self {
         Self { accounts: 2, coupons: 1, restocks: 1, without: None, only: None }
     }
@@ -174,7 +175,7 @@ impl Model for Answers {
 }
 
 impl State {
-    /// As `State::admit` of `coupon_core::api::campaigns`.
+    /// Corresponds to `State::admit` of `coupon_core::api::campaigns`.
     fn claim(&mut self, account: AccountId) {
         match self.memory.as_ref().map(|memory| &memory.holders) {
             None => {}
@@ -281,7 +282,7 @@ impl State {
         self.memory.as_ref().is_some_and(|memory| memory.is_outdated)
     }
 
-    /// Tells an account; a holder may be told "sold out" by a memory that a restock has outdated.
+    /// Answers an account. A holder may be told "sold out" from a memory that a restock has outdated.
     fn say(&mut self, account: AccountId, outcome: Outcome, may_be_a_holder: bool) {
         let is_sold_out = outcome == Outcome::SoldOut;
         if outcome != Outcome::Pending {
@@ -296,8 +297,8 @@ impl State {
         judged.was_sold_out = false;
     }
 
-    /// Whether an account would be answered "pending" for ever, though its claim was settled, because of a restock before it
-    /// asked: it has to claim again.
+    /// Whether an account would be answered "pending" forever although its claim was settled, because of a restock
+    /// before it asked. It has to claim again.
     pub fn has_to_claim_again(&self) -> bool {
         self.unheard.iter().any(|account| !self.accepted.contains(account)) && !self.mysql.is_sold_out()
     }

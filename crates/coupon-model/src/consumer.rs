@@ -1,7 +1,8 @@
-//! A consumer, step by step as `queue_consumer::settle`, `reserve` and `refill` go: pop ids, refill the list under a lock,
-//! issue, look up, give back, acknowledge.
+//! A consumer, with the same steps as `queue_consumer::settle`, `reserve` and `refill`: pop ids, refill the list under
+//! a lock, issue, look up, give back, acknowledge.
 //!
-//! Invariant: what it decides is decided by its own code, [`Batch`] and [`proven_for`]; here is only the order of its steps.
+//! Invariant: its decisions are made by the consumer's real code, [`Batch`] and [`proven_for`]; only the order of its
+//! steps is modelled here.
 
 use coupon_core::{Claim, ClaimKey, CouponId};
 use queue_consumer::batch::Batch;
@@ -19,27 +20,27 @@ pub struct Consumer {
     pub step: Step,
     /// The claims in hand, by their place in [`World::claims`].
     pub delivered: Vec<usize>,
-    /// Whether the broker waits for their acknowledgement.
+    /// Whether the broker still waits for their ack.
     pub is_awaited: bool,
     /// The round of the batch; the first is 1.
     pub round: usize,
-    /// Ids popped in this round and, once these are all there will be, the rows to issue.
+    /// The ids popped in this round, until they are assigned to rows.
     pub ids: Vec<CouponId>,
-    /// The ids, each with its claim.
+    /// The rows to issue: each claim with its id.
     pub rows: Vec<(ClaimKey, CouponId)>,
-    /// Whether the refill lock ran out, or was lost with Redis, in the middle of its refill.
+    /// Whether the refill lock expired, or was lost with Redis, in the middle of its refill.
     pub has_lost_lock: bool,
     batch: Batch,
     refill: Refill,
-    /// Whether it has popped in this round.
+    /// Whether it has asked Redis for ids in this round.
     has_asked: bool,
-    /// When the last proof of "sold out" began. It is remembered for ever here, for half a second in truth.
+    /// When the last proof of "sold out" began. Remembered forever here; for half a second in the real consumer.
     proven_at: Option<u64>,
-    /// What it looked up too early, without [`Guard::ProofBeforeLookup`].
+    /// The coupons looked up too early, without [`Guard::ProofBeforeLookup`].
     looked_up: Vec<(ClaimKey, CouponId)>,
 }
 
-/// What a consumer knows in the middle of a refill.
+/// The state of a consumer in the middle of a refill.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 struct Refill {
     began_at: u64,
@@ -48,12 +49,12 @@ struct Refill {
     is_proof: bool,
 }
 
-/// What a consumer does next.
+/// The next step of a consumer.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Step {
     /// Waits for claims.
     Idle,
-    /// LPOP of as many ids as are missing.
+    /// LPOP of the missing ids.
     Pop,
     /// SET NX of the lock; while another holds it, waits until the list has ids.
     Lock,
@@ -61,7 +62,7 @@ pub enum Step {
     Check,
     /// GET of the last id that was put into the list.
     ReadMark,
-    /// SELECT of free ids behind that.
+    /// SELECT of free ids after that one.
     ReadOn,
     /// SELECT of free ids from the beginning.
     ReadAll,
@@ -73,17 +74,17 @@ pub enum Step {
     Unlock,
     /// The conditional UPDATE.
     Issue,
-    /// SELECT of what the accounts hold.
+    /// SELECT of the coupons that the accounts hold.
     LookUp,
-    /// LPUSHX of ids that were not needed.
+    /// LPUSHX of the ids that were not needed.
     GiveBack,
     /// UNLINK.
     Drop,
-    /// The acknowledgement.
+    /// The ack.
     Ack,
     /// The lookup in its wrong place, without [`Guard::ProofBeforeLookup`].
     LookUpTooEarly,
-    /// What then comes in its right place.
+    /// The step that then takes the place of the lookup.
     Answer,
 }
 
@@ -119,7 +120,7 @@ impl Consumer {
         self.ids.iter().copied().chain(rows.map(|(_, id)| *id))
     }
 
-    /// Whether it takes a campaign for sold out without having asked in this round.
+    /// Whether it treats the campaign as sold out without having asked Redis in this round.
     pub fn answers_from_memory(&self) -> bool {
         self.step == Step::LookUp && self.round == 1 && self.proven_at.is_some() && !self.has_asked
     }
@@ -165,7 +166,7 @@ impl Consumer {
         wanted.saturating_sub(self.ids.len())
     }
 
-    /// What it does next, as a path says it.
+    /// Its next step, as named in a path.
     pub fn next(&self, model: &Queue) -> Step {
         match (self.step, model.without) {
             (Step::LookUp, Some(Guard::ProofBeforeLookup)) => Step::Answer,
@@ -173,7 +174,7 @@ impl Consumer {
         }
     }
 
-    /// Does its next step; it is the consumer with this number.
+    /// Does its next step. `n` is the number of this consumer.
     pub fn act(&mut self, n: usize, world: &mut World, model: &Queue) {
         match self.step {
             Step::Idle => {}
@@ -215,7 +216,7 @@ impl Consumer {
         if self.missing() == 0 { self.assign() } else { self.step = Step::Lock }
     }
 
-    /// Another may have filled the list while this one waited.
+    /// Goes back to popping after a wait, because another consumer may have filled the list.
     fn lock(&mut self, n: usize, world: &mut World, model: &Queue) {
         if world.redis.lock.is_some() && model.without != Some(Guard::RefillLock) {
             self.step = Step::Pop;
@@ -303,7 +304,7 @@ impl Consumer {
         self.batch.unused(&self.rows).into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Only where there is a list.
+    /// Only onto an existing list.
     fn give_back(&mut self, world: &mut World, model: &Queue) {
         for id in self.unused(model) {
             if !world.redis.list.is_empty() {
@@ -324,7 +325,7 @@ impl Consumer {
         }
     }
 
-    /// Whoever asks may hear these outcomes from now on.
+    /// Records the outcomes that clients may be told from now on.
     fn say(&self, world: &mut World) {
         for place in &self.delivered {
             if let Some((claim, judged)) = world.claims.get_mut(*place)

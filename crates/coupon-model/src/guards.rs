@@ -1,51 +1,52 @@
-//! The guards of the protocol: what each keeps from happening is known only if the model is run without it.
+//! The guards of the protocol. Running the model without a guard shows what that guard prevents.
 //!
-//! Invariant: leaving one out changes one decision or statement and nothing else. `tests/witnesses.rs` has what follows.
+//! Invariant: leaving one out changes one decision or statement and nothing else. The tests in `tests/it` show the
+//! consequences.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// One thing that the protocol takes care of.
+/// One precaution of the protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Guard {
     /// Each UPDATE has `account_id IS NULL`.
     ConditionalUpdate,
     /// The unique key of campaign and account.
     UniqueKey,
-    /// A message is acknowledged once its claims have their outcome, not when it is taken.
+    /// A message is acknowledged only once its claims have their outcome, not when it is taken.
     AckAfterOutcome,
-    /// Only a read from the beginning proves "sold out", not one behind the ids of the refill before.
+    /// Only a read from the beginning proves "sold out", not one that resumes after the ids of the previous refill.
     ReadFromTheBeginning,
     /// The proof of "sold out" comes before the lookup of what the account holds.
     ProofBeforeLookup,
-    /// A proof that a consumer remembers is good only for claims accepted before it.
+    /// A proof that a consumer remembers counts only for claims accepted before it.
     ProofAfterClaim,
-    /// The proof of "sold out" is read from the server that takes the writes, not from a replica that lags behind.
+    /// The proof of "sold out" is read from the server that takes the writes, not from a lagging replica.
     ReadFromThePrimary,
-    /// Reserved ids go back only if none of the round was stale.
+    /// Reserved ids are given back only if no id of the round was stale.
     GiveBackWhenCertain,
-    /// A list that gave stale ids round after round is dropped.
+    /// A list that yields stale ids round after round is dropped.
     DropStaleLists,
-    /// One consumer refills a list at a time, by a lock with an expiry.
+    /// Only one consumer refills a list at a time, under a lock that expires.
     RefillLock,
     /// The lock is freed only by the consumer that holds it.
     CompareBeforeUnlock,
-    /// A refill resumes behind the ids of the one before, which may be in flight.
+    /// A refill resumes after the ids of the previous one, which may be in flight.
     ResumeAfterTheLast,
-    /// An empty result with SKIP LOCKED is no proof of "sold out": committed rows are read.
+    /// An empty result with SKIP LOCKED does not prove "sold out": committed rows are read.
     ReadCommittedRows,
-    /// 201 is said after the commit.
+    /// 201 is sent after the commit.
     AnswerAfterCommit,
     /// Coupon holders are read after the campaign was seen sold out.
     HoldersAfterSellOut,
-    /// "Sold out" from memory has an age limit.
+    /// A "sold out" from memory has an age limit.
     AgeLimit,
-    /// A recorded `sold_out` only says that it is time to read the campaign.
+    /// A recorded `sold_out` only prompts a read of the campaign.
     RecordIsAHint,
 }
 
 impl Guard {
-    /// Those of the queue way.
+    /// The guards of the queue way.
     pub const OF_QUEUE: [Self; 12] = [
         Self::ConditionalUpdate,
         Self::UniqueKey,
@@ -61,7 +62,7 @@ impl Guard {
         Self::ResumeAfterTheLast,
     ];
 
-    /// Those of the skiplock way.
+    /// The guards of the skiplock way.
     pub const OF_SKIPLOCK: [Self; 5] = [
         Self::ConditionalUpdate,
         Self::UniqueKey,
@@ -70,7 +71,7 @@ impl Guard {
         Self::AnswerAfterCommit,
     ];
 
-    /// Those of the answers of an API.
+    /// The guards of an API's answers.
     pub const OF_ANSWERS: [Self; 5] = [
         Self::HoldersAfterSellOut,
         Self::ProofBeforeLookup,
@@ -79,7 +80,7 @@ impl Guard {
         Self::ReadFromThePrimary,
     ];
 
-    /// All of them, by the names that commands know.
+    /// All guards, by the names that commands use.
     pub const ALL: [(&'static str, Self); 17] = [
         ("conditional-update", Self::ConditionalUpdate),
         ("unique-key", Self::UniqueKey),

@@ -1,5 +1,5 @@
-//! A model of the claim protocol, small enough to go through *every* order in which things can happen and fail:
-//! `docs/RELIABILITY.md` tells what it shows.
+//! A model of the claim protocol, small enough to go through *every* order in which things can happen and fail.
+//! `docs/RELIABILITY.md` explains what it shows.
 //!
 //! ```text
 //! queue     accounts, broker, faults ─> consumer  its steps ─┐

@@ -1,7 +1,7 @@
-//! What the models take MySQL to do: one campaign, and the statements of `coupon_core::mysql::coupons`, each of them atomic.
+//! The models' MySQL: one campaign, and the statements of `coupon_core::mysql::coupons`, each of them atomic.
 //!
-//! Invariant: what a statement returns is what the code sees, the number of changed rows included; the rest is for the
-//! properties only.
+//! Invariant: a statement returns exactly what the real code sees, including the number of changed rows; everything
+//! else is only for the properties.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use crate::guards::Guard;
 /// The one campaign.
 pub const CAMPAIGN: CampaignId = CampaignId(1);
 
-/// A restock adds this coupon. It comes before all others, where a reader that resumes behind an id does not look.
+/// The coupon that a restock adds. It sorts before all others, where a reader that resumes after an id does not look.
 const RESTOCKED: u128 = 0;
 
 /// The rows of the campaign.
@@ -25,7 +25,7 @@ pub struct Mysql {
 }
 
 impl Mysql {
-    /// Rows without an account.
+    /// Creates a campaign with this many free coupons.
     pub fn with_stock(coupons: u8) -> Self {
         let rows = (1..=u128::from(coupons)).map(|n| (CouponId(Uuid::from_u128(n)), None)).collect();
         Self { rows, has_changed_hands: false }
@@ -41,13 +41,13 @@ impl Mysql {
         self.rows.keys().copied().collect()
     }
 
-    /// Ids of rows without an account, after one of them, in order: `coupons::free_coupons`.
+    /// The ids of free rows after `after`, in order, like `coupons::free_coupons`.
     pub fn free(&self, after: Option<CouponId>) -> Vec<CouponId> {
         let rows = self.rows.iter().filter(|(id, account)| account.is_none() && after.is_none_or(|after| **id > after));
         rows.map(|(id, _)| *id).collect()
     }
 
-    /// The same on a replica that knows of no restock yet.
+    /// The same, read from a replica that has not seen the restock yet.
     pub fn free_on_a_replica(&self) -> Vec<CouponId> {
         self.free(Some(CouponId(Uuid::from_u128(RESTOCKED))))
     }
@@ -62,7 +62,7 @@ impl Mysql {
         self.rows.get(&id).is_some_and(Option::is_none)
     }
 
-    /// The one conditional UPDATE: `coupons::issue`. Whether as many rows were changed as were given.
+    /// The conditional UPDATE, like `coupons::issue`. Returns whether as many rows were changed as were given.
     pub fn issue(&mut self, rows: &[(ClaimKey, CouponId)], without: Option<Guard>) -> bool {
         let written = rows.iter().filter(|(claim, id)| self.write(claim.account_id, *id, without)).count();
         written == rows.len()
@@ -83,7 +83,7 @@ impl Mysql {
         true
     }
 
-    /// The coupons that these accounts hold: `coupons::coupons_of`.
+    /// The coupons that these accounts hold, like `coupons::coupons_of`.
     pub fn held(&self, claims: &[ClaimKey]) -> HashMap<ClaimKey, CouponId> {
         let held = |claim: &ClaimKey| Some((*claim, self.coupon_of(claim.account_id)?));
         claims.iter().filter_map(held).collect()

@@ -1,7 +1,8 @@
-//! What must hold in every state, and what must happen in some: a search that never meets a refused UPDATE proves little.
+//! The properties that must hold in every state, and the events that must happen in some: a search that never meets a
+//! refused UPDATE proves little.
 //!
-//! Invariant: the safety of a claim is judged by MySQL and by what was said ([`crate::said`]), never by what a consumer
-//! believes.
+//! Invariant: the safety of a claim is judged by MySQL and by the answers given ([`crate::said`]), never by what a
+//! consumer believes.
 
 use stateright::{Model, Property};
 
@@ -15,23 +16,23 @@ use crate::skiplock::{self, Skiplock};
 pub const KEEPS_ITS_ACCOUNT: &str = "a coupon never changes hands";
 /// An account has at most one coupon.
 pub const ONE_EACH: &str = "an account gets one coupon at most";
-/// What was said to be issued is in MySQL.
+/// A coupon reported as issued is in MySQL.
 pub const ISSUED_AS_SAID: &str = "a coupon that was said to be issued is the account's";
-/// "Sold out" is said only if no row was free at some moment since the claim.
+/// "Sold out" is answered only if no row was free at some moment since the claim.
 pub const SOLD_OUT_IS_TRUE: &str = "sold out is said only if none was free";
 /// A repeated claim gets the same outcome.
 pub const HOLDERS_ARE_KNOWN: &str = "sold out is never said to an account that holds a coupon";
-/// Whenever nobody has anything left to do, each claim has its outcome. In place of "each claim gets its outcome some day",
-/// which this checker cannot decide where paths meet again.
+/// Whenever there is no work left, each claim has its outcome. This stands in for "each claim eventually gets its
+/// outcome", which this checker cannot decide where paths rejoin.
 pub const SETTLED_IN_THE_END: &str = "when all is quiet, every claim has its outcome";
-/// No batch goes round and round.
+/// No batch loops for many rounds.
 pub const FEW_ROUNDS: &str = "a batch takes 6 rounds at most";
-/// A matter of cost, for runs in which nothing fails.
+/// Matters only for cost, in runs in which nothing fails.
 pub const NO_ID_TWICE: &str = "no id is with two consumers at once";
-/// A matter of cost, whatever fails.
+/// Matters only for cost, whatever fails.
 pub const ONE_REFILLS: &str = "two refill at once only if one has lost its lock";
 
-/// What is left to the client: it claims again.
+/// This case is left to the client, which claims again.
 pub const STAYS_PENDING: &str = "a claim that was settled as sold out stays pending after a restock";
 
 const ROUNDS: usize = 6;
@@ -44,7 +45,7 @@ pub fn chosen<M: Model>(all: Vec<Property<M>>, special: Vec<Property<M>>, only: 
     }
 }
 
-/// Of the queue way.
+/// The properties of the queue way.
 pub fn of_queue() -> Vec<Property<Queue>> {
     vec![
         Property::always(KEEPS_ITS_ACCOUNT, |_, state: &State| !state.world.mysql.has_changed_hands),
@@ -91,13 +92,13 @@ pub fn of_queue() -> Vec<Property<Queue>> {
     ]
 }
 
-/// Of the queue way, in runs in which nothing fails and no account comes away empty-handed: what the mark of the last refill
-/// spares MySQL.
+/// The properties of the queue way in runs in which nothing fails and every account gets a coupon. They show the work
+/// that the mark of the last refill spares MySQL.
 pub fn of_calm_queue() -> Vec<Property<Queue>> {
     vec![Property::always(NO_ID_TWICE, |_, state: &State| !has_an_id_twice(state))]
 }
 
-/// Of the skiplock way.
+/// The properties of the skiplock way.
 pub fn of_skiplock() -> Vec<Property<Skiplock>> {
     vec![
         Property::always(KEEPS_ITS_ACCOUNT, |_, state: &skiplock::State| !state.mysql.has_changed_hands),
@@ -135,7 +136,7 @@ pub fn of_skiplock() -> Vec<Property<Skiplock>> {
     ]
 }
 
-/// Of the answers of an API.
+/// The properties of an API's answers.
 pub fn of_answers() -> Vec<Property<Answers>> {
     vec![
         Property::always(ISSUED_AS_SAID, |_, state: &answers::State| {

@@ -1,7 +1,8 @@
-//! The queue way: accounts claim, the broker hands claims out, consumers settle them ([`crate::consumer`]), and anything may
-//! fail at any moment.
+//! The queue way: accounts claim, the broker delivers claims, consumers settle them ([`crate::consumer`]), and anything
+//! may fail at any moment.
 //!
-//! Invariant: an action is one round trip to one server, together with what follows from its answer without another one.
+//! Invariant: an action is one round trip to one server, together with everything that follows from its answer without
+//! another round trip.
 
 use coupon_core::{AccountId, Claim, CouponId};
 use stateright::{Model, Property};
@@ -12,20 +13,20 @@ use crate::mysql::{CAMPAIGN, Mysql};
 use crate::properties;
 use crate::said::Judged;
 
-/// The size of the model, and what is left out of it.
+/// The size of the model, and the guard left out of it.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    /// Consumers.
+    /// The number of consumers.
     pub consumers: usize,
     /// The accounts that claim, in this order; one may claim again.
     pub accounts: Vec<u64>,
-    /// Coupons at first.
+    /// Coupons at the start.
     pub coupons: u8,
-    /// Claims in a batch at most.
+    /// The most claims in a batch.
     pub batch_max: usize,
-    /// Ids in a refill at most.
+    /// The most ids in a refill.
     pub refill_max: usize,
-    /// Things that may fail in a run.
+    /// The number of faults that may happen in a run.
     pub faults: u8,
     /// Coupons that may be added in a run.
     pub restocks: u8,
@@ -35,10 +36,10 @@ pub struct Queue {
     pub only: Option<&'static str>,
 }
 
-/// Everything at one moment.
+/// The state of everything at one moment.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct State {
-    /// What consumers work with.
+    /// The servers and claims that consumers work with.
     pub world: World,
     /// The claims in the queue, by their place in [`World::claims`].
     pub waiting: Vec<usize>,
@@ -48,16 +49,16 @@ pub struct State {
     restocks: u8,
 }
 
-/// What consumers work with.
+/// The servers and claims that consumers work with.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct World {
-    /// The truth.
+    /// The source of truth.
     pub mysql: Mysql,
-    /// The hints.
+    /// The hints, which may be stale or lost.
     pub redis: Redis,
-    /// The claims that the broker has confirmed, in this order, and what the judge knows of each.
+    /// The claims that the broker has confirmed, in this order, and what the judge knows about each.
     pub claims: Vec<(Claim, Judged)>,
-    /// Goes on only when somebody could tell.
+    /// Advances only when the difference could be observed.
     clock: u64,
 }
 
@@ -72,16 +73,16 @@ pub struct Redis {
     pub lock: Option<Holder>,
 }
 
-/// Who holds the refill lock.
+/// The holder of the refill lock.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Holder {
     /// This consumer.
     Consumer(usize),
-    /// One that has died, or has given its refill up.
+    /// A consumer that has died, or has given up its refill.
     Nobody,
 }
 
-/// What happens.
+/// An event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// An account claims, and the broker confirms it.
@@ -90,24 +91,24 @@ pub enum Action {
     Take(usize, usize),
     /// A consumer does its next step.
     Do(usize, Step),
-    /// A consumer is killed; the broker takes back what it had.
+    /// A consumer is killed; the broker requeues its claims.
     Crash(usize),
-    /// A consumer loses its connection to the broker, and notices when it acknowledges.
+    /// A consumer loses its connection to the broker, and notices only when it acknowledges.
     Disconnect(usize),
-    /// A server answers a consumer with an error: it settles its batch again, from the start.
+    /// A server answers a consumer with an error; it settles its batch again from the start.
     Fail(usize),
     /// The refill lock expires.
     Expire,
     /// Redis loses everything.
     Empty,
-    /// Redis comes back as it was long ago: every id is in the list, also those that are taken.
+    /// Redis comes back as it was long ago: every id is in the list, including those already issued.
     Restore,
     /// An operator adds a coupon.
     Restock,
 }
 
 impl Default for Queue {
-    /// The smallest one that is worth a search: two consumers, two accounts and a coupon, and nothing fails.
+    /// The smallest model worth searching: two consumers, two accounts and one coupon, and nothing fails.
     fn default() -> Self {
         Self {
             consumers: 2,
@@ -180,8 +181,8 @@ impl Model for Queue {
 }
 
 impl Queue {
-    /// What goes on as long as there is work and nothing fails: claims, consumers, and the expiry of a lock that nobody will
-    /// free.
+    /// The actions possible while there is work and nothing fails: claims, consumers' steps, and the expiry of a lock
+    /// that nobody will free.
     pub fn work(&self, state: &State, actions: &mut Vec<Action>) {
         let World { redis, claims, .. } = &state.world;
         if let Some(&account) = self.accounts.get(claims.len()) {
@@ -189,7 +190,7 @@ impl Queue {
         }
         for (n, consumer) in state.consumers.iter().enumerate() {
             match consumer.step {
-                // Of several who are the same, one will do.
+                // Of several identical consumers, one is enough.
                 Step::Idle if state.consumers.iter().take(n).any(|other| other == consumer) => {}
                 Step::Idle => {
                     let count = state.waiting.len().min(self.batch_max);
@@ -281,7 +282,7 @@ impl World {
         places.iter().filter_map(|place| self.claims.get(*place)).map(|(claim, _)| *claim).collect()
     }
 
-    /// A stamp that is later than those of all claims so far, and not later than those of all claims to come.
+    /// A timestamp later than those of all claims so far, and not later than those of any claims to come.
     pub fn now(&mut self) -> u64 {
         if self.claims.last().is_some_and(|(claim, _)| claim.accepted_at_ms == self.clock) {
             self.clock += 1;
@@ -291,14 +292,14 @@ impl World {
 }
 
 impl Redis {
-    /// A consumer will not free its lock any more.
+    /// Marks the lock of a consumer that will no longer free it.
     fn abandon(&mut self, n: usize) {
         if self.lock == Some(Holder::Consumer(n)) {
             self.lock = Some(Holder::Nobody);
         }
     }
 
-    /// The lock is gone while its holder believes to have it.
+    /// Removes the lock while its holder believes that it still holds it.
     fn lose_lock(&mut self, consumers: &mut [Consumer]) {
         if let Some(Holder::Consumer(n)) = self.lock.take()
             && let Some(consumer) = consumers.get_mut(n)

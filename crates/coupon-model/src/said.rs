@@ -1,4 +1,4 @@
-//! What was said of a claim, and whether it was true at that moment.
+//! The answers given about a claim, and whether they were true at that moment.
 //!
 //! Invariant: this is the judge's notebook. No decision of a model reads it.
 
@@ -9,39 +9,39 @@ use crate::mysql::Mysql;
 /// A claim as the judge sees it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Judged {
-    /// Who claims.
+    /// The account that claims.
     pub account: AccountId,
-    /// Whether at some moment since the claim came no row was free.
+    /// Whether no row was free at some moment since the claim arrived.
     pub was_sold_out: bool,
-    /// The last word.
+    /// The last answer.
     pub said: Option<Said>,
 }
 
-/// A word on a claim.
+/// An answer about a claim.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Said {
-    /// The account has this coupon.
+    /// The account holds this coupon.
     Issued(CouponId),
-    /// None is left, and there was a moment since the claim came when that was so.
+    /// "Sold out", and no row was free at some moment since the claim arrived.
     SoldOut,
-    /// None is left, though there was one all the time.
+    /// "Sold out", although a row was free all the time.
     SoldOutWhileFree,
-    /// None is left, though the account has one.
+    /// "Sold out", although the account holds a coupon.
     SoldOutToAHolder,
 }
 
 impl Judged {
-    /// A claim that has just come.
+    /// Creates a claim that has just arrived.
     pub fn new(account: AccountId, mysql: &Mysql) -> Self {
         Self { account, was_sold_out: mysql.is_sold_out(), said: None }
     }
 
-    /// Notes how MySQL stands after an event.
+    /// Notes the state of MySQL after an event.
     pub fn watch(&mut self, mysql: &Mysql) {
         self.was_sold_out |= mysql.is_sold_out();
     }
 
-    /// Notes a word. What was wrong stays wrong.
+    /// Notes an answer. A wrong answer stays on record.
     pub fn say(&mut self, outcome: Outcome, mysql: &Mysql) {
         if matches!(self.said, Some(Said::SoldOutWhileFree | Said::SoldOutToAHolder)) {
             return;
@@ -55,7 +55,7 @@ impl Judged {
         };
     }
 
-    /// Whether a coupon that was said to be the account's is.
+    /// Whether a coupon reported as the account's really is.
     pub fn is_issued_as_said(&self, mysql: &Mysql) -> bool {
         match self.said {
             Some(Said::Issued(id)) => mysql.is_held_by(id, self.account),

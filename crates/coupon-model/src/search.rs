@@ -1,7 +1,7 @@
-//! Going through all states of a model.
+//! Searches all states of a model.
 //!
-//! Invariant: a path is the shortest there is. stateright keeps the last path to a property that it meets, and stops at the
-//! first only if it looks for nothing else; so a path is searched for one property, by one thread.
+//! Invariant: a path is the shortest one. stateright keeps the last path it finds to a property, and stops at the first
+//! only if it looks for nothing else; so a path is searched for one property at a time, by one thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
@@ -14,29 +14,29 @@ use stateright::{Checker, Expectation, Model};
 
 use crate::words::story;
 
-/// What a search through all states found.
+/// The result of a search through all states.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Searched {
-    /// Different states.
+    /// The number of distinct states.
     pub states: usize,
-    /// Whether these are all there are.
+    /// Whether these are all states.
     pub is_complete: bool,
-    /// What must hold and does not.
+    /// The properties that must hold and do not.
     pub broken: BTreeSet<&'static str>,
-    /// What should happen in some state and does not.
+    /// The events that should happen in some state and do not.
     pub missed: BTreeSet<&'static str>,
 }
 
-/// Threads of a search: more make a small one no quicker.
+/// Threads of a search: more do not speed up a small one.
 const THREADS: usize = 2;
 
-/// How often a search is looked at, which is as much as it takes at least.
+/// How often a search is polled, which is also the least time it takes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How often it says how far it is.
+/// How often it reports progress.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
-/// Goes through all states in about this many steps at most; now and then tells how many it has seen.
+/// Goes through all states in about `steps_max` steps at most. Reports now and then how many states it has seen.
 pub fn all_states<M>(model: M, steps_max: usize, tell: impl Fn(usize) + Send) -> Searched
 where
     M: Model + Send + Sync + 'static,
@@ -57,7 +57,8 @@ where
     }
 }
 
-/// The shortest path to where the only property of a model is broken, or met if it is one that must happen somewhere.
+/// The shortest path to a state in which the model's only property is broken or, for an event that must happen
+/// somewhere, met.
 pub fn shortest_path<M>(model: M) -> Option<Vec<String>>
 where
     M: Model + Send + Sync + 'static,

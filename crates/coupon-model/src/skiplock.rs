@@ -1,8 +1,8 @@
-//! The skiplock way with the strategy `coalesced`: a worker takes the claims that wait, gives each an id that was read ahead,
-//! and one statement locks the rows that nobody else holds, writes them and commits.
+//! The skiplock way with the strategy `coalesced`: a worker takes the waiting claims, gives each an id that was read
+//! ahead, and one statement locks the rows that nobody else holds, writes them and commits.
 //!
-//! Each worker stands for an instance with a read-ahead of its own. Invariant: a statement takes its locks in one action and
-//! commits in another, since others may look in between; what they read is committed.
+//! Each worker stands for an instance with its own read-ahead. Invariant: a statement takes its locks in one action and
+//! commits in another, because others may read in between, and they read only committed rows.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use crate::mysql::{Mysql, claim_of};
 use crate::properties;
 use crate::said::Judged;
 
-/// The size of the model, and what is left out of it.
+/// The size of the model, and the guard left out of it.
 #[derive(Clone, Debug)]
 pub struct Skiplock {
-    /// Workers.
+    /// The number of workers.
     pub workers: usize,
     /// The accounts that claim, in this order; one may claim again.
     pub accounts: Vec<u64>,
-    /// Coupons at first.
+    /// Coupons at the start.
     pub coupons: u8,
-    /// Claims in a group at most.
+    /// The most claims in a group.
     pub group_max: usize,
-    /// Things that may fail in a run.
+    /// The number of faults that may happen in a run.
     pub faults: u8,
     /// Coupons that may be added in a run.
     pub restocks: u8,
@@ -35,16 +35,16 @@ pub struct Skiplock {
     pub only: Option<&'static str>,
 }
 
-/// Everything at one moment.
+/// The state of everything at one moment.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct State {
-    /// What is committed.
+    /// The committed rows.
     pub mysql: Mysql,
-    /// Rows that a statement in progress holds, and whose it is.
+    /// The rows locked by a statement in progress, each with its worker.
     pub locks: BTreeMap<CouponId, usize>,
-    /// The claims that came, in this order.
+    /// The claims in order of arrival.
     pub claims: Vec<Judged>,
-    /// Those that wait, by their place in `claims`.
+    /// The waiting claims, by their place in `claims`.
     pub line: Vec<usize>,
     /// The workers.
     pub workers: Vec<Worker>,
@@ -62,34 +62,34 @@ pub struct Worker {
     ahead: Vec<CouponId>,
     /// Claims with an id, in the statement.
     rows: Vec<(ClaimKey, CouponId)>,
-    /// Claims for which no id was left.
+    /// Claims for which there was no id left.
     without_row: Vec<ClaimKey>,
     is_sold_out: bool,
-    /// What it looked up too early, without [`Guard::ProofBeforeLookup`].
+    /// The coupons looked up too early, without [`Guard::ProofBeforeLookup`].
     looked_up: Vec<(ClaimKey, CouponId)>,
 }
 
-/// What a worker does next.
+/// The next step of a worker.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Step {
     /// Waits for claims.
     #[default]
     Idle,
-    /// SELECT of free ids, SKIP LOCKED, committed at once.
+    /// SELECT of free ids with SKIP LOCKED, committed immediately.
     ReadAhead,
     /// The statement takes the locks of its rows, and skips those that others hold.
     Lock,
     /// The statement writes its rows and commits.
     Commit,
-    /// SELECT of what the accounts with a row hold.
+    /// SELECT of the coupons that the accounts with a row hold.
     LookUp,
-    /// Plain SELECT of whether a row is free.
+    /// Plain SELECT that checks whether a row is free.
     ReadFree,
-    /// SELECT of what the accounts without a row hold.
+    /// SELECT of the coupons that the accounts without a row hold.
     LookUpOthers,
 }
 
-/// What happens.
+/// An event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// An account claims.
@@ -98,7 +98,7 @@ pub enum Action {
     Take(usize, usize),
     /// A worker does its next step.
     Do(usize, Step),
-    /// A worker dies: MySQL rolls back, its clients claim again.
+    /// A worker dies: MySQL rolls back, and its clients claim again.
     Crash(usize),
     /// MySQL rolls a statement back, as the victim of a deadlock: its claims try again.
     RollBack(usize),
@@ -107,7 +107,7 @@ pub enum Action {
 }
 
 impl Default for Skiplock {
-    /// The smallest one that is worth a search: two workers, two accounts and a coupon, and nothing fails.
+    /// The smallest model worth searching: two workers, two accounts and one coupon, and nothing fails.
     fn default() -> Self {
         let accounts = vec![1, 2];
         Self { workers: 2, accounts, coupons: 1, group_max: 1, faults: 0, restocks: 0, without: None, only: None }
@@ -177,14 +177,14 @@ impl Model for Skiplock {
 }
 
 impl Skiplock {
-    /// What goes on as long as there is work and nothing fails.
+    /// The actions possible while there is work and nothing fails.
     pub fn work(&self, state: &State, actions: &mut Vec<Action>) {
         if let Some(&account) = self.accounts.get(state.claims.len()) {
             actions.push(Action::Claim(AccountId(account)));
         }
         for (n, worker) in state.workers.iter().enumerate() {
             match worker.step {
-                // Of several who are the same, one will do.
+                // Of several identical workers, one is enough.
                 Step::Idle if state.workers.iter().take(n).any(|other| other == worker) => {}
                 Step::Idle => {
                     let count = state.line.len().min(self.group_max);
@@ -252,7 +252,7 @@ impl State {
                 let rows = std::mem::take(&mut worker.rows);
                 let asked: Vec<ClaimKey> = rows.iter().map(|(claim, _)| *claim).collect();
                 let held = mysql.held(&asked);
-                // As `tidy` of coalesced.rs: ids go back unless others took some.
+                // Like `tidy` of coalesced.rs: ids go back unless others took some of them.
                 if asked.iter().all(|claim| held.contains_key(claim)) {
                     let unused = rows.iter().filter(|(claim, id)| held.get(claim) != Some(id));
                     worker.ahead.splice(0..0, unused.map(|(_, id)| *id));
@@ -297,7 +297,7 @@ impl State {
         }
     }
 
-    /// After the claims with an id come those without.
+    /// Continues with the claims without an id.
     fn go_on(&mut self, n: usize, without: Option<Guard>) {
         let Some(worker) = self.workers.get_mut(n) else { return };
         worker.is_sold_out = without == Some(Guard::ReadCommittedRows);
@@ -317,7 +317,7 @@ impl State {
         self.end(n);
     }
 
-    /// Claims without an answer go back into the line.
+    /// Ends the group. Claims without an answer go back into the line.
     fn end(&mut self, n: usize) {
         let Self { line, workers, claims, .. } = self;
         let Some(worker) = workers.get_mut(n) else { return };
@@ -328,7 +328,7 @@ impl State {
 }
 
 impl Worker {
-    /// Whether it has found a row free that it did not get.
+    /// Whether it has found that a row is free after getting none.
     pub fn finds_a_row_free(&self) -> bool {
         self.step == Step::LookUpOthers && !self.is_sold_out
     }

@@ -1,4 +1,4 @@
-//! How events read in a path.
+//! The words for events in a path.
 
 use std::fmt;
 
@@ -88,7 +88,7 @@ impl fmt::Display for answers::Action {
     }
 }
 
-/// Events as sentences, one for what the same consumer or worker does without a break.
+/// Turns events into sentences. Consecutive steps of one consumer or worker share a sentence.
 pub fn story<A: fmt::Display>(events: &[A]) -> Vec<String> {
     let mut story: Vec<String> = Vec::new();
     let mut before = None;
@@ -103,7 +103,7 @@ pub fn story<A: fmt::Display>(events: &[A]) -> Vec<String> {
     story
 }
 
-/// Who does it, as in "consumer 1", and what.
+/// Splits an event into the actor, such as "consumer 1", and what it does.
 fn split(event: &str) -> (Option<String>, String) {
     match *event.splitn(3, ' ').collect::<Vec<_>>() {
         [kind @ ("consumer" | "worker"), number, does] => (Some(format!("{kind} {number}")), does.to_owned()),

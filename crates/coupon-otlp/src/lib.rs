@@ -1,7 +1,7 @@
 //! Receives spans over OTLP/gRPC in this process, for the bench, which counts them, and for the tests, which read them.
 //!
-//! Invariant: an export is answered only after its spans were handed over, so a service that has flushed has nothing on
-//! its way.
+//! Invariant: an export is answered only after its spans were handed over, so a service that has flushed has no spans
+//! in flight.
 
 use std::io;
 
@@ -15,14 +15,15 @@ use tonic::{Request, Response, Status, async_trait};
 pub use opentelemetry_proto::tonic::common;
 pub use opentelemetry_proto::tonic::trace::v1 as trace;
 
-/// A receiver that is up for as long as the runtime it was started on.
+/// A receiver that runs for as long as the runtime it was started on.
 #[derive(Debug)]
 pub struct Receiver {
     url: String,
 }
 
 impl Receiver {
-    /// Listens on a free port and hands each export to `take`: the spans of each sender, with what it says of itself.
+    /// Listens on a free port and hands each export to `take`: the spans of each sender, with the attributes of its
+    /// resource.
     ///
     /// # Errors
     /// No port is free.
@@ -34,7 +35,7 @@ impl Receiver {
         Ok(Self { url })
     }
 
-    /// Its address, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// The receiver's address, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

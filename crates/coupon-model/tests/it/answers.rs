@@ -1,11 +1,11 @@
-//! The answers of an API without one of its guards: as `queue`.
+//! The answers of an API without one of its guards. Goal and method are those of `queue`.
 
 use coupon_model::answers::Answers;
 use coupon_model::guards::Guard;
 use coupon_model::properties::{HOLDERS_ARE_KNOWN, SOLD_OUT_IS_TRUE};
 use coupon_model::search::shortest_path;
 
-/// Nothing is found with the guard, and this path without it.
+/// Checks that the search finds nothing with the guard, and this path without it.
 fn falls(property: &'static str, without: Guard, path: &[&str]) {
     let with = Answers { only: Some(property), ..Answers::default() };
 

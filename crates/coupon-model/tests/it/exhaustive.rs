@@ -1,5 +1,6 @@
-//! All states. Goal: every property holds in every state, and nothing that should happen is out of reach. Method: counts of
-//! states are asserted, so that a change of a model shows; a count that has changed is put here once it is understood.
+//! Searches of all states. Goal: every property holds in every state, and every event that should happen does. Method:
+//! the number of states is asserted, so that any change of a model shows; a changed number is updated here once it is
+//! understood.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use coupon_model::queue::Queue;
 use coupon_model::search::{Searched, all_states, shortest_path};
 use coupon_model::skiplock::Skiplock;
 
-/// Several times as many as any model here takes.
+/// Several times as many steps as any model here takes.
 const STEPS_MAX: usize = 5_000_000;
 
 /// A queue in which one thing fails and an operator adds a coupon.
@@ -55,7 +56,7 @@ fn answers_are_true() {
     hold("answers", &sizes.map(|(size, model, states)| (size, states, all_states(model, STEPS_MAX, |_| {}))));
 }
 
-/// Correctness never rests on a lock, nor on which ids a list holds: see docs/decisions.
+/// Correctness never depends on a lock, nor on which ids a list holds: see docs/decisions.
 #[test]
 fn without_the_refill_lock_only_work_is_done_twice() {
     for (guard, broken) in [
@@ -70,8 +71,8 @@ fn without_the_refill_lock_only_work_is_done_twice() {
     }
 }
 
-/// A restock may come between an outcome and the question about it: nobody is told "sold out" then, and a claim that was
-/// settled so stays pending until the account claims again, which docs/API.md tells clients to do.
+/// A restock may come between an outcome and the request for it: nobody is told "sold out" then, and a claim that was
+/// settled as sold out stays pending until the account claims again, as docs/API.md tells clients to do.
 #[test]
 fn a_restock_may_leave_a_claim_pending() {
     let path = shortest_path(Answers { only: Some(STAYS_PENDING), ..Answers::default() });

@@ -1,5 +1,6 @@
-//! The queue way without one of its guards. Goal: each guard is needed, for what is named here. Method: the property holds in
-//! a small model and falls in the same model without the guard, on the shortest path, which is asserted in words.
+//! The queue way without one of its guards. Goal: each guard is needed for the property named here. Method: the
+//! property holds in a small model and breaks in the same model without the guard; the shortest path to the violation
+//! is asserted in words.
 
 use coupon_model::guards::Guard;
 use coupon_model::properties::{
@@ -16,7 +17,7 @@ const FILLS: &str = "fills the list, notes where its refill ended, frees the ref
 const UNLOCKS: &str = "frees the refill lock";
 const LOOKS_UP: &str = "looks up what the accounts hold";
 
-/// Nothing is found with the guard, and this path without it.
+/// Checks that the search finds nothing with the guard, and this path without it.
 fn falls(property: &'static str, without: Guard, model: Queue, path: &[String]) {
     let with = Queue { only: Some(property), ..model };
 
@@ -31,7 +32,7 @@ fn an_update_without_its_condition_gives_a_coupon_away_twice() {
         "account 1 claims".into(),
         "account 2 claims".into(),
         format!("consumer 1 takes a claim, pops ids, {BEGINS}, {FROM_THE_BEGINNING}, {FILLS}, pops ids"),
-        // The one row is free as long as its id is in flight.
+        // The only row is free as long as its id is in flight.
         format!("consumer 2 takes a claim, pops ids, {BEGINS}, {BEHIND}, {FROM_THE_BEGINNING}"),
         "consumer 1 issues".into(),
         format!("consumer 2 {FILLS}, pops ids, issues"),
@@ -127,7 +128,7 @@ fn stale_ids_that_go_back_go_round_and_round() {
     let path = [
         "account 1 claims".into(),
         "account 2 claims".into(),
-        // Both of its claims get the id of the one row.
+        // Both of its claims get the id of the only row.
         format!(
             "consumer 1 takes 2 claims, pops ids, {BEGINS}, {FROM_THE_BEGINNING}, {FILLS}, \
              pops ids, {again}, {FILLS}, pops ids, issues, {LOOKS_UP}"
@@ -201,7 +202,8 @@ fn a_consumer_that_has_lost_its_lock_frees_that_of_another() {
     falls(ONE_REFILLS, Guard::CompareBeforeUnlock, model, &path);
 }
 
-/// With the stock that both need, and nothing failing. Otherwise an id may be with two consumers at any time, and often is.
+/// Both accounts can get a coupon, and nothing fails. Otherwise two consumers may hold one id at any time, and often
+/// do.
 #[test]
 fn a_refill_from_the_beginning_offers_ids_in_flight() {
     let model = Queue { coupons: 2, ..Queue::default() };

@@ -1,11 +1,11 @@
-//! The skiplock way without one of its guards: as `queue`.
+//! The skiplock way without one of its guards. Goal and method are those of `queue`.
 
 use coupon_model::guards::Guard;
 use coupon_model::properties::{HOLDERS_ARE_KNOWN, ISSUED_AS_SAID, KEEPS_ITS_ACCOUNT, ONE_EACH, SOLD_OUT_IS_TRUE};
 use coupon_model::search::shortest_path;
 use coupon_model::skiplock::Skiplock;
 
-/// Nothing is found with the guard, and this path without it.
+/// Checks that the search finds nothing with the guard, and this path without it.
 fn falls(property: &'static str, without: Guard, model: Skiplock, path: &[&str]) {
     let with = Skiplock { only: Some(property), ..model };
 
