@@ -1,4 +1,4 @@
-//! A client of the HTTP API that keeps what it was answered, for the audit.
+//! A client of the HTTP API that keeps the outcomes it was given, for the audit.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use crate::authority::TestAuthority;
 use crate::issuer::TestIssuer;
 use crate::wait::DEADLINE;
 
-/// Requests on their way at once when many accounts claim.
+/// Requests in flight when many accounts claim.
 const CROWD: usize = 64;
 
-/// The outcomes that the clients of a test were answered.
+/// The outcomes that the clients of a test were given.
 #[derive(Clone, Default)]
 pub(crate) struct Reported(Arc<Mutex<Vec<(ClaimKey, Outcome)>>>);
 
@@ -44,9 +44,9 @@ pub struct Answer {
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body as it is.
+    /// The raw body.
     pub text: String,
-    /// The body as JSON; null if it is none.
+    /// The body as JSON; null if it is not JSON.
     pub json: Value,
 }
 
@@ -66,7 +66,7 @@ impl Answer {
     /// The outcome in the body.
     ///
     /// # Panics
-    /// There is none.
+    /// The body holds no outcome.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         serde_json::from_value(self.json.clone()).unwrap_or_else(|_| panic!("no outcome in {self:?}"))
@@ -88,7 +88,7 @@ pub struct Api {
     issuer: Option<Arc<TestIssuer>>,
 }
 
-/// A client of HTTP without TLS, which needs no certificate authorities of this machine.
+/// A client of HTTP without TLS, which does not need this machine's certificate authorities.
 pub(crate) fn http(from: Option<IpAddr>) -> Client {
     client(from).build().expect("an HTTP client")
 }
@@ -102,19 +102,19 @@ impl Api {
         Self { http: http(None), base: format!("http://{address}"), reported, issuer: None }
     }
 
-    /// The same, with a token of this issuer for whichever account a request is about.
+    /// The same client, with a token of this issuer for the account of each request.
     #[must_use]
     pub fn with_tokens(self, issuer: Option<Arc<TestIssuer>>) -> Self {
         Self { issuer, ..self }
     }
 
-    /// The same, from another address of this machine.
+    /// The same client, calling from another address of this machine.
     #[must_use]
     pub fn calling_from(self, address: impl Into<IpAddr>) -> Self {
         Self { http: http(Some(address.into())), ..self }
     }
 
-    /// The same, over TLS with a service whose certificate is of this authority.
+    /// The same client, over TLS with a service whose certificate this authority issued.
     #[must_use]
     pub fn over_tls(self, authority: &TestAuthority) -> Self {
         let authority = Certificate::from_der(&authority.certificate()).expect("a certificate");
@@ -122,14 +122,13 @@ impl Api {
         Self { http, base: self.base.replacen("http://", "https://", 1), ..self }
     }
 
-    /// The same, keeping no connection open between requests: one kept for later would be all that a service of a
-    /// single connection has.
+    /// The same client, without keep-alive: an idle connection would use up a service that allows only one.
     #[must_use]
     pub fn hanging_up(self) -> Self {
         Self { http: client(None).pool_max_idle_per_host(0).build().expect("an HTTP client"), ..self }
     }
 
-    /// A request in the name of an account.
+    /// A request on behalf of an account.
     pub fn request_of(&self, account: u64, method: Method, path: &str) -> RequestBuilder {
         let request = self.request(method, path);
         match &self.issuer {
@@ -146,7 +145,7 @@ impl Api {
     /// Sends a request.
     ///
     /// # Panics
-    /// No answer comes.
+    /// No answer arrives.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.unwrap_or_else(|error| panic!("no answer: {error:?}"));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -155,12 +154,12 @@ impl Api {
         Answer { status, headers, text, json }
     }
 
-    /// GET.
+    /// Sends a GET request.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(self.request(Method::GET, path)).await
     }
 
-    /// POST of a claim, as it is answered.
+    /// Sends a claim and returns the answer as it is.
     pub async fn post_claim(&self, campaign: CampaignId, account: u64) -> Answer {
         let path = format!("/v1/campaigns/{campaign}/claims");
         let number = if account > JSON_NUMBER_MAX { json!(account.to_string()) } else { json!(account) };
@@ -169,7 +168,7 @@ impl Api {
             .await
     }
 
-    /// POST of a claim that prefers to wait for its outcome, in these words of the header `Prefer`.
+    /// Sends a claim that prefers to wait for its outcome, with this `Prefer` header.
     pub async fn post_claim_preferring(&self, prefer: &str, campaign: CampaignId, account: u64) -> Answer {
         let path = format!("/v1/campaigns/{campaign}/claims");
         let request = self.request_of(account, Method::POST, &path).header("prefer", prefer);
@@ -177,13 +176,13 @@ impl Api {
         self.send(request.header(CONTENT_TYPE, "application/json").body(body)).await
     }
 
-    /// GET of a claim, waiting this long for an outcome.
+    /// Reads a claim, waiting this long for an outcome.
     pub async fn get_claim(&self, campaign: CampaignId, account: u64, wait: Duration) -> Answer {
         let path = format!("/v1/campaigns/{campaign}/claims/{account}?wait={}ms", wait.as_millis());
         self.send(self.request_of(account, Method::GET, &path)).await
     }
 
-    /// Claims a coupon and stays with it until the outcome is final, which the audit will check.
+    /// Claims a coupon and waits until the outcome is final. The audit will check the outcome.
     ///
     /// # Panics
     /// The claim is refused.
@@ -192,7 +191,7 @@ impl Api {
         outcome.unwrap_or_else(|refusal| panic!("the claim of account {account} was refused: {refusal:?}"))
     }
 
-    /// Like [`Self::claim`], but returns an answer that is no outcome.
+    /// Like [`Self::claim`], but returns an answer that is not an outcome.
     pub async fn try_claim(&self, campaign: CampaignId, account: u64) -> Result<Outcome, Box<Answer>> {
         let answer = self.post_claim(campaign, account).await;
         let claim = ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
@@ -206,7 +205,7 @@ impl Api {
         Ok(outcome)
     }
 
-    /// Like [`Self::claim`], but repeats the claim while it is refused with "come back later", as a good client does.
+    /// Like [`Self::claim`], but repeats the claim while the answer is "come back later", as a good client does.
     pub async fn claim_patiently(&self, campaign: CampaignId, account: u64) -> Outcome {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -220,7 +219,7 @@ impl Api {
         }
     }
 
-    /// Claims for many accounts at once, patiently.
+    /// Claims for many accounts at the same time, patiently.
     pub async fn claim_all_patiently(
         &self,
         campaign: CampaignId,
@@ -230,7 +229,7 @@ impl Api {
         stream::iter(claims).buffer_unordered(CROWD).collect().await
     }
 
-    /// Claims for many accounts at once.
+    /// Claims for many accounts at the same time.
     pub async fn claim_all(
         &self,
         campaign: CampaignId,
@@ -240,7 +239,7 @@ impl Api {
         stream::iter(claims).buffer_unordered(CROWD).collect().await
     }
 
-    /// Waits for the outcome of a claim that was accepted earlier, which the audit will check.
+    /// Waits for the outcome of a claim that was accepted earlier. The audit will check the outcome.
     pub async fn settled(&self, campaign: CampaignId, account: u64) -> Outcome {
         let claim = ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
         let outcome = self.follow(&format!("/v1/campaigns/{campaign}/claims/{account}"), claim).await;
@@ -248,13 +247,13 @@ impl Api {
         outcome
     }
 
-    /// The path that an answer's `location` means, which is relative to the path that was asked.
+    /// The path of an answer's `location`, which is relative to the requested path.
     fn resolve(&self, asked: &str, answer: &Answer) -> String {
         let asked = Url::parse(&format!("{}{asked}", self.base)).expect("an address");
         asked.join(answer.header("location")).expect("a location").path().to_owned()
     }
 
-    /// Asks until the outcome is final. One that stays pending is reported as such, which the audit refuses.
+    /// Asks until the outcome is final. An outcome that stays pending is reported as pending, which fails the audit.
     async fn follow(&self, location: &str, claim: ClaimKey) -> Outcome {
         let here = format!("/v1/campaigns/{}/claims/{}", claim.campaign_id, claim.account_id);
         assert_eq!(location, here, "the address of the claim");
@@ -262,7 +261,7 @@ impl Api {
         loop {
             let path = format!("{location}?wait=10s");
             let answer = self.send(self.request_of(claim.account_id.0, Method::GET, &path)).await;
-            // What cannot be answered now may be answered later: the claim was accepted.
+            // The claim was accepted, so if it cannot be answered now, it can be later.
             let outcome = if answer.is_unavailable() { Outcome::Pending } else { answer.outcome() };
             if outcome != Outcome::Pending || Instant::now() > end {
                 return outcome;

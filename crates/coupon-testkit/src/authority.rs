@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, with all that it makes in files.
+//! A test's own certificate authority, which writes everything it makes to files.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use uuid::Uuid;
 
-/// Makes certificates, which are gone with it.
+/// Makes certificates, whose files are deleted when this is dropped.
 pub struct TestAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -25,7 +25,7 @@ pub struct Issued {
 }
 
 impl TestAuthority {
-    /// Makes one that nobody knows.
+    /// Creates an authority that nobody trusts yet.
     ///
     /// # Panics
     /// No file can be written.
@@ -43,19 +43,19 @@ impl TestAuthority {
         Self { issuer: Issuer::new(params, key), certificate, folder }
     }
 
-    /// A certificate for these hosts, good for an hour.
+    /// Issues a certificate for these hosts, valid for an hour.
     ///
     /// # Panics
-    /// They are no hosts.
+    /// The names are not host names.
     #[must_use]
     pub fn issue(&self, hosts: &[&str]) -> Issued {
         self.issue_until(hosts, OffsetDateTime::now_utc() + Duration::HOUR)
     }
 
-    /// A certificate whose time is over.
+    /// Issues a certificate that has expired.
     ///
     /// # Panics
-    /// They are no hosts.
+    /// The names are not host names.
     #[must_use]
     pub fn issue_expired(&self, hosts: &[&str]) -> Issued {
         self.issue_until(hosts, OffsetDateTime::now_utc() - Duration::HOUR)
@@ -70,16 +70,16 @@ impl TestAuthority {
         Issued { certificate, key: Arc::new(key.into()), folder: self.folder.clone() }
     }
 
-    /// Its own certificate, in a file.
+    /// Writes the authority's own certificate to a file, and returns its path.
     ///
     /// # Panics
-    /// It cannot be written.
+    /// The file cannot be written.
     #[must_use]
     pub fn file(&self) -> String {
         write(&self.folder, "CERTIFICATE", &self.certificate)
     }
 
-    /// Its own certificate.
+    /// The authority's own certificate.
     #[must_use]
     pub fn certificate(&self) -> CertificateDer<'static> {
         self.certificate.clone()
@@ -93,25 +93,25 @@ impl Drop for TestAuthority {
 }
 
 impl Issued {
-    /// The certificate, in a file.
+    /// Writes the certificate to a file, and returns its path.
     ///
     /// # Panics
-    /// It cannot be written.
+    /// The file cannot be written.
     #[must_use]
     pub fn certificate_file(&self) -> String {
         write(&self.folder, "CERTIFICATE", &self.certificate)
     }
 
-    /// The key, in a file.
+    /// Writes the key to a file, and returns its path.
     ///
     /// # Panics
-    /// It cannot be written.
+    /// The file cannot be written.
     #[must_use]
     pub fn key_file(&self) -> String {
         write(&self.folder, "PRIVATE KEY", self.key.secret_der())
     }
 
-    /// Both, as a server shows and uses them.
+    /// The certificate and the key, as a server needs them.
     #[must_use]
     pub fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         (vec![self.certificate.clone()], self.key.clone_key())

@@ -1,5 +1,5 @@
-//! What tests do with the broker next to the services: put messages into the queues, look into them, delete them; make
-//! them as somebody else would, and set policies.
+//! Direct access of tests to the broker, beside the services: put messages into the queues, inspect and delete queues,
+//! declare them differently, and set policies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,22 +42,23 @@ impl TestQueues {
         self.connection.get_or_try_init(connect).await.expect("a connection to RabbitMQ")
     }
 
-    /// A channel each time: a refused command closes its own.
+    /// Opens a new channel each time, because a refused command closes its channel.
     async fn channel(&self) -> Channel {
         self.connection().await.create_channel().await.expect("a channel")
     }
 
-    /// Makes the queues, with the default settings.
+    /// Declares the queues, with the default settings.
     pub async fn declare(&self) {
         self.queues.declare(self.connection().await).await.expect("the queues");
     }
 
-    /// Makes the queue of claims as somebody else would.
+    /// Declares the queue of claims with other properties, as somebody else might.
     pub async fn declare_claims_as(&self, durable: bool, arguments: FieldTable) {
         self.declare_as(&self.queues.claims, durable, arguments).await;
     }
 
-    /// Replaces the queue of claims, as somebody else would, under services that make it again as soon as they miss it.
+    /// Replaces the queue of claims with one of other properties, under services that redeclare it as soon as they miss
+    /// it.
     pub async fn replace_claims_as(&self, durable: bool, arguments: FieldTable) {
         eventually("nobody makes the queue of claims first", async || {
             self.delete_claims().await;
@@ -66,7 +67,7 @@ impl TestQueues {
         .await;
     }
 
-    /// Makes the queue of dead letters as somebody else would.
+    /// Declares the queue of dead letters with other properties, as somebody else might.
     pub async fn declare_dead_as(&self, durable: bool, arguments: FieldTable) {
         self.declare_as(&self.queues.dead, durable, arguments).await;
     }
@@ -80,7 +81,7 @@ impl TestQueues {
         self.channel().await.queue_declare(queue.clone(), options, arguments).await
     }
 
-    /// Sets a policy on the queues of this test alone.
+    /// Sets a policy on the queues of this test only.
     pub async fn set_policy(&self, definition: &Value) {
         let name = self.policy();
         let policy = json!({"pattern": format!("^{name}"), "apply-to": "queues", "definition": definition});
@@ -88,7 +89,7 @@ impl TestQueues {
         self.send_policy(Method::PUT, &policy).await;
     }
 
-    /// Takes the policy away.
+    /// Removes the policy.
     pub async fn clear_policy(&self) {
         if self.has_policy.swap(false, Ordering::Relaxed) {
             self.send_policy(Method::DELETE, &Value::Null).await;
@@ -105,8 +106,8 @@ impl TestQueues {
         self.send(method, &["api", "policies", &self.settings.amqp_url.vhost(), self.policy()], body).await;
     }
 
-    /// Makes a user of this test alone, or changes what it may publish: what this pattern matches. It may do all else.
-    /// Returns the address for it.
+    /// Creates a user for this test only, or changes the pattern of names it may publish to. It may do everything else.
+    /// Returns the address with this user.
     pub async fn set_user(&self, may_publish_to: &str) -> ServerUrl {
         const PASSWORD: &str = "for-tests-only";
 
@@ -138,12 +139,12 @@ impl TestQueues {
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
-    /// Puts a message into the queue of claims and returns when the broker has it.
+    /// Publishes a message to the queue of claims and returns when the broker has it.
     pub async fn publish(&self, properties: AMQPProperties, body: &[u8]) {
         self.publish_to(&self.queues.claims, properties, body).await;
     }
 
-    /// Puts a message among those that could not be handled.
+    /// Publishes a message to the queue of dead letters.
     pub async fn publish_dead_letter(&self, properties: AMQPProperties, body: &[u8]) {
         self.publish_to(&self.queues.dead, properties, body).await;
     }
@@ -157,7 +158,7 @@ impl TestQueues {
         assert!(matches!(confirm, lapin::Confirmation::Ack(None)), "the broker refused a message: {confirm:?}");
     }
 
-    /// Puts a claim into the queue as producer-api does.
+    /// Publishes a claim the way producer-api does.
     pub async fn publish_claim(&self, claim: &Claim) {
         self.publish_claim_of(&Context::new(), claim).await;
     }
@@ -168,11 +169,11 @@ impl TestQueues {
         self.publish(message::properties(self.installation, std::iter::once(trace)), &body).await;
     }
 
-    /// Puts claims into the queue as a producer-api does that has just started, whose clock may be wrong; whether the
-    /// broker has them.
+    /// Publishes claims the way a newly started producer-api does, whose clock may be wrong. Returns whether the broker
+    /// has them.
     ///
     /// # Errors
-    /// Nobody knows whether it has.
+    /// It is unknown whether the broker has them.
     pub async fn try_publish_claims(&self, claims: &[Claim]) -> coupon_core::Result<bool> {
         let connection = rabbitmq::connect(&self.settings, "coupon-testkit").await?;
         let channel = connection.create_channel().await?;
@@ -186,22 +187,22 @@ impl TestQueues {
         Ok(matches!(confirm, lapin::Confirmation::Ack(None)))
     }
 
-    /// How many claims wait that no consumer holds.
+    /// How many messages wait in the queue of claims and are not held by a consumer.
     pub async fn waiting(&self) -> u32 {
         self.count(&self.queues.claims).await
     }
 
-    /// How many messages could not be handled.
+    /// How many dead letters there are.
     pub async fn dead_letters(&self) -> u32 {
         self.count(&self.queues.dead).await
     }
 
-    /// Takes the claims that wait, as a consumer that never answers.
+    /// Takes the waiting messages of claims, like a consumer that never answers.
     pub async fn take_claims(&self) -> Vec<(AMQPProperties, Vec<u8>)> {
         self.take_all(&self.queues.claims).await
     }
 
-    /// Takes the messages that could not be handled.
+    /// Takes the dead letters.
     pub async fn take_dead_letters(&self) -> Vec<(AMQPProperties, Vec<u8>)> {
         self.take_all(&self.queues.dead).await
     }
@@ -216,13 +217,13 @@ impl TestQueues {
         messages
     }
 
-    /// Deletes the queue of dead letters with all that is in it.
+    /// Deletes the queue of dead letters with everything in it.
     pub async fn delete_dead(&self) {
         let dead = self.queues.dead.clone();
         self.channel().await.queue_delete(dead, QueueDeleteOptions::default()).await.expect("a queue deleted");
     }
 
-    /// Deletes the queue of claims with all that is in it.
+    /// Deletes the queue of claims with everything in it.
     pub async fn delete_claims(&self) {
         let claims = self.queues.claims.clone();
         self.channel().await.queue_delete(claims, QueueDeleteOptions::default()).await.expect("a queue deleted");
@@ -230,7 +231,7 @@ impl TestQueues {
 
     async fn count(&self, queue: &ShortString) -> u32 {
         let count = rabbitmq::message_count(self.connection().await, queue).await;
-        // No queue, no messages.
+        // Without a queue there are no messages.
         count.unwrap_or_else(|error| panic!("cannot look into {queue}: {error}")).unwrap_or(0)
     }
 

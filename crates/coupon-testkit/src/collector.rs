@@ -1,4 +1,4 @@
-//! A collector of spans: what the programs of a test export over OTLP, to be read.
+//! A collector of the spans that the programs of a test export over OTLP.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,11 +15,11 @@ use crate::wait::eventually;
 pub struct Span {
     /// `service.name` of its sender.
     pub service: String,
-    /// Its trace.
+    /// The id of its trace.
     pub trace_id: String,
-    /// Itself.
+    /// The id of the span.
     pub id: String,
-    /// Its parent; empty for a root.
+    /// The id of its parent; empty for a root.
     pub parent_id: String,
     /// Its name.
     pub name: String,
@@ -27,9 +27,9 @@ pub struct Span {
     pub kind: SpanKind,
     /// Its attributes, all as text.
     pub attributes: BTreeMap<String, String>,
-    /// The traces and spans that it is linked to.
+    /// The ids of the traces and spans that it links to.
     pub links: Vec<(String, String)>,
-    /// Whether it failed.
+    /// Whether its status is an error.
     pub is_error: bool,
     /// When it began and ended, in nanoseconds since the Unix epoch.
     pub time: (u64, u64),
@@ -43,14 +43,14 @@ impl Span {
     }
 }
 
-/// A collector that is up for as long as the test's runtime.
+/// A collector that runs for as long as the test's runtime.
 pub struct Collector {
     receiver: Receiver,
     spans: Arc<Mutex<Vec<Span>>>,
 }
 
 impl Collector {
-    /// Starts one on a free port.
+    /// Starts a collector on a free port.
     ///
     /// # Panics
     /// No port is free.
@@ -63,7 +63,7 @@ impl Collector {
         Self { receiver: receiver.await.expect("a port"), spans }
     }
 
-    /// Its address, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// The collector's address, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn url(&self) -> &str {
         self.receiver.url()
@@ -75,7 +75,7 @@ impl Collector {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The spans of a trace, in order of their beginning.
+    /// The spans of a trace, in the order in which they began.
     #[must_use]
     pub fn trace(&self, trace_id: &str) -> Vec<Span> {
         let mut spans: Vec<Span> = self.spans().into_iter().filter(|span| span.trace_id == trace_id).collect();
@@ -83,10 +83,10 @@ impl Collector {
         spans
     }
 
-    /// The spans of a trace, once one of this name is among them.
+    /// The spans of a trace, once one with this name has arrived.
     ///
     /// # Panics
-    /// It never comes.
+    /// The span does not arrive.
     pub async fn trace_with(&self, trace_id: &str, name: &str) -> Vec<Span> {
         eventually(&format!("the span '{name}' of trace {trace_id} arrives"), async || {
             self.trace(trace_id).iter().any(|span| span.name == name)

@@ -1,5 +1,5 @@
 //! An issuer of tokens, with keys of its own and a small real HTTP server that publishes them: it can go away, change
-//! its keys, and count how often it was asked.
+//! its keys, and count its requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Its name in the tokens.
+/// The issuer's name in the tokens.
 const ISSUER: &str = "https://issuer.test";
 
 /// The audience of its tokens.
@@ -29,16 +29,16 @@ pub struct TestIssuer {
 
 struct State {
     signing: Arc<KeyPair>,
-    /// What it publishes; nothing while it is away.
+    /// The keys it publishes; none while it is away.
     published: Option<String>,
     asked: u64,
 }
 
 impl TestIssuer {
-    /// Starts with one key.
+    /// Starts an issuer with one key.
     ///
     /// # Panics
-    /// There is no port.
+    /// No port is free.
     pub async fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -53,7 +53,7 @@ impl TestIssuer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The settings of a service that trusts it.
+    /// The settings of a service that trusts this issuer.
     #[must_use]
     pub fn settings(&self) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
@@ -64,32 +64,32 @@ impl TestIssuer {
         ])
     }
 
-    /// The key that signs now.
+    /// The current signing key.
     #[must_use]
     pub fn key(&self) -> Arc<KeyPair> {
         Arc::clone(&self.state().signing)
     }
 
-    /// A token for an account, for longer than a test takes.
+    /// A token for an account, valid for longer than a test takes.
     ///
     /// # Panics
-    /// It cannot be signed.
+    /// The token cannot be signed.
     #[must_use]
     pub fn token(&self, account: u64) -> String {
         self.key().token(AccountId(account), &[], ISSUER, AUDIENCE, Duration::from_hours(1)).expect("a token")
     }
 
-    /// What a token for an account says, to be changed.
+    /// The claims of a token for an account, for a test to modify.
     #[must_use]
     pub fn claims(&self, account: u64) -> Value {
         let exp = OffsetDateTime::now_utc().unix_timestamp() + 3600;
         json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": account.to_string(), "exp": exp })
     }
 
-    /// Signs with a new key from now on, and publishes that one only.
+    /// Signs with a new key from now on, and publishes only that one.
     ///
     /// # Panics
-    /// There is no key.
+    /// No key can be generated.
     pub fn change_key(&self) {
         let key = Arc::new(KeyPair::generate().expect("a key"));
         let mut state = self.state();
@@ -97,12 +97,12 @@ impl TestIssuer {
         state.signing = key;
     }
 
-    /// Publishes this from now on; nothing: it closes connections without an answer.
+    /// Publishes this text from now on. With `None`, closes connections without an answer.
     pub fn publish(&self, text: Option<String>) {
         self.state().published = text;
     }
 
-    /// How often it was asked.
+    /// How many requests it has received.
     #[must_use]
     pub fn asked(&self) -> u64 {
         self.state().asked
@@ -126,7 +126,7 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     }
 }
 
-/// A client that has gone away misses its answer.
+/// Answers a request with the published keys. Fails if the client has gone away.
 async fn answer(mut client: TcpStream, published: Option<String>) -> std::io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {

@@ -1,26 +1,26 @@
-//! Tests only: what a test against the real servers needs.
+//! For tests only: the support that tests against real servers need.
 //!
-//! Goal: tests that run side by side and leave nothing behind, and that wait for events, never for a time to pass.
+//! Goal: tests that run in parallel, leave nothing behind, and wait for events, never for time to pass.
 //!
 //! ```text
 //! space    a database, a Redis prefix and queues for one test ─┬─ service  services in this process, stopped or killed
-//!                                                              ├─ api      an HTTP client that keeps what it was answered
+//!                                                              ├─ api      an HTTP client that keeps its outcomes
 //!                                                              └─ audit    the invariants, at the end of every test
-//! users    each program's own on the servers, with no more rights than it needs
+//! users    a user for each program on each server, with no more rights than it needs
 //! issuer   makes tokens and publishes its keys
 //! authority  makes certificates
-//! tls      a server's address that is spoken to over TLS
-//! proxy    a server's address that can be cut, frozen, healed and led to another server
-//! spare    servers to put in the place of those that all tests share, and to spoil
-//! program  a program as its operator meets it: arguments, variables, output, exit code
-//! options  each of a program, with odd values
-//! running  a service as a program of its own, stopped by signals
+//! tls      a proxy that speaks TLS in front of a server
+//! proxy    a proxy that can be cut, frozen, healed and pointed at another server
+//! spare    servers that a test may replace the shared ones with, and break
+//! program  runs a program the way its operator does: arguments, variables, output, exit code
+//! options  tries each option of a program with odd values
+//! running  a service in its own process, stopped by signals
 //! collector  receives the spans of programs, as Jaeger would
-//! secrets  what it writes, searched for what nobody may read
-//! service_tests  what each service's own program has to pass, by the four above
+//! secrets  searches the output of a program for secrets
+//! service_tests  the tests that every service's program must pass, built on program, options, running and secrets
 //! ```
 //!
-//! The tests of the whole system are in `tests/it`; the programs' own are in the `tests` folders of their crates.
+//! The tests of the whole system are in `tests/it`; the tests of each program are in the `tests` folder of its crate.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 mod api;

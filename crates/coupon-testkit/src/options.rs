@@ -1,6 +1,6 @@
-//! Every option of a program, taken from the program itself. Goal: whatever is typed or set is taken or named, so that
-//! an option that is new is tried by itself. Method: odd values, in this process where thousands are tried in a moment,
-//! and as variables of the real binary.
+//! Checks of every option of a program, as listed by the program itself. Goal: every value typed or set is either
+//! accepted or named in an error, and new options are covered automatically. Method: odd values, tried by the thousands
+//! in this process, and as variables of the real binary.
 
 use std::ffi::OsString;
 use std::sync::mpsc;
@@ -11,7 +11,7 @@ use coupon_core::settings::{Refusal, try_parse_from};
 
 use crate::program::run;
 
-/// Values that most options refuse, and some at the edge of what is right.
+/// Values that most options refuse, and some that are barely valid.
 const ODD: [&str; 24] = [
     "",
     " ",
@@ -39,17 +39,17 @@ const ODD: [&str; 24] = [
     "{}",
 ];
 
-/// A value longer than whatever anybody has a use for.
+/// A value longer than anyone could need.
 fn very_long() -> String {
     "9".repeat(20_000)
 }
 
-/// Checks that whatever any option of a program is given, in one word or two, twice or without a value, its command
-/// line is read to an end: it is taken, or refused with a line that names the option and shows what is right. `check`
-/// looks at what was taken. The examples that are shown are taken themselves.
+/// Checks that the command line is always parsed to the end, whatever value an option is given, in one word or two,
+/// twice or without a value. It is either accepted, or refused with a line that names the option and shows valid
+/// values. `check` validates accepted arguments. The examples in the help must be accepted too.
 ///
 /// # Panics
-/// It is not.
+/// The check fails.
 pub fn every_option_is_taken_or_named<T>(check: fn(&T) -> Result<(), String>)
 where
     T: CommandFactory + FromArgMatches + 'static,
@@ -76,7 +76,7 @@ fn try_options<T: CommandFactory + FromArgMatches>(command: &clap::Command, path
         let taken = read::<T>(example).unwrap_or_else(|refusal| panic!("{example:?}: {refusal:?}"));
         check(&taken).unwrap_or_else(|line| panic!("{example:?}: {line}"));
     }
-    // What has to be there in addition to an option, as the example has it.
+    // The arguments required besides an option, taken from the example.
     let rest =
         examples.first().map(|example| example.get(path.len()..).unwrap_or_default().to_vec()).unwrap_or_default();
     for argument in command.get_arguments().filter(|argument| !is_question(argument)) {
@@ -97,7 +97,7 @@ fn try_options<T: CommandFactory + FromArgMatches>(command: &clap::Command, path
     }
 }
 
-/// Whether an option asks for help or the version.
+/// Whether an option requests the help or the version.
 fn is_question(argument: &clap::Arg) -> bool {
     argument.get_long().is_none_or(|flag| ["help", "version"].contains(&flag))
 }
@@ -133,7 +133,7 @@ fn examples(command: &clap::Command) -> Vec<Vec<String>> {
     help.lines().skip(1).map(words).collect()
 }
 
-/// Words of a command line without an option and its value.
+/// The words of a command line without an option and its value.
 fn without(words: &[String], flag: &str) -> Vec<String> {
     let mut words = words.to_vec();
     if let Some(at) = words.iter().position(|word| word == flag) {
@@ -164,17 +164,17 @@ fn is_taken_or_named<T: CommandFactory + FromArgMatches>(line: &[String], flag: 
     }
 }
 
-/// Whether a line about an option says what it takes, or with what it does not go.
+/// Whether a line about an option says what it accepts, or what it conflicts with.
 fn shows_what_is_right(line: &str) -> bool {
     ["the default is ", "an example is: ", "it takes ", "cannot be used with", "no more were expected"]
         .iter()
         .any(|words| line.contains(words))
 }
 
-/// Checks that a program whose variables all have the same odd value ends with a line for each that it does not take.
+/// Checks that a program whose variables all have the same odd value ends with a line for each one it refuses.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn odd_variables_are_named<T: CommandFactory>(program: &str, arguments: &[&str]) {
     let command = T::command();
     let variables = command.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()));

@@ -1,5 +1,5 @@
-//! A program as its operator meets it. Goal: it says in few words what is wrong, and how to put it right.
-//! Method: the real binary, with nothing in its environment but what the test gives it.
+//! Runs a program the way its operator does. Goal: it says briefly what is wrong, and how to fix it. Method: the real
+//! binary, with only the variables that the test gives it.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::running::command;
 use crate::space::TestSpace;
 use crate::wait::{DEADLINE, eventually};
 
-/// What a program did.
+/// The result of running a program.
 #[derive(Debug)]
 pub struct Ran {
-    /// Its exit code; none when a signal ended it.
+    /// Its exit code; none if a signal ended it.
     pub code: Option<i32>,
     /// Its standard output.
     pub stdout: String,
@@ -28,7 +28,7 @@ pub struct Ran {
 /// Runs a program to its end.
 ///
 /// # Panics
-/// It does not end.
+/// The program does not end.
 pub async fn run(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Ran {
     let running = command(program, arguments, environment).output();
     let ended = tokio::time::timeout(DEADLINE, running).await.expect("the program does not end").expect("a program");
@@ -39,7 +39,7 @@ pub async fn run(program: &str, arguments: &[String], environment: &[(&str, Stri
 /// Checks that `--help` shows an example and every setting with its variable.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn help_is_complete<T: CommandFactory>(program: &str) {
     let help = run(program, &[String::from("--help")], &[]).await;
 
@@ -54,16 +54,16 @@ pub async fn help_is_complete<T: CommandFactory>(program: &str) {
     }
 }
 
-/// Whether a help text names a variable; the value of one that may hold a password is left out.
+/// Whether a help text names a variable. The help leaves out the value of a variable that may hold a password.
 #[must_use]
 pub fn names_variable(help: &Ran, variable: &str) -> bool {
     [']', '='].iter().any(|end| help.stdout.contains(&format!("[env: {variable}{end}")))
 }
 
-/// Checks that all of these wrong settings are named at once, a line each.
+/// Checks that all of these wrong settings are named in one run, one line each.
 ///
 /// # Panics
-/// They are not.
+/// The check fails.
 pub async fn wrong_settings_are_all_named(program: &str, wrong: &[(&str, &str)]) {
     let environment: Vec<(&str, String)> = wrong.iter().map(|(name, value)| (*name, String::from(*value))).collect();
     let ran = run(program, &[], &environment).await;
@@ -85,7 +85,7 @@ pub async fn wrong_settings_are_all_named(program: &str, wrong: &[(&str, &str)])
 /// Checks that a service does not start on a database without the schema, and says what to do.
 ///
 /// # Panics
-/// It does.
+/// The check fails.
 pub async fn a_missing_schema_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
     let tables = ["coupon", "campaign", "installation", "refinery_schema_history"];
     space.sql(format!("DROP TABLE {}", tables.join(", "))).await;
@@ -95,10 +95,10 @@ pub async fn a_missing_schema_is_named<T: CommandFactory>(program: &str, space: 
     fails_in_one_line(&ran, "couponctl migrate");
 }
 
-/// Checks that a service says which setting is wrong when an address of its own is taken.
+/// Checks that a service says which setting is wrong when one of its addresses is already in use.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
@@ -121,11 +121,11 @@ pub async fn an_address_that_is_taken_is_named<T: CommandFactory>(program: &str,
     }
 }
 
-/// Checks that a service which others reach starts only when it was said who may claim, and says at each start what
-/// that means.
+/// Checks that a service that others can reach starts only if its settings say who may claim, and warns at each start
+/// if anybody may.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn who_may_claim_must_be_said_where_others_reach_it<T: CommandFactory>(program: &str, space: &TestSpace) {
     let reached = ("listen", "0.0.0.0:0");
 
@@ -146,16 +146,16 @@ pub async fn who_may_claim_must_be_said_where_others_reach_it<T: CommandFactory>
     assert_eq!(open.stop("TERM").await, Some(0));
 }
 
-/// A key that is half as long as it has to be.
+/// A key half as long as required.
 fn short_key() -> Value {
     json!({ "kty": "RSA", "kid": "short", "e": "AQAB", "n": "____".repeat(42) + "__8" })
 }
 
-/// Checks that a service does not start with a key that would refuse each of its tokens, and leaves out one that an issuer
-/// publishes.
+/// Checks that a service does not start with a key too short to verify any token, and ignores such a key if an issuer
+/// publishes it.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn a_key_that_is_too_short_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
     let words = "\"short\": an RSA key has 2048 to 8192 bits, and it has 1024";
     let file = std::env::temp_dir().join(format!("{}.json", space.name()));
@@ -177,10 +177,10 @@ pub async fn a_key_that_is_too_short_is_named<T: CommandFactory>(program: &str, 
     service.says_once(&["WARN", words]).await;
 }
 
-/// Checks that a service whose issuer never answers listens all the same, and says what it has no keys from.
+/// Checks that a service whose issuer never answers listens anyway, and says which address it has no keys from.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn a_silent_issuer_is_not_waited_for<T: CommandFactory>(program: &str, space: &TestSpace) {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/jwks.json", silent.local_addr().expect("an address"));
@@ -200,10 +200,10 @@ fn issuer_arguments<T: CommandFactory>(space: &TestSpace, settings: &BTreeMap<&'
     space.arguments::<T>(&own)
 }
 
-/// Checks that a program that may have too few files open says so, and what raises the limit.
+/// Checks that a program with too low a limit on open files says so, and how to raise the limit.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn too_few_open_files_are_named<T: CommandFactory>(program: &str, space: &TestSpace) {
     for limit in [8, 10, 12, 16, 24, 63] {
         let ran = run("/bin/sh", &with_open_files::<T>(program, space, limit, &[]), &[]).await;
@@ -217,7 +217,7 @@ pub async fn too_few_open_files_are_named<T: CommandFactory>(program: &str, spac
     }
 }
 
-/// The arguments of a shell for a program that may have this many files open.
+/// The arguments of a shell that runs a program with this limit on open files.
 fn with_open_files<T: CommandFactory>(
     program: &str,
     space: &TestSpace,
@@ -228,10 +228,10 @@ fn with_open_files<T: CommandFactory>(
     [&shell[..], &space.arguments::<T>(own)].concat()
 }
 
-/// Checks that a service does not start on a queue that somebody made otherwise, and says what to do.
+/// Checks that a service does not start on a queue declared with other properties, and says what to do.
 ///
 /// # Panics
-/// It does.
+/// The check fails.
 pub async fn a_queue_made_otherwise_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
     space.queues.declare_claims_as(true, FieldTable::default()).await;
 
@@ -240,10 +240,10 @@ pub async fn a_queue_made_otherwise_is_named<T: CommandFactory>(program: &str, s
     fails_in_one_line(&ran, "rabbitmqctl delete_queue");
 }
 
-/// Checks that a service does not start with a database of Redis that the server does not have.
+/// Checks that a service does not start with a Redis database that the server does not have.
 ///
 /// # Panics
-/// It does.
+/// The check fails.
 pub async fn a_database_that_redis_lacks_is_named<T: CommandFactory>(program: &str, space: &TestSpace) {
     let redis = space.servers().redis.redis_url.with_path("9999");
     let own = [("redis-url", redis.reveal())];
@@ -263,10 +263,10 @@ fn fails_in_one_line(ran: &Ran, with: &str) {
     }
 }
 
-/// Checks that a service that may have few files open takes fewer connections, and says so.
+/// Checks that a service with a low limit on open files accepts fewer connections, and says so.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn connections_fit_the_open_files<T: CommandFactory>(program: &str, space: &TestSpace) {
     let workers = [("http-workers", "100")];
     let ran = run("/bin/sh", &with_open_files::<T>(program, space, 400, &workers), &[]).await;
@@ -278,10 +278,10 @@ pub async fn connections_fit_the_open_files<T: CommandFactory>(program: &str, sp
     assert_eq!(service.stop("TERM").await, Some(0));
 }
 
-/// Checks that a service that runs is healthy by its own command, and one that does not is not.
+/// Checks that the service's own health command succeeds while it runs, and fails once it has stopped.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn its_health_is_asked_at_its_own_listener<T: CommandFactory>(program: &str, space: &TestSpace) {
     let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
     let admin = format!("--admin-listen={}", service.admin());
@@ -293,11 +293,11 @@ pub async fn its_health_is_asked_at_its_own_listener<T: CommandFactory>(program:
     fails_in_one_line(&ask().await, "no answer from");
 }
 
-/// Checks that a service says where it listens, and ends well after SIGTERM, SIGINT and SIGHUP, also when nobody takes its log
-/// any more.
+/// Checks that a service says where it listens, and ends with exit code 0 after SIGTERM, SIGINT and SIGHUP, even when
+/// nobody reads its log any more.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn signals_stop_it<T: CommandFactory>(program: &str, space: &TestSpace) {
     for signal in ["TERM", "INT", "HUP"] {
         let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
@@ -306,7 +306,7 @@ pub async fn signals_stop_it<T: CommandFactory>(program: &str, space: &TestSpace
 
         assert_eq!(code, Some(0), "{signal}: {}", service.log());
     }
-    // As by a supervisor that signals a process, and then its group.
+    // Like a supervisor that signals a process, and then its group.
     let mut service = Running::start(program, &space.arguments::<T>(&[]), &[]).await;
     let code = service.stop_by(&["TERM", "INT"]).await;
     assert_eq!(code, Some(0), "{}", service.log());

@@ -1,6 +1,6 @@
-//! An address in front of a server that can be cut (connections break, new ones are refused at once), frozen (nothing
-//! moves, nothing breaks), slowed, made to break every connection after some bytes, healed, and led to another server, as a
-//! name whose meaning changes.
+//! A proxy in front of a server that can be cut (connections break, new ones break immediately), frozen (nothing moves,
+//! nothing breaks), slowed, made to break every connection after some bytes, healed, and pointed at another server,
+//! like a host name that changes its address.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use url::Url;
 
-/// What happens to the bytes.
+/// Whether bytes flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Flow {
     Open,
@@ -20,43 +20,43 @@ enum Flow {
     Frozen,
 }
 
-/// A cut breaks every connection made before it, however soon it is healed. A connection stays with the server that it was
-/// made to.
+/// The state of a proxy. A cut breaks every connection made before it, however soon it is healed. A connection stays
+/// with the server that it was opened to.
 #[derive(Clone, Debug)]
 struct State {
     flow: Flow,
     cuts: u64,
-    /// Where new connections go.
+    /// The server that new connections go to.
     server: (String, u16),
-    /// How many times that has changed.
+    /// How many times the server has changed.
     moves: u64,
     /// Connections made before this many moves are frozen.
     frozen_before: u64,
-    /// How long every piece of what is sent stays here.
+    /// How long every piece of data is held back.
     delay: Duration,
-    /// How many bytes may still pass each way on a connection, until it breaks.
+    /// How many bytes may still pass in each direction before a connection breaks.
     bytes_left: Option<usize>,
 }
 
-/// A server's address that a test can break. It ends with the test's runtime.
+/// A server's address that a test can break. The proxy ends with the test's runtime.
 pub struct Proxy {
     url: String,
     state: watch::Sender<State>,
 }
 
 impl Proxy {
-    /// Starts one in front of a server.
+    /// Starts a proxy in front of a server.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn start(server: &ServerUrl) -> Self {
         Self::before(server.reveal()).await
     }
 
-    /// Like [`Self::start`], but in front of whatever has this address.
+    /// Like [`Self::start`], but for any address.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn before(url: &str) -> Self {
         let mut url = Url::parse(url).expect("a server's address");
         let target = target(&url);
@@ -84,7 +84,7 @@ impl Proxy {
         &self.url
     }
 
-    /// Breaks all connections, and new ones as soon as they are made.
+    /// Breaks all connections, and new ones immediately.
     pub fn cut(&self) {
         self.state.send_modify(|state| {
             state.flow = Flow::Cut;
@@ -92,22 +92,22 @@ impl Proxy {
         });
     }
 
-    /// Lets no byte pass any more, without breaking anything.
+    /// Stops all bytes, without breaking anything.
     pub fn freeze(&self) {
         self.state.send_modify(|state| state.flow = Flow::Frozen);
     }
 
-    /// Holds every piece of what is sent for this long, each way.
+    /// Holds back every piece of data for this long, in each direction.
     pub fn delay(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    /// Breaks each connection, those made later too, once this many more bytes have passed one way on it.
+    /// Breaks each connection, including later ones, once this many more bytes have passed on it in one direction.
     pub fn cut_after(&self, bytes: usize) {
         self.state.send_modify(|state| state.bytes_left = Some(bytes));
     }
 
-    /// Leads new connections to another server. Those made before stay up.
+    /// Points new connections at another server. Existing ones stay up.
     pub fn lead_to(&self, server: &ServerUrl) {
         self.state.send_modify(|state| {
             state.server = target(&Url::parse(server.reveal()).expect("a server's address"));
@@ -115,7 +115,7 @@ impl Proxy {
         });
     }
 
-    /// Lets no byte pass on connections made before the last move.
+    /// Stops all bytes on connections made before the last move.
     pub fn freeze_those_before(&self) {
         self.state.send_modify(|state| state.frozen_before = state.moves);
     }
@@ -152,7 +152,8 @@ async fn forward(client: TcpStream, made: State, state: watch::Receiver<State>) 
     tokio::spawn(pump(from_server, to_client, made, state));
 }
 
-/// Moves bytes one way until an end closes or the connection, made in such a state, is cut.
+/// Moves bytes in one direction until either end closes or the connection is cut. `made` is the state in which it was
+/// opened.
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, made: State, mut state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
     let mut passed = 0;
@@ -187,7 +188,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, made: State, mut 
 mod tests {
     use super::*;
 
-    /// A connection through a proxy to somebody who sends back what comes.
+    /// A connection through a proxy to an echo server.
     async fn connected() -> (Proxy, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("tcp://{}", listener.local_addr().expect("an address"));

@@ -1,4 +1,4 @@
-//! A service that runs as a program of its own, until a test stops it by a signal.
+//! A service that runs in its own process until a test stops it with a signal.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::wait::{DEADLINE, eventually};
 
-/// A program with nothing in its environment but what a test gives it.
+/// A command with only the variables that a test gives it.
 pub(crate) fn command(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (*name, value)));
@@ -19,7 +19,7 @@ pub(crate) fn command(program: &str, arguments: &[String], environment: &[(&str,
     command
 }
 
-/// A service in a process of its own, which is killed when this is dropped.
+/// A service in its own process, which is killed when this is dropped.
 pub struct Running {
     process: Child,
     listening: Listening,
@@ -27,7 +27,7 @@ pub struct Running {
     reading: JoinHandle<()>,
 }
 
-/// What a program has written so far, while it goes on writing.
+/// The log that a program has written so far; it grows while the program runs.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -47,7 +47,7 @@ impl Running {
     /// Starts a service and waits until it listens.
     ///
     /// # Panics
-    /// It does not start.
+    /// The service does not start.
     pub async fn start(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Self {
         let mut process = command(program, arguments, environment).spawn().expect("a program");
         let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
@@ -68,29 +68,29 @@ impl Running {
         Self { process, listening, log, reading }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.listening.address
     }
 
-    /// Where it reports its health and metrics.
+    /// The address at which it reports its health and metrics.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.listening.admin
     }
 
-    /// What it has logged.
+    /// Everything it has logged.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.text()
     }
 
-    /// Waits for the line of its log that has all these words, and gives it: a line is read a little after what it
-    /// tells of.
+    /// Waits for the line of its log that contains all these words, and returns it. Waits because a line is read a
+    /// little after the event that it reports.
     ///
     /// # Panics
-    /// It does not say it, or more than once.
+    /// No line contains the words, or more than one does.
     pub async fn says_once(&self, words: &[&str]) -> String {
         let lines = || -> Vec<String> {
             let says_it = |line: &&str| words.iter().all(|words| line.contains(words));
@@ -102,18 +102,18 @@ impl Running {
         lines.remove(0)
     }
 
-    /// Stops it by a signal, such as `TERM`, and gives its exit code.
+    /// Stops it with a signal, such as `TERM`, and returns its exit code.
     ///
     /// # Panics
-    /// It does not end.
+    /// The service does not end.
     pub async fn stop(&mut self, signal: &str) -> Option<i32> {
         self.stop_by(&[signal]).await
     }
 
-    /// Stops it by signals at once, and gives its exit code.
+    /// Stops it with several signals in quick succession, and returns its exit code.
     ///
     /// # Panics
-    /// It does not end.
+    /// The service does not end.
     pub async fn stop_by(&mut self, signals: &[&str]) -> Option<i32> {
         self.send_all(signals).await;
         let ended = tokio::time::timeout(DEADLINE, self.process.wait()).await.expect("it does not end");
@@ -126,7 +126,7 @@ impl Running {
     /// Sends it a signal that does not end it, such as `STOP`.
     ///
     /// # Panics
-    /// It has ended.
+    /// The service has ended.
     pub async fn send(&self, signal: &str) {
         self.send_all(&[signal]).await;
     }

@@ -1,7 +1,7 @@
-//! The secrets of a program. Goal: nothing that it writes holds a password or a token, whatever it meets and however
-//! much it logs. Method: each option that takes an address gets passwords in it, for a server that is there, away, of
-//! another kind, or without that user or database; all that is written is searched for them in each form that a driver
-//! may print.
+//! Checks that a program keeps its secrets. Goal: nothing it writes contains a password or a token, whatever goes wrong
+//! and however much it logs. Method: each option that takes an address is given one with a password, of a server that
+//! is up, away, of another kind, or without that user or database; all output is searched for the passwords in every
+//! form that a driver may print.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,19 +19,19 @@ use crate::running::command;
 use crate::space::TestSpace;
 use crate::wait::{DEADLINE, eventually};
 
-/// A password that has to be encoded, and is not in what else is written.
+/// A password that has to be encoded, and does not occur in other output.
 const PASSWORD: &str = "Tr0ub4dor/&3?";
 
 /// The token in the headers for a collector.
 const TOKEN: &str = "t0ken-of-the-collector";
 
-/// The user whose password it is.
+/// The user of that password.
 const USER: &str = "nobody";
 
-/// Programs that run at once.
+/// How many programs run at the same time.
 const AT_ONCE: usize = 2;
 
-/// Each level, and those of the drivers that know passwords.
+/// Each log level, and one filter that includes the drivers that know passwords.
 const FILTERS: [&str; 7] = [
     "off",
     "error",
@@ -42,10 +42,10 @@ const FILTERS: [&str; 7] = [
     "trace,lapin=trace,amq_protocol=trace,mysql_async=trace,redis=trace,reqwest=trace,hyper=trace,h2=trace,tonic=trace",
 ];
 
-/// Checks that a service keeps its secrets: what it logs, and what it says of its health.
+/// Checks that a service keeps its secrets in its log and in its health reports.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn a_service_keeps_its_secrets<T: CommandFactory>(program: &str, space: &TestSpace) {
     let mut lines: Vec<Line> =
         troubles::<T>(space).await.iter().map(|own| Line::of::<T>(space, Some(own), "trace")).collect();
@@ -58,10 +58,10 @@ pub async fn a_service_keeps_its_secrets<T: CommandFactory>(program: &str, space
     all_keep(program, &lines).await;
 }
 
-/// Checks that a command keeps its secrets on each of these lines.
+/// Checks that a command keeps its secrets with each of these command lines.
 ///
 /// # Panics
-/// It does not.
+/// The check fails.
 pub async fn a_command_keeps_its_secrets<T: CommandFactory>(program: &str, space: &TestSpace, lines: &[&str]) {
     let mut all = Vec::new();
     for own in troubles::<T>(space).await {
@@ -79,11 +79,11 @@ struct Line {
     flag: &'static str,
     arguments: Vec<String>,
     filter: &'static str,
-    /// What it has come to when it is ended; it may end before by itself.
+    /// The words in its output after which it is stopped; it may end by itself before.
     until: &'static str,
 }
 
-/// An option, and an address to give to it.
+/// An option, and an address to pass to it.
 type Own = (&'static str, String);
 
 impl Line {
@@ -103,7 +103,7 @@ impl Line {
         Self { flag: own.map_or("", |(flag, _)| flag), arguments: space.arguments::<T>(&flags), filter, until }
     }
 
-    /// All that the program writes until it ends, or is ended.
+    /// Runs the program and returns everything it writes until it ends or is stopped.
     async fn written_by(&self, program: &str) -> String {
         let environment = [
             ("LOG", self.filter.to_owned()),
@@ -143,7 +143,7 @@ async fn keep(mut from: impl AsyncReadExt + Unpin, written: Arc<Mutex<Vec<u8>>>)
     }
 }
 
-/// Gives addresses with a password, for each option that takes one.
+/// Addresses with a password, for each option that takes an address.
 async fn troubles<T: CommandFactory>(space: &TestSpace) -> Vec<Own> {
     let of_another_kind = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let another = of_another_kind.local_addr().expect("an address").port();
@@ -158,7 +158,7 @@ async fn troubles<T: CommandFactory>(space: &TestSpace) -> Vec<Own> {
     let mut troubles = Vec::new();
     for flag in flags.filter_map(clap::Arg::get_long) {
         let flag: &'static str = flag.to_owned().leak();
-        // An address that the tests do not give is one of HTTP.
+        // An address that the tests do not set is an HTTP address.
         let given = right.iter().find_map(|word| word.strip_prefix(&format!("--{flag}=")));
         let address = given.unwrap_or("https://127.0.0.1/jwks.json");
         let mut url = Url::parse(address).expect("an address");
@@ -178,7 +178,7 @@ async fn troubles<T: CommandFactory>(space: &TestSpace) -> Vec<Own> {
             with(&|url| url.set_query(Some(&format!("{PASSWORD}=1")))),
             address.replacen("://", &format!("://{USER}:{PASSWORD}@"), 1),
         ];
-        // The right user may learn more.
+        // The real user may trigger more detailed messages.
         let elsewhere = address.replace("/coupon_test", "/97coupon_test");
         let elsewhere = (elsewhere != *address).then_some(elsewhere);
         troubles.extend(addresses.into_iter().chain(elsewhere).map(|address| (flag, address)));
@@ -186,7 +186,7 @@ async fn troubles<T: CommandFactory>(space: &TestSpace) -> Vec<Own> {
     troubles
 }
 
-/// Runs a program on each line, and searches what it writes for secrets.
+/// Runs a program with each command line, and searches its output for secrets.
 async fn all_keep(program: &str, lines: &[Line]) {
     let secrets: Vec<(String, String)> =
         lines.iter().flat_map(|line| &line.arguments).filter_map(|word| login(word)).collect();
@@ -207,7 +207,7 @@ async fn all_keep(program: &str, lines: &[Line]) {
     }
 }
 
-/// The user and password in an argument. Those that everybody knows are no secret.
+/// The user and password in an argument. A well-known password, equal to the user name, is not a secret.
 fn login(argument: &str) -> Option<(String, String)> {
     let (_, address) = argument.split_once('=')?;
     let url = Url::parse(address).ok()?;
@@ -216,7 +216,7 @@ fn login(argument: &str) -> Option<(String, String)> {
     (user != password).then_some((user, password))
 }
 
-/// How a secret may be printed: as it is, encoded for an address, as bytes, or as it is sent.
+/// The forms in which a secret may be printed: as it is, encoded for an address, as bytes, or as it is sent.
 fn forms(user: &str, secret: &str) -> Vec<String> {
     let encoded = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string();
     let bytes = format!("{:?}", secret.as_bytes());

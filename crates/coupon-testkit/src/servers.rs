@@ -1,5 +1,5 @@
-//! The real servers that tests run against: those of `scripts/services up`, unless the variables that the services
-//! themselves read name others.
+//! The real servers that tests run against: those of `scripts/services up`, unless the services' own variables name
+//! others.
 
 use std::ffi::OsString;
 
@@ -8,7 +8,7 @@ use coupon_core::rabbitmq;
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, ServerUrl, try_parse_from};
 use deadpool_redis::redis::AsyncCommands;
 
-/// Where the servers are.
+/// The addresses of the servers.
 #[derive(Clone, Debug, Parser)]
 pub struct Servers {
     /// MySQL or MariaDB.
@@ -23,7 +23,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Reads where the servers are from the environment.
+    /// Reads the addresses of the servers from the environment.
     ///
     /// # Panics
     /// The environment names no servers.
@@ -33,7 +33,7 @@ impl Servers {
             .unwrap_or_else(|refusal| panic!("the environment names no servers: {refusal:?}"))
     }
 
-    /// Fails with a message that says what to do when a server is missing.
+    /// Checks that all servers answer. If one is missing, fails with a message that says what to do.
     ///
     /// # Panics
     /// A server does not answer.
@@ -51,7 +51,7 @@ impl Servers {
 
     async fn must_answer(&self, which: &str) {
         let (mysql, redis, amqp) = (&self.mysql.mysql_url, &self.redis.redis_url, &self.amqp.amqp_url);
-        // Without the database in it, which a test makes for itself.
+        // Without its database, because each test creates its own.
         let url = mysql.with_path("");
         let connected = async { mysql_async::Conn::from_url(url.reveal()).await?.disconnect().await };
         must_answer(which, "mysql", mysql, connected.await);

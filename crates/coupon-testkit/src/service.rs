@@ -1,5 +1,5 @@
-//! A service in this process, on a tokio runtime of its own, so that it can die as a process does: everything it was
-//! doing ends in the middle.
+//! A service in this process, on a tokio runtime of its own, so that it can die like a process: everything it was doing
+//! stops in the middle.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ struct Alive {
 }
 
 impl Service {
-    /// Starts a service by its `start` function.
+    /// Starts a service with its `start` function.
     ///
     /// # Panics
     /// The service does not start.
@@ -46,27 +46,27 @@ impl Service {
         Arc::new(Self { address, admin, stop, alive: Mutex::new(Some(Alive { runtime, task })) })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it reports its health and metrics.
+    /// The address at which it reports its health and metrics.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// Asks it to stop, and goes on at once.
+    /// Asks it to stop, and returns immediately.
     pub fn ask_to_stop(&self) {
         self.stop.cancel();
     }
 
-    /// Stops it as SIGTERM does and waits until it has drained.
+    /// Stops it like SIGTERM, and waits until it has drained.
     ///
     /// # Panics
-    /// It fails, or does not drain.
+    /// The service fails, or does not drain.
     pub async fn stop(&self) {
         self.stop.cancel();
         let Some(Alive { runtime, mut task }) = self.take() else { return };
@@ -75,7 +75,7 @@ impl Service {
         ended.expect("the service did not drain").expect("the service panicked").expect("the service failed");
     }
 
-    /// Ends it as SIGKILL does: nothing is finished, given back or closed properly.
+    /// Ends it like SIGKILL: nothing is finished, given back or closed properly.
     pub fn kill(&self) {
         if let Some(Alive { runtime, .. }) = self.take() {
             runtime.shutdown_background();
@@ -88,7 +88,7 @@ impl Service {
 }
 
 impl Drop for Service {
-    /// A runtime must not be dropped where others are awaited.
+    /// Shuts the runtime down in the background, because a runtime must not be dropped in an async context.
     fn drop(&mut self) {
         self.kill();
     }

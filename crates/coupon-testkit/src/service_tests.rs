@@ -1,7 +1,7 @@
-//! The tests that each service's own program has to pass, written once.
+//! The tests that every service's program must pass, written once.
 
-/// Makes the tests of a service's own program: those of what every service keeps, and these of the checks in
-/// [`program`](crate::program) that concern it. `$wrong` has a wrong value for each of many variables.
+/// Generates the tests of a service's program: those that every service must pass, and the listed checks from
+/// [`program`](crate::program). `$wrong` holds a wrong value for each of many variables.
 #[macro_export]
 macro_rules! service_tests {
     ($settings:ty, $program:expr, $wrong:expr, [$($check:ident),+ $(,)?] $(,)?) => {

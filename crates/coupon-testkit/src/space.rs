@@ -1,8 +1,9 @@
-//! A place of its own for each test on the servers that all share: a database, a prefix for Redis keys and for queues,
-//! all under one name, gone when the test ends.
+//! A space for each test on the shared servers: a database, a prefix for Redis keys and one for queues, all under one
+//! name and all deleted when the test ends.
 //!
-//! Invariants: nothing of a test is visible to another; a test that fails or panics cleans up too; what a killed run
-//! left is found by its name, which says when it was made, and swept an hour later.
+//! Invariants: nothing of a test is visible to another; a test that fails or panics cleans up too; whatever a killed
+//! run leaves is recognized by its name, which contains the time it was made, and is removed by a run at least an hour
+//! later.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -38,13 +39,13 @@ use crate::users::Users;
 /// Every test's database begins with this.
 const PREFIX: &str = "coupon_test_";
 
-/// What is older belongs to a run that was killed.
+/// A space older than this belongs to a run that was killed.
 const LEFTOVER_AFTER_SECONDS: u64 = 60 * 60;
 
 /// Runs a test in a space of its own and cleans up, however the test ends.
 ///
 /// # Panics
-/// The test does, or a server is missing.
+/// The test panics, or a server is missing.
 pub async fn run(test: impl AsyncFnOnce(Arc<TestSpace>)) {
     let space = Arc::new(TestSpace::new().await);
     let outcome = AssertUnwindSafe(Box::pin(test(Arc::clone(&space)))).catch_unwind().await;
@@ -55,7 +56,7 @@ pub async fn run(test: impl AsyncFnOnce(Arc<TestSpace>)) {
     }
 }
 
-/// A test's place.
+/// A test's space.
 pub struct TestSpace {
     name: String,
     servers: Servers,
@@ -63,7 +64,7 @@ pub struct TestSpace {
     mysql: Mysql,
     redis: ConnectionManager,
     installation: Installation,
-    /// Its queues.
+    /// The queues of this space.
     pub queues: TestQueues,
     services: Mutex<Vec<Arc<Service>>>,
     reported: Reported,
@@ -99,13 +100,13 @@ impl TestSpace {
         }
     }
 
-    /// The name of its database and the prefix of its keys and queues.
+    /// The name of the space's database, and the prefix of its keys and queues.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What its keys and messages are named after.
+    /// The installation that the space's keys and messages belong to.
     #[must_use]
     pub fn installation(&self) -> &Installation {
         &self.installation
@@ -117,7 +118,7 @@ impl TestSpace {
         &self.servers
     }
 
-    /// The same servers for the user of a program, which has the rights of that program only.
+    /// The same servers with the user of a program, which has only the rights of that program.
     #[must_use]
     pub fn servers_of(&self, program: &str) -> Servers {
         let mut servers = self.servers.clone();
@@ -127,7 +128,7 @@ impl TestSpace {
         servers
     }
 
-    /// Its database.
+    /// The database of this space.
     #[must_use]
     pub fn mysql(&self) -> &Mysql {
         &self.mysql
@@ -139,8 +140,8 @@ impl TestSpace {
         self.redis.clone()
     }
 
-    /// The arguments that point a program at this space, as its own user on each server: flags that it does not have
-    /// are left out.
+    /// The arguments that point a program at this space, as its own user on each server: flags that the program does
+    /// not have are left out.
     #[must_use]
     pub fn arguments<T: CommandFactory>(&self, own: &[(&str, &str)]) -> Vec<String> {
         let command = T::command();
@@ -150,7 +151,7 @@ impl TestSpace {
             ("admin-listen", String::from("127.0.0.1:0")),
             ("drain-delay", String::from("0s")),
             ("http-workers", String::from("1")),
-            // A test may claim for one account as often as it likes.
+            // No limit: tests may claim for one account as often as they like.
             ("claims-per-account", String::from("0")),
             ("mysql-connections", String::from("8")),
             ("mysql-url", mysql.mysql_url.reveal().to_owned()),
@@ -178,10 +179,10 @@ impl TestSpace {
         ]
     }
 
-    /// A program's settings, pointed at this space, with some of a test's own.
+    /// A program's settings, pointed at this space, with some changed by the test.
     ///
     /// # Panics
-    /// The program refuses them.
+    /// The program refuses the settings.
     #[must_use]
     pub fn settings<T: CommandFactory + FromArgMatches>(&self, own: &[(&str, &str)]) -> T {
         let arguments = std::iter::once(String::from("test")).chain(self.arguments::<T>(own));
@@ -199,18 +200,18 @@ impl TestSpace {
         service
     }
 
-    /// A client of a service; the audit checks every outcome that it was given.
+    /// A client of a service. The audit checks every outcome that it is given.
     #[must_use]
     pub fn api(&self, address: SocketAddr) -> Api {
         Api::new(address, self.reported.clone())
     }
 
-    /// Makes a campaign that is always open.
+    /// Creates a campaign that is always open.
     pub async fn campaign(&self, coupons: usize) -> CampaignId {
         self.campaign_between(None, None, coupons).await
     }
 
-    /// Makes a campaign with a window.
+    /// Creates a campaign with a window.
     pub async fn campaign_between(
         &self,
         opens_at: Option<OffsetDateTime>,
@@ -235,7 +236,7 @@ impl TestSpace {
         transaction.commit().await.expect("a commit");
     }
 
-    /// Audits, forgets every "sold out" answered so far, which was right then, and adds coupons.
+    /// Audits, forgets every "sold out" answered so far, because it was correct before the restock, and adds coupons.
     pub async fn restock(&self, campaign: CampaignId, coupons: usize) {
         self.audit().await;
         self.reported.forget_sold_out();
@@ -250,7 +251,7 @@ impl TestSpace {
         conn.query_first(count).await.expect("a count").unwrap_or(0)
     }
 
-    /// Runs statements of a test's own.
+    /// Runs a statement of the test's own.
     pub async fn sql(&self, statement: impl Into<String>) {
         let statement = statement.into();
         let done = self.mysql.run(async move |mut conn: Conn| Ok(conn.query_drop(statement).await?)).await;
@@ -264,7 +265,7 @@ impl TestSpace {
         conn
     }
 
-    /// The connections on which the services' statements that begin like this run at this moment, by their numbers.
+    /// The ids of the services' connections on which a statement with this beginning is running now.
     pub async fn running(&self, statement: &str) -> Vec<u64> {
         let mut conn = self.mysql.connection().await.expect("a connection");
         let rows: Vec<mysql_async::Row> = conn.query("SHOW FULL PROCESSLIST").await.expect("the list of connections");
@@ -277,7 +278,7 @@ impl TestSpace {
             .collect()
     }
 
-    /// Holds every row of a campaign locked, so that no coupon can be issued until this connection is closed.
+    /// Locks every row of a campaign, so that no coupon can be issued until this connection is closed.
     pub async fn lock_rows(&self, campaign: CampaignId) -> Conn {
         let mut conn = self.mysql.connection().await.expect("a connection");
         conn.query_drop("START TRANSACTION").await.expect("a transaction");
@@ -286,20 +287,20 @@ impl TestSpace {
         conn
     }
 
-    /// How many ids of a campaign wait in Redis.
+    /// How many free ids of a campaign are in Redis.
     pub async fn ids_in_redis(&self, campaign: CampaignId) -> usize {
         self.redis().llen(keys::free_coupons(&self.installation, campaign)).await.expect("a length")
     }
 
-    /// Deletes all that this space has in Redis.
+    /// Deletes everything that this space has in Redis.
     pub async fn empty_redis(&self) {
         delete_keys(&mut self.redis(), &self.name).await;
     }
 
-    /// Checks every invariant against all that clients were answered and the broker holds.
+    /// Checks every invariant against all answers to clients and the dead letters in the broker.
     ///
     /// # Panics
-    /// One is broken; the report is then shown.
+    /// An invariant is broken; the message contains the report.
     pub async fn audit(&self) -> Report {
         let report = self.report().await;
         assert!(report.clean, "the audit found broken invariants: {:#?}", report.invariants);
@@ -337,8 +338,8 @@ fn now() -> u64 {
     OffsetDateTime::now_utc().unix_timestamp().unsigned_abs()
 }
 
-/// Checks that the servers are there, and removes what killed runs left: the database last, as it is what
-/// shows that there is more.
+/// Checks that the servers answer, and removes what killed runs left. The database goes last, because its name is how
+/// the rest is found.
 async fn sweep(servers: &Servers) {
     servers.check().await;
     let settings = MysqlSettings { mysql_url: servers.mysql.mysql_url.with_path(""), ..servers.mysql.clone() };
@@ -357,7 +358,7 @@ async fn sweep(servers: &Servers) {
     mysql.close().await;
 }
 
-/// Whether a database's name is one of ours and says that it was made long ago.
+/// Whether a database's name is one of ours and says that it was created long ago.
 fn is_leftover(name: &str, now: u64) -> bool {
     let made = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_'));
     let made = made.and_then(|(made, _)| u64::from_str_radix(made, 16).ok());

@@ -1,6 +1,6 @@
-//! Servers that a test may demote, freeze and fill with odd settings, which it must never do to those that all share.
+//! Servers that a test may demote, freeze and configure oddly, which it must never do to the shared ones.
 //!
-//! Invariants: one test at a time has them; each ends with the servers as they were, also when it fails.
+//! Invariants: only one test has them at a time; each test leaves the servers as they were, even if it fails.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use crate::servers::Servers;
 use crate::space::TestSpace;
 
-/// What a test changes, as it is by default.
+/// Statements that restore the defaults of everything a test may change.
 const RESET_MYSQL: [&str; 5] = [
     "SET GLOBAL super_read_only = OFF",
     "SET GLOBAL read_only = OFF",
@@ -24,20 +24,21 @@ const RESET_MYSQL: [&str; 5] = [
     "SET GLOBAL binlog_format = ROW",
 ];
 
-/// The tables of a campaign, without what only couponctl reads.
+/// The tables of a campaign, without those that only couponctl reads.
 const TABLES: [&str; 3] = ["installation", "campaign", "coupon"];
 
-/// Servers other than those that all tests share.
+/// Servers other than the shared ones.
 pub struct Spare {
     /// Their addresses, with the database of the test.
     servers: Servers,
     mysql: Mysql,
 }
 
-/// Runs a test with the spare servers to itself, on which it finds a database like its own.
+/// Runs a test with exclusive use of the spare servers, which have a database with the same name and schema as the
+/// test's own.
 ///
 /// # Panics
-/// The test does, or a spare server is missing.
+/// The test panics, or a spare server is missing.
 pub async fn with_spare(space: &TestSpace, test: impl AsyncFnOnce(&Spare)) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
@@ -53,7 +54,7 @@ pub async fn with_spare(space: &TestSpace, test: impl AsyncFnOnce(&Spare)) {
 impl Spare {
     async fn new(space: &TestSpace) -> Self {
         let address = |variable: &str, default: &str| {
-            // A variable that only tests read.
+            // Only tests read this variable.
             #[allow(clippy::disallowed_methods)]
             std::env::var(variable).unwrap_or_else(|_| String::from(default))
         };
@@ -78,31 +79,31 @@ impl Spare {
         new
     }
 
-    /// MySQL.
+    /// The settings of the spare MySQL.
     #[must_use]
     pub fn mysql_settings(&self) -> &MysqlSettings {
         &self.servers.mysql
     }
 
-    /// Redis.
+    /// The settings of the spare Redis.
     #[must_use]
     pub fn redis_settings(&self) -> &RedisSettings {
         &self.servers.redis
     }
 
-    /// RabbitMQ.
+    /// The settings of the spare RabbitMQ.
     #[must_use]
     pub fn amqp_settings(&self) -> &AmqpSettings {
         &self.servers.amqp
     }
 
-    /// Runs a statement there.
+    /// Runs a statement on the spare MySQL.
     pub async fn sql(&self, statement: &str) {
         let mut conn = connect(&self.mysql).await;
         conn.query_drop(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
-    /// Runs a command there.
+    /// Runs a command on the spare Redis.
     pub async fn redis(&self, command: &str) {
         let mut words = command.split(' ');
         let mut command = redis::cmd(words.next().unwrap_or_default());
@@ -111,17 +112,17 @@ impl Spare {
         command.exec_async(&mut connection).await.expect("a command");
     }
 
-    /// Brings the rows of a test's own database here, as replication would.
+    /// Copies the rows of the test's own database to the spare server, as replication would.
     pub async fn take_over(&self, space: &TestSpace) {
         copy(space.mysql(), &self.mysql).await;
     }
 
-    /// Brings the rows from here to the test's own database.
+    /// Copies the rows from the spare server to the test's own database.
     pub async fn hand_over(&self, space: &TestSpace) {
         copy(&self.mysql, space.mysql()).await;
     }
 
-    /// How many connections of services are open to the database here.
+    /// How many connections services have open to the spare database.
     pub async fn connections(&self) -> usize {
         let mut conn = connect(&self.mysql).await;
         let own: Option<u64> = conn.query_first("SELECT CONNECTION_ID()").await.expect("a number");

@@ -1,7 +1,7 @@
-//! An address at which a server is spoken to over TLS, whatever it speaks itself.
+//! A proxy that speaks TLS to clients, whatever the server behind it speaks.
 //!
-//! MySQL begins in the clear, and each end says there whether it speaks TLS. The client is told that the server does; the
-//! rest goes over TLS to both, or in the clear to a server that has no certificate, as MariaDB may.
+//! MySQL begins in the clear, and each end then says whether it speaks TLS. The proxy tells the client that the server
+//! does. The rest goes over TLS to both, or in the clear to a server without a certificate, as MariaDB may be.
 
 use std::io;
 use std::sync::Arc;
@@ -20,31 +20,32 @@ use url::Url;
 
 use crate::authority::{Issued, TestAuthority};
 
-/// Before a packet of MySQL's: three bytes of its length, and its number.
+/// The header of a MySQL packet: three bytes for its length, one for its number.
 const HEADER: usize = 4;
 
-/// In the second byte of what an end of MySQL's protocol can do: TLS.
+/// The flag for TLS in the second byte of the capabilities in MySQL's protocol.
 const CLIENT_SSL: u8 = 0x08;
 
-/// A server's address that is spoken to over TLS. It ends with the test's runtime.
+/// A proxy that gives a server an address with TLS. It ends with the test's runtime.
 pub struct TlsProxy {
     url: String,
     port: u16,
 }
 
 impl TlsProxy {
-    /// Starts one in front of a server, with this certificate. Clients must have one of that authority, if one is named.
+    /// Starts a proxy in front of a server, with this certificate. If `asks_for` is given, clients must have a
+    /// certificate of that authority.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn start(server: &ServerUrl, shown: &Issued, asks_for: Option<&TestAuthority>) -> Self {
         Self::before(server.reveal(), shown, asks_for).await
     }
 
-    /// Like [`Self::start`], but in front of whatever has this address.
+    /// Like [`Self::start`], but for any address.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn before(url: &str, shown: &Issued, asks_for: Option<&TestAuthority>) -> Self {
         let server = Url::parse(url).expect("a server's address");
         let acceptor = acceptor(shown, asks_for);
@@ -74,7 +75,7 @@ impl TlsProxy {
         &self.url
     }
 
-    /// The same by its number.
+    /// The same address, by its number.
     #[must_use]
     pub fn url_by_number(&self) -> String {
         self.url.replacen(&format!("localhost:{}", self.port), &format!("127.0.0.1:{}", self.port), 1)
@@ -103,7 +104,7 @@ fn acceptor(shown: &Issued, asks_for: Option<&TestAuthority>) -> TlsAcceptor {
     };
     let (certificates, key) = shown.parts();
     let mut config = config.with_single_cert(certificates, key).expect("a certificate and its key");
-    // Collectors of spans speak nothing else.
+    // Collectors of spans speak only HTTP/2.
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
@@ -114,11 +115,12 @@ async fn forward(client: TcpStream, mut server: TcpStream, acceptor: TlsAcceptor
     }
 }
 
-/// Passes on what both ends say in the clear: the greeting of the server, and that the client wants TLS.
+/// Forwards the part that both ends send in the clear: the server's greeting, and the client's request for TLS. Then
+/// forwards the rest, over TLS to the client.
 async fn forward_mysql(mut client: TcpStream, mut server: TcpStream, acceptor: TlsAcceptor) -> io::Result<()> {
     let mut greeting = read_packet(&mut server).await?;
     let version = greeting.iter().skip(HEADER + 1).position(|byte| *byte == 0).unwrap_or_default();
-    // Behind the version, the number of the connection and the first part of a challenge.
+    // The version is followed by the connection's id and the first part of a challenge.
     let capabilities = greeting.get_mut(HEADER + 1 + version + 15).ok_or(io::ErrorKind::InvalidData)?;
     let speaks_tls = *capabilities & CLIENT_SSL != 0;
     *capabilities |= CLIENT_SSL;
@@ -137,7 +139,7 @@ async fn forward_mysql(mut client: TcpStream, mut server: TcpStream, acceptor: T
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-/// Passes a login on to a server that has not seen the wish for TLS, and so numbers packets otherwise.
+/// Forwards a login to a server that has not seen the request for TLS, and so numbers packets differently.
 async fn log_in(client: &mut TlsStream<TcpStream>, server: &mut TcpStream) -> io::Result<()> {
     const NUMBER: usize = 3;
     const END: [Option<u8>; 2] = [Some(0), Some(0xff)];
@@ -172,7 +174,7 @@ async fn read_packet(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>>
     Ok(packet)
 }
 
-/// Takes a client in. One that is refused is told why, and has the time to read it.
+/// Accepts a client. A refused client is told why, and has time to read it.
 async fn accept(client: TcpStream, acceptor: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
     match acceptor.accept(client).into_fallible().await {
         Ok(client) => Some(client),
@@ -188,7 +190,7 @@ async fn say_goodbye(mut client: impl AsyncRead + AsyncWrite + Unpin) {
     let _ = tokio::io::copy(&mut client, &mut sink()).await;
 }
 
-/// For the way between the proxy and its server, which is on this machine.
+/// Trusts any certificate, for the link between the proxy and its server, which is on this machine.
 fn trusting() -> ClientConfig {
     ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Trust)).with_no_client_auth()
 }

@@ -1,9 +1,9 @@
-//! A user for each program on each server, with the very rights that `deploy/` gives it: a service of a test can do
-//! what it can do in production, and no more. The test itself prepares and looks as the user that the environment
+//! A user for each program on each server, with exactly the rights that `deploy/` gives it: a service in a test can do
+//! what it can do in production, and no more. The test itself sets up and inspects as the user that the environment
 //! names.
 //!
-//! Invariant: what `scripts/services` has not made is made here, if the user of the environment may; else the programs
-//! run as that user, and this is said once.
+//! Invariant: users that `scripts/services` has not created are created here, if the environment's user may do so;
+//! otherwise the programs run as that user, and a message says so once.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -25,17 +25,17 @@ const MYSQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/mysql/rig
 const REDIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/redis/users.acl");
 const RABBITMQ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/rabbitmq/users.json");
 
-/// Which servers know the users.
+/// The servers that have the users.
 #[derive(Debug)]
 pub struct Users {
-    /// The hosts from which they may connect, as MySQL writes it.
+    /// The host part of the users' names in MySQL; none if MySQL lacks the users.
     mysql_host: Option<String>,
     in_redis: bool,
     in_rabbitmq: bool,
 }
 
 impl Users {
-    /// The users on these servers, read once in a process.
+    /// The users on these servers, determined once per process.
     pub async fn on(servers: &Servers) -> &'static Self {
         static USERS: OnceCell<Users> = OnceCell::const_new();
 
@@ -48,18 +48,18 @@ impl Users {
             .await
     }
 
-    /// Gives every program its rights in a database whose tables are there.
+    /// Grants every program its rights in a database whose tables exist.
     pub async fn grant(&self, conn: &mut Conn, database: &str) {
         for statement in self.grants(database) {
             conn.query_drop(&statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
         }
     }
 
-    /// Takes these rights away again: they would outlive the database.
+    /// Revokes these rights, because they would outlive the database.
     pub async fn revoke(&self, conn: &mut Conn, database: &str) {
         for statement in self.grants(database) {
             let statement = statement.replacen("GRANT", "REVOKE", 1).replacen(" TO ", " FROM ", 1);
-            // What a killed run left may lack some.
+            // Ignores errors, because a killed run may not have granted all of them.
             let _ = conn.query_drop(statement).await;
         }
     }
@@ -94,7 +94,7 @@ fn as_user(is_known: bool, program: &str, url: &ServerUrl) -> ServerUrl {
 
 fn known<T, E: Display>(server: &str, users: Result<T, E>) -> Option<T> {
     if let Err(error) = &users {
-        // Not by a macro: the test harness would keep it to itself.
+        // Written without a macro, because the test harness would capture the output of one.
         let _ = writeln!(
             std::io::stderr(),
             "{server} has no user for each program, so all of them run as the user of the tests ({error}); see docs/RIGHTS.md"
@@ -103,7 +103,7 @@ fn known<T, E: Display>(server: &str, users: Result<T, E>) -> Option<T> {
     users.ok()
 }
 
-/// The statements of a file of `deploy/`, a line each.
+/// The statements in a file of `deploy/`, one per line.
 fn statements(file: &str, values: &[(&str, &str)]) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
     let text =

@@ -1,19 +1,19 @@
-//! Waiting for something to happen.
+//! Waits for something to happen.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// No event of a test takes longer than this, on a slow machine either.
+/// No event in a test takes longer than this, even on a slow machine.
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
-/// How often a condition is checked that nothing reports by itself.
+/// How often a condition is polled.
 const CHECK_EVERY: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// It does not hold within [`DEADLINE`]; `what` is then named.
+/// The condition does not hold within [`DEADLINE`]; the message names `what`.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !condition().await {
