@@ -47,7 +47,8 @@ pub fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()> {
 /// Reads a report of `coupon-bench matrix`.
 pub fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is no report of `coupon-bench matrix`", path.display()))
+    serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not a report of `coupon-bench matrix`", path.display()))
 }
 
 /// A table without lines.

@@ -19,9 +19,7 @@ pub fn end_of_life(max_age: Duration) -> Instant {
 /// hook.
 #[must_use]
 pub fn younger_than<M: Manager>(max_age: Duration) -> Hook<M> {
-    Hook::sync_fn(
-        move |_, metrics| {
-            if metrics.age() < max_age { Ok(()) } else { Err(HookError::message("it is as old as it may be")) }
-        },
-    )
+    Hook::sync_fn(move |_, metrics| {
+        if metrics.age() < max_age { Ok(()) } else { Err(HookError::message("it has reached its maximum age")) }
+    })
 }

@@ -129,7 +129,9 @@ fn refuse_other_servers(root: &Path) -> anyhow::Result<()> {
     let urls = [mysql.mysql_url, redis.redis_url, amqp.amqp_url];
     let is_own = |url: &ServerUrl| own.lines().any(|line| line.ends_with(&format!("_URL={}", url.reveal())));
     match urls.iter().find(|url| !is_own(url)) {
-        Some(url) => bail!("{url} is none of the servers of `scripts/services --failures`: run scripts/test-failures"),
+        Some(url) => {
+            bail!("{url} is not one of the servers of `scripts/services --failures`: run scripts/test-failures")
+        }
         None => Ok(()),
     }
 }

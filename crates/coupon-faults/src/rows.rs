@@ -22,7 +22,7 @@ const NONE_OF: [(&str, &str); 7] = [
         "SELECT COUNT(*) FROM (SELECT 1 FROM coupon GROUP BY id HAVING COUNT(DISTINCT campaign_id) > 1) AS twice",
     ),
     (
-        "campaigns with another number of coupons than they say",
+        "campaigns whose number of coupons differs from their record",
         "SELECT COUNT(*) FROM campaign WHERE coupons <> (SELECT COUNT(*) FROM coupon WHERE campaign_id = campaign.id)",
     ),
     ("coupons without a campaign", "SELECT COUNT(*) FROM coupon WHERE campaign_id NOT IN (SELECT id FROM campaign)"),

@@ -42,7 +42,7 @@ impl Server {
     pub fn pid(&self) -> anyhow::Result<u32> {
         let file = self.folder().with_extension("pid");
         let text = std::fs::read_to_string(&file)
-            .with_context(|| format!("{}: is `scripts/services --failures up` still to run?", file.display()))?;
+            .with_context(|| format!("{}: did you run `scripts/services --failures up`?", file.display()))?;
         let pid = text.split_whitespace().next().context("a pid")?;
         Ok(pid.parse()?)
     }

@@ -18,7 +18,7 @@ fn servers_of_others_are_left_alone() {
 
         let error = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert_eq!(ran.status.code(), Some(3), "{error}");
-        assert!(error.contains("none of the servers of `scripts/services --failures`"), "{error}");
+        assert!(error.contains("not one of the servers of `scripts/services --failures`"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
 }

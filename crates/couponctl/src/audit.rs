@@ -173,7 +173,7 @@ fn show(verdict: Verdict, report: &Report, not_checked: &[String], json: bool) -
     let verdict = match verdict {
         Verdict::Clean => "clean",
         Verdict::Broken => "BROKEN",
-        Verdict::NotChecked => "NOT ALL CHECKED, what was holds",
+        Verdict::NotChecked => "NOT ALL CHECKED; everything that was checked holds",
     };
     print(&format!("{verdict}: {} campaigns, {issued} coupons issued, {free} free", report.campaigns.len()))
 }

@@ -74,7 +74,7 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
         mysql.run(async move |mut conn: Conn| Ok(conn.query_drop(format!("TRUNCATE {table}")).await?)).await?;
     }
     lock.release().await;
-    output::done("every campaign and coupon is gone", &deleted, json)?;
+    output::done("every campaign and coupon was deleted", &deleted, json)?;
     Ok(ExitCode::SUCCESS)
 }
 

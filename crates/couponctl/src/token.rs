@@ -94,7 +94,7 @@ fn write_keys(folder: &Path, pair: &KeyPair) -> anyhow::Result<()> {
     for name in [PRIVATE, PUBLIC] {
         // Writes neither if either exists, because a mix of old and new would not be a pair.
         let is_there = fs::symlink_metadata(folder.join(name)).is_ok();
-        anyhow::ensure!(!is_there, "--out {} has a {name} already, and no key is replaced", folder.display());
+        anyhow::ensure!(!is_there, "--out {} already has a {name}, and keys are never replaced", folder.display());
     }
     let (private, public) = (folder.join(PRIVATE), folder.join(PUBLIC));
     write_new(&private, 0o600, &pair.to_pem())?;

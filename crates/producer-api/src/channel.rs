@@ -297,7 +297,7 @@ impl ConfirmChannel {
             Confirmation::Nack(None) => Err(Error::Refused { queue: QUEUE }),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
                 self.returned.set(true);
-                tracing::error!(queue = %queues.claims, "a message came back: the queue is gone; it is made again");
+                tracing::error!(queue = %queues.claims, "a message was returned: the queue was deleted; it is declared again");
                 Err(QUEUE_GONE)
             }
             Confirmation::NotRequested => Err(Error::Broken(String::from("the channel is not in confirm mode"))),

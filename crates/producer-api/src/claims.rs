@@ -44,7 +44,7 @@ pub struct Document;
     request_body = ClaimBody,
     responses(
         (
-            status = 202, description = "Accepted; Location is where to ask for the outcome", body = Pending,
+            status = 202, description = "Accepted; Location says where to read the outcome", body = Pending,
             headers(
                 ("Location" = String, description = "Where to ask for the outcome, relative to this address"),
                 ("Preference-Applied" = String, description = "How long the outcome was waited for, if that was preferred"),

@@ -56,7 +56,7 @@ impl Listener {
         loop {
             if let Err(error) = self.hear(&mut is_deaf).await {
                 if !std::mem::replace(&mut is_deaf, true) {
-                    tracing::warn!(%error, "outcomes are not pushed; those who wait are answered at a pace");
+                    tracing::warn!(%error, "outcomes are not pushed; waiting requests are answered by polling");
                 }
                 tokio::time::sleep(SUBSCRIBE_AFTER).await;
             }

@@ -223,7 +223,7 @@ impl Consumer {
         if let Err(error) = &kept {
             tracing::warn!(%error, "messages that hold no claims go to the dead letters without the reason");
         }
-        rabbitmq::within(self.amqp.amqp_deadline, "being done with messages that hold no claims", done).await
+        rabbitmq::within(self.amqp.amqp_deadline, "settling messages that hold no claims", done).await
     }
 
     /// Puts the claims of campaigns that do not exist among the dead letters.

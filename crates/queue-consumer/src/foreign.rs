@@ -44,7 +44,9 @@ impl Foreign {
             match self.is_over(amqp, queues, is_due).await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::debug!(%error, "cannot tell whether claims of another installation are gone"),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot check whether claims of another installation are still queued")
+                }
             }
         }
     }

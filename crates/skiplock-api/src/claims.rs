@@ -30,7 +30,7 @@ pub struct Document;
     post, path = "/v1/campaigns/{campaign_id}/claims", tag = "claims", operation_id = "claimCoupon",
     params(
         ("campaign_id" = CampaignId, Path, description = "The campaign"),
-        ("Prefer" = Option<String>, Header, description = "Changes nothing here: the answer is the outcome", example = "wait=5"),
+        ("Prefer" = Option<String>, Header, description = "Has no effect here: the answer is the outcome", example = "wait=5"),
     ),
     request_body = ClaimBody,
     responses(

@@ -52,7 +52,7 @@ async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, search: RowSea
             group.step(&steps::ROLLBACK, transaction.rollback()).await?;
             // Coupons are never taken away again, so the row that refused the UPDATE is still there.
             let held = group.step(&steps::HELD, coupons::coupon_of(conn, claim)).await?;
-            held.map(Claimed::Held).ok_or_else(|| Error::Broken(String::from("a duplicate without its row")))
+            held.map(Claimed::Held).ok_or_else(|| Error::Broken(String::from("a duplicate key without a matching row")))
         }
         Err(error) => Err(error),
     }

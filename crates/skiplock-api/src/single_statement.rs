@@ -36,7 +36,7 @@ async fn attempt(conn: &mut Conn, group: &Group, claim: ClaimKey, locking: Locki
     match update(conn, group, claim, locking).await {
         Ok(true) => {
             let coupon = group.step(&steps::HELD, coupons::coupon_of(conn, claim)).await?;
-            coupon.map(Claimed::Issued).ok_or_else(|| Error::Broken(String::from("an issued coupon is not there")))
+            coupon.map(Claimed::Issued).ok_or_else(|| Error::Broken(String::from("an issued coupon was not found")))
         }
         Err(error) if error.class() != Class::Duplicate => Err(error),
         Ok(false) | Err(_) => without_row(conn, group, claim).await,

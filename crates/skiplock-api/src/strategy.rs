@@ -41,7 +41,7 @@ impl Strategy {
     /// Starts the strategy that the settings name, on the current runtime.
     pub fn start(settings: &Settings, mysql: &Mysql) -> Self {
         if settings.has_unread_groups() {
-            tracing::warn!("CLAIM_GROUPS and GROUP_MAX change nothing: only the strategy coalesced reads them");
+            tracing::warn!("CLAIM_GROUPS and GROUP_MAX have no effect: only the strategy coalesced uses them");
         }
         let groups = || Groups::start(mysql, usize::from(settings.groups), usize::from(settings.group_max));
         let engine = match settings.strategy {

@@ -106,7 +106,7 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
         let result = load::run(mysql, &way.to_string(), &load).await;
         let result = result.with_context(|| format!("{way} at {}", load.url))?;
         if let Some(status) = result.lets_in_with.filter(|status| *status != way.lets_in_with()) {
-            terminal::note(&format!("{} is no {}: it answered a claim with {status}", load.url, way.api()));
+            terminal::note(&format!("{} is not a {}: it answered a claim with {status}", load.url, way.api()));
         }
         ways.push(result);
     }

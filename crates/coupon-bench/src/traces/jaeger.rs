@@ -202,7 +202,7 @@ async fn fetch(target: &Target, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
         let mut client = Client::new(target.clone());
         let (status, body) =
             client.send(Method::GET, &path, String::new(), []).await.context("--jaeger (JAEGER_URL)")?;
-        let no_jaeger = || format!("what answers {status} to GET {path} is no Jaeger");
+        let no_jaeger = || format!("what answers {status} to GET {path} is not Jaeger");
         if status == StatusCode::NOT_FOUND {
             let _: Missing = serde_json::from_slice(&body).with_context(no_jaeger)?;
             continue;

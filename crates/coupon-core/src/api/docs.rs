@@ -93,7 +93,7 @@ fn document(own: &utoipa::openapi::OpenApi, auth: &Auth) -> utoipa::openapi::Ope
 
 fn page_file(path: &str, page: Arc<Config<'static>>) -> Result<HttpResponse, Problem> {
     let file = utoipa_swagger_ui::serve(path, page).map_err(|error| {
-        tracing::error!(%error, "the page cannot be made");
+        tracing::error!(%error, "the page cannot be rendered");
         Problem::internal()
     })?;
     let file = file.ok_or_else(Problem::no_such_route)?;

@@ -117,7 +117,7 @@ fn sent_account(sent: &Value, number: Option<u64>) -> Result<AccountId, Problem>
         Value::Number(_) => match number {
             Some(number) if number > JSON_NUMBER_MAX => {
                 let detail = format!(
-                    "account_id is above {JSON_NUMBER_MAX}, which programs may have rounded to another account's: send \
+                    "account_id is above {JSON_NUMBER_MAX}, and programs may have rounded it to another account's: send \
                      it as a string"
                 );
                 return Err(Problem::invalid("account_id", detail));
@@ -132,7 +132,7 @@ fn sent_account(sent: &Value, number: Option<u64>) -> Result<AccountId, Problem>
 
 fn not_an_account() -> Problem {
     let detail = format!(
-        "account_id must be a whole number from 1 to {JSON_NUMBER_MAX} in digits, or a string of those of one up to {}",
+        "account_id must be a whole number from 1 to {JSON_NUMBER_MAX} in digits, or a string with the digits of one up to {}",
         AccountId::MAX
     );
     Problem::invalid("account_id", detail)

@@ -60,7 +60,7 @@ impl ToSchema for AccountId {}
 
 impl PartialSchema for ClaimBody {
     fn schema() -> RefOr<Schema> {
-        let as_number = number("As a number, up to which no reader of JSON rounds it.", JSON_NUMBER_MAX);
+        let as_number = number("As a number; no JSON parser rounds it up to this size.", JSON_NUMBER_MAX);
         let as_digits = ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some("As a string, which takes every number."))

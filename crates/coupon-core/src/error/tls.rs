@@ -37,7 +37,7 @@ pub fn words(error: &(dyn StdError + 'static)) -> Option<String> {
     within(error).map(|trouble| match trouble {
         TlsError::InvalidCertificate(reason) => of_certificate(reason),
         TlsError::AlertReceived(AlertDescription::CertificateRequired) => {
-            String::from("it asks for a certificate, and none is given")
+            String::from("it requires a certificate, and none is given")
         }
         TlsError::AlertReceived(alert) if is_about_ours(*alert) => {
             format!("it refuses the certificate of this program ({alert:?})")
@@ -57,14 +57,14 @@ pub fn advice(trouble: &TlsError) -> Advice {
             "name a host of its certificate in the address, or give it a certificate for this one"
         }
         TlsError::InvalidCertificate(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }) => {
-            "give it a new certificate, or set the clock of this machine right"
+            "give it a new certificate, or correct the clock of this machine"
         }
         TlsError::InvalidCertificate(_) => "give it a certificate that can be checked",
         TlsError::AlertReceived(AlertDescription::CertificateRequired) => "set TLS_CLIENT_CERT and TLS_CLIENT_KEY",
         TlsError::AlertReceived(alert) if is_about_ours(*alert) => {
             "let TLS_CLIENT_CERT and TLS_CLIENT_KEY name a certificate that it trusts"
         }
-        _ => "let its address lead to where it speaks TLS",
+        _ => "let its address lead to a port on which it speaks TLS",
     })
 }
 
@@ -79,11 +79,11 @@ fn of_certificate(reason: &CertificateError) -> String {
         NotValidForName => String::from("its certificate is not for this host"),
         Expired | ExpiredContext { .. } => String::from("its certificate has expired"),
         NotValidYet | NotValidYetContext { .. } => String::from("its certificate is not valid yet"),
-        UnknownIssuer => String::from("its certificate is of an unknown authority"),
+        UnknownIssuer => String::from("its certificate was issued by an unknown authority"),
         BadSignature => String::from("its certificate is of another authority of the same name"),
         // The library that checks certificates has no text for this error of its own.
         CertificateError::Other(reason) if format!("{reason:?}").contains("CaUsedAsEndEntity") => {
-            String::from("its certificate is that of an authority (CA:TRUE), which is none of a server")
+            String::from("its certificate is that of an authority (CA:TRUE), which a server must not use")
         }
         other => format!("its certificate is refused: {other}"),
     }

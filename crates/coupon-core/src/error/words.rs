@@ -22,7 +22,7 @@ pub fn mysql(error: &mysql_async::Error) -> String {
 
 pub fn redis(error: &redis::RedisError) -> String {
     tls::words(error).unwrap_or_else(|| match error.kind() {
-        redis::ErrorKind::Parse => String::from("what answers does not speak as Redis does"),
+        redis::ErrorKind::Parse => String::from("what answers does not speak the protocol of Redis"),
         _ => crate::terminal::shortened(&line(&error.to_string()), REDIS_MAX),
     })
 }
@@ -45,7 +45,7 @@ pub fn amqp(error: &lapin::Error) -> String {
 /// reqwest's own text says only what it was doing; its deepest cause has the reason.
 pub fn http(error: &reqwest::Error) -> String {
     if error.is_decode() {
-        return String::from("what answers is no list in JSON");
+        return String::from("the answer is not a list in JSON");
     }
     if let Some(words) = tls::words(error) {
         return words;
@@ -79,7 +79,7 @@ mod tests {
             (Error::Mysql(mysql_async::Error::Io(refused().into())), "MySQL: connection refused"),
             (Error::Mysql(mysql_async::Error::Server(said)), "two lines"),
             (Error::Amqp(lapin::Error::from(refused())), "RabbitMQ: connection refused"),
-            (Error::Redis(parsed), "Redis: what answers does not speak as Redis does"),
+            (Error::Redis(parsed), "Redis: what answers does not speak the protocol of Redis"),
         ] {
             assert!(error.to_string().contains(words), "{error}");
         }

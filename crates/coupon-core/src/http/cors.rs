@@ -26,9 +26,9 @@ pub(crate) fn origin(text: &str) -> Result<String, String> {
     match origin {
         Some(origin @ Origin::Tuple(..)) if origin.ascii_serialization() == text => Ok(text.to_owned()),
         Some(origin @ Origin::Tuple(..)) => {
-            Err(format!("must be an origin alone, as {}", origin.ascii_serialization()))
+            Err(format!("must be only an origin, such as {}", origin.ascii_serialization()))
         }
-        _ => Err(String::from("must be an origin, as https://shop.example or http://localhost:3000")),
+        _ => Err(String::from("must be an origin, such as https://shop.example or http://localhost:3000")),
     }
 }
 

@@ -71,7 +71,7 @@ struct Reason {
 impl From<&Error> for Reason {
     fn from(error: &Error) -> Self {
         let stays = error.stays();
-        let again = if stays { "" } else { "; it is tried again by itself" };
+        let again = if stays { "" } else { "; it is retried automatically" };
         Self { text: format!("{error}; {}{again}", error.remedy()), stays }
     }
 }
@@ -143,7 +143,10 @@ impl Health {
     async fn ready(&self, gives_reasons: bool) -> HttpResponse {
         let mut report = Report { ready: !self.stop.is_cancelled(), servers: BTreeMap::new(), reasons: None };
         if !report.ready && gives_reasons {
-            report.reasons.get_or_insert_default().insert("service", String::from("it was asked to stop, and drains"));
+            report
+                .reasons
+                .get_or_insert_default()
+                .insert("service", String::from("it was asked to stop and is draining"));
         }
         for server in &self.servers {
             let found = server.found().await;

@@ -148,7 +148,7 @@ async fn read(mut payload: Payload, length: Option<u64>) -> Result<web::Bytes, P
     while (length.is_none() || is_short(&body))
         && let Some(chunk) = payload.next().await
     {
-        let chunk = chunk.map_err(|_| Problem::invalid("body", "the body ended early or has wrong chunks"))?;
+        let chunk = chunk.map_err(|_| Problem::invalid("body", "the body ended early or has malformed chunks"))?;
         body.extend_from_slice(&chunk);
         if body.len() > BODY_MAX {
             return Err(Problem::too_large(BODY_MAX));

@@ -113,7 +113,9 @@ impl Shown {
                 *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certified);
                 tracing::info!("the certificate was read again");
             }
-            Err(line) => tracing::error!("the certificate was read again, and the one before stays: {line}"),
+            Err(line) => {
+                tracing::error!("the certificate was read again and cannot be used; the old one stays: {line}")
+            }
         }
     }
 }

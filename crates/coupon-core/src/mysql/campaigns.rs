@@ -116,9 +116,9 @@ pub async fn lock_for_operator(mysql: &Mysql) -> Result<OperatorLock> {
     conn.query_drop("START TRANSACTION").await?;
     match conn.query_first::<u8, _>("SELECT id FROM operator_lock WHERE id = 1 FOR UPDATE").await {
         Ok(Some(_)) => Ok(OperatorLock(conn)),
-        Ok(None) => Err(Error::Broken(String::from("the row of operator_lock is gone: insert it again"))),
+        Ok(None) => Err(Error::Broken(String::from("the row of operator_lock is missing: insert it again"))),
         Err(mysql_async::Error::Server(error)) if error.code == LOCK_WAIT_TIMEOUT => Err(Error::Broken(String::from(
-            "another couponctl is at work on these campaigns; run this again when it is done",
+            "another couponctl is working on these campaigns; run this again when it is done",
         ))),
         Err(error) => Err(error.into()),
     }

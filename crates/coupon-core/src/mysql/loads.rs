@@ -149,7 +149,7 @@ fn within_limit(transaction: &Transaction<'_>) -> Result<()> {
     if transaction.affected_rows() == 1 {
         return Ok(());
     }
-    Err(Error::Broken(String::from("somebody else loads the same coupons; run this again when that is done")))
+    Err(Error::Broken(String::from("somebody else is loading the same coupons; run this again when they are done")))
 }
 
 /// Adds `count` new coupons to a campaign, reporting after each chunk how many it had.

@@ -58,7 +58,7 @@ pub fn remedy_of_not_reached(address: &ServerUrl, error: &Error) -> &'static str
             }
         }
         Error::Mysql(mysql_async::Error::Driver(_)) | Error::Deadline { .. } if !error.stays() => {
-            "what is at this address, if anything, does not answer as MySQL"
+            "whatever is at this address does not answer as MySQL"
         }
         _ => error.remedy(),
     }

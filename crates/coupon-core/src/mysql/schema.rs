@@ -91,7 +91,7 @@ fn newer(found: u32) -> Flaw {
 }
 
 fn of_another_build(migration: &str) -> Flaw {
-    let what = format!("the schema was made by a build whose {migration} is another than this one's");
+    let what = format!("the schema was made by a build whose {migration} differs from this one's");
     Flaw { what, remedy: "run that build" }
 }
 
@@ -170,7 +170,7 @@ async fn lock(settings: &MysqlSettings) -> Result<Conn> {
     if super::lock(&mut conn, "migrate", &name, LOCK_WAIT).await? {
         Ok(conn)
     } else {
-        Err(Error::Broken(String::from("another couponctl migrates this database; run this again when it is done")))
+        Err(Error::Broken(String::from("another couponctl is migrating this database; run this again when it is done")))
     }
 }
 

@@ -132,7 +132,7 @@ pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Message, Strin
         None => return Err(format!("it has no type; {MESSAGE_TYPE} was expected")),
     };
     let claims: Vec<Claim> =
-        serde_json::from_slice(body).map_err(|error| format!("its body is no list of claims: {error}"))?;
+        serde_json::from_slice(body).map_err(|error| format!("its body is not a list of claims: {error}"))?;
     match claims.len() {
         1..=CLAIMS_PER_MESSAGE_MAX => Ok(Message { installation, instance: instance(properties), claims }),
         claims => Err(format!("it holds {claims} claims; 1 to {CLAIMS_PER_MESSAGE_MAX} were expected")),
@@ -141,7 +141,7 @@ pub fn decode(properties: &AMQPProperties, body: &[u8]) -> Result<Message, Strin
 
 fn sender(properties: &AMQPProperties) -> Result<InstallationId, String> {
     let id = properties.app_id().as_ref().map(ShortString::as_str).unwrap_or_default();
-    id.parse().map_err(|_| format!("its app_id '{id}' is no id of an installation"))
+    id.parse().map_err(|_| format!("its app_id '{id}' is not the id of an installation"))
 }
 
 /// Reads the instance. An address of another kind is somebody else's: none of our instances listens there.
@@ -241,9 +241,9 @@ mod tests {
         let sent = sent().with_headers(headers).with_expiration("1".into()).with_user_id("somebody".into());
         assert_eq!(reason(&sent).as_deref(), Some("RabbitMQ: rejected"));
 
-        let kept = poison_properties(&sent, "its body is no list of claims");
+        let kept = poison_properties(&sent, "its body is not a list of claims");
 
-        assert_eq!(reason(&kept).as_deref(), Some("its body is no list of claims"));
+        assert_eq!(reason(&kept).as_deref(), Some("its body is not a list of claims"));
         assert_eq!(
             (kept.kind(), kept.app_id(), kept.content_type()),
             (sent.kind(), sent.app_id(), sent.content_type())

@@ -64,7 +64,7 @@ impl fmt::Display for Danger {
             if *is_operators { ("operator policy", "clear_operator_policy") } else { ("policy", "clear_policy") };
         write!(
             f,
-            "the {kind} '{policy}' sets {sets} on the queue {queue}, by which accepted claims are lost: take it away with \
+            "the {kind} '{policy}' sets {sets} on the queue {queue}, which loses accepted claims: remove it with \
              `rabbitmqctl {clear} -p {vhost} {policy}`"
         )
     }

@@ -97,7 +97,7 @@ fn differs(error: &lapin::Error, queue: &ShortString, vhost: &str) -> Option<Err
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
     (refusal.get_id() == PRECONDITION_FAILED).then(|| {
         Error::Unsafe(format!(
-            "the queue {queue} is there with other arguments, by which it may lose claims ({}): let consumers empty it, \
+            "the queue {queue} exists with other arguments, with which it may lose claims ({}): let consumers empty it, \
              delete it with `rabbitmqctl delete_queue -p {vhost} {queue}` and start again; if only x-max-length \
              differs, QUEUE_MAX may be set to what it has",
             refusal.get_message()

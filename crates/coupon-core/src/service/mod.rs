@@ -175,11 +175,11 @@ fn check_health(admin: SocketAddr) -> anyhow::Result<()> {
     let answer = String::from_utf8_lossy(&answer);
     anyhow::ensure!(
         !answer.is_empty(),
-        "what listens on {admin} speaks no HTTP: it closed the connection without an answer"
+        "what listens on {admin} does not speak HTTP: it closed the connection without an answer"
     );
     let Some((head, body)) = answer.split_once("\r\n\r\n").filter(|_| answer.starts_with("HTTP/1.")) else {
         let answer = terminal::printable(&terminal::shortened(&answer, ANSWER_SHOWN));
-        anyhow::bail!("what listens on {admin} speaks no HTTP: it answered \"{answer}\"");
+        anyhow::bail!("what listens on {admin} does not speak HTTP: it answered \"{answer}\"");
     };
     let status_line = head.lines().next().unwrap_or_default();
     anyhow::ensure!(status_line.split(' ').nth(1) == Some("200"), "not ready: {status_line}: {body}");
@@ -253,9 +253,9 @@ mod tests {
     fn what_is_no_http_is_told_with_what_it_said() {
         let error = check_health(answering("\0J\0\0\u{1}Host is not allowed\r\n\r\n")).unwrap_err().to_string();
 
-        assert!(error.contains("speaks no HTTP") && error.contains("Host is not allowed"), "{error}");
+        assert!(error.contains("does not speak HTTP") && error.contains("Host is not allowed"), "{error}");
         let error = check_health(answering("")).unwrap_err().to_string();
-        assert!(error.contains("speaks no HTTP") && error.contains("without an answer"), "{error}");
+        assert!(error.contains("does not speak HTTP") && error.contains("without an answer"), "{error}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub fn small_file(path: &Path) -> Result<String, String> {
     };
     // Checked first, because opening a pipe waits for its other end.
     if !fs::metadata(path).map_err(why)?.is_file() {
-        return Err(String::from("it is no file, but a folder, a device or a pipe"));
+        return Err(String::from("it is not a file, but a folder, a device or a pipe"));
     }
     let mut text = String::new();
     File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_string(&mut text)).map_err(why)?;
@@ -48,10 +48,10 @@ mod tests {
 
         for (path, words) in [
             (&*large, "more than 262144 bytes"),
-            (&*pipe, "is no file"),
-            (&*folder, "is no file"),
+            (&*pipe, "is not a file"),
+            (&*folder, "is not a file"),
             (&*folder.join("none"), "no such file"),
-            (Path::new("/dev/zero"), "is no file"),
+            (Path::new("/dev/zero"), "is not a file"),
         ] {
             let error = small_file(path).unwrap_err();
             assert!(error.contains(words), "{}: {error}", path.display());

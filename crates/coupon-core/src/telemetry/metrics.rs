@@ -160,7 +160,7 @@ fn describe() {
     describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From the head of a request to the head of its answer");
     describe_gauge!(REQUESTS_ACTIVE, "Requests that are being answered");
     describe_counter!(CLAIMS, "Claims by what became of them in this process");
-    describe_gauge!(CLAIMS_IN_FLIGHT, "Claims taken on and not done: unconfirmed, in a batch, or in line for a group");
+    describe_gauge!(CLAIMS_IN_FLIGHT, "Claims in progress: unconfirmed, in a batch, or waiting for a group");
     describe_histogram!(TIME_IN_QUEUE, Unit::Seconds, "From the acceptance of a claim to the batch that took it");
     describe_histogram!(STEP_DURATION, Unit::Seconds, "The steps of handling claims, one at a time or many at once");
     describe_histogram!(BATCH_CLAIMS, "Claims in a batch of the consumer");
@@ -168,7 +168,7 @@ fn describe() {
     describe_histogram!(MESSAGE_CLAIMS, "Claims in a message to the broker");
     describe_counter!(CONFIRMS, "Claims by what the broker said to their message");
     describe_counter!(REDELIVERIES, "Claims that the broker had delivered before");
-    describe_counter!(DEAD_LETTERS, "Messages that are no claims and went to the dead letters");
+    describe_counter!(DEAD_LETTERS, "Messages that are not claims and went to the dead letters");
     describe_counter!(REFILLS, "Refills of a campaign's list of free ids by result");
     describe_counter!(RETRIES, "Work done again, by the class of its error");
     describe_gauge!(MYSQL_CONNECTIONS, "Connections to MySQL by state");
@@ -177,7 +177,7 @@ fn describe() {
     describe_counter!(SPANS_DROPPED, "Spans that the collector never got, by reason");
     describe_gauge!(
         TRACING_PAUSED,
-        "Whether only traces that callers sample are recorded, as the collector takes none"
+        "Whether only traces that callers sample are recorded, because the collector takes none"
     );
     describe_gauge!(BUILD_INFO, "1, with what runs here");
 }

@@ -35,7 +35,10 @@ pub fn start(service: &'static str, spans: Option<SpanSettings>, tls: &TlsSettin
     metrics::start(service);
     let unread = environment::unread();
     if !unread.is_empty() {
-        tracing::warn!("set without effect, as this program reads no such variables: {}", unread.join(", "));
+        tracing::warn!(
+            "these variables are set but have no effect, because this program does not read them: {}",
+            unread.join(", ")
+        );
     }
     start_spans(service, spans, tls)
 }

@@ -28,7 +28,9 @@ impl Authorities {
         let pem = small_file(file)?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&pem)? {
-            roots.add(certificate).map_err(|error| format!("it holds one that is no authority's: {error}"))?;
+            roots
+                .add(certificate)
+                .map_err(|error| format!("it holds a certificate that is not an authority's: {error}"))?;
         }
         Ok(Self { pem, roots })
     }
@@ -83,5 +85,5 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn private_key(pem: &SecretString) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes())
-        .map_err(|_| String::from("it holds no private key in PEM without a password"))
+        .map_err(|_| String::from("it holds no unencrypted private key in PEM"))
 }

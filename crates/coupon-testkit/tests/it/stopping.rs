@@ -69,7 +69,7 @@ async fn claims_are_taken_while_load_balancers_notice(system: &System) {
     assert_eq!((seen.status, seen.header("connection")), (503, "close"), "a load balancer sees it: {seen:?}");
     let seen_by_operators = admin.get("/readyz").await;
     assert_eq!(seen_by_operators.status, 503);
-    assert!(seen_by_operators.json["reasons"]["service"].as_str().is_some_and(|reason| reason.contains("drains")));
+    assert!(seen_by_operators.json["reasons"]["service"].as_str().is_some_and(|reason| reason.contains("is draining")));
     let outcome = system.space.api(service.address()).claim(campaign, 1).await;
     assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
     service.kill();

@@ -99,7 +99,7 @@ fn name(text: &str) -> Result<String, String> {
         return Err(format!("must have 1 to {NAME_MAX} characters"));
     }
     if text.chars().any(terminal::is_control) {
-        return Err(String::from("must have no control characters, such as line breaks or marks that turn text round"));
+        return Err(String::from("must not contain control characters, such as line breaks or bidirectional marks"));
     }
     Ok(text.to_owned())
 }

@@ -39,7 +39,7 @@ pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Res
     } else {
         let (next, last) =
             (mysql.run(async |mut conn: Conn| campaigns::next_id(&mut conn).await).await?, CampaignId::MAX);
-        next.with_context(|| format!("campaign {last} has the last number that there is: give a free one with --id"))?
+        next.with_context(|| format!("campaign {last} has the highest number possible: choose a free one with --id"))?
     };
     let wanted = create.campaign(id);
     let limit = Limit::Ordered(maker.key().to_owned());
@@ -92,7 +92,7 @@ fn as_wanted(found: &Campaign, wanted: &Campaign) -> anyhow::Result<()> {
         return Ok(());
     }
     let remedy = if differs == [&coupons] { "; `couponctl campaign add-coupons` adds some" } else { "" };
-    bail!("campaign {} is there with another {}; nothing was changed{remedy}", found.id, differs.join(", "))
+    bail!("campaign {} already exists with a different {}; nothing was changed{remedy}", found.id, differs.join(", "))
 }
 
 /// Restocks a campaign, or finishes restocking it.
@@ -131,7 +131,7 @@ async fn restock_once(mysql: &Mysql, found: &Campaign, key: &str, coupons: u64, 
     match mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, &load_key).await).await? {
         Some(order) if order.coupons == coupons => Ok(order.left()),
         Some(order) => bail!(
-            "--key {key} stands for {} coupons of campaign {id} already, not for {coupons}; another restock needs another key",
+            "--key {key} already stands for {} coupons of campaign {id}, not {coupons}; a new restock needs a new key",
             order.coupons
         ),
         None => {

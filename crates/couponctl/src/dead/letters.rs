@@ -160,6 +160,6 @@ async fn lock(servers: &Servers) -> anyhow::Result<Conn> {
     let mut conn = Mysql::new(&servers.mysql).connection_of_its_own().await?;
     let whose = format!("{}/{}", conn.opts().db_name().unwrap_or_default(), servers.namespace.namespace);
     let is_locked = mysql::lock(&mut conn, "dead", &whose, LOCK_WAIT).await?;
-    anyhow::ensure!(is_locked, "another couponctl looks into the dead letters; run this again when it is done");
+    anyhow::ensure!(is_locked, "another couponctl is reading the dead letters; run this again when it is done");
     Ok(conn)
 }

@@ -63,7 +63,7 @@ impl Chosen {
         let missing: Vec<String> = missing.collect();
         anyhow::ensure!(
             missing.is_empty(),
-            "{} dead letters are done with; there is none {}",
+            "{} dead letters were handled; not found: {}",
             found.len(),
             missing.join(" ")
         );
@@ -126,7 +126,7 @@ async fn show(servers: &Servers, id: LetterId, json: bool) -> anyhow::Result<()>
             return Ok(show::one(&letter, json)?);
         }
     }
-    anyhow::bail!("no dead letter {id} is there; `couponctl dead list` lists them")
+    anyhow::bail!("there is no dead letter {id}; `couponctl dead list` lists them")
 }
 
 async fn purge(servers: &Servers, chosen: &Chosen, json: bool) -> anyhow::Result<()> {
@@ -143,5 +143,5 @@ async fn purge(servers: &Servers, chosen: &Chosen, json: bool) -> anyhow::Result
     letters.close().await?;
     chosen.were_found(&found)?;
     let figures = serde_json::json!({ "messages": messages, "claims": claims });
-    Ok(output::done(&format!("{messages} dead letters with {claims} claims are gone"), &figures, json)?)
+    Ok(output::done(&format!("deleted {messages} dead letters with {claims} claims"), &figures, json)?)
 }

@@ -167,7 +167,7 @@ async fn policies(sheet: &mut Sheet, settings: &AmqpSettings, queues: &Queues) {
              list_policies -p {vhost}` and `rabbitmqctl list_operator_policies -p {vhost}`: message-ttl, expires and \
              overflow lose claims"
         );
-        return sheet.warning("policies", "not asked for: COUPON_AMQP_MANAGEMENT_URL is empty", &remedy);
+        return sheet.warning("policies", "not queried: COUPON_AMQP_MANAGEMENT_URL is empty", &remedy);
     }
     let dangers = match Policies::new(settings) {
         Ok(policies) => policies.dangers(queues).await,

@@ -67,6 +67,6 @@ fn name_of(folder: &Path) -> String {
 
 fn number(file: &Path, pointer: &str) -> anyhow::Result<f64> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let json: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+    let json: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
     json.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("{} has no {pointer}", file.display()))
 }

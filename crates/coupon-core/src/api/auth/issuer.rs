@@ -71,7 +71,7 @@ impl Issuer {
             Source::Url(_, url) => {
                 if timeout(FIRST_ANSWER_DEADLINE, issuer.ask()).await.is_err() {
                     tracing::warn!(
-                        "no keys yet from {}, which takes its time; until there are, no token is taken",
+                        "no keys yet from {}, which is slow to answer; until there are, no token is accepted",
                         shown(url)
                     );
                 }
@@ -106,7 +106,7 @@ impl Issuer {
             Ok(keys) => {
                 self.known_is(keys);
                 if self.fails(None).is_some() {
-                    tracing::info!("the issuer gives keys again");
+                    tracing::info!("the issuer provides keys again");
                 }
             }
             Err(error) => {
@@ -114,7 +114,7 @@ impl Issuer {
                     return;
                 }
                 let until =
-                    if self.keys().is_some() { "those known before go on to serve" } else { "no token is taken" };
+                    if self.keys().is_some() { "the keys known before stay in use" } else { "no token is accepted" };
                 tracing::warn!("no keys from the issuer; until there are, {until}: {error:#}");
             }
         }
@@ -185,7 +185,7 @@ fn reason(error: reqwest::Error) -> anyhow::Error {
 
 async fn fetch(client: &Client, url: &Url) -> anyhow::Result<String> {
     let mut answer = client.get(url.clone()).send().await.map_err(reason)?;
-    ensure!(answer.status().is_success(), "it answers {}", answer.status());
+    ensure!(answer.status().is_success(), "it answered {}", answer.status());
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(reason)? {
         body.extend_from_slice(&chunk);

@@ -145,15 +145,15 @@ fn from_pem(text: &str, rules: &Rules) -> Result<Key, String> {
     }
     if text.matches("-----BEGIN").count() > 1 {
         return Err(String::from(
-            "they are several in PEM, of which only one is taken: give them as a JSON Web Key Set",
+            "it holds several keys in PEM, and only one is accepted: give them as a JSON Web Key Set",
         ));
     }
     let pem = text.as_bytes();
     let key = DecodingKey::from_ed_pem(pem).or_else(|_| DecodingKey::from_ec_pem(pem));
-    let key = key.or_else(|_| DecodingKey::from_rsa_pem(pem)).map_err(|_| "they are no public key in PEM")?;
+    let key = key.or_else(|_| DecodingKey::from_rsa_pem(pem)).map_err(|_| "it holds no public key in PEM")?;
     let family = key.family();
     Key::new(None, key, family.algorithms(), rules)?
-        .ok_or_else(|| format!("the key is for {:?}, and none of them is taken", family.algorithms()))
+        .ok_or_else(|| format!("the key is for {:?}, and none of them is accepted", family.algorithms()))
 }
 
 /// The keys of a set, and what is wrong with those that are left out.
@@ -163,9 +163,9 @@ fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String
         keys: Vec<Value>,
     }
 
-    let set: Set = serde_json::from_str(text).map_err(|_| "they are no JSON Web Key Set, and no PEM")?;
+    let set: Set = serde_json::from_str(text).map_err(|_| "they are neither a JSON Web Key Set nor PEM")?;
     if set.keys.len() > KEYS_MAX {
-        return Err(format!("they are {}, and {KEYS_MAX} at most are taken", set.keys.len()));
+        return Err(format!("there are {}, and at most {KEYS_MAX} are accepted", set.keys.len()));
     }
     let (mut keys, mut left_out, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for (n, key) in (1..).zip(set.keys) {
@@ -188,7 +188,7 @@ fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String
 /// Why it must not or cannot be used, though it was meant to be.
 fn from_jwk(key: Value, rules: &Rules) -> Result<Option<Key>, String> {
     if key.get("d").is_some() {
-        return Err(String::from("it is a private one, which everybody can read now"));
+        return Err(String::from("it is a private key, which everybody can now read"));
     }
     let Ok(jwk) = serde_json::from_value::<Jwk>(key) else { return Ok(None) };
     let (usage, operations) = (&jwk.common.public_key_use, &jwk.common.key_operations);
@@ -222,7 +222,7 @@ fn can_check(verifying: &DecodingKey, algorithm: Algorithm) -> Result<(), String
         Algorithm::ES256 => &ECDSA_P256_SHA256_FIXED,
         Algorithm::ES384 => &ECDSA_P384_SHA384_FIXED,
         _ => {
-            let bits = rsa_bits(verifying).ok_or("it is no RSA key")?;
+            let bits = rsa_bits(verifying).ok_or("it is not an RSA key")?;
             let (min, max) = (RSA_BITS.start(), RSA_BITS.end());
             let is_taken = RSA_BITS.contains(&bits);
             return if is_taken {
@@ -373,13 +373,13 @@ FTYFAKAMs9MKzJSq44E=
     fn what_is_no_key_is_refused_in_words() {
         let private = KeyPair::generate().unwrap().to_pem();
         for (text, words) in [
-            ("", "no JSON Web Key Set"),
-            ("<html>", "no JSON Web Key Set"),
-            ("{}", "no JSON Web Key Set"),
+            ("", "neither a JSON Web Key Set"),
+            ("<html>", "neither a JSON Web Key Set"),
+            ("{}", "neither a JSON Web Key Set"),
             (r#"{"keys":[]}"#, "no public key for"),
             ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "no public key in PEM"),
             (&private, "a private key"),
-            (&[RSA_1024, P_521].join("\n"), "several in PEM"),
+            (&[RSA_1024, P_521].join("\n"), "several keys in PEM"),
         ] {
             let error = KeySet::read(text, &rules()).err().unwrap();
             assert!(error.contains(words), "{text}: {error}");

@@ -30,7 +30,7 @@ const TOKEN_MAX: usize = 8 * 1024;
 const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
 
 /// Why a token is refused whose claims do not follow RFC 7519.
-const MALFORMED: &str = "its exp, nbf, iss or aud is missing or of another form";
+const MALFORMED: &str = "its exp, nbf, iss or aud is missing or malformed";
 
 /// Bytes of memory for tokens that have been checked: about a hundred thousand of the usual length.
 const CHECKED_MAX: u64 = 64 * 1024 * 1024;
@@ -132,7 +132,7 @@ impl Tokens {
         }
         let header = header(token)?;
         let keys = self.keys_for(&header).await.ok_or(Refused::Unknown)?;
-        let key = keys.find(&header).ok_or(Refused::Invalid("no key of the issuer has signed it"))?;
+        let key = keys.find(&header).ok_or(Refused::Invalid("it was not signed with a key of the issuer"))?;
         let claims = decode::<Map<String, Value>>(token, &key.verifying, &key.validation);
         let claims = claims.map_err(|error| Refused::Invalid(reason(&error)))?.claims;
         // jsonwebtoken accepts a list of issuers, which does not say which of them vouches for the account.
@@ -142,7 +142,7 @@ impl Tokens {
         let account = claims.get(&self.account_claim).and_then(extract::account);
         let account = account.ok_or(Refused::Invalid("it names no account"))?;
         let eligibility = Eligibility::read(self.eligibility_claim.as_deref(), &claims);
-        let eligibility = eligibility.ok_or(Refused::Invalid("it has no list of campaigns where one is asked for"))?;
+        let eligibility = eligibility.ok_or(Refused::Invalid("it lacks the required list of campaigns"))?;
         if let Some(ends_at) = claims.get("exp").and_then(Value::as_u64) {
             self.checked.insert(token.into(), Checked { account, eligibility: eligibility.clone(), ends_at, keys });
         }
@@ -188,13 +188,12 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
 }
 
 fn header(token: &str) -> Result<Header, Refused> {
-    let header =
-        decode_header(token).map_err(|_| Refused::Invalid("it is no signed JWT of an algorithm that is known"))?;
+    let header = decode_header(token).map_err(|_| Refused::Invalid("it is not a signed JWT with a known algorithm"))?;
     if header.crit.is_some() {
         return Err(Refused::Invalid("it has critical headers that are not known here"));
     }
     if header.typ.as_ref().is_some_and(|typ| !TYPES.iter().any(|known| known.eq_ignore_ascii_case(typ))) {
-        return Err(Refused::Invalid("it is no token for access"));
+        return Err(Refused::Invalid("it is not an access token"));
     }
     Ok(header)
 }
@@ -204,7 +203,7 @@ fn reason(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::ExpiredSignature => "it has expired",
         ErrorKind::ImmatureSignature => "it is not valid yet",
-        ErrorKind::InvalidIssuer => "it is of another issuer",
+        ErrorKind::InvalidIssuer => "it is from another issuer",
         ErrorKind::InvalidAudience => "it is for another audience",
         ErrorKind::InvalidSignature => "its signature is wrong",
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => MALFORMED,

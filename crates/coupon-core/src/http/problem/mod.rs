@@ -53,7 +53,7 @@ impl Problem {
 
     /// 400: these bytes are not a request.
     pub(super) fn no_request() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, "this is no request that HTTP knows")
+        Self::new(StatusCode::BAD_REQUEST, Code::InvalidRequest, "this is not a valid HTTP request")
     }
 
     /// 414: the target of the request is longer than actix takes.

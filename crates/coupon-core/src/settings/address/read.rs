@@ -55,7 +55,7 @@ pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
         return Err(String::from("names no database: end it with /coupon"));
     }
     if percent_decode_str(url.only_segment()?).decode_utf8_lossy().chars().count() > MYSQL_NAME_MAX {
-        return Err(format!("names a database by more than {MYSQL_NAME_MAX} characters, which MySQL has none for"));
+        return Err(format!("names a database of more than {MYSQL_NAME_MAX} characters, which MySQL does not allow"));
     }
     if MYSQLS_OWN.contains(&url.only_segment()?.to_ascii_lowercase().as_str()) {
         return Err(String::from("names a database of the server's own: end it with another name, as /coupon"));
@@ -133,7 +133,7 @@ pub fn wrong_value(parameters: &str) -> String {
 
 fn server_url(text: &str, schemes: &[&str]) -> Result<ServerUrl, String> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(String::from("has a blank in it"));
+        return Err(String::from("contains white space"));
     }
     let Some((_, rest)) = text.split_once("://").filter(|(scheme, _)| schemes.contains(scheme)) else {
         return Err(format!("must begin with {}://", schemes.join(":// or ")));
@@ -153,7 +153,7 @@ fn server_url(text: &str, schemes: &[&str]) -> Result<ServerUrl, String> {
     if host.is_empty() || host.contains('%') || !host.is_ascii() {
         return Err(String::from("names no host, or one that is not written in plain letters and digits"));
     }
-    let url = Url::parse(text).map_err(|error| format!("is no address ({error}): {ENCODE}"))?;
+    let url = Url::parse(text).map_err(|error| format!("is not an address ({error}): {ENCODE}"))?;
     if url.host_str().is_none_or(str::is_empty) {
         return Err(String::from("names no host"));
     }
@@ -165,7 +165,7 @@ fn server_url(text: &str, schemes: &[&str]) -> Result<ServerUrl, String> {
         |part: &str| percent_decode_str(part).decode_utf8().is_ok_and(|text| !text.contains(char::is_control));
     if !parts.into_iter().all(is_text) {
         return Err(String::from(
-            "has a part that is no UTF-8 text, or has control characters, once it is percent-decoded",
+            "has a part that is not UTF-8 text, or has control characters, once it is percent-decoded",
         ));
     }
     Ok(ServerUrl::of(url))
@@ -329,7 +329,7 @@ mod tests {
             ("postgres://host/coupon", "mysql://"),
             ("mysql://host:99999/coupon", "port"),
             ("mysql://host/coupon#there", "#"),
-            ("mysql://host/cou pon", "blank"),
+            ("mysql://host/cou pon", "white space"),
             ("mysql://%ff:p@host/coupon", "UTF-8"),
         ] {
             let refusal = mysql_url(address).unwrap_err();

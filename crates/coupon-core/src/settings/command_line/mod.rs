@@ -236,7 +236,7 @@ mod tests {
         let arguments = [b"test".to_vec(), b"--log=\xff\xfe".to_vec()].map(OsString::from_vec);
         let Refusal::Wrong(lines) = try_parse_from::<Settings>(&arguments).unwrap_err() else { panic!() };
 
-        assert!(matches!(&lines[..], [line] if line.starts_with("--log (LOG) is no UTF-8 text; ")), "{lines:?}");
+        assert!(matches!(&lines[..], [line] if line.starts_with("--log (LOG) is not UTF-8 text; ")), "{lines:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ const VALUE_SHOWN: usize = 80;
 /// Names an option, its variable, and what is wrong with its value, or with one value of its list.
 pub fn wrong_value(argument: &Arg, value: &OsStr, is_of_list: bool, error: &clap::Error) -> String {
     let name = named(argument);
-    let Some(value) = value.to_str() else { return format!("{name} is no UTF-8 text") };
+    let Some(value) = value.to_str() else { return format!("{name} is not UTF-8 text") };
     let reason = error.source().map(|reason| format!(": {}", reason_for(argument, value, reason))).unwrap_or_default();
     match value {
         "" if is_of_list => format!("{name} has an empty element{reason}"),

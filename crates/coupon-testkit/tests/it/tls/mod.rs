@@ -151,7 +151,8 @@ async fn a_server_that_is_not_the_one_named_is_refused(space: &TestSpace) {
         refused_alike(space, &shown, &[("tls-ca", &file)], words, remedy).await;
     }
     // Without it those of the system are believed, and no other.
-    refused_alike(space, &authority.issue(&HERE), &[], "its certificate is of an unknown authority", "TLS_CA").await;
+    refused_alike(space, &authority.issue(&HERE), &[], "its certificate was issued by an unknown authority", "TLS_CA")
+        .await;
 }
 
 /// Checks that servers which show this certificate are refused in these words.
@@ -185,7 +186,7 @@ async fn a_server_that_asks_for_a_certificate_refuses_those_without(space: &Test
     let mut settings = servers.settings();
     settings.retain(|flag, _| !flag.starts_with("tls-client"));
     for (server, error) in tries(space, &borrowed(&of::<queue_consumer::Settings>(&settings))).await {
-        assert_refusal(server, &error, "it asks for a certificate, and none is given", "TLS_CLIENT_CERT");
+        assert_refusal(server, &error, "it requires a certificate, and none is given", "TLS_CLIENT_CERT");
     }
     let stranger = TestAuthority::new();
     let own = stranger.issue(&["queue-consumer"]);

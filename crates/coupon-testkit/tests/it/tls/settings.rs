@@ -15,7 +15,7 @@ async fn files_that_cannot_be_used_are_named() {
         (&[("TLS_CA", nothing)][..], "--tls-ca (TLS_CA) = '/no/such/file': there is no such file; it takes "),
         (&[("TLS_CA", &key)], "it holds no certificate in PEM; it takes "),
         (&[("TLS_CLIENT_CERT", &key)], "it holds no certificate in PEM; it takes "),
-        (&[("TLS_CLIENT_KEY", &certificate)], "it holds no private key in PEM without a password; it takes "),
+        (&[("TLS_CLIENT_KEY", &certificate)], "it holds no unencrypted private key in PEM; it takes "),
         (&[("TLS_CLIENT_CERT", &certificate)], "(TLS_CLIENT_CERT) is given without --tls-client-key (TLS_CLIENT_KEY)"),
         (&[("TLS_CLIENT_KEY", &key)], "(TLS_CLIENT_KEY) is given without --tls-client-cert (TLS_CLIENT_CERT)"),
         (

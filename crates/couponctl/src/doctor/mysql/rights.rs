@@ -55,7 +55,7 @@ pub async fn check(sheet: &mut Sheet, conn: &mut Conn, program: Program, user: &
     if missing.is_empty() && program == Program::Couponctl {
         changes_of_schema(sheet, conn, &check, &format!("'{name}'@'{host}'")).await?;
     } else if missing.is_empty() {
-        sheet.ok(&check, &format!("{user} may do all that it does"));
+        sheet.ok(&check, &format!("{user} has all the rights that it needs"));
     } else {
         let grants: Vec<String> = missing.iter().map(|right| format!("GRANT {right} TO '{name}'@'{host}'")).collect();
         let found = format!("{user} lacks {}", missing.join(", "));
@@ -78,7 +78,7 @@ async fn changes_of_schema(sheet: &mut Sheet, conn: &mut Conn, check: &str, gran
     let missing: Vec<&str> =
         ["CREATE", "ALTER", "DROP", "INDEX"].into_iter().filter(|right| !had.iter().any(|had| had == right)).collect();
     if missing.is_empty() {
-        sheet.ok(check, &format!("{grantee} may do all that it does"));
+        sheet.ok(check, &format!("{grantee} has all the rights that it needs"));
     } else {
         let found = format!("{grantee} is not granted {}, unless by a role", missing.join(", "));
         sheet.warning(check, &found, "`migrate` and `reset` need it: see docs/RIGHTS.md");

@@ -48,7 +48,7 @@ pub async fn check_tables(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Erro
     if others.is_empty() {
         sheet.ok("engine", &format!("InnoDB, for each of {} tables", engines.len()));
     } else {
-        let remedy = "ALTER TABLE … ENGINE = InnoDB: others know no transactions and no locks on rows";
+        let remedy = "ALTER TABLE … ENGINE = InnoDB: other engines lack transactions or row locks";
         sheet.wrong("engine", &others.join(", "), remedy);
     }
     let triggers: Vec<String> = conn
@@ -60,7 +60,7 @@ pub async fn check_tables(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Erro
     if triggers.is_empty() {
         sheet.ok("triggers", "none that this user may see");
     } else {
-        let remedy = "take them away, unless you know what each does: one that fails refuses each issue of a coupon";
+        let remedy = "drop them, unless you know what each does: one that fails blocks the issue of every coupon";
         sheet.warning("triggers", &triggers.join(", "), remedy);
     }
     Ok(())
@@ -106,5 +106,5 @@ fn key(sheet: &mut Sheet, columns: &[KeyColumn], name: &str, wanted: &[&str], re
     } else {
         format!("it is of {}", names.join(", "))
     };
-    sheet.wrong(&check, &flaw, &format!("ALTER TABLE coupon {remedy}: this key is what makes each issue right"));
+    sheet.wrong(&check, &flaw, &format!("ALTER TABLE coupon {remedy}: every issue depends on this key"));
 }

@@ -147,7 +147,7 @@ impl AuthSettings {
             None if listen.ip().to_canonical().is_loopback() => AuthMode::None,
             None => {
                 return Err(format!(
-                    "--auth (AUTH) is missing, and {listen} is reached from elsewhere: say who may claim and read, by jwt, \
+                    "--auth (AUTH) is missing, and {listen} can be reached from elsewhere: choose who may claim and read, by jwt, \
                      trusted-header or none"
                 ));
             }

@@ -64,7 +64,7 @@ pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
 pub(super) fn algorithm(text: &str) -> Result<Algorithm, String> {
     text.parse().ok().filter(|algorithm| ALGORITHMS.contains(algorithm)).ok_or_else(|| {
         let names: Vec<String> = ALGORITHMS.iter().map(|algorithm| format!("{algorithm:?}")).collect();
-        format!("must be of {}", names.join(", "))
+        format!("must be one of {}", names.join(", "))
     })
 }
 
@@ -94,7 +94,7 @@ pub(super) fn jwks_url(text: &str) -> Result<Url, String> {
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback => Ok(url),
-        "http" => Err(format!("must be https, lest anybody on the way puts keys of their own in: it {LIKE}")),
+        "http" => Err(format!("must be https, because anybody on the path could insert keys of their own: it {LIKE}")),
         _ => Err(String::from(LIKE)),
     }
 }
