@@ -1,8 +1,8 @@
-"""Whether a page rendered and asked nobody but its own service, by what a browser has left in a folder.
+"""Checks, by the files that a browser left in a folder, that a page rendered and called only its own service.
 
     python3 page-calls-nobody.py URL FOLDER
 
-The folder holds page.html (the page as it was in the end), net.json (Chromium's net log) and log (with its console).
+The folder holds page.html (the final state of the page), net.json (Chromium's net log) and log (with its console).
 """
 
 import json
@@ -24,7 +24,7 @@ if refused:
 log = json.loads((folder / "net.json").read_text())
 started = log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
 jobs = [event["params"] for event in log["events"] if event["type"] == started and "url" in event.get("params", {})]
-# The browser asks for things of its own, which no page has initiated.
+# The browser also makes requests of its own, which no page has initiated.
 asked = [job["url"] for job in jobs if job.get("initiator", "").startswith("http")]
 elsewhere = [address for address in asked if not address.startswith(url + "/")]
 if elsewhere:

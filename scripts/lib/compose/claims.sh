@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What scripts/test-compose does to its running project: requests, loads, traces, more and fewer consumers.
+# The actions of scripts/test-compose on its running project: requests, loads, traces, scaling the consumers.
 #
-# Invariant: the host needs no HTTP client. A load that was started is waited for by its name.
+# Invariant: the host needs no HTTP client. Each started load has a name, by which the script waits for it.
 
 : "${work:?}"
 declare -A loads=()
@@ -50,7 +50,7 @@ has_spans() { # id span...
   done
 }
 
-# A claim of a comparison has these spans, and each but the root has its parent in the trace.
+# Fails unless the trace of a comparison's claim has these spans, and each span but the root has its parent in it.
 is_whole() { # number of the claim, span...
   local id parent trace
   id=$(sed -n 's|^one of them, .*/trace/||p' "$work/compare" | sed -n "$1p")
@@ -106,7 +106,7 @@ scale() { # count
   each_consumer_issues "$since"
 }
 
-# Whether the program in an image carries the list of its packages, which scanners look for under this name.
+# Succeeds if the program in an image carries the list of its packages, which scanners look for under this name.
 lists_packages() { # image
   local container lines
   container=$(docker create "$1")

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The compose project of scripts/test-compose: its settings, how to wait for it, how it is taken down.
+# The compose project of scripts/test-compose: its settings, waiting until it is healthy, and taking it down.
 #
 # Invariants:
 #  - Docker chooses every port; containers, networks and volumes belong to this project alone.
@@ -9,10 +9,10 @@ project=coupon-test-$$
 readonly project
 readonly servers=(mysql redis rabbitmq jaeger) services=(producer-api queue-consumer skiplock-api)
 readonly ready_seconds=180
-# In place of docker-compose.yml alone.
+# Compose files to use instead of docker-compose.yml alone.
 files=()
 
-# The caller's settings are not what is tested.
+# The caller's settings must not influence the test.
 for variable in "${!COUPON_@}" "${!OTEL_@}"; do unset "$variable"; done
 unset LOG LOG_FORMAT MYSQL_CONNECTIONS QUEUE_MAX CLAIMS_PER_MESSAGE BATCH_MAX PREFETCH REFILL_MAX STRATEGY GROUP_MAX CLAIM_GROUPS
 unset HTTP_WORKERS HTTP_CONNECTIONS CLAIMS_PER_ACCOUNT PUBLIC_PAGES AUTH "${!AUTH_@}" TRUSTED_PROXIES COMPOSE_FILE COMPOSE_PROFILES
@@ -40,7 +40,7 @@ TEXT
 
 compose() { docker compose --project-name "$project" --env-file "$work/env" "${files[@]}" "$@"; }
 
-# Runs a command silently; what it printed is shown if it fails.
+# Runs a command silently; shows its output if it fails.
 quietly() { "$@" >"$work/said" 2>&1 </dev/null || { cat "$work/said" >&2 && fail "failed: $*"; }; }
 
 take_down() {
@@ -61,7 +61,6 @@ trap take_down EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The containers of a service that run.
 # The running containers of a service.
 containers() { compose ps --quiet --status running "$1"; }
 

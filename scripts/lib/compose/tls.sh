@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The part of scripts/test-compose that runs with deploy/tls.compose.yml.
 #
-# Invariant: it begins with new volumes, so that nothing was made while the servers still spoke in the clear.
+# Invariant: it begins with new volumes, so that they hold nothing from servers that still spoke in the clear.
 
 : "${work:?}"
 
@@ -24,7 +24,7 @@ speaks_tls_only() { # service port
   ok "$1 answers nobody in the clear"
 }
 
-# Fails if a server speaks in the clear. What is tried here is what the health checks do over TLS.
+# Fails if a server speaks in the clear. The commands are those that the health checks run over TLS.
 # shellcheck disable=SC2016 # The shells in the containers expand it.
 servers_speak_tls_only() {
   refused mysql sh -c 'MYSQL_PWD=$MYSQL_PASSWORD mysql --host=127.0.0.1 --user="$MYSQL_USER" --ssl-mode=DISABLED -e "DO 1"'

@@ -1,6 +1,6 @@
-// A client as TypeScript users have one: types generated from the documents of both APIs, and nothing else known.
-// Claims a coupon from both APIs and reads the outcome. Compiling it checks the shapes in the documents, running it their
-// truth.
+// A client as a TypeScript user would write it: with types generated from the documents of both APIs, and no other
+// knowledge of them. It claims a coupon from both APIs and reads the outcome. Compiling it checks the shapes in the
+// documents; running it checks that the documents are true.
 //
 //   node client.js QUEUE_URL SKIPLOCK_URL CAMPAIGN
 
@@ -14,7 +14,7 @@ function must(holds: boolean, what: string, got: unknown): void {
   if (!holds) throw new Error(`${what}: ${JSON.stringify(got)}`);
 }
 
-// The status decides which shape it is: only an issued one has a coupon.
+// The status decides the shape of an outcome: only an issued one has a coupon.
 function couponOf(outcome: Outcome): string {
   switch (outcome.status) {
     case "issued":
@@ -42,7 +42,7 @@ async function claimOnTheQueueWay(baseUrl: string, campaign_id: number): Promise
 
 async function claimOnTheSkiplockWay(baseUrl: string, campaign_id: number): Promise<string> {
   const api = createClient<SkiplockPaths>({ baseUrl });
-  // Larger than numbers of JavaScript are exact: as a string it stays this account.
+  // Too large for an exact JavaScript number; as a string it stays this account.
   const body = { account_id: "9007199254740993" };
   const claimed = await api.POST("/v1/campaigns/{campaign_id}/claims", { params: { path: { campaign_id } }, body });
   must(claimed.response.status === 201, "issued", claimed);

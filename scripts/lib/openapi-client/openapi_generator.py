@@ -1,6 +1,6 @@
-"""A client as users of openapi-generator's Python have one: made from the documents of both APIs, and nothing else known.
+"""A client as a Python user of openapi-generator would write it: generated from the documents of both APIs.
 
-Claims a coupon on both ways, repeats the claim, reads the outcome, and reads a problem.
+Claims a coupon both ways, repeats the claim, reads the outcome, and reads a problem.
 
     python openapi_generator.py QUEUE_URL SKIPLOCK_URL CAMPAIGN
 """

@@ -1,6 +1,6 @@
-"""A client as users of openapi-python-client have one: made from the documents of both APIs, and nothing else known.
+"""A client as a user of openapi-python-client would write it: generated from the documents of both APIs.
 
-Claims a coupon on both ways, repeats the claim, reads the outcome, and reads a problem.
+Claims a coupon both ways, repeats the claim, reads the outcome, and reads a problem.
 
     python openapi_python_client.py QUEUE_URL SKIPLOCK_URL CAMPAIGN
 """
@@ -47,7 +47,7 @@ def claim(package: ModuleType, url: str, campaign: int, account: int | str, acce
 
 _, queue, skiplock, number = sys.argv
 coupons = [
-    # Larger than what numbers in JSON are exact to: as a string it stays this account.
+    # Too large for an exact JSON number; as a string it stays this account.
     claim(queue_api, queue, int(number), "9007199254740995", queue_api.models.Pending, 202),
     claim(skiplock_api, skiplock, int(number), 44, skiplock_api.models.Issued, 201),
 ]

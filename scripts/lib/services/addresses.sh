@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Where each server listens, and which users it has. Sourced by scripts/services.
+# Knows where each server listens, and which users it has. Sourced by scripts/services.
 #
-# Invariant: a port in use has been checked by `check_settings`, so an address is always complete.
+# Invariant: `check_settings` has checked every port before it is used, so an address is always complete.
 
 : "${root:?}" "${flavour:?}" "${spare?}" "${above:?}"
 
@@ -45,7 +45,7 @@ check_settings() {
   ((${#wrong[@]} == 0)) || wrong_usage "${wrong[@]}"
 }
 
-# The port of a server: the requested one, else the one it is running on, else the default.
+# The port of a server: the requested one, otherwise the one it is running on, otherwise the default.
 port_of() {
   local variable
   variable=$(port_variable "$1")
@@ -70,7 +70,7 @@ own_url() {
   esac
 }
 
-# Whether a service is the user's own server. An address that is exactly what "env" prints is one of ours.
+# Succeeds if a service is the user's own server. An address that is exactly the one that "env" prints is one of ours.
 is_users_own() {
   local variable
   variable=$(url_variable "$1")
@@ -95,7 +95,7 @@ host_and_port() { # service
   echo "$host ${BASH_REMATCH[5]:-$port}"
 }
 
-# The HTTP API of RabbitMQ, which knows its policies. For their own server only the user can name it; empty means none.
+# The HTTP API of RabbitMQ, which lists its policies. Only the user can name that of their own server; empty means none.
 management_url() {
   if is_users_own rabbitmq; then
     local variable=COUPON_${spare}AMQP_MANAGEMENT_URL
@@ -105,7 +105,7 @@ management_url() {
   fi
 }
 
-# The server behind a service: "mysql" may be MariaDB. The one that is running counts, else the requested one.
+# The server behind a service: "mysql" may be MariaDB. The running one counts, or if none is running, the requested one.
 server_of() {
   if [[ $1 != mysql ]]; then
     echo "$1"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Starts MySQL and MariaDB, which share nearly everything. Sourced by scripts/services.
+# Starts MySQL or MariaDB, which share nearly everything here. Sourced by scripts/services.
 #
 # Invariants:
 #  - The server listens on 127.0.0.1 only, and on no Unix socket.
@@ -7,7 +7,7 @@
 
 : "${root:?}" "${run:?}"
 
-# Sets the array "arguments" to those that MySQL and MariaDB share, for the first start and every later one.
+# Sets the array "arguments" to the arguments that MySQL and MariaDB share, for the first start and every later one.
 set_database_arguments() { # server home
   local folder=$run/$1
   mkdir -p "$folder/tmp"
@@ -17,7 +17,8 @@ set_database_arguments() { # server home
   if ((EUID == 0)); then arguments+=(--user=root); fi
 }
 
-# The database and its users, created at every start if missing. Both servers read one statement per line.
+# Prints the statements that create the database and its users if they are missing; the server runs them at every start.
+# Both servers read one statement per line.
 write_init_file() { # server
   local tables=$run/$1/data/coupon line
   cat <<'SQL'

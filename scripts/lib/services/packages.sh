@@ -25,7 +25,7 @@ fetch() { # server home
     is_whole "$2" && exit 0
     work=$(mktemp -d "$2.tmp.XXXXXX") || exit 1
     trap 'rm -rf "$work"' EXIT
-    # This function's result is tested, and below such a command Bash does not stop at errors: hence each "||".
+    # The caller tests this function's result, and Bash does not stop at errors inside a tested command: hence "||".
     prepare_apt "$1" "$work" || exit 1
     download "$1" "$work" || exit 1
     unpack "$1" "$work" || exit 1
@@ -34,7 +34,7 @@ fetch() { # server home
   ) 9>"$2.lock"
 }
 
-# Writes an apt configuration that ignores what is installed and takes from the machine's settings only how to download.
+# Writes an apt configuration that ignores installed packages and takes only download settings from the machine's own.
 prepare_apt() { # server work
   local work=$2 keyring sources
   sources=$(package_sources "$1")
@@ -103,7 +103,7 @@ apt_failed() {
   return 1
 }
 
-# The packages that apt is asked for.
+# The packages to ask apt for.
 packages_of() { # server work
   case $1 in
     # Ubuntu has the version in the name.
@@ -114,7 +114,7 @@ packages_of() { # server work
   esac
 }
 
-# The packages that apt would install, each as "name bytes", without those that the programs run without.
+# The packages that apt would install, each as "name bytes", except those that the programs do not need.
 needed_packages() { # server work
   local omit='^(lib.*-perl|libperl.*|libpython.*|libpam.*|libsemanage.*|libsepol.*|libaudit.*)$'
   # The distribution's own packages use the machine's C library, and two C libraries must not be mixed.

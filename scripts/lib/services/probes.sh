@@ -30,7 +30,7 @@ probe_redis() {
     exec 3<>"/dev/tcp/$1/$2"
     printf "PING\r\nINFO server\r\n" >&3
     IFS= read -r -u 3 line
-    # One that wants a password first answers, but does not say its version.
+    # A server that requires a password answers, but does not say its version.
     [[ $line != -NOAUTH* ]] || { echo "?" && exit 0; }
     [[ $line == +PONG* ]] || exit 1
     while IFS= read -r -u 3 line; do
@@ -57,7 +57,7 @@ probe_rabbitmq() {
 wait_until_ready() { # server port
   local end=$((SECONDS + start_seconds)) begin=$SECONDS version
   until version=$("probe_$1" 127.0.0.1 "$2"); do
-    # The launcher needs a moment to record its pid; until then a missing process need not be one that has ended.
+    # The launcher needs a moment to record its pid; until then, a missing process does not mean that it has ended.
     if [[ -e $run/$1.pid ]]; then
       pid_of "$1" >/dev/null || start_failed "$1" "ended while starting"
     elif ((SECONDS - begin > 5)); then

@@ -45,7 +45,7 @@ listening_inodes() {
   cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port=":$hex" '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }'
 }
 
-# Who listens on a port, as far as this user may see.
+# The process that listens on a port, as far as this user may see.
 port_holder() {
   local inode fd pid
   for inode in $(listening_inodes "$1"); do
@@ -85,7 +85,7 @@ launch() { # server port command...
   ) &
 }
 
-# Closes every inherited descriptor but the three standard ones: a lock, say, or the pipe of a build tool.
+# Closes every inherited descriptor except the three standard ones: a lock, for example, or the pipe of a build tool.
 close_descriptors() {
   local fd
   for fd in /proc/"$BASHPID"/fd/*; do
@@ -94,7 +94,7 @@ close_descriptors() {
   done
 }
 
-# Stops a server with SIGTERM, and after a while with SIGKILL. Does nothing if it is not running.
+# Stops a server with SIGTERM or, if that takes too long, with SIGKILL. Does nothing if it is not running.
 stop_server() {
   local pid end=$((SECONDS + stop_seconds))
   if pid=$(pid_of "$1"); then
@@ -123,7 +123,7 @@ in_parallel() { # function name...
   local action=$1 name job failed=0
   shift
   jobs=()
-  # Each job gets a process group, so that an interrupt ends its downloads too. Running servers have left it by then.
+  # Each job gets a process group, so an interrupt also ends its downloads. Servers that are up have left the group.
   set -m
   for name in "$@"; do
     "$action" "$name" </dev/null &

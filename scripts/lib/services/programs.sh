@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Finds the programs of the servers: in the cache, or installed on the machine. Sourced by scripts/services.
+# Finds the programs of the servers, in the cache or installed on the machine. Sourced by scripts/services.
 #
 # Invariant: a folder of the cache is used only when it is complete.
 
 cache=${XDG_CACHE_HOME:-${HOME:?is not set, nor is XDG_CACHE_HOME}/.cache}/coupon-servers
 readonly cache
-# Goes up when the way of unpacking changes, so that older folders of the cache are not used.
+# Incremented when the way of unpacking changes, so that older folders of the cache are not used.
 readonly recipe=1
 
 # The name and the release of the Linux distribution.
@@ -34,7 +34,7 @@ program_path() {
   esac
 }
 
-# Whether a folder of the cache is complete: the file written last holds the number of the others.
+# Succeeds if a folder of the cache is complete: the file that is written last holds the number of the others.
 is_whole() {
   local count
   read -r count _ 2>/dev/null <"$1/COMPLETE" || return 1
@@ -43,7 +43,7 @@ is_whole() {
 
 count_files() { find "$1" -mindepth 1 ! -name COMPLETE | wc -l; }
 
-# Whether a usable program is installed on the machine.
+# Succeeds if a usable program is installed on the machine.
 is_installed() {
   local program
   program=/$(program_path "$1")
@@ -52,7 +52,7 @@ is_installed() {
   [[ $1 != mysql ]] || [[ $("$program" --version 2>/dev/null) =~ Ver\ ([89]|[1-9][0-9])\.[0-9.]+ && ! $("$program" --version) =~ MariaDB ]]
 }
 
-# Prints the folder that a server's programs are below: in the cache, fetched if need be, or "/" for installed ones.
+# Prints the root of a server's programs: a folder of the cache, fetched if necessary, or "/" for installed programs.
 home_of() {
   local home
   home=$(cached_home "$1")
@@ -68,7 +68,7 @@ home_of() {
   fi
 }
 
-# What to install where nothing can be fetched.
+# The package to install on a machine where nothing can be fetched.
 package_hint() {
   case $1 in
     mysql) echo "mysql-server >= 8.0 (or mariadb-server >= 10.6, for --mariadb)" ;;
@@ -77,7 +77,7 @@ package_hint() {
     rabbitmq) echo "rabbitmq-server >= 3.10" ;;
   esac
 }
-# Sets the array "run_with" to the words that start a program so that it finds the libraries of its own folder.
+# Sets the array "run_with" to a command prefix with which a program finds the libraries of its own folder.
 set_run_with() { # home
   local libraries
   shopt -s nullglob

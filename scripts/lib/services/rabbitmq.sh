@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Starts RabbitMQ, and Erlang's name server (epmd) before it. Sourced by scripts/services.
+# Starts Erlang's name server (epmd), and then RabbitMQ. Sourced by scripts/services.
 #
 # Invariant: both listen on the loopback address only.
 
 : "${root:?}" "${run:?}"
 
-# Writes what the broker reads at each start. A broker that reads definitions does not create its user guest itself.
+# Writes the definitions that the broker reads at each start. A broker with definitions does not create its user guest.
 write_definitions() { # folder
   mkdir -p "$1/definitions"
   users_from rabbitmq/users.json '{namespace}=coupon[^.]*' >"$1/definitions/users.json"
@@ -18,7 +18,7 @@ write_definitions() { # folder
 JSON
 }
 
-# Sets "run_with" so that it starts Erlang without its start script, which has Debian's folder built in.
+# Sets "run_with" to start Erlang without its start script, which has Debian's folder built in.
 set_erlang() { # home
   local erlang=${1%/}/usr/lib/erlang binaries
   set_run_with "$1"
@@ -32,7 +32,7 @@ set_erlang() { # home
   run_with+=("PATH=$run/rabbitmq/bin:$binaries:/usr/sbin:/usr/bin:/sbin:/bin" "ROOTDIR=$erlang" "BINDIR=$binaries" EMU=beam PROGNAME=erl)
 }
 
-# Starts Erlang's name server. One that Erlang started itself could not be found again.
+# Starts Erlang's name server here, because one that Erlang started by itself could not be found again.
 start_epmd() { # port home
   pid_of epmd >/dev/null && [[ $(recorded_port epmd) == "$1" ]] && return
   stop_server epmd
@@ -52,7 +52,7 @@ start_rabbitmq() { # port home
   require_free_port rabbitmq $(($1 + 1))
   require_free_port rabbitmq "$(management_port "$1")"
   start_epmd "$(epmd_port "$1")" "$2"
-  # Services ask the HTTP API which policies a queue has.
+  # Services read a queue's policies through the HTTP API.
   echo '[rabbitmq_management].' >"$folder/enabled_plugins"
   write_definitions "$folder"
   cat >"$folder/advanced.config" <<CONFIG

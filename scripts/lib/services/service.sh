@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What each command does for one service. Sourced by scripts/services.
+# Runs each command for one service. Sourced by scripts/services.
 #
 # Invariant: a user's own server is neither started nor stopped.
 
