@@ -19,7 +19,7 @@ for part in ["Coupons:", "/v1/campaigns/{campaign_id}/claims", "opblock-post"]:
 
 refused = [line for line in (folder / "log").read_text().splitlines() if "Content Security Policy" in line]
 if refused:
-    sys.exit("the page would like what its policy refuses:\n" + "\n".join(refused))
+    sys.exit("the page tried to load what its policy refuses:\n" + "\n".join(refused))
 
 log = json.loads((folder / "net.json").read_text())
 started = log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
@@ -28,7 +28,7 @@ jobs = [event["params"] for event in log["events"] if event["type"] == started a
 asked = [job["url"] for job in jobs if job.get("initiator", "").startswith("http")]
 elsewhere = [address for address in asked if not address.startswith(url + "/")]
 if elsewhere:
-    sys.exit("the page asks others:\n" + "\n".join(elsewhere))
+    sys.exit("the page made requests elsewhere:\n" + "\n".join(elsewhere))
 if url + "/openapi.json" not in asked:
     sys.exit(f"the page has not read its document: {asked}")
 print(f"{url}/docs/: {len(asked)} requests, all to itself")

@@ -21,7 +21,7 @@ speaks_tls_only() { # service port
   local answer
   answer=$(get "$1" "$2" /livez 2>/dev/null | tr -d '\0') || true
   [[ $answer != HTTP* ]] || fail "$1 speaks HTTP in the clear: $answer"
-  ok "$1 answers nobody in the clear"
+  ok "$1 does not answer in the clear"
 }
 
 # Fails if a server speaks in the clear. The commands are those that the health checks run over TLS.

@@ -142,7 +142,7 @@ unpack() { # server work
   # shellcheck disable=SC2016
   find "$2/debs" -name '*.deb' -print0 | xargs -0 -n 1 -P 2 sh -c 'dpkg-deb -x "$2" "$1"' unpack "$home" || return 1
   [[ -x $home/$(program_path "$1") ]] || {
-    warn "$1: the packages do not have $(program_path "$1")"
+    warn "$1: the packages do not contain $(program_path "$1")"
     return 1
   }
   rm -rf "$home"/usr/share/{doc,man,locale,bash-completion,zsh,lintian} "$home"/usr/lib/erlang/man

@@ -15,7 +15,7 @@ up_service() {
   port=$(port_of "$server")
   if pid_of "$server" >/dev/null; then
     if [[ $(recorded_port "$server") == "$port" ]] && version=$("probe_$server" 127.0.0.1 "$port"); then
-      say "$server $version: is up on 127.0.0.1:$port already"
+      say "$server $version: is already up on 127.0.0.1:$port"
       return
     fi
     say "$server: restarting, since it does not answer on port $port"
@@ -38,7 +38,7 @@ make_room() { # server port
   [[ -n $other ]] && pid_of "$other" >/dev/null || other=''
   [[ -n $other && $(recorded_port "$other") == "$2" ]] || require_free_port "$1" "$2"
   if [[ -n $other ]]; then
-    say "$other: stopping it, $1 takes its place"
+    say "$other: stopping, because $1 takes its place"
     stop_server "$other"
   fi
 }
