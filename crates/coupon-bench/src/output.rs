@@ -1,9 +1,10 @@
 //! Writes results to standard output, as tables or JSON, and to files. Does not know the experiments.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use coupon_core::terminal;
 use serde::Serialize;
@@ -44,11 +45,17 @@ pub fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads a report of `coupon-bench matrix`.
-pub fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+/// Bytes of a report at most. The largest so far have a hundredth of that.
+const REPORT_MAX: u64 = 256 * 1024 * 1024;
+
+/// Reads a report that this subcommand of the program has written.
+pub fn read<T: DeserializeOwned>(path: &Path, command: &str) -> anyhow::Result<T> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(REPORT_MAX + 1).read_to_end(&mut text));
+    let length = read.with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(length as u64 <= REPORT_MAX, "{} is larger than any report: more than {REPORT_MAX} bytes", path.display());
     serde_json::from_slice(&text)
-        .with_context(|| format!("{} is not a report of `coupon-bench matrix`", path.display()))
+        .with_context(|| format!("{} is not a report of `coupon-bench {command}`", path.display()))
 }
 
 /// A table without lines.

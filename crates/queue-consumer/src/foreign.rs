@@ -45,7 +45,7 @@ impl Foreign {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "cannot check whether claims of another installation are still queued")
+                    tracing::debug!(%error, "cannot check whether claims of another installation are still queued");
                 }
             }
         }

@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<()> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Named> {
-    let matrix = output::read::<Matrix>(path)?.check().with_context(|| path.display().to_string())?;
+    let matrix = output::read::<Matrix>(path, "matrix")?.check().with_context(|| path.display().to_string())?;
     anyhow::ensure!(!matrix.cells.is_empty(), "{}: nothing was measured yet", path.display());
     Ok(Named { name: path.display().to_string(), matrix })
 }

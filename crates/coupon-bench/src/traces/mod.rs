@@ -6,11 +6,12 @@ mod waterfall;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use coupon_core::settings::TlsSettings;
 use serde::Deserialize;
 
+use crate::output;
 pub use breakdown::{Breakdown, breakdown};
 pub use jaeger::JaegerArguments;
 
@@ -45,8 +46,7 @@ struct WayTraces {
 /// Breaks down the claims that an earlier run traced.
 pub async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Breakdown>> {
     let path = &arguments.report;
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let report: Report = serde_json::from_slice(&text).with_context(|| format!("{} is no report", path.display()))?;
+    let report: Report = output::read(path, "compare")?;
     let mut breakdowns = Vec::new();
     for way in report.ways {
         breakdowns.push(breakdown(&way.way, &way.trace_ids, &arguments.jaeger).await?);

@@ -114,7 +114,7 @@ impl Shown {
                 tracing::info!("the certificate was read again");
             }
             Err(line) => {
-                tracing::error!("the certificate was read again and cannot be used; the old one stays: {line}")
+                tracing::error!("the certificate was read again and cannot be used; the old one stays: {line}");
             }
         }
     }

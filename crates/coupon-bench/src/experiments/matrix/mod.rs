@@ -119,7 +119,7 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
     let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
     let mut matrix = Matrix::new(&arguments.revision, CLIENTS, servers);
     if arguments.resume {
-        matrix = matrix.resumed(output::read(report)?).context("--resume")?;
+        matrix = matrix.resumed(output::read(report, "matrix")?).context("--resume")?;
     }
     let mut loads = arguments.loads();
     let turns = arguments.turns();
