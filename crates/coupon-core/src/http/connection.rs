@@ -139,7 +139,8 @@ pub(super) struct Connection {
     /// What has arrived after the request that is being served.
     held: Vec<u8>,
     lines: Lines,
-    /// Whether the last thing that actix got of a chunked body was a blank line, with which it may have ended.
+    /// Whether actix processes what it has of a chunked body before it reads on: a blank line, with which it may have ended,
+    /// or more than any body may have.
     paused: bool,
     /// Bytes received so far of a chunked body.
     chunks: usize,
@@ -203,6 +204,8 @@ impl Connection {
         self.paused = blank.is_some() && part == Part::Chunks;
         let now = blank.unwrap_or(bytes.len());
         self.chunks = if part == Part::Chunks { self.chunks + now } else { 0 };
+        // A body that is too long is answered before the connection ends.
+        self.paused |= self.chunks > CHUNKS_MAX;
         now
     }
 

@@ -38,7 +38,7 @@ pub async fn receive(
     let is_last = !is_kept_alive(request.head()) || request.chunked().unwrap_or(false);
     let body = body(&mut request, &connection).await;
     // The rest of a body that is refused cannot be distinguished from the next request.
-    let is_last = is_last || body.is_err();
+    let is_last = is_last || body.is_err() || !names_path(request.head());
     match body.and_then(|body| check(request.head()).map(|()| body)) {
         Ok(Some(body)) => drop(request.extensions_mut().insert(Body(body))),
         Ok(None) => {}
@@ -87,14 +87,18 @@ fn check(head: &RequestHead) -> Result<(), Problem> {
     if head.headers().get(HOST).is_some_and(|host| !host.to_str().is_ok_and(names_host)) {
         return Err(Problem::invalid("host", "host must be a name or an address, with its port if it has one"));
     }
-    // `OPTIONS *` asks about all addresses, and a tunnel is refused by its method.
-    let is_path = head.uri.path().starts_with('/') || matches!(head.method, Method::OPTIONS | Method::CONNECT);
-    if !is_path {
+    if !names_path(head) {
         return Err(Problem::no_request());
     }
     // Nothing in our paths needs an escape: a path with one is another spelling, which the rules of a proxy in front of
     // us may not know.
     if head.uri.path().contains('%') { Err(Problem::no_such_route()) } else { Ok(()) }
+}
+
+/// Whether the target is a path, or what its method has in place of one: `OPTIONS *` asks about all addresses, and a tunnel
+/// is refused by its method.
+fn names_path(head: &RequestHead) -> bool {
+    head.uri.path().starts_with('/') || matches!(head.method, Method::OPTIONS | Method::CONNECT)
 }
 
 /// Whether this is a host that RFC 9112 allows in requests; an empty one is for targets without a host.

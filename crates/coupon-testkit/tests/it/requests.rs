@@ -114,10 +114,16 @@ async fn nothing_is_done_after_the_last_answer_of_a_connection(system: &System) 
     let path = format!("/v1/campaigns/{campaign}/claims");
     let large = "x".repeat(2_000);
     let next = claim(&path, "", 1);
+    let many = "x".repeat(20_000);
+    let chunked =
+        |begin| format!("POST {path} HTTP/1.1\r\nhost: coupons\r\ntransfer-encoding: chunked\r\n\r\n{begin}{many}");
 
     for (first, status) in [
         (format!("POST {path} HTTP/1.1\r\nhost: coupons\r\ncontent-length: 2000\r\n\r\n{large}"), "413"),
         (format!("POST /nowhere HTTP/1.1\r\nhost: coupons\r\ncontent-length: 2000\r\n\r\n{large}"), "413"),
+        (chunked("4e20\r\n"), "413"),
+        (chunked("zz\r\n"), "400"),
+        (String::from("GET * HTTP/1.1\r\nhost: coupons\r\n\r\n"), "400"),
         (String::from("GET /nowhere HTTP/1.1\r\nhost: coupons\r\nconnection: close\r\n\r\n"), "404"),
         (String::from("GET /livez HTTP/1.1\r\nhost: coupons\r\nconnection: close\r\n\r\n"), "200"),
         (String::from("GET /livez HTTP/1.0\r\n\r\n"), "200"),
