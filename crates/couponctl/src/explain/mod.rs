@@ -13,9 +13,9 @@ mod statements;
 use std::process::ExitCode;
 
 use clap::Args;
-use coupon_core::CampaignId;
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::mysql::{Mysql, coupons};
+use coupon_core::{CampaignId, Error};
 
 use self::observe::observe;
 use self::statements::Values;
@@ -46,7 +46,7 @@ pub async fn run(mysql: &Mysql, arguments: &Arguments, json: bool) -> anyhow::Re
     let values = Values { wanted, free };
     let mut observed = Vec::new();
     for statement in values.statements() {
-        observed.push(observe(&mut first, &mut second, statement).await?);
+        observed.push(observe(&mut first, &mut second, statement).await.map_err(Error::from)?);
     }
     show::show(&observed, json)?;
     first.disconnect().await?;

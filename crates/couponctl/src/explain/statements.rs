@@ -120,7 +120,7 @@ impl Values {
     /// Coupons, paired with account numbers that nobody has. The two claimers have different accounts but want the same
     /// coupons.
     fn rows(&self, claimer: u64) -> Vec<(ClaimKey, CouponId)> {
-        let accounts = (0..).map(|n| AccountId(AccountId::MAX.0 - 2 * n - claimer));
+        let accounts = (0..).map(|n| AccountId(u64::MAX - 2 * n - claimer));
         let claims = accounts.map(|account_id| ClaimKey { campaign_id: self.wanted.campaign_id, account_id });
         claims.zip(self.free.iter().copied()).collect()
     }
