@@ -59,7 +59,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
             recorded.can_write().await?;
             reservations.can_reserve().await
         })
-        .watch("rabbitmq", Need::Always, &connection, async |connection: Trouble| connection.check())
+        .watch("rabbitmq", Need::Always, &connection, async |connection: Trouble| connection.check_when_known().await)
         // Not a server, but the work that needs them.
         .watch("claims", Need::Always, &batch, async |batch: Trouble| batch.check());
 
