@@ -119,14 +119,16 @@ async fn list(servers: &Servers, limit: u32, json: bool) -> anyhow::Result<()> {
 }
 
 async fn show(servers: &Servers, id: LetterId, json: bool) -> anyhow::Result<()> {
-    let mut letters = Letters::open(servers).await?;
+    let (mut letters, mut found) = (Letters::open(servers).await?, Vec::new());
     while let Some(letter) = letters.next().await? {
         if letter.id == id {
-            letters.close().await?;
-            return Ok(show::one(&letter, json)?);
+            found.push(letter);
         }
     }
-    anyhow::bail!("there is no dead letter {id}; `couponctl dead list` lists them")
+    letters.close().await?;
+    anyhow::ensure!(!found.is_empty(), "there is no dead letter {id}; `couponctl dead list` lists them");
+    // Messages with the same body may differ in all else.
+    Ok(found.iter().try_for_each(|letter| show::one(letter, json))?)
 }
 
 async fn purge(servers: &Servers, chosen: &Chosen, json: bool) -> anyhow::Result<()> {
