@@ -19,6 +19,9 @@ use crate::domain::{AccountId, CampaignId};
 /// The PEM label of a private key (RFC 7468).
 const PEM_TAG: &str = "PRIVATE KEY";
 
+/// The most bytes of a token that the APIs take; one with a long list of groups has a few thousand.
+pub const TOKEN_MAX: usize = 8 * 1024;
+
 /// The claim with the campaigns of [`KeyPair::token`], for `--auth-eligibility-claim`.
 pub const CAMPAIGNS_CLAIM: &str = "campaigns";
 
@@ -88,7 +91,7 @@ impl KeyPair {
     /// it is for.
     ///
     /// # Errors
-    /// It cannot be signed.
+    /// It cannot be signed, or the APIs would refuse it for its length.
     pub fn token(
         &self,
         account: AccountId,
@@ -103,7 +106,13 @@ impl KeyPair {
         if let Some(claims) = claims.as_object_mut().filter(|_| !campaigns.is_empty()) {
             claims.insert(String::from(CAMPAIGNS_CLAIM), json!(campaigns));
         }
-        self.sign(&claims)
+        let token = self.sign(&claims)?;
+        let length = token.len();
+        anyhow::ensure!(
+            length <= TOKEN_MAX,
+            "a token of {length} bytes would be refused: {TOKEN_MAX} are taken at most"
+        );
+        Ok(token)
     }
 
     /// A token with any claims.

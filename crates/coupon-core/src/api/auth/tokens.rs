@@ -22,9 +22,7 @@ use crate::api::extract;
 use crate::domain::AccountId;
 use crate::error;
 use crate::http::problem::Problem;
-
-/// The most bytes of a token; one with a long list of groups has a few thousand.
-const TOKEN_MAX: usize = 8 * 1024;
+use crate::tokens::TOKEN_MAX;
 
 /// The types of access tokens (RFC 9068 defines the second); other tokens of the same issuer serve other purposes.
 const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
