@@ -118,8 +118,12 @@ fn instant(text: &str) -> Result<OffsetDateTime, String> {
     )?;
     let instant = instant.checked_to_offset(UtcOffset::UTC).filter(|instant| YEARS.contains(&instant.year()));
     let instant = instant.ok_or_else(|| format!("must be in the years {} to {} of UTC", YEARS.start(), YEARS.end()))?;
-    // The database stores milliseconds.
-    instant.replace_millisecond(instant.millisecond()).map_err(|error| error.to_string())
+    if instant.nanosecond() % 1_000_000 != 0 {
+        return Err(String::from(
+            "must have no more than three digits after the second: the database stores milliseconds",
+        ));
+    }
+    Ok(instant)
 }
 
 /// Checks that a campaign opens before it closes.
