@@ -146,6 +146,9 @@ impl ServerUrl {
 
     /// Refuses unknown parameters without naming them: one may be a part of a password.
     fn knows_parameters(&self, known: &[&str]) -> Result<(), String> {
+        if known.iter().any(|known| self.parameters().filter(|(name, _)| name == known).count() > 1) {
+            return Err(String::from("has a parameter twice"));
+        }
         match (self.parameters().any(|(name, _)| !known.contains(&name.as_ref())), known) {
             (false, _) => Ok(()),
             (true, []) => Err(String::from("has a parameter, and takes none")),
