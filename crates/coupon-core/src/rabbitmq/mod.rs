@@ -24,6 +24,10 @@ use crate::settings::AmqpSettings;
 /// makes way for the next.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
+/// The heartbeat interval in seconds, unless the address sets one. The broker drops a silent client after two of them, and
+/// gives its claims to other consumers. With a shorter one, a slow client would be dropped too easily.
+const HEARTBEAT_SECONDS: u16 = 10;
+
 /// Connects to the broker under a name that its management page shows.
 ///
 /// # Errors
@@ -44,7 +48,8 @@ pub async fn dial(settings: &AmqpSettings, name: &str) -> lapin::Result<Connecti
     // one are void.
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     // The settings parser has already accepted this address.
-    let address: AMQPUri = settings.amqp_url.reveal().parse().map_err(io::Error::other)?;
+    let mut address: AMQPUri = settings.amqp_url.reveal().parse().map_err(io::Error::other)?;
+    address.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let tls = settings.tls.clone();
     let connect = async move |mut address: AMQPUri, runtime| {
         let over_tls = address.scheme == AMQPScheme::AMQPS;
