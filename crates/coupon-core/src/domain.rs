@@ -134,7 +134,8 @@ pub struct Claim {
     pub campaign_id: CampaignId,
     /// The account that claims.
     pub account_id: AccountId,
-    /// When the API accepted it, in milliseconds since the Unix epoch: "first come" is decided by this stamp.
+    /// When the API accepted it, in milliseconds since the Unix epoch. Its time in the queue counts from then, and a proof of
+    /// "sold out" must be younger. The queue decides who came first, not this stamp.
     pub accepted_at_ms: u64,
 }
 

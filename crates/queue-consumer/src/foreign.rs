@@ -10,7 +10,9 @@ use std::time::Duration;
 use coupon_core::rabbitmq::{self, Queues, message};
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{InstallationId, Result};
-use lapin::options::BasicGetOptions;
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,9 @@ const ASK_EVERY: Duration = Duration::from_secs(3);
 
 /// The longest pause between two checks of the head. At this pace the delivery limit of a claim lasts for half a day.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(10);
+
+/// How long a check waits for the head. It consumes, because a queue with a single active consumer refuses `basic.get`.
+const LOOK_FOR: Duration = Duration::from_secs(1);
 
 /// What a consumer knows about claims that are not its own.
 pub struct Foreign {
@@ -63,8 +68,14 @@ impl Foreign {
                 return Ok(false);
             }
             let channel = connection.create_channel().await?;
-            let head = channel.basic_get(queues.claims.clone(), BasicGetOptions::default()).await?;
-            Ok(head.is_none_or(|head| self.is_ours(&head.delivery)))
+            channel.basic_qos(1, BasicQosOptions::default()).await?;
+            let (queue, options) = (queues.claims.clone(), BasicConsumeOptions::default());
+            let mut looking = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
+            match tokio::time::timeout(LOOK_FOR, looking.next()).await {
+                Ok(Some(head)) => Ok(self.is_ours(&head?)),
+                // Somebody takes what waits.
+                Ok(None) | Err(_) => Ok(false),
+            }
         };
         let is_over = rabbitmq::within(amqp.amqp_deadline, "looking at the queue", asked).await;
         // Closing the connection returns the message that was checked.

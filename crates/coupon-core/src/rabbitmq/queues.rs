@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Connection, ErrorKind};
 
 use crate::error::{Error, Result};
-use crate::settings::{AmqpSettings, Namespace};
+use crate::settings::{AmqpSettings, Namespace, Order};
 
 /// A claim is delivered again when a consumer ends while it holds the claim, whether it handles it or has only
 /// prefetched it. A consumer that finds its servers away holds its batch and waits instead, so this many deliveries
@@ -28,6 +28,7 @@ pub struct Queues {
     /// Messages that could not be handled, for an operator to look at.
     pub dead: ShortString,
     max: u32,
+    order: Order,
     /// The virtual host that they are in.
     pub vhost: String,
 }
@@ -40,6 +41,7 @@ impl Queues {
             claims: format!("{namespace}.claims").into(),
             dead: format!("{namespace}.claims.dead").into(),
             max: settings.queue_max,
+            order: settings.order,
             vhost: settings.amqp_url.vhost(),
         }
     }
@@ -82,6 +84,9 @@ impl Queues {
         arguments.insert("x-dead-letter-exchange".into(), text(""));
         arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        if self.order == Order::Exact {
+            arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        }
         arguments
     }
 
@@ -99,7 +104,7 @@ fn differs(error: &lapin::Error, queue: &ShortString, vhost: &str) -> Option<Err
         Error::Unsafe(format!(
             "the queue {queue} exists with other arguments, with which it may lose claims ({}): let consumers empty it, \
              delete it with `rabbitmqctl delete_queue -p {vhost} {queue}` and start again; if only x-max-length \
-             differs, QUEUE_MAX may be set to what it has",
+             or x-single-active-consumer differs, QUEUE_MAX or ORDER may be set to what it has",
             refusal.get_message()
         ))
     })

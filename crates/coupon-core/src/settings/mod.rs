@@ -168,9 +168,23 @@ pub struct AmqpSettings {
     #[arg(long, env = "QUEUE_MAX", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000), default_value_t = 10_000_000)]
     pub queue_max: u32,
 
+    /// How strictly the first to come are served first. All programs of an installation must agree, because a queue keeps the
+    /// arguments that it was declared with.
+    #[arg(long, env = "ORDER", value_name = "ORDER", default_value = "relaxed")]
+    pub order: Order,
+
     /// TLS to the server.
     #[command(flatten)]
     pub tls: TlsSettings,
+}
+
+/// How strictly the queue serves the first to come first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Order {
+    /// All consumers work side by side, and overtake the claims that another one still holds.
+    Relaxed,
+    /// One consumer works, in the order of the queue; the others stand by and take over when it is gone.
+    Exact,
 }
 
 /// Keeps several installations apart on the same servers.

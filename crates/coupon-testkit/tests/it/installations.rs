@@ -12,6 +12,7 @@ use crate::system::{claims_are_accepted, claims_are_issued, start_consumer, star
 audited![
     a_consumer_leaves_claims_of_another_installation_to_those_of_its_own,
     a_consumer_takes_its_own_claims_again_when_the_others_are_gone,
+    in_exact_order_consumers_of_two_installations_take_turns,
     keys_of_another_installation_are_not_taken_for_ones_own,
 ];
 
@@ -63,6 +64,29 @@ async fn a_consumer_takes_its_own_claims_again_when_the_others_are_gone(space: &
 
         // The queue is not empty before they are.
         claims_are_issued(&api, ours, 1..=3).await;
+        other.audit().await;
+    })
+    .await;
+}
+
+async fn in_exact_order_consumers_of_two_installations_take_turns(space: &TestSpace) {
+    coupon_testkit::run(async |other| {
+        let (theirs, ours) = (space.campaign(5).await, other.campaign(5).await);
+        space.queues.delete_claims().await;
+        let namespace = ("namespace", space.name());
+        let consumer = start_consumer(&other, &[("order", "exact"), namespace]).await;
+        let their_api = start_producer_api(space, &[("order", "exact")]).await;
+        claims_are_accepted(&their_api, theirs, 1..=3).await;
+        let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
+        eventually("it stands aside", async || !is_ready().await).await;
+        let our_api = start_producer_api(&other, &[("order", "exact"), namespace]).await;
+        claims_are_accepted(&our_api, ours, 1..=3).await;
+
+        // It takes its own, one by one, and stands aside in turn.
+        start_consumer(space, &[("order", "exact"), ("batch-max", "1")]).await;
+
+        claims_are_issued(&their_api, theirs, 1..=3).await;
+        claims_are_issued(&our_api, ours, 1..=3).await;
         other.audit().await;
     })
     .await;

@@ -1,14 +1,21 @@
 //! First come, first served, with several consumers. Goal: while one of them stands still, the others overtake no more
-//! claims than it holds ahead. Method: one consumer is stopped by a signal while twice as many claims as coupons arrive, in
-//! a known order.
+//! claims than it holds ahead; in exact order nobody is overtaken who was answered before the other claimed. Method: one
+//! consumer is stopped by a signal, or killed with claims in hand, and twice as many claims as coupons arrive, in a known
+//! order.
 
-use coupon_core::Outcome;
-use coupon_testkit::{TestSpace, eventually};
+use coupon_core::{CampaignId, Outcome};
+use coupon_testkit::{Api, TestSpace, eventually};
 
 use crate::programs;
-use crate::system::{claim, start_consumer, start_producer_api};
+use crate::system::{claim, claims_are_accepted, start_consumer, start_producer_api};
 
-audited![a_consumer_that_stands_still_is_overtaken_by_no_more_claims_than_it_holds_ahead,];
+audited![
+    a_consumer_that_stands_still_is_overtaken_by_no_more_claims_than_it_holds_ahead,
+    in_exact_order_a_single_consumer_that_is_killed_overtakes_nobody,
+    in_exact_order_four_consumers_of_which_one_is_killed_overtake_nobody,
+    in_exact_order_another_consumer_takes_over_from_one_that_stands_still,
+    in_exact_order_consumers_come_and_go_under_load,
+];
 
 const COUPONS: u64 = 100;
 
@@ -35,4 +42,104 @@ async fn a_consumer_that_stands_still_is_overtaken_by_no_more_claims_than_it_hol
         overtaken += usize::from(account <= COUPONS && outcome == Outcome::SoldOut);
     }
     assert!(overtaken <= HELD_AHEAD, "{overtaken} of the first {COUPONS} claims got no coupon");
+}
+
+const EXACT: [(&str, &str); 1] = [("order", "exact")];
+
+/// The first words of the statement that issues coupons.
+const ISSUE: &str = "UPDATE IGNORE (SELECT";
+
+async fn in_exact_order_a_single_consumer_that_is_killed_overtakes_nobody(space: &TestSpace) {
+    killed_with_claims_in_hand(space, 1).await;
+}
+
+async fn in_exact_order_four_consumers_of_which_one_is_killed_overtake_nobody(space: &TestSpace) {
+    killed_with_claims_in_hand(space, 4).await;
+}
+
+async fn killed_with_claims_in_hand(space: &TestSpace, consumers: usize) {
+    let campaign = space.campaign(usize::try_from(COUPONS).unwrap()).await;
+    space.queues.delete_claims().await;
+    // The first one works, the others stand by.
+    let active = start_consumer(space, &EXACT).await;
+    for _ in 1..consumers {
+        start_consumer(space, &EXACT).await;
+    }
+    let locks = space.lock_rows(campaign).await;
+    let api = claims_one_after_the_other(space, campaign, 1..=2 * COUPONS).await;
+    eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
+
+    active.kill();
+    // What was running ends unfinished, as when the server notices that its client is gone.
+    for connection in space.running(ISSUE).await {
+        space.sql(format!("KILL {connection}")).await;
+    }
+    locks.disconnect().await.unwrap();
+    if consumers == 1 {
+        start_consumer(space, &EXACT).await;
+    }
+
+    first_come_is_first_served(&api, campaign).await;
+}
+
+/// Claims at two instances by turns, each claim after the one before was answered.
+async fn claims_one_after_the_other(
+    space: &TestSpace,
+    campaign: CampaignId,
+    accounts: impl IntoIterator<Item = u64>,
+) -> Api {
+    let mut apis = [start_producer_api(space, &EXACT).await, start_producer_api(space, &EXACT).await];
+    for account in accounts {
+        claims_are_accepted(&apis[0], campaign, [account]).await;
+        apis.reverse();
+    }
+    let [api, _] = apis;
+    api
+}
+
+/// The accounts that claimed first got the coupons, all of them and nobody else, and keep them when they claim again.
+async fn first_come_is_first_served(api: &Api, campaign: CampaignId) {
+    let mut outcomes = Vec::new();
+    for account in 1..=2 * COUPONS {
+        outcomes.push(api.settled(campaign, account).await);
+    }
+    let overtaken = (1..=COUPONS).zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::SoldOut);
+    assert_eq!(overtaken.map(|(account, _)| account).collect::<Vec<_>>(), [0; 0], "claimed first and got no coupon");
+    for (account, outcome) in (1..).zip(outcomes).step_by(19) {
+        assert_eq!(api.claim(campaign, account).await, outcome, "account {account} claims again");
+    }
+}
+
+async fn in_exact_order_another_consumer_takes_over_from_one_that_stands_still(space: &TestSpace) {
+    let campaign = space.campaign(usize::try_from(COUPONS).unwrap()).await;
+    space.queues.delete_claims().await;
+    let active = programs::consumer_with(space, &EXACT).await;
+    eventually("it consumes", async || active.log().contains("consuming")).await;
+    active.send("STOP").await;
+    start_consumer(space, &EXACT).await;
+    let api = claims_one_after_the_other(space, campaign, 1..=2 * COUPONS).await;
+
+    // The broker takes it for dead when it has missed its heartbeats.
+    eventually("the other consumer has sold out", async || space.issued(campaign).await == COUPONS).await;
+    active.send("CONT").await;
+
+    first_come_is_first_served(&api, campaign).await;
+}
+
+async fn in_exact_order_consumers_come_and_go_under_load(space: &TestSpace) {
+    let campaign = space.campaign(usize::try_from(COUPONS).unwrap()).await;
+    space.queues.delete_claims().await;
+    let mut active = start_consumer(space, &EXACT).await;
+    let api = start_producer_api(space, &EXACT).await;
+    for first in (1..=2 * COUPONS).step_by(20) {
+        let next = start_consumer(space, &EXACT).await;
+        for account in first..first + 20 {
+            let status = api.post_claim(campaign, account).await.status;
+            assert!(status == 202 || account > COUPONS && status == 409, "account {account}: {status}");
+        }
+        active.kill();
+        active = next;
+    }
+
+    first_come_is_first_served(&api, campaign).await;
 }

@@ -58,6 +58,7 @@ async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
     let text = |text: &str| Some(AMQPValue::LongString(text.into()));
     let strangers = [
         ("x-max-length", arguments(space, &[("x-max-length", number(3))])),
+        ("x-single-active-consumer", arguments(space, &[("x-single-active-consumer", Some(AMQPValue::Boolean(true)))])),
         ("x-message-ttl", arguments(space, &[("x-message-ttl", number(1000))])),
         ("x-expires", arguments(space, &[("x-expires", number(600_000))])),
         ("x-delivery-limit", arguments(space, &[("x-delivery-limit", None)])),
