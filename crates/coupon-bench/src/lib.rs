@@ -25,7 +25,7 @@ use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, TlsSettings};
 use coupon_core::{service, telemetry};
 
-use experiments::{against, ceilings, compare, load, matrix, pushes, suite, tracing_cost, unguarded};
+use experiments::{against, ceilings, compare, load, matrix, order, pushes, suite, tracing_cost, unguarded};
 use output::show;
 
 /// Puts load on the APIs and audits the results.
@@ -85,6 +85,11 @@ enum Command {
     /// of this program; nothing else should use the servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench matrix --quick --report target/compare/report.json")]
     Matrix(matrix::Arguments),
+    /// Measure how close each way comes to first come, first served: with 1 to 8 replicas, with all running, and with one stopped
+    /// or killed in the middle. Starts the services itself, from the folder of this program; nothing else should use the
+    /// servers meanwhile.
+    #[command(after_help = "Example:\n  coupon-bench order --coupons 1000 --accounts 10000 --replicas 1,4")]
+    Order(order::Arguments),
     /// Turn reports of `matrix` into a page or a Markdown table; several are shown side by side.
     #[command(
         after_help = "Example:\n  coupon-bench report target/compare/report.json --page target/compare/report.html"
@@ -172,6 +177,10 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
         Command::Matrix(arguments) => {
             let report = &arguments.report;
             let measure = async |mysql: &Mysql| show(&matrix::run(mysql, redis, arguments).await?, json, Some(report));
+            Box::pin(schema::work_on(mysql, measure)).await
+        }
+        Command::Order(arguments) => {
+            let measure = async |mysql: &Mysql| show(&order::run(mysql, redis, arguments).await?, json, None);
             Box::pin(schema::work_on(mysql, measure)).await
         }
         Command::Report(arguments) => report::run(arguments, json).map(|()| true),

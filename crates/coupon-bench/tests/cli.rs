@@ -47,6 +47,8 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         ("matrix --claims 10", "--claims"),
         ("matrix --quick --turns 3", "--turns"),
         ("matrix --only skiplock", "must be one of: queue; coalesced; queue, one by one; select-update"),
+        ("order --replicas 1,0", "--replicas"),
+        ("order --trouble frozen", "--trouble"),
         ("report", "<FILE>"),
         ("report a.json --page ./a.json", "--page = './a.json' is another file of this command"),
         ("report a.json --page b --markdown b", "--markdown = 'b'"),

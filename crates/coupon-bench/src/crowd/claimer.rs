@@ -20,6 +20,7 @@ pub struct Accepted {
     pub account: u64,
     pub trace: Trace,
     pub meant_at: Instant,
+    pub answered_at: Instant,
 }
 
 pub struct Claimer {
@@ -51,14 +52,15 @@ impl Claimer {
             let trace = Trace::begin(&self.load, self.trace_ratio);
             let headers = trace.header().ok().into_iter().chain(self.ask.header());
             let answer = self.client.send(Method::POST, &path, body, headers).await;
+            let answered_at = Instant::now();
             let status = answer.as_ref().ok().map(|(status, _)| *status);
-            self.tally.lock().answered(meant_at, status, &trace);
+            self.tally.lock().answered(answered_at - meant_at, status, &trace);
             match answer.and_then(|(status, body)| read_outcome(status, &body)) {
                 // This cannot fail, because the followers outlive the claimers.
-                Ok(Outcome::Pending) => drop(self.accepted.send(Accepted { account, trace, meant_at })),
+                Ok(Outcome::Pending) => drop(self.accepted.send(Accepted { account, trace, meant_at, answered_at })),
                 decided => {
                     trace.end(&decided);
-                    self.tally.lock().decided(account, decided, meant_at);
+                    self.tally.lock().decided(account, decided, meant_at, answered_at);
                 }
             }
         }

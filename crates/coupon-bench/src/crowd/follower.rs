@@ -25,7 +25,7 @@ pub struct Follower {
 
 impl Follower {
     pub async fn run(mut self, to_follow: flume::Receiver<Accepted>) {
-        while let Ok(Accepted { account, trace, meant_at }) = to_follow.recv_async().await {
+        while let Ok(Accepted { account, trace, meant_at, answered_at }) = to_follow.recv_async().await {
             let give_up_at = Instant::now() + self.patience;
             let decided = loop {
                 let question = trace.question();
@@ -37,7 +37,7 @@ impl Follower {
                 }
             };
             trace.end(&decided);
-            self.tally.lock().decided(account, decided, meant_at);
+            self.tally.lock().decided(account, decided, meant_at, answered_at);
         }
     }
 

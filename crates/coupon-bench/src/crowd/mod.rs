@@ -82,6 +82,9 @@ pub struct Crowd {
     /// Longest time to wait for outcomes after the last claim, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE_SECONDS, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub patience: u64,
+    /// Further instances of the API, which share the clients.
+    #[arg(skip)]
+    pub others: Vec<Target>,
     /// The authorities that verify an API that speaks https. This is a setting of the whole program.
     #[arg(skip)]
     pub tls: TlsSettings,
@@ -114,6 +117,7 @@ impl Crowd {
             ask: Ask::LongPoll,
             followers: clients,
             patience: PATIENCE_SECONDS,
+            others: Vec::new(),
             tls: TlsSettings::default(),
         }
     }
@@ -141,7 +145,8 @@ impl Crowd {
         let started = Instant::now();
         let mut claimers = JoinSet::new();
         let next = Arc::new(AtomicUsize::new(0));
-        for _ in 0..self.clients.min(u32::try_from(claims).unwrap_or(u32::MAX)) {
+        let instances = || std::iter::once(target).chain(&self.others).cycle();
+        for (_, target) in (0..self.clients.min(u32::try_from(claims).unwrap_or(u32::MAX))).zip(instances()) {
             let claimer = Claimer {
                 client: Client::new(target.clone()),
                 campaigns,
@@ -161,7 +166,7 @@ impl Crowd {
         let mut followers = JoinSet::new();
         let patience = Duration::from_secs(self.patience);
         let may_ask = CancellationToken::new();
-        for _ in 0..self.followers {
+        for (_, target) in (0..self.followers).zip(instances()) {
             let follower = Follower { client: Client::new(target.clone()), campaigns, patience, tally: tally.clone() };
             let (may_ask, to_follow) = (may_ask.clone(), to_follow.clone());
             followers.spawn(async move {

@@ -59,8 +59,8 @@ pub struct Tally {
     to_answer: Latencies,
     to_outcome: Latencies,
     started: Instant,
-    /// Each with the instant at which the claim was meant to be sent.
-    outcomes: Vec<(u64, Outcome, Instant)>,
+    /// Each with the instants at which the claim was meant to be sent, and was answered.
+    outcomes: Vec<(u64, Outcome, [Instant; 2])>,
     errors: u64,
     error_examples: Vec<String>,
     trace_ids: Vec<String>,
@@ -104,9 +104,9 @@ fn progress_bar(name: &str, claims: usize) -> anyhow::Result<ProgressBar> {
 }
 
 impl Tally {
-    /// Records that a claim was answered, whatever the answer.
-    pub fn answered(&mut self, meant_at: Instant, status: Option<StatusCode>, trace: &Trace) {
-        self.to_answer.record(meant_at.elapsed());
+    /// Records that a claim was answered within this time, whatever the answer.
+    pub fn answered(&mut self, within: Duration, status: Option<StatusCode>, trace: &Trace) {
+        self.to_answer.record(within);
         let lets_in = status.filter(|status| [StatusCode::CREATED, StatusCode::ACCEPTED].contains(status));
         self.lets_in_with = self.lets_in_with.or(lets_in);
         if trace.is_sampled() && self.trace_ids.len() < TRACES_MAX {
@@ -115,11 +115,11 @@ impl Tally {
     }
 
     /// Records that a claim has its outcome, or never will.
-    pub fn decided(&mut self, account: u64, decided: anyhow::Result<Outcome>, meant_at: Instant) {
+    pub fn decided(&mut self, account: u64, decided: anyhow::Result<Outcome>, meant_at: Instant, answered_at: Instant) {
         match decided {
             Ok(outcome) => {
                 self.to_outcome.record(meant_at.elapsed());
-                self.outcomes.push((account, outcome, meant_at));
+                self.outcomes.push((account, outcome, [meant_at, answered_at]));
             }
             Err(error) => {
                 self.errors += 1;
@@ -137,10 +137,9 @@ impl Tally {
         self.bar.finish_and_clear();
         let claim = |account| ClaimKey { campaign_id: campaigns.of(account), account_id: AccountId(account) };
         let outcomes = self.outcomes.iter().map(|&(account, outcome, _)| (claim(account), outcome)).collect();
-        let claims = self.outcomes.iter().map(|&(account, outcome, meant_at)| Claimed {
-            account,
-            at: meant_at.saturating_duration_since(self.started),
-            is_issued: matches!(outcome, Outcome::Issued { .. }),
+        let claims = self.outcomes.iter().map(|&(account, outcome, at)| {
+            let [sent, answered] = at.map(|at| at.saturating_duration_since(self.started));
+            Claimed { account, sent, answered, is_issued: matches!(outcome, Outcome::Issued { .. }) }
         });
         let course = Course {
             to_answer: self.to_answer.clone(),

@@ -5,6 +5,7 @@ pub mod ceilings;
 pub mod compare;
 pub mod load;
 pub mod matrix;
+pub mod order;
 pub mod pushes;
 pub mod suite;
 pub mod tracing_cost;

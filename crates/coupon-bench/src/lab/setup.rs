@@ -1,8 +1,10 @@
 //! A way with particular settings, as the experiments compare them.
 
-use super::stand::{Stand, Way};
+use super::service::Service;
+use super::stand::{CONSUMER, Stand, Way};
 
 /// The services that are started for a load.
+#[derive(Clone, Copy, Debug)]
 pub struct Setup {
     pub name: &'static str,
     pub way: Way,
@@ -25,9 +27,17 @@ impl Setup {
 
     /// Starts the services, which trace only claims that the caller samples.
     pub async fn start(&self) -> anyhow::Result<Stand> {
+        Stand::start(self.way, self.consumers, &self.variables()).await
+    }
+
+    /// Starts one more consumer.
+    pub async fn start_consumer(&self) -> anyhow::Result<Service> {
+        Service::start(CONSUMER, &self.variables()).await
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
         let own = self.environment.iter().map(|(name, value)| (*name, String::from(*value)));
-        let traces = [("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))];
-        Stand::start(self.way, self.consumers, &own.chain(traces).collect::<Vec<_>>()).await
+        own.chain([("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))]).collect()
     }
 }
 

@@ -44,6 +44,9 @@ impl fmt::Display for Way {
     }
 }
 
+/// The program that settles claims from the queue.
+pub const CONSUMER: &str = "queue-consumer";
+
 /// The services of a way, which run until this is dropped.
 pub struct Stand {
     api: Service,
@@ -57,7 +60,7 @@ impl Stand {
         let mut stand = Self { api, consumers: Vec::new() };
         let consumers = if way == Way::Queue { consumers } else { 0 };
         for _ in 0..consumers {
-            stand.consumers.push(Service::start("queue-consumer", environment).await?);
+            stand.consumers.push(Service::start(CONSUMER, environment).await?);
         }
         Ok(stand)
     }
