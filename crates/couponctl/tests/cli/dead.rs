@@ -68,6 +68,10 @@ async fn dead_letters_are_listed_and_shown_with_the_reason() {
             "one at a time: {first:?} {second:?}"
         );
         eventually("all are back where they were", async || space.queues.dead_letters().await == 3).await;
+        let same = message::poison_properties(&BasicProperties::default(), "of another type");
+        space.queues.publish_dead_letter(same, POISON).await;
+        let both = ctl(&space, &format!("dead show {poison}")).await;
+        assert!(both.stdout.contains("it has no type") && both.stdout.contains("of another type"), "{both:?}");
         space.queues.take_dead_letters().await;
     })
     .await;

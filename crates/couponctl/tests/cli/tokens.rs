@@ -51,6 +51,8 @@ async fn keys_and_tokens_are_made_to_try_out() {
             let issue = issue.replace(given, empty);
             fails(&ctl(&space, &format!("token issue {issue}")).await, 2, &[empty.trim_end_matches('=')]);
         }
+        let long = issue.replace("coupons", &"a".repeat(9_000));
+        fails(&ctl(&space, &format!("token issue {long}")).await, 1, &["would be refused", "8192"]);
         fails(&ctl(&space, "token issue --key none --account 0 --issuer me --audience a").await, 2, &["--account"]);
         std::fs::remove_dir_all(folder).unwrap();
     })

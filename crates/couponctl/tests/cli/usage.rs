@@ -29,6 +29,7 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
                 "campaign update --id 1 --opens-at 2030-01-02T00:00:00Z --closes-at 2030-01-01T00:00:00Z",
                 &["--closes-at"],
             ),
+            ("campaign create --coupons 1 --opens-at 2030-01-01T00:00:00.0005Z", &["--opens-at", "three digits"]),
             ("campaign create --coupons 1 --opens-at 0000-01-01T00:00:00Z", &["--opens-at", "1000 to 9999"]),
             ("campaign create --coupons 1 --closes-at 9999-12-31T23:59:59-23:59", &["--closes-at"]),
             ("campaign create --id 9007199254740992 --coupons 1", &["--id", "9007199254740991"]),

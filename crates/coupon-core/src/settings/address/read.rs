@@ -355,6 +355,7 @@ mod tests {
             ("amqp://host/%2f?foo=bar", "it takes heartbeat"),
             ("amqp://host/%2f?channel_max=1", "it takes heartbeat"),
             ("amqp://host/%2f?heartbeat=7&frame_max=1", "it takes heartbeat"),
+            ("amqp://host/%2f?heartbeat=7&heartbeat=8", "a parameter twice"),
             ("amqp://host/%2f?heartbeat=soon", "a value of heartbeat that cannot be used"),
             ("amqp://host/x%00", "control characters"),
             ("amqp://me@host/%2f", "without a password"),
