@@ -223,7 +223,7 @@ impl Case {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         // The first consumer is the active one where a single one is.
-        let replica = stand.consumers().first().unwrap_or(stand.api());
+        let replica = stand.consumers().first().unwrap_or_else(|| stand.api());
         if self.trouble == Trouble::Killed {
             send(replica, "KILL").await?;
             return self.setup.start_consumer().await.map(Some);
