@@ -157,7 +157,11 @@ impl Reservations {
             match self.refill.refill(campaign, timeline).await? {
                 Refilled::NotEmpty => {
                     let mut popped = self.pop(&[(campaign, missing)], timeline).await?;
-                    ids.extend(popped.remove(&campaign).unwrap_or_default());
+                    // A refill offers ids again that this batch holds and has not issued yet. With one id for two claims, the
+                    // later one may get the coupon.
+                    let held: HashSet<CouponId> = ids.iter().copied().collect();
+                    let popped = popped.remove(&campaign).unwrap_or_default();
+                    ids.extend(popped.into_iter().filter(|id| !held.contains(id)));
                 }
                 Refilled::SoldOut => {
                     self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, proof);
