@@ -157,8 +157,8 @@ impl Reservations {
             match self.refill.refill(campaign, timeline).await? {
                 Refilled::NotEmpty => {
                     let mut popped = self.pop(&[(campaign, missing)], timeline).await?;
-                    // A refill offers ids again that this batch holds and has not issued yet. With one id for two claims, the
-                    // later one may get the coupon.
+                    // A refill offers again the ids that this batch holds and has not issued yet. If two claims shared one,
+                    // the later claim might get the coupon.
                     let held: HashSet<CouponId> = ids.iter().copied().collect();
                     let popped = popped.remove(&campaign).unwrap_or_default();
                     ids.extend(popped.into_iter().filter(|id| !held.contains(id)));

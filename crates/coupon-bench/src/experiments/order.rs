@@ -1,8 +1,8 @@
-//! How first come is first served: each way with one to many replicas, left alone, or with one of them stopped or killed in
-//! the middle of a sale.
+//! How close each way comes to first come, first served: with one to many replicas, with all running, or with one of them
+//! stopped or killed in the middle of a sale.
 //!
-//! Invariants: every sale has services and a campaign of its own, and equal clients; the cases take turns. What an audit finds
-//! wrong gives no figure.
+//! Invariants: every sale has services and a campaign of its own, and equal clients; the cases take turns. A sale whose audit
+//! fails gives no figures. The queue in exact order has a namespace of its own, and stays on the broker.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,13 +30,13 @@ use crate::lab::stand::{Stand, Way};
 use crate::output::{self, Results, row, table};
 use crate::statistics::median;
 
-/// How long a replica stands still.
+/// How long a replica is stopped.
 const STOPPED_FOR: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether half of the coupons are gone.
+/// How often the issued coupons are counted until half of them are.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// The namespace of the queue that has a single active consumer, which another queue cannot become.
+/// The queue with a single active consumer has a namespace of its own, because an existing queue cannot become one.
 const EXACT: [(&str, &str); 2] = [("ORDER", "exact"), ("COUPON_NAMESPACE", "coupon-exact")];
 
 #[derive(Args, Clone, Debug)]
@@ -47,19 +47,19 @@ pub struct Arguments {
     /// Accounts that claim.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     accounts: u64,
-    /// Claims a second (open loop). Without it each of the clients claims again as soon as it is answered (closed loop).
+    /// Claims a second (open loop). Without it, each client claims again as soon as it is answered (closed loop).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
-    /// How many consumers, or instances of skiplock-api.
+    /// The numbers of consumers, or of instances of skiplock-api.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1, 2, 4, 8], value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: Vec<u16>,
-    /// What happens to one of them when half of the coupons are gone.
+    /// What happens to one of them once half of the coupons are issued.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_values_t = [Trouble::None, Trouble::Stopped, Trouble::Killed])]
     trouble: Vec<Trouble>,
-    /// Turns of each sale; medians are shown.
+    /// Turns of each sale; the medians are shown.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     turns: u32,
-    /// Where to write all figures, as JSON, after each turn.
+    /// The file for all figures as JSON, written after each turn.
     #[arg(long, value_name = "FILE", default_value = "target/order/report.json")]
     pub report: PathBuf,
     /// What is measured, as a commit or a version, to note in the report.
@@ -76,13 +76,13 @@ pub struct Arguments {
 enum Trouble {
     /// Nothing.
     None,
-    /// It stands still for two seconds.
+    /// It is stopped for two seconds.
     Stopped,
-    /// It is killed, and another one started in its place.
+    /// It is killed, and another one is started in its place.
     Killed,
 }
 
-/// Everything that a run has measured.
+/// Everything that a run measured.
 #[derive(Debug, Serialize)]
 pub struct Sales {
     revision: String,
@@ -93,11 +93,11 @@ pub struct Sales {
     servers: Servers,
     machine: Machine,
     cases: Vec<Case>,
-    /// A line for each sale whose audit found something.
+    /// One line for each sale whose audit failed.
     failures: Vec<String>,
 }
 
-/// A sale, in all of its turns.
+/// A sale with its turns.
 #[derive(Debug, Serialize)]
 struct Case {
     contender: &'static str,
@@ -127,7 +127,7 @@ impl Arguments {
                 Setup::skiplock("skiplock", &[]),
             ];
             for setup in setups {
-                // A client of an API that is killed gets no answer: whether it was displaced is no question.
+                // If an API is killed, its clients get no answer, and cannot tell whether they were displaced.
                 let is_asked = |trouble: &&Trouble| **trouble != Trouble::Killed || setup.way == Way::Queue;
                 for &trouble in self.trouble.iter().filter(is_asked) {
                     cases.push(Case { contender: setup.name, setup, replicas, trouble, turns: Vec::new() });
@@ -138,7 +138,7 @@ impl Arguments {
     }
 }
 
-/// Holds every sale, in turns.
+/// Holds all sales, in turns.
 pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Sales> {
     let &Arguments { coupons, accounts, rate, turns, .. } = arguments;
     output::open(&arguments.report)?;
@@ -170,22 +170,22 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, {} replicas, one is {}", self.contender, self.replicas, self.trouble.says())
+        write!(f, "{}, {} replicas, {}", self.contender, self.replicas, self.trouble.says())
     }
 }
 
 impl Trouble {
     fn says(self) -> &'static str {
         match self {
-            Self::None => "left alone",
-            Self::Stopped => "stopped",
-            Self::Killed => "killed",
+            Self::None => "all running",
+            Self::Stopped => "one stopped",
+            Self::Killed => "one killed",
         }
     }
 }
 
 impl Case {
-    /// Its figures, or a line that says what is wrong with its outcomes.
+    /// Holds the sale once. Returns its figures, or a line that says what the audit found.
     async fn hold(&self, mysql: &Mysql, coupons: u64, mut crowd: Crowd) -> anyhow::Result<Result<Turn, String>> {
         let stand = self.setup.start().await?;
         let mut others = Vec::new();
@@ -207,8 +207,8 @@ impl Case {
         Ok(Ok(Turn { claims_per_second: result.claims_per_second(), order: result.order }))
     }
 
-    /// Makes the trouble when this many coupons are gone. What is started in the place of a consumer runs for as long as it is
-    /// held.
+    /// Makes the trouble once this many coupons are issued. Returns the service that replaces a killed one; it runs until it is
+    /// dropped.
     async fn trouble(
         &self,
         mysql: &Mysql,
@@ -222,7 +222,7 @@ impl Case {
         while issued(mysql, campaign).await? < gone {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        // The first consumer is the active one where a single one is.
+        // With a single active consumer, the first one is active.
         let replica = stand.consumers().first().unwrap_or_else(|| stand.api());
         if self.trouble == Trouble::Killed {
             send(replica, "KILL").await?;
@@ -260,7 +260,7 @@ async fn issued(mysql: &Mysql, campaign: CampaignId) -> anyhow::Result<u64> {
     counted.context("a count of coupons")
 }
 
-/// Sends a signal to the process of a service.
+/// Sends a signal to a service.
 async fn send(service: &Service, signal: &str) -> anyhow::Result<()> {
     let pid = service.pid().with_context(|| format!("{} has ended", service.program))?;
     let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().await;

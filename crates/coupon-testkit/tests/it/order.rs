@@ -17,7 +17,7 @@ audited![
     in_exact_order_consumers_come_and_go_under_load,
 ];
 
-/// No multiple of what is taken at once: the last coupons are for the first claims of a batch.
+/// Not a multiple of what is taken at once, so the last coupons are for the first claims of a batch.
 const COUPONS: u64 = 90;
 
 /// Messages that a consumer holds ahead by default, each with a single claim here.
