@@ -316,7 +316,7 @@ mod tests {
             (&format!("mysql://host/{}", "a".repeat(65)), "more than 64 characters"),
             ("mysql://host/coupon?require_ssl=true", "end it with ?ssl-mode=VERIFY_IDENTITY"),
             ("mysql://host/coupon?ssl-mode=REQUIRED", "ssl-mode other than VERIFY_IDENTITY"),
-            ("mysql://host/coupon?ssl-mode=DISABLED&ssl-mode=VERIFY_CA", "ssl-mode other than VERIFY_IDENTITY"),
+            ("mysql://host/coupon?ssl-mode=DISABLED&ssl-mode=VERIFY_CA", "a parameter twice"),
             ("mysql://host/coupon?ssl-mode=VERIFY_IDENTITY&socket=/run/mysqld", "a socket, over which there is no TLS"),
             ("mysql://host/coupon?no_such=1", "it takes compression"),
             ("mysql://host/coupon?pool_max=1", "it takes compression"),
