@@ -8,8 +8,8 @@ use coupon_core::{AccountId, CampaignId, ClaimKey};
 use mysql_async::prelude::Queryable;
 
 use crate::checkers::Check;
+use crate::clients::{APIS, Clients};
 use crate::journal::{Answer, Micros};
-use crate::load::{APIS, Clients};
 use crate::stage::Stage;
 
 /// How many claims each API gets.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use coupon_core::ClaimKey;
 
 use crate::campaigns::Role;
+use crate::clients::{APIS, Clients};
 use crate::journal::{Answer, Instance, Micros};
-use crate::load::{APIS, Clients};
 
 /// How long one request waits for an outcome.
 const WAIT: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@
 //! ```text
 //! schedule  what breaks, when and for how long: from a seed, or a file ─> supervisor ─> faults  each begins and ends
 //! stage     the servers (servers), the programs (programs), and a proxy on every way between two of them
-//! load      clients that claim on a fixed schedule from campaigns that sell out and are restocked (campaigns)
+//! load      clients (clients) that claim on a fixed schedule, from campaigns that sell out and are restocked (campaigns)
 //! follow_up what a client does about an answer that is not final, or did not come
 //! journal   every request with its answer ─┬─> checkers  what must hold ─┬─> report ─> page
 //! rows      what MySQL holds at the end   ─┘   effects   what faults did ─┘
@@ -16,6 +16,7 @@
 
 pub mod campaigns;
 pub mod checkers;
+pub mod clients;
 pub mod effects;
 pub mod faults;
 pub mod flushes;

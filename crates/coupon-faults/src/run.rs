@@ -18,9 +18,10 @@ use tokio::sync::watch;
 
 use crate::campaigns::{Campaigns, Role};
 use crate::checkers::{self, Check, Evidence};
+use crate::clients::Clients;
 use crate::flushes;
 use crate::journal::{Answer, Journal, Micros, Operation, Request};
-use crate::load::{self, Clients};
+use crate::load;
 use crate::logs;
 use crate::programs::End;
 use crate::report::{Report, Setting};

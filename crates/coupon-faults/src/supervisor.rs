@@ -12,9 +12,9 @@ use serde::Serialize;
 use tokio::sync::{Mutex as Lock, watch};
 use tokio::task::JoinSet;
 
+use crate::clients::Clients;
 use crate::faults::Scene;
 use crate::journal::Micros;
-use crate::load::Clients;
 use crate::programs::End;
 use crate::schedule::{Fault, Schedule};
 use crate::stage::Stage;

@@ -9,9 +9,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::Scene;
+use crate::clients::{APIS, Clients};
 use crate::follow_up;
 use crate::journal::{Answer, Operation, Request};
-use crate::load::{APIS, Clients};
 
 /// The furthest a clock may be off, in milliseconds.
 const WRONG_BY_MS: u64 = 60 * 60 * 1_000;

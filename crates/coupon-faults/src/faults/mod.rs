@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clients::{APIS, Clients};
 use crate::journal::{Instance, Micros};
-use crate::load::{APIS, Clients};
 use crate::schedule::{Fault, INSTANCES, Kind};
 use crate::stage::{Stage, program_of};
 
