@@ -23,13 +23,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use super::limits::{BODY_MAX, RECEIVE_DEADLINE};
 use super::lines::Lines;
-use super::receive::BODY_MAX;
 use super::refusal;
-
-/// A client has this long to send the head of a request, and as long again for its body; before that, as long for the
-/// TLS handshake.
-pub(super) const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a connection whose last answer has been sent still reads what the client sends.
 pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@ pub(crate) mod connection;
 pub(crate) mod cors;
 pub(crate) mod headers;
 pub mod health;
+mod limits;
 mod lines;
 pub mod metrics;
 pub mod problem;
@@ -132,7 +133,7 @@ pub(crate) fn serve(
                 async move { draining.notified().await }
             })
             .keep_alive(KEEP_ALIVE)
-            .client_request_timeout(connection::RECEIVE_DEADLINE)
+            .client_request_timeout(limits::RECEIVE_DEADLINE)
             .client_disconnect_timeout(connection::CLOSE_DEADLINE)
             .expect(fn_service(receive::expect))
             .on_connect_ext(|connection: &Connection, extensions: &mut Extensions| {

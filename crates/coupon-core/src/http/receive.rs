@@ -14,11 +14,9 @@ use actix_web::middleware::Next;
 use actix_web::{HttpMessage, web};
 use futures_util::StreamExt as _;
 
-use super::connection::{RECEIVE_DEADLINE, State};
+use super::connection::State;
+use super::limits::{BODY_MAX, RECEIVE_DEADLINE};
 use super::problem::Problem;
-
-/// A claim is two dozen bytes; this leaves room for a client that likes white space.
-pub const BODY_MAX: usize = 1024;
 
 /// The body of a request, in its extensions if there is one.
 pub struct Body(pub web::Bytes);

@@ -4,7 +4,7 @@
 use actix_web::ResponseError as _;
 use uuid::Uuid;
 
-use super::connection::RECEIVE_DEADLINE;
+use super::limits::RECEIVE_DEADLINE;
 use super::lines::FirstLine;
 use super::problem::Problem;
 

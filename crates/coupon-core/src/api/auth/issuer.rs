@@ -14,7 +14,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::keys::{KeySet, SET_MAX};
-use super::settings::{KeySource, Rules};
+use super::rules::Rules;
+use super::settings::KeySource;
 use crate::error::words;
 use crate::settings::TlsSettings;
 

@@ -17,7 +17,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Header, Validation};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::settings::Rules;
+use super::rules::Rules;
 use crate::settings::small_file;
 use crate::terminal::shortened;
 

@@ -15,6 +15,7 @@ mod document;
 mod eligibility;
 mod issuer;
 mod keys;
+mod rules;
 mod settings;
 mod tokens;
 

@@ -262,7 +262,7 @@ mod tests {
             let text = crate::tokens::KeyPair::generate().unwrap().jwks().to_string();
             let (issuer, audience) = (String::from("issuer"), String::from("coupons"));
             let algorithms = vec![jsonwebtoken::Algorithm::EdDSA];
-            let rules = super::super::settings::Rules { algorithms, issuer, audience, leeway: Duration::ZERO };
+            let rules = super::super::rules::Rules { algorithms, issuer, audience, leeway: Duration::ZERO };
             Arc::new(KeySet::read(&text, &rules).unwrap())
         };
         let keys = set();

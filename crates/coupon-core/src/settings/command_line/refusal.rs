@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::Refusal;
-use super::words::{named, right_value, without_addresses, wrong_line, wrong_value};
+use super::words::{named, refused, right_value, without_addresses, wrong_line, wrong_value};
 
 /// The most unknown arguments that are named; there may be thousands.
 pub(super) const UNKNOWN_MAX: usize = 10;
@@ -93,12 +93,4 @@ fn wrong_values(command: &Command, given: &ArgMatches, wrong: &mut Vec<String>) 
     {
         wrong_values(below, given, wrong);
     }
-}
-
-/// The error of an option about a value, regardless of the rest of the command line.
-pub(super) fn refused(argument: &Arg, value: &OsStr) -> Option<clap::Error> {
-    let alone = Arg::new("value").long("value").value_parser(argument.get_value_parser().clone());
-    let mut typed = OsString::from("--value=");
-    typed.push(value);
-    Command::new("").no_binary_name(true).arg(alone).try_get_matches_from([typed]).err()
 }

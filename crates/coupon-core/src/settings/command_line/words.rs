@@ -10,11 +10,18 @@ use std::num::ParseIntError;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use super::refusal::refused;
 use crate::terminal;
 
 /// Characters of a wrong value that are shown.
 const VALUE_SHOWN: usize = 80;
+
+/// The error of an option about a value, regardless of the rest of the command line.
+pub fn refused(argument: &Arg, value: &OsStr) -> Option<clap::Error> {
+    let alone = Arg::new("value").long("value").value_parser(argument.get_value_parser().clone());
+    let mut typed = OsString::from("--value=");
+    typed.push(value);
+    Command::new("").no_binary_name(true).arg(alone).try_get_matches_from([typed]).err()
+}
 
 /// Names an option, its variable, and what is wrong with its value, or with one value of its list.
 pub fn wrong_value(argument: &Arg, value: &OsStr, is_of_list: bool, error: &clap::Error) -> String {

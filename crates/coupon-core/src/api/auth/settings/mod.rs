@@ -17,6 +17,7 @@ use url::Url;
 
 use self::values::{algorithm, header_name, jwks_url, leeway, network};
 use super::keys::KeySet;
+use super::rules::Rules;
 use crate::settings::{ProcessSettings, TlsSettings};
 
 /// Who may claim and read.
@@ -108,14 +109,6 @@ impl TokenSettings {
             KeySource::Url(..) => Ok(()),
         }
     }
-}
-
-/// The rules that every token must meet, whichever key it is signed with.
-pub(super) struct Rules {
-    pub algorithms: Vec<Algorithm>,
-    pub issuer: String,
-    pub audience: String,
-    pub leeway: Duration,
 }
 
 /// Where the issuer's keys come from.
