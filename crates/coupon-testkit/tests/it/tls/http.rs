@@ -111,7 +111,7 @@ async fn a_new_certificate_is_shown_after_sighup(space: &TestSpace) {
 
     // A key that belongs to another certificate: the pair before stays.
     std::fs::copy(second.key_file(), &key.1).unwrap();
-    reload(&service, "the one before stays: --tls-key (TLS_KEY) = ").await;
+    reload(&service, "the old one stays: --tls-key (TLS_KEY) = ").await;
     assert!(is_shown(&first).await);
     // Its certificate follows.
     std::fs::copy(second.certificate_file(), &cert.1).unwrap();
