@@ -9,9 +9,9 @@ use clap::{Parser, ValueEnum, value_parser};
 use coupon_core::{settings, terminal};
 use coupon_model::answers::Answers;
 use coupon_model::guards::Guard;
-use coupon_model::queue::Queue;
 use coupon_model::search::{Searched, all_states, shortest_path};
 use coupon_model::skiplock::Skiplock;
+use coupon_model::world::Queue;
 use serde::Serialize;
 use stateright::Model;
 

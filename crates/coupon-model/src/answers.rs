@@ -11,8 +11,8 @@ use stateright::{Model, Property};
 
 use crate::guards::Guard;
 use crate::mysql::{Mysql, claim_of};
-use crate::properties;
-use crate::said::Judged;
+use crate::properties::{HOLDERS_ARE_KNOWN, ISSUED_AS_SAID, SOLD_OUT_IS_TRUE, STAYS_PENDING, any_said, chosen};
+use crate::said::{Judged, Said};
 
 /// The size of the model, and the guard left out of it.
 #[derive(Clone, Debug)]
@@ -170,7 +170,7 @@ impl Model for Answers {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::chosen(properties::of_answers(), Vec::new(), self.only)
+        chosen(properties(), Vec::new(), self.only)
     }
 }
 
@@ -302,4 +302,17 @@ impl State {
     pub fn has_to_claim_again(&self) -> bool {
         self.unheard.iter().any(|account| !self.accepted.contains(account)) && !self.mysql.is_sold_out()
     }
+}
+
+/// The properties of an API's answers.
+fn properties() -> Vec<Property<Answers>> {
+    vec![
+        Property::always(ISSUED_AS_SAID, |_, state: &State| {
+            state.told.iter().all(|judged| judged.is_issued_as_said(&state.mysql))
+        }),
+        Property::always(SOLD_OUT_IS_TRUE, |_, state: &State| !any_said(&state.told, Said::SoldOutWhileFree)),
+        Property::always(HOLDERS_ARE_KNOWN, |_, state: &State| !any_said(&state.told, Said::SoldOutToAHolder)),
+        Property::sometimes("sold out is said", |_, state: &State| any_said(&state.told, Said::SoldOut)),
+        Property::sometimes(STAYS_PENDING, |_, state: &State| state.has_to_claim_again()),
+    ]
 }

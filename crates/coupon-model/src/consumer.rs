@@ -11,7 +11,7 @@ use queue_consumer::settle::STALE_ROUNDS;
 
 use crate::guards::Guard;
 use crate::mysql::CAMPAIGN;
-use crate::queue::{Holder, Queue, World};
+use crate::world::{Holder, Queue, World};
 
 /// A consumer.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

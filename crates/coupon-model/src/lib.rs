@@ -5,7 +5,8 @@
 //! queue     accounts, broker, faults ─> consumer  its steps ─┐
 //! skiplock  accounts, workers, locks ────────────────────────┼─> mysql  what statements do ─> said  was it true?
 //! answers   what an API tells from memory and records ───────┘
-//! guards    what can be left out     properties  what must hold     search  all states, shortest paths     words
+//! world     what consumers work with   guards  what can be left out   properties  what must hold, by name
+//! search    all states, shortest paths, in words
 //! ```
 //!
 //! Invariant: where the services decide something in a function without a server (`queue_consumer::batch`,
@@ -21,3 +22,4 @@ pub mod said;
 pub mod search;
 pub mod skiplock;
 mod words;
+pub mod world;

@@ -4,37 +4,18 @@
 //! Invariant: an action is one round trip to one server, together with everything that follows from its answer without
 //! another round trip.
 
-use coupon_core::{AccountId, Claim, CouponId};
+use coupon_core::{AccountId, Claim};
 use stateright::{Model, Property};
 
 use crate::consumer::{Consumer, Step};
 use crate::guards::Guard;
 use crate::mysql::{CAMPAIGN, Mysql};
-use crate::properties;
-use crate::said::Judged;
-
-/// The size of the model, and the guard left out of it.
-#[derive(Clone, Debug)]
-pub struct Queue {
-    /// The number of consumers.
-    pub consumers: usize,
-    /// The accounts that claim, in this order; one may claim again.
-    pub accounts: Vec<u64>,
-    /// Coupons at the start.
-    pub coupons: u8,
-    /// The most claims in a batch.
-    pub batch_max: usize,
-    /// The most ids in a refill.
-    pub refill_max: usize,
-    /// The number of faults that may happen in a run.
-    pub faults: u8,
-    /// Coupons that may be added in a run.
-    pub restocks: u8,
-    /// The guard that is left out.
-    pub without: Option<Guard>,
-    /// The only property to check; otherwise all that must hold whatever fails.
-    pub only: Option<&'static str>,
-}
+use crate::properties::{
+    FEW_ROUNDS, HOLDERS_ARE_KNOWN, ISSUED_AS_SAID, KEEPS_ITS_ACCOUNT, NO_ID_TWICE, ONE_EACH, ONE_REFILLS,
+    SETTLED_IN_THE_END, SOLD_OUT_IS_TRUE, chosen,
+};
+use crate::said::{Judged, Said};
+use crate::world::{Holder, Queue, Redis, World};
 
 /// The state of everything at one moment.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -47,39 +28,6 @@ pub struct State {
     pub consumers: Vec<Consumer>,
     faults: u8,
     restocks: u8,
-}
-
-/// The servers and claims that consumers work with.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct World {
-    /// The source of truth.
-    pub mysql: Mysql,
-    /// The hints, which may be stale or lost.
-    pub redis: Redis,
-    /// The claims that the broker has confirmed, in this order, and what the judge knows about each.
-    pub claims: Vec<(Claim, Judged)>,
-    /// Advances only when the difference could be observed.
-    clock: u64,
-}
-
-/// The keys of the campaign. The records of outcomes are not among them: no consumer reads them ([`crate::answers`]).
-#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
-pub struct Redis {
-    /// Ids of free coupons.
-    pub list: Vec<CouponId>,
-    /// The last id that was put into the list.
-    pub refilled_to: Option<CouponId>,
-    /// The refill lock, if it is held.
-    pub lock: Option<Holder>,
-}
-
-/// The holder of the refill lock.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Holder {
-    /// This consumer.
-    Consumer(usize),
-    /// A consumer that has died, or has given up its refill.
-    Nobody,
 }
 
 /// An event.
@@ -105,23 +53,6 @@ pub enum Action {
     Restore,
     /// An operator adds a coupon.
     Restock,
-}
-
-impl Default for Queue {
-    /// The smallest model worth searching: two consumers, two accounts and one coupon, and nothing fails.
-    fn default() -> Self {
-        Self {
-            consumers: 2,
-            accounts: vec![1, 2],
-            coupons: 1,
-            batch_max: 1,
-            refill_max: 1,
-            faults: 0,
-            restocks: 0,
-            without: None,
-            only: None,
-        }
-    }
 }
 
 impl Model for Queue {
@@ -176,7 +107,7 @@ impl Model for Queue {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::chosen(properties::of_queue(), properties::of_calm_queue(), self.only)
+        chosen(properties(), calm_properties(), self.only)
     }
 }
 
@@ -261,50 +192,95 @@ impl State {
                 world.redis.abandon(n);
                 consumers.get_mut(n)?.begin(world, model);
             }
-            Action::Expire => world.redis.lose_lock(consumers),
+            Action::Expire => self.lose_lock(),
             Action::Empty => {
-                world.redis.lose_lock(consumers);
-                world.redis = Redis::default();
+                self.lose_lock();
+                self.world.redis = Redis::default();
             }
             Action::Restore => {
-                world.redis.lose_lock(consumers);
-                world.redis = Redis { list: world.mysql.ids(), ..Redis::default() };
+                self.lose_lock();
+                self.world.redis = Redis { list: self.world.mysql.ids(), ..Redis::default() };
             }
             Action::Claim(_) | Action::Take(..) | Action::Do(..) | Action::Restock => return None,
         }
         Some(())
     }
-}
-
-impl World {
-    /// The claims in these places.
-    pub fn claims(&self, places: &[usize]) -> Vec<Claim> {
-        places.iter().filter_map(|place| self.claims.get(*place)).map(|(claim, _)| *claim).collect()
-    }
-
-    /// A timestamp later than those of all claims so far, and not later than those of any claims to come.
-    pub fn now(&mut self) -> u64 {
-        if self.claims.last().is_some_and(|(claim, _)| claim.accepted_at_ms == self.clock) {
-            self.clock += 1;
-        }
-        self.clock
-    }
-}
-
-impl Redis {
-    /// Marks the lock of a consumer that will no longer free it.
-    fn abandon(&mut self, n: usize) {
-        if self.lock == Some(Holder::Consumer(n)) {
-            self.lock = Some(Holder::Nobody);
-        }
-    }
 
     /// Removes the lock while its holder believes that it still holds it.
-    fn lose_lock(&mut self, consumers: &mut [Consumer]) {
-        if let Some(Holder::Consumer(n)) = self.lock.take()
-            && let Some(consumer) = consumers.get_mut(n)
+    fn lose_lock(&mut self) {
+        if let Some(Holder::Consumer(n)) = self.world.redis.lock.take()
+            && let Some(consumer) = self.consumers.get_mut(n)
         {
             consumer.has_lost_lock = true;
         }
     }
+}
+
+/// The rounds that a batch may take.
+const ROUNDS: usize = 6;
+
+/// The properties of the queue way.
+fn properties() -> Vec<Property<Queue>> {
+    vec![
+        Property::always(KEEPS_ITS_ACCOUNT, |_, state: &State| !state.world.mysql.has_changed_hands),
+        Property::always(ONE_EACH, |_, state: &State| !state.world.mysql.has_an_account_twice()),
+        Property::always(ISSUED_AS_SAID, |_, state: &State| {
+            state.world.claims.iter().all(|(_, judged)| judged.is_issued_as_said(&state.world.mysql))
+        }),
+        Property::always(SOLD_OUT_IS_TRUE, |_, state: &State| !has_said(state, |said| said == Said::SoldOutWhileFree)),
+        Property::always(HOLDERS_ARE_KNOWN, |_, state: &State| !has_said(state, |said| said == Said::SoldOutToAHolder)),
+        Property::always(SETTLED_IN_THE_END, |queue, state: &State| {
+            let mut work = Vec::new();
+            queue.work(state, &mut work);
+            !work.is_empty() || state.world.claims.iter().all(|(_, judged)| judged.said.is_some())
+        }),
+        Property::always(FEW_ROUNDS, |_, state: &State| {
+            state.consumers.iter().all(|consumer| consumer.round <= ROUNDS)
+        }),
+        Property::always(ONE_REFILLS, |_, state: &State| {
+            state.consumers.iter().filter(|consumer| consumer.is_refilling() && !consumer.has_lost_lock).count() <= 1
+        }),
+        Property::sometimes("all coupons are issued", |_, state: &State| state.world.mysql.is_sold_out()),
+        Property::sometimes("sold out is said", |_, state: &State| has_said(state, |said| said == Said::SoldOut)),
+        Property::sometimes("a restocked coupon is issued to an account that claimed before", |_, state: &State| {
+            let restocked = state.world.mysql.restocked_to();
+            state.world.claims.first().is_some_and(|(claim, _)| restocked == Some(claim.account_id))
+        }),
+        Property::sometimes("two consumers hold one claim", |_, state: &State| {
+            pairs(state).any(|(a, b)| a.delivered.iter().any(|claim| b.delivered.contains(claim)))
+        }),
+        Property::sometimes("two consumers hold one id", |_, state: &State| has_an_id_twice(state)),
+        Property::sometimes("two consumers refill at once", |_, state: &State| {
+            pairs(state).any(|(a, b)| a.is_refilling() && b.is_refilling())
+        }),
+        Property::sometimes("an UPDATE is refused", |_, state: &State| state.consumers.iter().any(|it| it.round > 1)),
+        Property::sometimes("a list of stale ids is dropped", |_, state: &State| {
+            state.consumers.iter().any(|consumer| consumer.step == Step::Drop)
+        }),
+        Property::sometimes("ids go back", |_, state: &State| {
+            state.consumers.iter().any(|consumer| consumer.step == Step::GiveBack)
+        }),
+        Property::sometimes("a remembered proof answers", |_, state: &State| {
+            state.consumers.iter().any(Consumer::answers_from_memory)
+        }),
+    ]
+}
+
+/// The properties of the queue way in runs in which nothing fails and every account gets a coupon. They show the work
+/// that the mark of the last refill spares MySQL.
+fn calm_properties() -> Vec<Property<Queue>> {
+    vec![Property::always(NO_ID_TWICE, |_, state: &State| !has_an_id_twice(state))]
+}
+
+fn has_said(state: &State, is_it: impl Fn(Said) -> bool) -> bool {
+    state.world.claims.iter().any(|(_, judged)| judged.said.is_some_and(&is_it))
+}
+
+fn has_an_id_twice(state: &State) -> bool {
+    pairs(state).any(|(a, b)| a.reserved().any(|id| b.reserved().any(|other| other == id)))
+}
+
+fn pairs(state: &State) -> impl Iterator<Item = (&Consumer, &Consumer)> {
+    let consumers = &state.consumers;
+    consumers.iter().enumerate().flat_map(|(n, one)| consumers.iter().skip(n + 1).map(move |other| (one, other)))
 }

@@ -11,8 +11,11 @@ use stateright::{Model, Property};
 
 use crate::guards::Guard;
 use crate::mysql::{Mysql, claim_of};
-use crate::properties;
-use crate::said::Judged;
+use crate::properties::{
+    HOLDERS_ARE_KNOWN, ISSUED_AS_SAID, KEEPS_ITS_ACCOUNT, ONE_EACH, SETTLED_IN_THE_END, SOLD_OUT_IS_TRUE, any_said,
+    chosen,
+};
+use crate::said::{Judged, Said};
 
 /// The size of the model, and the guard left out of it.
 #[derive(Clone, Debug)]
@@ -172,7 +175,7 @@ impl Model for Skiplock {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::chosen(properties::of_skiplock(), Vec::new(), self.only)
+        chosen(properties(), Vec::new(), self.only)
     }
 }
 
@@ -346,4 +349,36 @@ fn say(claims: &mut [Judged], mysql: &Mysql, taken: &[usize], outcomes: Vec<(Cla
             }
         }
     }
+}
+
+/// The properties of the skiplock way.
+fn properties() -> Vec<Property<Skiplock>> {
+    vec![
+        Property::always(KEEPS_ITS_ACCOUNT, |_, state: &State| !state.mysql.has_changed_hands),
+        Property::always(ONE_EACH, |_, state: &State| !state.mysql.has_an_account_twice()),
+        Property::always(ISSUED_AS_SAID, |_, state: &State| {
+            // A statement in progress counts as not committed.
+            state.claims.iter().all(|judged| judged.is_issued_as_said(&state.mysql))
+        }),
+        Property::always(SOLD_OUT_IS_TRUE, |_, state: &State| !any_said(&state.claims, Said::SoldOutWhileFree)),
+        Property::always(HOLDERS_ARE_KNOWN, |_, state: &State| !any_said(&state.claims, Said::SoldOutToAHolder)),
+        Property::always(SETTLED_IN_THE_END, |model: &Skiplock, state: &State| {
+            let mut work = Vec::new();
+            model.work(state, &mut work);
+            !work.is_empty() || state.claims.iter().all(|judged| judged.said.is_some())
+        }),
+        Property::sometimes("all coupons are issued", |_, state: &State| state.mysql.is_sold_out()),
+        Property::sometimes("sold out is said", |_, state: &State| any_said(&state.claims, Said::SoldOut)),
+        Property::sometimes("all rows are locked while one is free", |_, state: &State| {
+            let free = state.mysql.free(None);
+            !free.is_empty() && free.iter().all(|id| state.locks.contains_key(id))
+        }),
+        Property::sometimes("a claim without a row tries again", |_, state: &State| {
+            state.workers.iter().any(Worker::finds_a_row_free)
+        }),
+        Property::sometimes("a row that was read ahead is taken", |_, state: &State| {
+            state.workers.iter().any(|worker| worker.step == Step::LookUp)
+        }),
+        Property::sometimes("a restocked coupon is issued", |_, state: &State| state.mysql.restocked_to().is_some()),
+    ]
 }

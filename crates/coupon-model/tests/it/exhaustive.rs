@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use coupon_model::answers::Answers;
 use coupon_model::guards::Guard;
 use coupon_model::properties::{ONE_REFILLS, STAYS_PENDING};
-use coupon_model::queue::Queue;
 use coupon_model::search::{Searched, all_states, shortest_path};
 use coupon_model::skiplock::Skiplock;
+use coupon_model::world::Queue;
 
 /// Several times as many steps as any model here takes.
 const STEPS_MAX: usize = 5_000_000;

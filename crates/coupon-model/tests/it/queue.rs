@@ -7,8 +7,8 @@ use coupon_model::properties::{
     FEW_ROUNDS, HOLDERS_ARE_KNOWN, KEEPS_ITS_ACCOUNT, NO_ID_TWICE, ONE_EACH, ONE_REFILLS, SETTLED_IN_THE_END,
     SOLD_OUT_IS_TRUE,
 };
-use coupon_model::queue::Queue;
 use coupon_model::search::shortest_path;
+use coupon_model::world::Queue;
 
 const BEGINS: &str = "asks for the refill lock, looks at the list, reads where the last refill ended";
 const FROM_THE_BEGINNING: &str = "reads free rows from the beginning";
