@@ -184,7 +184,7 @@ mod tests {
     fn another_campaign_of_the_same_number_is_not_taken_for_the_wanted_one() {
         let error = as_wanted(&named("a"), &Campaign { coupons: 600, ..named("b") }).unwrap_err();
 
-        assert!(error.to_string().contains("another --coupons (600 coupons), --name;"), "{error}");
+        assert!(error.to_string().contains("a different --coupons (10 coupons), --name;"), "{error}");
         assert!(as_wanted(&named("a"), &Campaign { paused: true, ..named("a") }).is_ok());
     }
 }
