@@ -1,4 +1,5 @@
-//! Addresses as they are written and dialled. Goal: a service talks to the server that was named, and to no other.
+//! Addresses of servers. Goal: a service connects to the server that its address names, and to no other. Method: a
+//! listener on an IPv6 address, which a URL writes in brackets.
 
 use coupon_core::mysql::Mysql;
 use coupon_core::rabbitmq;
@@ -18,14 +19,14 @@ async fn an_address_in_brackets_is_dialled(space: &TestSpace) {
     let settings: queue_consumer::Settings = space.settings(&own);
     let (dialled, _) =
         tokio::join!(timeout(DEADLINE, listener.accept()), rabbitmq::connect(&settings.amqp, "queue-consumer"));
-    assert!(dialled.is_ok(), "queue-consumer dialled another");
+    assert!(dialled.is_ok(), "queue-consumer dialled another address");
 
     let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), start_producer(space, &own));
-    assert!(dialled.is_ok(), "producer-api dialled another");
+    assert!(dialled.is_ok(), "producer-api dialled another address");
 
     let url = format!("mysql://coupon:coupon@{}/coupon", listener.local_addr().unwrap());
     let settings: skiplock_api::Settings = space.settings(&[("mysql-url", &url), ("mysql-deadline", "1s")]);
     let mysql = Mysql::new(&settings.mysql);
     let (dialled, _) = tokio::join!(timeout(DEADLINE, listener.accept()), mysql.connection());
-    assert!(dialled.is_ok(), "skiplock-api dialled another");
+    assert!(dialled.is_ok(), "skiplock-api dialled another address");
 }

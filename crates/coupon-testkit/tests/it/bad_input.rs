@@ -1,5 +1,5 @@
-//! Requests that are wrong. Goal: each is refused with the right status, as a problem document that names the field,
-//! and takes nothing. Method: a table of requests, and what the database holds afterwards.
+//! Bad requests. Goal: each is refused with the right status, in a problem document that names the field, and has no
+//! effect. Method: a table of requests, then the audit and the length of the queue.
 
 use coupon_core::CampaignId;
 use coupon_testkit::Answer;
@@ -52,7 +52,7 @@ async fn bodies_are_checked(system: &System) {
         (Some(JSON), "{\"account_id\":\"01\"}", ACCOUNT),
         (Some(JSON), "{\"account_id\":\"1 \"}", ACCOUNT),
         (Some(JSON), "{\"account_id\":\"9223372036854775808\"}", ACCOUNT),
-        // A program may have made it of …993, which is somebody else's.
+        // A client that parses numbers as doubles rounds …993, which is another account, to this one.
         (Some(JSON), "{\"account_id\":9007199254740992}", ACCOUNT),
         (Some(JSON), "{\"account_id\":18446744073709551616}", ACCOUNT),
         (Some(JSON), "[1]", BODY),
@@ -70,18 +70,18 @@ async fn bodies_are_checked(system: &System) {
         if let Some(media_type) = media_type {
             request = request.header(CONTENT_TYPE, media_type);
         }
-        must_be_refused(&system.api.send(request).await, refusal, &format!("{media_type:?} {body:.60}"));
+        assert_refused(&system.api.send(request).await, refusal, &format!("{media_type:?} {body:.60}"));
     }
     for encoding in ["gzip", "br", "zstd", "identity, gzip", "nonsense", ""] {
         let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, JSON);
         let request = request.header(CONTENT_ENCODING, encoding).body("{\"account_id\":1}");
         let answer = system.api.send(request).await;
-        must_be_refused(&answer, ENCODING, encoding);
+        assert_refused(&answer, ENCODING, encoding);
         assert_eq!(answer.header("accept-encoding"), "identity", "{encoding}");
     }
-    nothing_was_taken(system).await;
+    assert_nothing_was_claimed(system).await;
 
-    // What is unusual, but right.
+    // An unusual spelling is accepted if it is valid.
     let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
     let answer = system.api.send(request.body(" {\n\"account_id\" : 1 } ")).await;
     assert!(matches!(answer.status, 201 | 202), "{answer:?}");
@@ -104,33 +104,33 @@ async fn paths_and_queries_are_checked(system: &System) {
             (Method::GET, format!("/v1/campaigns/{number}/claims/1")),
         ] {
             let request = system.api.request(method, &path).header(CONTENT_TYPE, JSON).body("{\"account_id\":1}");
-            must_be_refused(&system.api.send(request).await, CAMPAIGN, &path);
+            assert_refused(&system.api.send(request).await, CAMPAIGN, &path);
         }
         let number = if number == too_large { "9223372036854775808" } else { number };
         let path = format!("/v1/campaigns/{campaign}/claims/{number}");
-        must_be_refused(&system.api.get(&path).await, ACCOUNT, &path);
+        assert_refused(&system.api.get(&path).await, ACCOUNT, &path);
     }
-    // One spelling for each: in digits, and nothing escaped.
+    // A path has one spelling: nothing in it is percent-encoded, be it a digit or a letter.
     let here = format!("/v1/c%61mpaigns/{campaign}");
     for path in [format!("/v1/campaigns/%3{campaign}"), here, String::from("/v1/campaigns/1%00"), String::from("/%ff")]
     {
-        must_be_refused(&system.api.get(&path).await, NO_ROUTE, &path);
+        assert_refused(&system.api.get(&path).await, NO_ROUTE, &path);
         let request = system.api.request(Method::POST, &format!("{path}/claims")).header(CONTENT_TYPE, JSON);
-        must_be_refused(&system.api.send(request.body("{\"account_id\":1}")).await, NO_ROUTE, &path);
+        assert_refused(&system.api.send(request.body("{\"account_id\":1}")).await, NO_ROUTE, &path);
     }
     for path in ["/%6detrics", "/live%7a", "/docs/%69ndex.html", "/docs//", "/docs//index.html"] {
-        must_be_refused(&system.api.get(path).await, NO_ROUTE, path);
+        assert_refused(&system.api.get(path).await, NO_ROUTE, path);
     }
     let path = format!("/v1/campaigns/{campaign}/claims?wait=5s");
     let request = system.api.request(Method::POST, &path).header(CONTENT_TYPE, JSON).body("{\"account_id\":1}");
-    must_be_refused(&system.api.send(request).await, QUERY, &path);
+    assert_refused(&system.api.send(request).await, QUERY, &path);
     let waits = ["wait=31s", "wait=1day", "wait=5", "wait=soon", "wait=", "wait=-1s", "wait=1s&wait=1s", "wait=1S"];
     let others = ["wiat=1s", "wait=1s&x=1", "Wait=1s", "wait[]=1s"];
     for (query, refusal) in waits.map(|query| (query, WAIT)).into_iter().chain(others.map(|query| (query, QUERY))) {
         let path = format!("/v1/campaigns/{campaign}/claims/1?{query}");
-        must_be_refused(&system.api.get(&path).await, refusal, &path);
+        assert_refused(&system.api.get(&path).await, refusal, &path);
     }
-    nothing_was_taken(system).await;
+    assert_nothing_was_claimed(system).await;
 }
 
 async fn methods_and_routes_are_checked(system: &System) {
@@ -163,14 +163,14 @@ async fn methods_and_routes_are_checked(system: &System) {
         let what = format!("{method} {path}");
         let request = system.api.request(method, &path).header(CONTENT_TYPE, JSON).body("{\"account_id\":1}");
         let answer = system.api.send(request).await;
-        must_be_refused(&answer, refusal, &what);
-        let allowed = if path_is_posted_to(&what) { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+        assert_refused(&answer, refusal, &what);
+        let allowed = if accepts_post(&what) { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
         assert_eq!(answer.header("allow"), if answer.status == 405 { allowed } else { "" }, "{what}");
     }
-    nothing_was_taken(system).await;
+    assert_nothing_was_claimed(system).await;
 }
 
-fn path_is_posted_to(path: &str) -> bool {
+fn accepts_post(path: &str) -> bool {
     path.ends_with("/claims")
 }
 
@@ -185,11 +185,11 @@ async fn a_problem_names_the_trace_of_its_request(system: &System) {
     assert_eq!(own.json["trace_id"], id);
     assert_ne!(wrong.json["trace_id"], none.json["trace_id"], "each request has a trace of its own");
     for answer in [wrong, none] {
-        must_be_refused(&answer, NO_ROUTE, "a path that leads nowhere");
+        assert_refused(&answer, NO_ROUTE, "a path that leads nowhere");
     }
 }
 
-fn must_be_refused(answer: &Answer, (status, code, field): Refusal, what: &str) {
+fn assert_refused(answer: &Answer, (status, code, field): Refusal, what: &str) {
     assert_eq!((answer.status, answer.code()), (status, code), "{what}: {answer:?}");
     assert_eq!(answer.header("content-type"), "application/problem+json", "{what}");
     assert_eq!(answer.json["status"], status, "{what}: {answer:?}");
@@ -203,7 +203,7 @@ fn must_be_refused(answer: &Answer, (status, code, field): Refusal, what: &str) 
     assert!(is_trace_id, "{what}: {answer:?}");
 }
 
-async fn nothing_was_taken(system: &System) {
+async fn assert_nothing_was_claimed(system: &System) {
     let report = system.space.audit().await;
     assert!(report.campaigns.iter().all(|stock| stock.issued == 0), "{report:?}");
     assert_eq!(system.space.queues.waiting().await, 0, "nothing was put into the queue");

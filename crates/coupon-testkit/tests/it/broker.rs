@@ -1,5 +1,6 @@
-//! A broker that refuses, is silent or is away. Goal: 202 is said only for a claim that the broker keeps; everything
-//! else is 503 with Retry-After, and works again when the broker does.
+//! A broker that refuses messages, falls silent or is down. Goal: only a claim that the broker has confirmed is
+//! answered 202; any other gets 503 with Retry-After, and claims are accepted again as soon as the broker works.
+//! Method: a proxy that is cut, frozen and healed, and queues that are full or deleted while in use.
 
 use std::time::Duration;
 
@@ -13,24 +14,25 @@ use crate::system::{claims_are_issued, count_coupons, start_consumer, start_prod
 audited![
     without_a_broker_claims_are_refused,
     a_silent_broker_confirms_nothing,
-    a_queue_deleted_beneath_refuses_the_claim_and_is_made_again,
-    a_queue_deleted_under_a_consumer_is_made_again,
+    a_deleted_queue_refuses_the_claim_and_is_declared_again,
+    a_queue_deleted_under_a_consumer_is_declared_again,
     connections_cut_under_load_lose_no_accepted_claim,
     a_consumer_that_starts_before_the_broker_waits_for_it,
     claims_that_wait_together_share_messages,
 ];
 
+/// Not `audited!`, which would declare the queue without its limit before the service does.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_refuses_claims_and_takes_them_again() {
+async fn a_full_queue_refuses_claims_until_there_is_room() {
     coupon_testkit::run(async |space| {
         let campaign = space.campaign(500).await;
         let small = [("queue-max", "1")];
         let api = start_producer_api(&space, &small).await;
         let mut accepted = Vec::new();
-        // The broker lets a few more in before it refuses.
+        // The broker accepts a few more than the limit before it refuses.
         let refused = loop {
             let account = accepted.len() as u64 + 1;
-            assert!(account < 400, "the queue is never full");
+            assert!(account < 400, "the queue never filled up");
             let answer = api.post_claim(campaign, account).await;
             if answer.status != 202 {
                 break answer;
@@ -63,7 +65,7 @@ async fn without_a_broker_claims_are_refused(space: &TestSpace) {
     assert_eq!(ready.json["servers"]["mysql"], "up");
     assert_eq!(api.get("/livez").await.status, 200, "a restart would not help");
     let campaign = api.get(&format!("/v1/campaigns/{campaign}")).await;
-    assert_eq!(campaign.status, 200, "what needs no broker is answered");
+    assert_eq!(campaign.status, 200, "a request that needs no broker is answered");
 }
 
 async fn a_silent_broker_confirms_nothing(space: &TestSpace) {
@@ -82,7 +84,7 @@ async fn a_silent_broker_confirms_nothing(space: &TestSpace) {
     assert_eq!(count_coupons(&outcomes), 50);
 }
 
-async fn a_queue_deleted_beneath_refuses_the_claim_and_is_made_again(space: &TestSpace) {
+async fn a_deleted_queue_refuses_the_claim_and_is_declared_again(space: &TestSpace) {
     let campaign = space.campaign(50).await;
     let api = start_producer_api(space, &[]).await;
     let consumer = start_consumer(space, &[]).await;
@@ -91,7 +93,7 @@ async fn a_queue_deleted_beneath_refuses_the_claim_and_is_made_again(space: &Tes
     space.queues.delete_claims().await;
 
     let answer = api.post_claim(campaign, 2).await;
-    assert!(answer.is_unavailable(), "a claim that no queue took: {answer:?}");
+    assert!(answer.is_unavailable(), "the claim reached no queue: {answer:?}");
     let again = async || api.post_claim(campaign, 3).await.status == 202;
     eventually("a claim is accepted", again).await;
 
@@ -100,7 +102,7 @@ async fn a_queue_deleted_beneath_refuses_the_claim_and_is_made_again(space: &Tes
     assert!(matches!(api.claim(campaign, 2).await, Outcome::Issued { .. }));
 }
 
-async fn a_queue_deleted_under_a_consumer_is_made_again(space: &TestSpace) {
+async fn a_queue_deleted_under_a_consumer_is_declared_again(space: &TestSpace) {
     let campaign = space.campaign(50).await;
     let api = start_producer_api(space, &[]).await;
     start_consumer(space, &[]).await;
@@ -108,8 +110,8 @@ async fn a_queue_deleted_under_a_consumer_is_made_again(space: &TestSpace) {
 
     space.queues.delete_claims().await;
 
-    // Claims that were in the queue are gone with it, and a broker may lose more while a queue is made again in the
-    // place of a deleted one: no promise holds here but that claiming again helps.
+    // The claims in the queue are lost with it, and the broker may lose more while the queue is being declared again.
+    // The only promise left is that claiming again helps.
     join_all((2..=20).map(async |account| {
         let again = async || {
             api.post_claim(campaign, account).await;
@@ -168,7 +170,7 @@ async fn claims_that_wait_together_share_messages(space: &TestSpace) {
         assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
         let messages = async || space.queues.waiting().await - before;
         if claims_per_message == "1" {
-            eventually("each claim is a message", async || messages().await == 200).await;
+            eventually("each claim is a message of its own", async || messages().await == 200).await;
         } else {
             assert!(messages().await < 200, "{} messages for 200 claims", messages().await);
         }

@@ -1,4 +1,5 @@
-//! One account and its claim. Goal: it gets a coupon, the same one whenever and however often it asks.
+//! One account and its claim. Goal: the account gets a coupon, and always the same one, whenever and however often it
+//! asks.
 
 use std::collections::HashSet;
 
@@ -10,10 +11,10 @@ use crate::system::System;
 each_way![
     a_claim_gets_a_coupon,
     the_answer_is_as_documented,
-    an_account_claims_many_times_at_once,
+    many_claims_of_an_account_at_once_get_one_coupon,
     another_instance_gives_the_same_coupon,
     campaigns_do_not_mix,
-    the_largest_numbers_are_taken,
+    the_largest_ids_are_accepted,
 ];
 
 pub async fn a_claim_gets_a_coupon(system: &System) {
@@ -33,7 +34,7 @@ pub async fn the_answer_is_as_documented(system: &System) {
     let outcome = system.api.settled(campaign, 7).await;
     let again = system.api.post_claim(campaign, 7).await;
 
-    assert_eq!(answer.header("location"), "claims/7", "relative, for a gateway may strip a prefix");
+    assert_eq!(answer.header("location"), "claims/7", "relative, because a gateway may strip a prefix");
     assert_eq!(answer.header("content-type"), "application/json");
     if system.is_queue() {
         assert_eq!((answer.status, answer.json), (202, json!({"status": "pending"})));
@@ -44,7 +45,7 @@ pub async fn the_answer_is_as_documented(system: &System) {
     }
 }
 
-pub async fn an_account_claims_many_times_at_once(system: &System) {
+pub async fn many_claims_of_an_account_at_once_get_one_coupon(system: &System) {
     let campaign = system.space.campaign(50).await;
 
     let answers = system.api.claim_all(campaign, (0..60).map(|n| n % 2 + 1)).await;
@@ -75,7 +76,7 @@ pub async fn campaigns_do_not_mix(system: &System) {
     assert_eq!((system.space.issued(one).await, system.space.issued(two).await), (5, 5));
 }
 
-pub async fn the_largest_numbers_are_taken(system: &System) {
+pub async fn the_largest_ids_are_accepted(system: &System) {
     let campaign = system.space.campaign(1).await;
     system.space.sql(format!("UPDATE campaign SET id = {}", CampaignId::MAX)).await;
     system.space.sql(format!("UPDATE coupon SET campaign_id = {}", CampaignId::MAX)).await;
@@ -83,5 +84,5 @@ pub async fn the_largest_numbers_are_taken(system: &System) {
     let outcome = system.api.claim(CampaignId::MAX, AccountId::MAX.0).await;
 
     assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
-    assert_eq!(system.api.post_claim(campaign, 1).await.status, 404, "the number it had before");
+    assert_eq!(system.api.post_claim(campaign, 1).await.status, 404, "the id that the campaign had before");
 }

@@ -1,5 +1,5 @@
 //! Consumers that die or stop at the worst moment. Goal: every accepted claim reaches its outcome, and every coupon can
-//! still be issued. Method: row locks and a frozen connection hold a consumer where it shall die.
+//! still be issued. Method: row locks and a frozen connection hold a consumer at the point where it is killed.
 
 use coupon_core::{CampaignId, Outcome};
 use coupon_testkit::{Proxy, TestSpace, eventually};
@@ -7,36 +7,36 @@ use coupon_testkit::{Proxy, TestSpace, eventually};
 use crate::system::{claims_are_accepted, claims_are_issued, count_coupons, start_consumer, start_producer_api};
 
 audited![
-    killed_between_reserving_and_issuing,
-    killed_between_reserving_and_issuing_one_by_one,
-    killed_between_issuing_and_acknowledging,
-    consumers_come_and_go_under_load,
+    a_consumer_killed_between_reserving_and_issuing_loses_no_coupon,
+    a_consumer_killed_between_reserving_and_issuing_loses_no_coupon_one_by_one,
+    a_consumer_killed_between_issuing_and_acknowledging_issues_nothing_twice,
+    consumers_that_come_and_go_under_load_lose_nothing,
     a_stop_finishes_the_batch_in_hand,
 ];
 
 /// The first words of the statement that issues coupons.
 const ISSUE: &str = "UPDATE IGNORE (SELECT";
 
-async fn killed_between_reserving_and_issuing(space: &TestSpace) {
+async fn a_consumer_killed_between_reserving_and_issuing_loses_no_coupon(space: &TestSpace) {
     killed_before_issuing(space, "500").await;
 }
 
-async fn killed_between_reserving_and_issuing_one_by_one(space: &TestSpace) {
+async fn a_consumer_killed_between_reserving_and_issuing_loses_no_coupon_one_by_one(space: &TestSpace) {
     killed_before_issuing(space, "1").await;
 }
 
 async fn killed_before_issuing(space: &TestSpace, batch_max: &str) {
-    // As many coupons as claims: a coupon lost with the consumer would be missed.
+    // There are as many coupons as claims, so a coupon lost with the consumer would be missed.
     let campaign = space.campaign(20).await;
     let api = start_producer_api(space, &[]).await;
     let locks = space.lock_rows(campaign).await;
     claims_are_accepted(&api, campaign, 1..=20).await;
     let consumer = start_consumer(space, &[("batch-max", batch_max)]).await;
-    eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
+    eventually("the UPDATE waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
     assert!(space.ids_in_redis(campaign).await < 20, "ids were reserved");
 
     consumer.kill();
-    // What was running ends unfinished, as when the server notices that its client is gone.
+    // Its statement ends unfinished, as it does when the server notices that the client is gone.
     for connection in space.running(ISSUE).await {
         space.sql(format!("KILL {connection}")).await;
     }
@@ -48,14 +48,14 @@ async fn killed_before_issuing(space: &TestSpace, batch_max: &str) {
     claims_are_issued(&api, campaign, 1..=20).await;
 }
 
-async fn killed_between_issuing_and_acknowledging(space: &TestSpace) {
+async fn a_consumer_killed_between_issuing_and_acknowledging_issues_nothing_twice(space: &TestSpace) {
     let campaign = space.campaign(30).await;
     let api = start_producer_api(space, &[]).await;
     let proxy = Proxy::start(&space.servers().amqp.amqp_url).await;
     let locks = space.lock_rows(campaign).await;
     claims_are_accepted(&api, campaign, 1..=20).await;
     let consumer = start_consumer(space, &[("amqp-url", proxy.url())]).await;
-    eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
+    eventually("the UPDATE waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
 
     // The batch is issued, but its acknowledgement does not get through.
     proxy.freeze();
@@ -69,7 +69,7 @@ async fn killed_between_issuing_and_acknowledging(space: &TestSpace) {
     eventually("the claims are back in the queue", async || space.queues.waiting().await == 20).await;
     start_consumer(space, &[]).await;
 
-    // They are settled anew when one that was claimed after them is.
+    // Once a later claim has its outcome, these have been settled a second time.
     assert!(matches!(api.claim(campaign, 21).await, Outcome::Issued { .. }));
     for (account, outcome) in (1..).zip(outcomes) {
         assert_eq!(api.settled(campaign, account).await, outcome, "account {account}");
@@ -77,18 +77,18 @@ async fn killed_between_issuing_and_acknowledging(space: &TestSpace) {
     assert_eq!(space.issued(campaign).await, 21);
 }
 
-async fn consumers_come_and_go_under_load(space: &TestSpace) {
+async fn consumers_that_come_and_go_under_load_lose_nothing(space: &TestSpace) {
     let campaign = space.campaign(250).await;
     let api = start_producer_api(space, &[]).await;
     let small = [("batch-max", "10"), ("refill-max", "40")];
     let (one, two) = (start_consumer(space, &small).await, start_consumer(space, &small).await);
     let coming_and_going = async {
-        issued(space, campaign, 30).await;
+        wait_until_issued(space, campaign, 30).await;
         one.stop().await;
-        issued(space, campaign, 60).await;
+        wait_until_issued(space, campaign, 60).await;
         let three = start_consumer(space, &small).await;
         two.kill();
-        issued(space, campaign, 120).await;
+        wait_until_issued(space, campaign, 120).await;
         start_consumer(space, &small).await;
         three.stop().await;
     };
@@ -98,18 +98,18 @@ async fn consumers_come_and_go_under_load(space: &TestSpace) {
     assert_eq!(count_coupons(&outcomes), 250);
 }
 
-async fn issued(space: &TestSpace, campaign: CampaignId, count: u64) {
+async fn wait_until_issued(space: &TestSpace, campaign: CampaignId, count: u64) {
     eventually("more coupons are issued", async || space.issued(campaign).await >= count).await;
 }
 
-/// A stop gives back what was sent ahead, and what is in hand is finished first.
+/// A consumer that is stopped finishes its batch, then leaves the messages that were prefetched to others.
 async fn a_stop_finishes_the_batch_in_hand(space: &TestSpace) {
     let campaign = space.campaign(20).await;
     let api = start_producer_api(space, &[]).await;
     let locks = space.lock_rows(campaign).await;
     claims_are_accepted(&api, campaign, 1..=20).await;
     let consumer = start_consumer(space, &[("batch-max", "5")]).await;
-    eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
+    eventually("the UPDATE waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
 
     consumer.ask_to_stop();
     locks.disconnect().await.unwrap();
@@ -117,7 +117,10 @@ async fn a_stop_finishes_the_batch_in_hand(space: &TestSpace) {
 
     let issued = space.issued(campaign).await;
     assert!((1..=5).contains(&issued), "{issued} were issued by one batch");
-    eventually("the rest is back", async || u64::from(space.queues.waiting().await) == 20 - issued).await;
+    eventually("the other claims are back in the queue", async || {
+        u64::from(space.queues.waiting().await) == 20 - issued
+    })
+    .await;
     start_consumer(space, &[]).await;
     claims_are_issued(&api, campaign, 1..=20).await;
 }

@@ -1,6 +1,6 @@
-//! What the documents say, compared with the code. Goal: what a document names exists, its links lead somewhere, the table
-//! of settings is that of the programs, and what should be short stays short. Method: code spans, tables and links of each
-//! document are looked up among the files of the repository.
+//! The documents, compared with the code. Goal: whatever a document names exists, its links lead somewhere, the table
+//! of settings matches the programs, and documents that are meant to be short stay short. Method: the code spans,
+//! tables and links of each document are looked up in the files of the repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,16 +9,16 @@ use clap::{Command, CommandFactory};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The folders of the repository, without what is built or generated.
+/// The folders of the repository that hold sources, as opposed to anything built or generated.
 const FOLDERS: [&str; 6] = [".ci", ".github", "crates", "deploy", "docs", "scripts"];
 
-/// Most words of a document, code and tables included.
+/// How many words a document may have, code and tables included.
 const WORDS_MAX: [(&str, usize); 3] = [("README.md", 1_300), ("README.ko.md", 1_300), ("docs/ARCHITECTURE.md", 2_500)];
 
-/// A document about the past names what may be gone.
+/// This document is about the past, so what it names may no longer exist.
 const HISTORY: &str = "CHANGELOG.md";
 
-/// What the servers have and the code does not use.
+/// Features of the servers that documents mention and the code does not use.
 const UNUSED: [&str; 3] = ["AUTH", "JSON_TABLE", "LATERAL"];
 
 #[test]
@@ -36,30 +36,30 @@ fn what_documents_name_exists() {
     let files = Files::read();
     let words = files.words();
 
-    let mut gone = Vec::new();
+    let mut missing = Vec::new();
     for (document, text) in files.documents().filter(|(document, _)| *document != HISTORY) {
         for paragraph in without_fences(text).split("\n\n") {
             assert!(paragraph.matches('`').count() % 2 == 0, "{document}: a code span is not closed: {paragraph}");
             let pieces: Vec<&str> = paragraph.split('`').collect();
             for (index, &span) in pieces.iter().enumerate().skip(1).step_by(2) {
                 if !files.has(span) || !is_known(span, &words) {
-                    gone.push(format!("{document}: `{span}`"));
+                    missing.push(format!("{document}: `{span}`"));
                 }
-                // A path and a name after it: the name is declared in that file.
+                // A constant that follows a path is declared in that file.
                 let next = pieces.get(index + 2).filter(|_| pieces[index + 1] == " ");
-                if let Some(constant) = next.filter(|next| is_kind(span, "rs") && is_upper_case(next))
+                if let Some(constant) = next.filter(|next| has_extension(span, "rs") && is_upper_case(next))
                     && !files.ending_with(span).any(|text| text.contains(&format!("const {constant}:")))
                 {
-                    gone.push(format!("{document}: `{constant}` in `{span}`"));
+                    missing.push(format!("{document}: `{constant}` in `{span}`"));
                 }
             }
         }
     }
-    assert!(gone.is_empty(), "named in a document and not there:\n{}", gone.join("\n"));
+    assert!(missing.is_empty(), "named in a document, but missing:\n{}", missing.join("\n"));
 }
 
 #[test]
-fn links_lead_to_what_exists() {
+fn links_lead_somewhere() {
     let files = Files::read();
 
     let mut broken = Vec::new();
@@ -69,7 +69,7 @@ fn links_lead_to_what_exists() {
             without_fences(text).split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link)
         {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() { document.to_owned() } else { normal(&folder.join(file)) };
+            let target = if file.is_empty() { document.to_owned() } else { normalized(&folder.join(file)) };
             let is_elsewhere = link.contains("://");
             let leads = Path::new(ROOT).join(&target).exists()
                 && (anchor.is_empty() || headings(files.text(&target)).any(|(_, heading)| slug(heading) == anchor));
@@ -82,7 +82,7 @@ fn links_lead_to_what_exists() {
 }
 
 #[test]
-fn the_table_of_settings_is_that_of_the_programs() {
+fn the_table_of_settings_matches_the_programs() {
     let files = Files::read();
     let rows = settings(files.text("docs/CONFIGURATION.md"));
 
@@ -130,35 +130,36 @@ impl Files {
     }
 
     fn text(&self, path: &str) -> &str {
-        self.0.get(path).map_or_else(|| panic!("{path} is not there"), String::as_str)
+        self.0.get(path).map_or_else(|| panic!("{path} does not exist"), String::as_str)
     }
 
     fn documents(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().filter(|(path, _)| is_kind(path, "md")).map(|(path, text)| (path.as_str(), text.as_str()))
+        self.0.iter().filter(|(path, _)| has_extension(path, "md")).map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
-    /// The texts of the files whose path ends like this, in whatever crate.
+    /// The texts of the files whose path ends like this, in any crate.
     fn ending_with(&self, end: &str) -> impl Iterator<Item = &str> {
         let end = format!("/{end}");
         self.0.iter().filter(move |(path, _)| format!("/{path}").ends_with(&end)).map(|(_, text)| text.as_str())
     }
 
-    /// Whether a code span that is a path leads to a file or a folder. What is no path is no matter of this.
+    /// Whether a code span that is a path leads to a file or a folder. Any other span passes.
     fn has(&self, span: &str) -> bool {
         let is_path = !span.contains(|c: char| c.is_whitespace() || "{}*<>…".contains(c));
         let is_ours = FOLDERS.iter().any(|folder| span.starts_with(&format!("{folder}/")));
         if is_path && span.ends_with('/') && (is_ours || span.starts_with("src/")) {
             self.0.keys().any(|path| format!("/{path}").contains(&format!("/{span}")))
-        } else if is_path && (is_ours || is_kind(span, "rs")) {
+        } else if is_path && (is_ours || has_extension(span, "rs")) {
             self.ending_with(span).next().is_some() || Path::new(ROOT).join(span).is_dir()
         } else {
             true
         }
     }
 
-    /// All names in what is not a document.
+    /// All words of the files that are not documents. This file does not count, because it lists what the code lacks.
     fn words(&self) -> BTreeSet<&str> {
-        let sources = self.0.iter().filter(|(path, _)| !is_kind(path, "md") && !path.ends_with("tests/it/docs.rs"));
+        let sources =
+            self.0.iter().filter(|(path, _)| !has_extension(path, "md") && !path.ends_with("tests/it/docs.rs"));
         sources.flat_map(|(_, text)| text.split(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c))).collect()
     }
 }
@@ -179,8 +180,8 @@ fn read_folder(folder: &str, with_folders: bool, files: &mut BTreeMap<String, St
     }
 }
 
-/// Whether a code span that is a constant, a variable (also with a value) or a flag occurs in the sources. A flag may be
-/// the name of a field there.
+/// Whether a code span that is a constant, a variable (with or without a value) or a flag occurs in the sources, where
+/// a flag may be the name of a field. Any other span passes.
 fn is_known(span: &str, words: &BTreeSet<&str>) -> bool {
     let name = span.split('=').next().unwrap();
     if let Some(flag) =
@@ -192,8 +193,7 @@ fn is_known(span: &str, words: &BTreeSet<&str>) -> bool {
     }
 }
 
-/// Whether a path is that of a file of this kind.
-fn is_kind(path: &str, extension: &str) -> bool {
+fn has_extension(path: &str, extension: &str) -> bool {
     Path::new(path).extension().is_some_and(|found| found == extension)
 }
 
@@ -208,7 +208,7 @@ fn without_fences(text: &str) -> String {
     text.split("```").step_by(2).collect::<Vec<_>>().join("\n\n")
 }
 
-/// What stands in the blocks of code, without comments.
+/// The lines of a document's blocks of code, without comments.
 fn examples(text: &str) -> Vec<&str> {
     let blocks = text.split("```").skip(1).step_by(2);
     blocks.flat_map(str::lines).map(|line| line.split(" # ").next().unwrap().trim_end()).collect()
@@ -224,14 +224,14 @@ fn headings(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// What GitHub makes of a heading in a link.
+/// The anchor that GitHub gives a heading.
 fn slug(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// A path without `..` in it.
-fn normal(path: &Path) -> String {
+/// The path without any `..` in it.
+fn normalized(path: &Path) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.iter().map(|part| part.to_str().unwrap()) {
         match part {
@@ -249,6 +249,7 @@ struct Row {
     programs: BTreeSet<String>,
 }
 
+/// The rows of the table of settings, by flag.
 fn settings(document: &str) -> BTreeMap<String, Row> {
     let rows = document.lines().filter(|line| line.starts_with("| `--"));
     rows.map(|row| {
@@ -262,7 +263,7 @@ fn settings(document: &str) -> BTreeMap<String, Row> {
     .collect()
 }
 
-/// The settings of a program: variable and default by flag, each as the table writes it.
+/// The settings of a program: variable and default by flag, each written as in the table.
 fn settings_of(command: &Command) -> BTreeMap<String, (String, String)> {
     let arguments = command.get_arguments().filter(|argument| argument.get_env().is_some());
     arguments

@@ -1,4 +1,6 @@
-//! Two installations on one broker. Goal: neither takes, settles or loses the claims of the other.
+//! Two installations on one broker. Goal: neither settles or loses claims of the other, and a consumer that met foreign
+//! claims resumes once they are gone. Method: a consumer with the database of one installation and the queue of
+//! another.
 
 use coupon_core::Outcome;
 use coupon_core::rabbitmq::message;
@@ -10,20 +12,20 @@ use crate::programs;
 use crate::system::{claims_are_accepted, claims_are_issued, start_consumer, start_producer_api};
 
 audited![
-    a_consumer_leaves_claims_of_another_installation_to_those_of_its_own,
-    a_consumer_takes_its_own_claims_again_when_the_others_are_gone,
+    a_consumer_leaves_claims_of_another_installation_to_its_consumers,
+    a_consumer_resumes_once_the_claims_of_others_are_gone,
     in_exact_order_consumers_of_two_installations_take_turns,
-    keys_of_another_installation_are_not_taken_for_ones_own,
+    keys_of_another_installation_are_left_alone,
 ];
 
-async fn a_consumer_leaves_claims_of_another_installation_to_those_of_its_own(space: &TestSpace) {
+async fn a_consumer_leaves_claims_of_another_installation_to_its_consumers(space: &TestSpace) {
     coupon_testkit::run(async |other| {
         let campaign = space.campaign(50).await;
         let api = start_producer_api(space, &[]).await;
         let database = other.servers().mysql.mysql_url.reveal();
         let stray = programs::consumer_with(space, &[("mysql-url", database)]).await;
         let stray_ready = async || space.api(stray.address()).get("/readyz").await.status == 200;
-        eventually("it has nothing against an empty queue", stray_ready).await;
+        eventually("it is ready while the queue is empty", stray_ready).await;
 
         claims_are_accepted(&api, campaign, 1..=20).await;
 
@@ -38,12 +40,12 @@ async fn a_consumer_leaves_claims_of_another_installation_to_those_of_its_own(sp
 
         start_consumer(space, &[]).await;
         claims_are_issued(&api, campaign, 1..=20).await;
-        eventually("it comes back to a queue that is empty", stray_ready).await;
+        eventually("it is ready again once the queue is empty", stray_ready).await;
     })
     .await;
 }
 
-async fn a_consumer_takes_its_own_claims_again_when_the_others_are_gone(space: &TestSpace) {
+async fn a_consumer_resumes_once_the_claims_of_others_are_gone(space: &TestSpace) {
     coupon_testkit::run(async |other| {
         let (theirs, ours) = (space.campaign(5).await, other.campaign(5).await);
         let api = start_producer_api(space, &[]).await;
@@ -51,7 +53,7 @@ async fn a_consumer_takes_its_own_claims_again_when_the_others_are_gone(space: &
         let consumer = programs::consumer_with(space, &of_other).await;
         claims_are_accepted(&api, theirs, 1..=3).await;
         let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
-        eventually("it stands aside", async || !is_ready().await).await;
+        eventually("it pauses", async || !is_ready().await).await;
 
         let api = start_producer_api(&other, &[("namespace", space.name())]).await;
         claims_are_accepted(&api, ours, 1..=3).await;
@@ -62,7 +64,7 @@ async fn a_consumer_takes_its_own_claims_again_when_the_others_are_gone(space: &
             }
         }
 
-        // The queue is not empty before they are.
+        // The queue does not have to run empty first: the consumer resumes because the claims left in it are its own.
         claims_are_issued(&api, ours, 1..=3).await;
         other.audit().await;
     })
@@ -78,11 +80,11 @@ async fn in_exact_order_consumers_of_two_installations_take_turns(space: &TestSp
         let their_api = start_producer_api(space, &[("order", "exact")]).await;
         claims_are_accepted(&their_api, theirs, 1..=3).await;
         let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
-        eventually("it stands aside", async || !is_ready().await).await;
+        eventually("it pauses", async || !is_ready().await).await;
         let our_api = start_producer_api(&other, &[("order", "exact"), namespace]).await;
         claims_are_accepted(&our_api, ours, 1..=3).await;
 
-        // It takes its own, one by one, and stands aside in turn.
+        // This consumer settles the claims of its own installation one by one, then pauses in turn.
         start_consumer(space, &[("order", "exact"), ("batch-max", "1")]).await;
 
         claims_are_issued(&their_api, theirs, 1..=3).await;
@@ -92,7 +94,7 @@ async fn in_exact_order_consumers_of_two_installations_take_turns(space: &TestSp
     .await;
 }
 
-async fn keys_of_another_installation_are_not_taken_for_ones_own(space: &TestSpace) {
+async fn keys_of_another_installation_are_left_alone(space: &TestSpace) {
     coupon_testkit::run(async |other| {
         let campaign = space.campaign(5).await;
         let mut foreign = space.installation().clone();

@@ -1,5 +1,6 @@
-//! Installations as small as the settings let them be. Goal: each setting works at its least value, all of them at
-//! once. Method: the least of every number is asked of the programs themselves, so a new setting is in by itself.
+//! Services with every setting at its minimum. Goal: each setting works at the smallest value that it accepts, and all
+//! of them do at once. Method: the test asks the programs for the minimum of every number, so a new setting is covered
+//! without a change here.
 
 use std::ffi::OsString;
 
@@ -11,37 +12,39 @@ use coupon_testkit::{Api, TestSpace, eventually};
 use crate::programs::couponctl;
 use crate::system::{count_coupons, start_consumer, start_producer_api, start_skiplock};
 
-/// The settings that are numbers, each with the least that is taken.
-fn least<T: CommandFactory + FromArgMatches>() -> Vec<(String, &'static str)> {
+/// The settings of a program that are numbers, each with the smallest value that it accepts.
+fn minimums<T: CommandFactory + FromArgMatches>() -> Vec<(String, &'static str)> {
     let command = T::command();
     let is_number = |argument: &&clap::Arg| {
         let [default] = argument.get_default_values() else { return false };
         default.to_str().is_some_and(|default| default.parse::<u64>().is_ok())
     };
-    let is_taken = |flag: &str, value: &str| {
+    let is_accepted = |flag: &str, value: &str| {
         let line = ["test", &format!("--{flag}={value}")].map(OsString::from);
         try_parse_from::<T>(&line).is_ok()
     };
     let flags = command.get_arguments().filter(is_number).filter_map(clap::Arg::get_long);
-    let least = flags.map(|flag| {
-        let value = ["0", "1"].into_iter().find(|value| is_taken(flag, value));
-        (flag.to_owned(), value.unwrap_or_else(|| panic!("--{flag} takes neither 0 nor 1")))
+    let minimums = flags.map(|flag| {
+        let value = ["0", "1"].into_iter().find(|value| is_accepted(flag, value));
+        (flag.to_owned(), value.unwrap_or_else(|| panic!("--{flag} accepts neither 0 nor 1")))
     });
-    least.collect()
+    minimums.collect()
 }
 
-/// The same, as a test gives settings.
-fn all<'a>(least: &'a [(String, &'static str)]) -> Vec<(&'a str, &'a str)> {
-    least.iter().map(|(flag, value)| (flag.as_str(), *value)).collect()
+/// The same settings, borrowed, for a service to start with.
+fn borrowed<'a>(settings: &'a [(String, &'static str)]) -> Vec<(&'a str, &'a str)> {
+    settings.iter().map(|(flag, value)| (flag.as_str(), *value)).collect()
 }
 
-/// The same, with connections for a crowd: with one, the second client waits until the first has hung up.
-fn for_a_crowd<'a>(least: &'a [(String, &'static str)]) -> Vec<(&'a str, &'a str)> {
-    all(least).into_iter().filter(|(flag, _)| *flag != "http-connections").collect()
+/// Like [`borrowed`], but for many clients at once, who need the default number of connections: with the minimum of
+/// one, the second client waits until the first disconnects.
+fn for_many_clients<'a>(settings: &'a [(String, &'static str)]) -> Vec<(&'a str, &'a str)> {
+    borrowed(settings).into_iter().filter(|(flag, _)| *flag != "http-connections").collect()
 }
 
-/// More accounts than coupons, a repeated claim, a restock: what both ways promise to a crowd, and to one at a time.
-async fn keep_their_promises(space: &TestSpace, api: &Api, alone: &Api) {
+/// Checks what both approaches promise when there are more accounts than coupons, when a claim is repeated and after a
+/// restock. `api` serves many clients at once, `single` one at a time.
+async fn promises_are_kept(space: &TestSpace, api: &Api, single: &Api) {
     let campaign = CampaignId(1);
     let made = couponctl(space, "--mysql-connections 1 campaign create --id 1 --coupons 5");
     let seen = async {
@@ -67,25 +70,25 @@ async fn keep_their_promises(space: &TestSpace, api: &Api, alone: &Api) {
     let (winner, coupon) = outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Issued { .. })).unwrap();
     assert_eq!(api.claim_patiently(campaign, *winner).await, *coupon, "a winner claims again");
 
-    // One for the account that claimed last, in case that its claim still waits in the queue, and one more.
+    // One coupon for account 99, whose claims may still be in the queue, and one for account 100.
     space.restock(campaign, 2).await;
-    eventually("the restock is seen", async || alone.get("/v1/campaigns/1").await.json["total"] == 7).await;
-    let outcome = alone.claim_patiently(campaign, 100).await;
+    eventually("the restock is seen", async || single.get("/v1/campaigns/1").await.json["total"] == 7).await;
+    let outcome = single.claim_patiently(campaign, 100).await;
     assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
-    assert_eq!(alone.claim_patiently(campaign, 100).await, outcome, "asked again");
+    assert_eq!(single.claim_patiently(campaign, 100).await, outcome, "asked again");
     assert!(matches!(space.issued(campaign).await, 6..=7));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_queue_way_works_at_the_least_of_all_its_settings() {
+async fn the_queue_works_with_every_setting_at_its_minimum() {
     coupon_testkit::run(async |space| {
-        let (producer, consumer) = (least::<producer_api::Settings>(), least::<queue_consumer::Settings>());
+        let (producer, consumer) = (minimums::<producer_api::Settings>(), minimums::<queue_consumer::Settings>());
         assert!(producer.len() >= 6 && consumer.len() >= 4, "{producer:?} {consumer:?}");
-        let api = start_producer_api(&space, &for_a_crowd(&producer)).await;
-        let alone = start_producer_api(&space, &all(&producer)).await.hanging_up();
-        start_consumer(&space, &all(&consumer)).await;
+        let api = start_producer_api(&space, &for_many_clients(&producer)).await;
+        let single = start_producer_api(&space, &borrowed(&producer)).await.hanging_up();
+        start_consumer(&space, &borrowed(&consumer)).await;
 
-        keep_their_promises(&space, &api, &alone).await;
+        promises_are_kept(&space, &api, &single).await;
 
         space.audit().await;
     })
@@ -93,14 +96,14 @@ async fn the_queue_way_works_at_the_least_of_all_its_settings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_skiplock_way_works_at_the_least_of_all_its_settings() {
+async fn skiplock_works_with_every_setting_at_its_minimum() {
     coupon_testkit::run(async |space| {
-        let least = least::<skiplock_api::Settings>();
-        assert!(least.len() >= 5, "{least:?}");
-        let api = space.api(start_skiplock(&space, &for_a_crowd(&least)).await.address());
-        let alone = space.api(start_skiplock(&space, &all(&least)).await.address()).hanging_up();
+        let skiplock = minimums::<skiplock_api::Settings>();
+        assert!(skiplock.len() >= 5, "{skiplock:?}");
+        let api = space.api(start_skiplock(&space, &for_many_clients(&skiplock)).await.address());
+        let single = space.api(start_skiplock(&space, &borrowed(&skiplock)).await.address()).hanging_up();
 
-        keep_their_promises(&space, &api, &alone).await;
+        promises_are_kept(&space, &api, &single).await;
 
         space.audit().await;
     })

@@ -1,8 +1,9 @@
-//! The tests of the whole system, against the real servers.
+//! Tests of the whole system against real servers.
 //!
-//! Goal: both ways keep the same promises, whatever fails beneath them. Method: each promise of the HTTP API is one test
-//! that runs for every way; what only the queue way can suffer, and what the servers do to either, has tests of its own.
-//! Each test works in a space of its own, waits for events and ends with the audit.
+//! Goal: both approaches keep the same promises, whatever fails underneath. Method: each promise of the HTTP API is one
+//! test that runs for every way to run the system; failures that only one approach can have, and those that a server
+//! causes in either, have tests of their own. Each test works in a space of its own, waits for events, and ends with
+//! the audit.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,5 +1,5 @@
-//! Messages as they come in bad days: twice, late, or not claims at all. Goal: processing is idempotent, and what
-//! cannot be processed is kept for an operator and holds nothing up.
+//! Messages that arrive twice, late, or that are not claims at all. Goal: processing is idempotent, and a message that
+//! cannot be processed is kept for an operator and holds nothing up. Method: messages that the test itself publishes.
 
 use coupon_core::rabbitmq::message::{self, Message};
 use coupon_core::redis::keys;
@@ -11,24 +11,24 @@ use crate::programs::couponctl;
 use crate::system::{claim, claims_are_issued, start_consumer, start_producer_api};
 
 audited![
-    a_message_delivered_again_issues_nothing_more,
-    a_message_delivered_again_issues_nothing_more_one_by_one,
-    poison_goes_to_the_dead_letters_and_holds_nothing_up,
-    poison_holds_nothing_up_where_dead_letters_cannot_be_kept,
-    claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason,
-    claims_that_were_dead_letters_are_settled_once_they_are_replayed,
-    claims_of_a_producer_of_the_version_before_are_taken,
+    a_duplicate_message_issues_nothing_more,
+    a_duplicate_message_issues_nothing_more_one_by_one,
+    poison_is_dead_lettered_and_holds_nothing_up,
+    poison_holds_nothing_up_while_dead_letters_cannot_be_kept,
+    claims_of_an_unknown_campaign_are_kept_with_the_reason,
+    dead_letters_that_are_replayed_are_settled,
+    claims_of_a_producer_of_the_previous_version_are_settled,
 ];
 
-async fn a_message_delivered_again_issues_nothing_more(space: &TestSpace) {
-    delivered_again(space, "500").await;
+async fn a_duplicate_message_issues_nothing_more(space: &TestSpace) {
+    duplicates_issue_nothing_more(space, "500").await;
 }
 
-async fn a_message_delivered_again_issues_nothing_more_one_by_one(space: &TestSpace) {
-    delivered_again(space, "1").await;
+async fn a_duplicate_message_issues_nothing_more_one_by_one(space: &TestSpace) {
+    duplicates_issue_nothing_more(space, "1").await;
 }
 
-async fn delivered_again(space: &TestSpace, batch_max: &str) {
+async fn duplicates_issue_nothing_more(space: &TestSpace, batch_max: &str) {
     let campaign = space.campaign(10).await;
     let api = start_producer_api(space, &[]).await;
     for account in [1, 1, 2, 1] {
@@ -38,7 +38,8 @@ async fn delivered_again(space: &TestSpace, batch_max: &str) {
     start_consumer(space, &[("batch-max", batch_max)]).await;
 
     let first = api.settled(campaign, 1).await;
-    // Again for accounts that hold a coupon; the one consumer takes what was published last after all of these.
+    // Claims again for accounts that hold a coupon. The claim of account 3 comes last, so once the only consumer has
+    // settled it, it has settled all of them.
     for account in [1, 2, 2, 1, 3] {
         space.queues.publish_claim(&claim(campaign, account)).await;
     }
@@ -47,7 +48,7 @@ async fn delivered_again(space: &TestSpace, batch_max: &str) {
     assert_eq!(space.issued(campaign).await, 3);
 }
 
-async fn poison_goes_to_the_dead_letters_and_holds_nothing_up(space: &TestSpace) {
+async fn poison_is_dead_lettered_and_holds_nothing_up(space: &TestSpace) {
     let campaign = space.campaign(10).await;
     let api = start_producer_api(space, &[]).await;
     let good = message::encode(&[claim(campaign, 100)]).unwrap();
@@ -69,38 +70,38 @@ async fn poison_goes_to_the_dead_letters_and_holds_nothing_up(space: &TestSpace)
     start_consumer(space, &[]).await;
 
     claims_are_issued(&api, campaign, 1..=7).await;
-    eventually("the poison is among the dead letters", async || space.queues.dead_letters().await == 7).await;
+    eventually("all poison is dead-lettered", async || space.queues.dead_letters().await == 7).await;
     assert!(!space.report().await.clean, "the audit reports dead letters");
     let dead = space.queues.take_dead_letters().await;
     for (properties, body) in &dead {
         let why = message::decode(properties, body).unwrap_err();
-        assert_eq!(message::reason(properties), Some(why), "the reason stands on it");
+        assert_eq!(message::reason(properties), Some(why), "the message carries the reason");
     }
     let mut dead: Vec<Vec<u8>> = dead.into_iter().map(|(_, body)| body).collect();
     let mut sent: Vec<Vec<u8>> = poison.iter().map(|(_, body)| body.to_vec()).collect();
     dead.sort();
     sent.sort();
-    assert_eq!(dead, sent, "kept as they were");
-    assert_eq!(space.issued(campaign).await, 7, "a claim of the wrong type was not taken for one");
+    assert_eq!(dead, sent, "the messages are kept as they were");
+    assert_eq!(space.issued(campaign).await, 7, "a claim in a message of the wrong type is not settled");
 }
 
-async fn claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason(space: &TestSpace) {
-    let (campaign, gone) = (space.campaign(2).await, CampaignId(404));
+async fn claims_of_an_unknown_campaign_are_kept_with_the_reason(space: &TestSpace) {
+    let (campaign, unknown) = (space.campaign(2).await, CampaignId(404));
     let api = start_producer_api(space, &[]).await;
     start_consumer(space, &[]).await;
-    let lost = [claim(gone, 1), claim(gone, 2)];
+    let lost = [claim(unknown, 1), claim(unknown, 2)];
     let mixed = [lost[0], claim(campaign, 1), lost[1]];
 
     let properties = message::properties(space.installation().id, std::iter::empty());
     space.queues.publish(properties, &message::encode(&mixed).unwrap()).await;
 
     assert!(matches!(api.settled(campaign, 1).await, Outcome::Issued { .. }));
-    eventually("they are among the dead letters", async || space.queues.dead_letters().await == 1).await;
-    eventually("the message is done with", async || api.claim(campaign, 2).await != Outcome::Pending).await;
+    eventually("they are dead-lettered", async || space.queues.dead_letters().await == 1).await;
+    eventually("the message holds nothing up", async || api.claim(campaign, 2).await != Outcome::Pending).await;
     assert!(!space.report().await.clean, "the audit reports dead letters");
-    let key = ClaimKey { campaign_id: gone, account_id: AccountId(1) };
+    let key = ClaimKey { campaign_id: unknown, account_id: AccountId(1) };
     let recorded: Option<Vec<u8>> = space.redis().get(keys::outcome(space.installation(), key)).await.unwrap();
-    assert_eq!(recorded, None, "nobody is answered sold out");
+    assert_eq!(recorded, None, "nobody is answered \"sold out\"");
 
     let dead = space.queues.take_dead_letters().await;
     let [(properties, body)] = &dead[..] else { panic!("{dead:?}") };
@@ -112,24 +113,24 @@ async fn claims_of_a_campaign_that_is_not_there_are_kept_with_the_reason(space: 
     assert_eq!(message::reason(properties).as_deref(), Some("its campaign is not in the table campaign"));
 }
 
-async fn claims_that_were_dead_letters_are_settled_once_they_are_replayed(space: &TestSpace) {
+async fn dead_letters_that_are_replayed_are_settled(space: &TestSpace) {
     let api = start_producer_api(space, &[]).await;
     start_consumer(space, &[]).await;
     let claims = [claim(CampaignId(9), 1), claim(CampaignId(9), 2)];
     let properties = message::properties(space.installation().id, std::iter::empty());
     space.queues.publish(properties, &message::encode(&claims).unwrap()).await;
-    eventually("they are among the dead letters", async || space.queues.dead_letters().await == 1).await;
+    eventually("they are dead-lettered", async || space.queues.dead_letters().await == 1).await;
 
     couponctl(space, "campaign create --id 9 --coupons 1").await;
     couponctl(space, "dead replay").await;
 
     let outcomes = [api.settled(CampaignId(9), 1).await, api.settled(CampaignId(9), 2).await];
     assert!(matches!(outcomes[0], Outcome::Issued { .. }), "{outcomes:?}");
-    assert_eq!(outcomes[1], Outcome::SoldOut, "first come, first served, as they came then");
+    assert_eq!(outcomes[1], Outcome::SoldOut, "first come, first served, in the order of their arrival");
     assert_eq!(space.queues.dead_letters().await, 0);
 }
 
-async fn poison_holds_nothing_up_where_dead_letters_cannot_be_kept(space: &TestSpace) {
+async fn poison_holds_nothing_up_while_dead_letters_cannot_be_kept(space: &TestSpace) {
     let campaign = space.campaign(2).await;
     let api = start_producer_api(space, &[]).await;
     start_consumer(space, &[]).await;
@@ -143,7 +144,7 @@ async fn poison_holds_nothing_up_where_dead_letters_cannot_be_kept(space: &TestS
     space.queues.declare().await;
 }
 
-async fn claims_of_a_producer_of_the_version_before_are_taken(space: &TestSpace) {
+async fn claims_of_a_producer_of_the_previous_version_are_settled(space: &TestSpace) {
     let campaign = space.campaign(1).await;
     start_consumer(space, &[]).await;
 

@@ -1,13 +1,13 @@
-//! Methods that are not those of a route. Goal: HEAD is answered like GET, and OPTIONS says what a path takes. Method: every
-//! path of the services, by every way.
+//! The methods HEAD and OPTIONS. Goal: HEAD is answered like GET, and OPTIONS names the methods of a path. Method:
+//! requests to every kind of path, also to one that does not exist.
 
 use reqwest::Method;
 
 use crate::system::System;
 
-each_way![head_is_answered_as_get, options_names_the_methods];
+each_way![head_is_answered_like_get, options_names_the_methods];
 
-async fn head_is_answered_as_get(system: &System) {
+async fn head_is_answered_like_get(system: &System) {
     let campaign = system.space.campaign(5).await;
     let claim = format!("/v1/campaigns/{campaign}/claims/1");
     system.api.claim(campaign, 1).await;
@@ -15,7 +15,7 @@ async fn head_is_answered_as_get(system: &System) {
     let pages = ["/livez", "/readyz", "/openapi.json", "/docs/", "/docs/swagger-ui.css", "/nowhere"].map(String::from);
 
     for path in paths.into_iter().chain(pages) {
-        // Each with a trace of its own, and maybe in another second.
+        // Each answer has a trace of its own, and the clock may have moved on to the next second.
         let headers = |answer: &coupon_testkit::Answer| {
             let mut headers = answer.headers.clone();
             headers.remove("traceparent");

@@ -1,5 +1,5 @@
-//! `/metrics`. Goal: what happened can be read off every service. Method: the services as programs, the text as
-//! Prometheus reads it, and the document that lists it all.
+//! `/metrics`. Goal: every service reports what it did, and `docs/TELEMETRY.md` describes all of it. Method: the
+//! services as programs, the text that Prometheus reads, and that document.
 
 use std::collections::BTreeSet;
 
@@ -10,20 +10,20 @@ use crate::programs::{consumer, producer, skiplock, start_by_environment};
 use crate::system::claims_are_accepted;
 
 audited![
-    the_skiplock_way_counts_what_it_does,
-    what_is_counted_begins_with_0,
-    the_stock_of_a_campaign_that_nobody_uses_is_not_shown,
+    skiplock_counts_what_it_does,
+    counters_begin_at_0,
+    the_stock_of_an_unused_campaign_is_not_shown,
     the_stock_is_not_shown_while_it_cannot_be_read,
 ];
 
 const DOCUMENT: &str = include_str!("../../../../docs/TELEMETRY.md");
 
-/// An account that no other number looks like.
+/// An account that cannot be mistaken for any other number in the metrics.
 const ACCOUNT: u64 = 918_273_645;
 
 const NO_SPANS: &[(&str, &str)] = &[("OTEL_SDK_DISABLED", "true")];
 
-/// A sample's value; nothing if it is not there.
+/// The value of a sample, if there is one.
 fn value(metrics: &str, sample: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
 }
@@ -35,18 +35,18 @@ async fn metrics(api: &Api) -> String {
     answer.text
 }
 
-fn has(metrics: &str, samples: &[(&str, f64)]) {
-    for (sample, wanted) in samples {
-        assert_eq!(value(metrics, sample), Some(*wanted), "{sample} in:\n{metrics}");
+fn assert_samples(metrics: &str, samples: &[(&str, f64)]) {
+    for (sample, expected) in samples {
+        assert_eq!(value(metrics, sample), Some(*expected), "{sample} in:\n{metrics}");
     }
 }
 
-/// Names of metrics, without the endings of a histogram's samples.
+/// The names of all metrics. A histogram has one, whatever its samples are called.
 fn names(metrics: &str) -> BTreeSet<String> {
     metrics.lines().filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned())).collect()
 }
 
-fn are_described(metrics: &str) {
+fn assert_described(metrics: &str) {
     for name in names(metrics) {
         assert!(metrics.contains(&format!("# HELP {name} ")), "{name} has no description");
         assert!(DOCUMENT.contains(&format!("`{name}`")), "docs/TELEMETRY.md does not list {name}");
@@ -54,7 +54,7 @@ fn are_described(metrics: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_queue_way_counts_what_it_does() {
+async fn the_queue_counts_what_it_does() {
     coupon_testkit::run(async |space| {
         let space = &*space;
         space.queues.declare().await;
@@ -70,14 +70,14 @@ async fn the_queue_way_counts_what_it_does() {
         assert_eq!(api.post_claim(CampaignId(999), 1).await.status, 404);
 
         let admin = space.api(consumer.address());
-        eventually("the consumer has counted all", async || {
+        eventually("the consumer has counted everything", async || {
             let metrics = metrics(&admin).await;
             value(&metrics, "coupon_dead_letters_total") == Some(1.0)
                 && value(&metrics, "coupon_claims_total{outcome=\"sold_out\"}") == Some(1.0)
         })
         .await;
         let (producer, consumer) = (metrics(&api).await, metrics(&admin).await);
-        has(
+        assert_samples(
             &producer,
             &[
                 ("coupon_claims_total{outcome=\"accepted\"}", 3.0),
@@ -92,23 +92,26 @@ async fn the_queue_way_counts_what_it_does() {
         let request = "http_server_request_duration_seconds_count{http_request_method=\"POST\",\
                        http_route=\"/v1/campaigns/{campaign_id}/claims\",http_response_status_code=\"202\"}";
         assert_eq!(value(&producer, request), Some(3.0), "{producer}");
-        has(&consumer, &[("coupon_claims_total{outcome=\"issued\"}", 2.0), ("coupon_queue_time_seconds_count", 3.0)]);
+        assert_samples(
+            &consumer,
+            &[("coupon_claims_total{outcome=\"issued\"}", 2.0), ("coupon_queue_time_seconds_count", 3.0)],
+        );
         for step in ["lookup", "reserve", "refill lock", "refill", "persist", "record", "ack"] {
             let count = value(&consumer, &format!("coupon_step_duration_seconds_count{{step=\"{step}\"}}"));
             assert!(count.is_some_and(|count| count >= 1.0), "{step} in:\n{consumer}");
         }
         assert!(value(&consumer, "coupon_mysql_connections{state=\"idle\"}").is_some());
         assert!(value(&consumer, "process_resident_memory_bytes").is_some_and(|bytes| bytes > 0.0));
-        are_described(&producer);
-        are_described(&consumer);
-        // It is counted before the broker has heard of it.
-        eventually("the broker has put it aside", async || !space.queues.take_dead_letters().await.is_empty()).await;
+        assert_described(&producer);
+        assert_described(&consumer);
+        // A dead letter is counted before the broker has it.
+        eventually("the broker has the dead letter", async || !space.queues.take_dead_letters().await.is_empty()).await;
         space.audit().await;
     })
     .await;
 }
 
-async fn the_skiplock_way_counts_what_it_does(space: &TestSpace) {
+async fn skiplock_counts_what_it_does(space: &TestSpace) {
     let campaign = space.campaign(1).await;
     let (_service, api) = skiplock(space, NO_SPANS).await;
     assert!(matches!(api.post_claim(campaign, ACCOUNT).await.outcome(), Outcome::Issued { .. }));
@@ -117,7 +120,7 @@ async fn the_skiplock_way_counts_what_it_does(space: &TestSpace) {
 
     let metrics = metrics(&api).await;
 
-    has(
+    assert_samples(
         &metrics,
         &[
             ("coupon_claims_total{outcome=\"issued\"}", 1.0),
@@ -128,11 +131,11 @@ async fn the_skiplock_way_counts_what_it_does(space: &TestSpace) {
         ],
     );
     assert!(value(&metrics, "coupon_group_claims_count").is_some_and(|groups| groups >= 1.0), "{metrics}");
-    assert!(!metrics.contains(&ACCOUNT.to_string()), "accounts are no business of metrics: {metrics}");
-    are_described(&metrics);
+    assert!(!metrics.contains(&ACCOUNT.to_string()), "an account is in the metrics: {metrics}");
+    assert_described(&metrics);
 }
 
-async fn what_is_counted_begins_with_0(space: &TestSpace) {
+async fn counters_begin_at_0(space: &TestSpace) {
     let (_producer, producer) = producer(space, NO_SPANS).await;
     let (_skiplock, skiplock) = skiplock(space, NO_SPANS).await;
     let consumer = consumer(space, NO_SPANS).await;
@@ -152,7 +155,7 @@ async fn what_is_counted_begins_with_0(space: &TestSpace) {
         ("coupon_publisher_confirms_total{result=\"ack\"}", 0.0),
         ("coupon_publisher_confirms_total{result=\"nack\"}", 0.0),
     ];
-    let of_batches = [
+    let batches = [
         ("coupon_dead_letters_total", 0.0),
         ("coupon_redeliveries_total", 0.0),
         ("coupon_refills_total{result=\"failed\"}", 0.0),
@@ -164,21 +167,21 @@ async fn what_is_counted_begins_with_0(space: &TestSpace) {
     for (metrics, samples) in [
         (metrics(&producer).await, [&spans[..], &refused, &confirms].concat()),
         (metrics(&skiplock).await, [&spans[..], &refused].concat()),
-        (consumer, [&spans[..], &of_batches].concat()),
+        (consumer, [&spans[..], &batches].concat()),
     ] {
-        has(&metrics, &samples);
-        are_described(&metrics);
+        assert_samples(&metrics, &samples);
+        assert_described(&metrics);
     }
 }
 
-async fn the_stock_of_a_campaign_that_nobody_uses_is_not_shown(space: &TestSpace) {
+async fn the_stock_of_an_unused_campaign_is_not_shown(space: &TestSpace) {
     let campaign = space.campaign(5).await;
     let (_service, api) = skiplock(space, NO_SPANS).await;
     let stock = format!("coupon_campaign_free_coupons{{campaign=\"{campaign}\"}}");
     assert_eq!(api.get(&format!("/v1/campaigns/{campaign}")).await.status, 200);
     assert_eq!(value(&metrics(&api).await, &stock), Some(5.0));
 
-    eventually("it is forgotten", async || value(&metrics(&api).await, &stock).is_none()).await;
+    eventually("it is not shown any more", async || value(&metrics(&api).await, &stock).is_none()).await;
 }
 
 async fn the_stock_is_not_shown_while_it_cannot_be_read(space: &TestSpace) {
@@ -201,7 +204,7 @@ async fn the_stock_is_not_shown_while_it_cannot_be_read(space: &TestSpace) {
 }
 
 #[test]
-fn the_dashboard_and_the_rules_ask_for_what_is_there() {
+fn the_dashboard_asks_for_metrics_that_exist() {
     let dashboard = include_str!("../../../../deploy/grafana/dashboards/coupons.json");
     let asked: BTreeSet<&str> = dashboard
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -211,6 +214,9 @@ fn the_dashboard_and_the_rules_ask_for_what_is_there() {
     assert!(asked.len() > 8, "{asked:?}");
     for name in asked {
         let name = ["_bucket", "_count", "_sum"].iter().fold(name, |name, end| name.strip_suffix(end).unwrap_or(name));
-        assert!(DOCUMENT.contains(&format!("`{name}`")), "the dashboard asks for {name}, which is not listed");
+        assert!(
+            DOCUMENT.contains(&format!("`{name}`")),
+            "the dashboard asks for {name}, which docs/TELEMETRY.md does not list"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! MySQL away for a while, or silent. Goal: nothing is answered that is not true, accepted claims wait, and all goes on
-//! when it is back. Method: a proxy that is cut, frozen and healed.
+//! MySQL down, silent, or with its rows locked by others. Goal: no answer is untrue, accepted claims wait, and
+//! everything goes on once MySQL works again. Method: a proxy that is cut, frozen and healed, and transactions that
+//! hold rows.
 
 use std::time::Duration;
 
@@ -15,19 +16,19 @@ use crate::system::{
     start_producer_api, start_skiplock,
 };
 
-both_ways![nothing_is_issued_without_the_key_that_gives_an_account_one_coupon];
+both_ways![nothing_is_issued_without_the_unique_key];
 
 audited![
     a_consumers_batch_waits_for_mysql,
-    the_producer_accepts_claims_while_mysql_is_away,
-    the_producer_answers_no_holder_of_a_coupon_pending_while_mysql_is_away,
-    skiplock_coalesced_refuses_while_mysql_is_away,
-    skiplock_select_update_refuses_while_mysql_is_away,
-    operators_see_why_a_service_is_not_ready_and_the_crowd_does_not,
-    skiplock_says_busy_not_sold_out_while_others_hold_every_row,
-    skiplock_finds_the_rows_that_others_let_go,
-    skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another,
-    skiplock_says_what_a_trigger_refuses_and_is_ready_when_it_is_gone,
+    the_producer_accepts_claims_while_mysql_is_down,
+    no_holder_of_a_coupon_is_answered_pending_while_mysql_is_down,
+    skiplock_coalesced_refuses_while_mysql_is_down,
+    skiplock_select_update_refuses_while_mysql_is_down,
+    operators_see_why_a_service_is_not_ready_and_clients_do_not,
+    skiplock_answers_busy_not_sold_out_while_others_lock_every_row,
+    skiplock_finds_the_rows_that_others_release,
+    skiplock_keeps_no_campaign_waiting_for_the_locked_rows_of_another,
+    skiplock_reports_the_error_of_a_trigger_and_is_ready_once_it_is_gone,
 ];
 
 async fn a_consumers_batch_waits_for_mysql(space: &TestSpace) {
@@ -46,24 +47,24 @@ async fn a_consumers_batch_waits_for_mysql(space: &TestSpace) {
     claims_are_issued(&api, campaign, 2..=20).await;
 }
 
-async fn the_producer_accepts_claims_while_mysql_is_away(space: &TestSpace) {
+async fn the_producer_accepts_claims_while_mysql_is_down(space: &TestSpace) {
     let Served { campaign, api, proxy, first } = served_through_a_proxy(space).await;
 
     proxy.cut();
     claims_are_accepted(&api, campaign, 2..=10).await;
-    assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first, "Redis knows it");
+    assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first, "Redis has it");
     let unknown = api.post_claim(CampaignId(404), 1).await;
-    assert!(unknown.is_unavailable(), "whether there is such a campaign cannot be known: {unknown:?}");
+    assert!(unknown.is_unavailable(), "whether the campaign exists cannot be known: {unknown:?}");
     let ready = async || api.get("/readyz").await.json["servers"]["mysql"] == "down";
-    eventually("it reports that MySQL is away", ready).await;
+    eventually("it reports that MySQL is down", ready).await;
     proxy.heal();
 
     claims_are_issued(&api, campaign, 2..=10).await;
 }
 
-async fn the_producer_answers_no_holder_of_a_coupon_pending_while_mysql_is_away(space: &TestSpace) {
+async fn no_holder_of_a_coupon_is_answered_pending_while_mysql_is_down(space: &TestSpace) {
     let Served { campaign, proxy, first, .. } = served_through_a_proxy(space).await;
-    // The instance that published the claim remembers its coupon.
+    // Another instance is asked, because the one that published the claim remembers its coupon.
     let api = start_producer_api(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
     assert_eq!(api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), first);
     space.empty_redis().await;
@@ -78,7 +79,8 @@ async fn the_producer_answers_no_holder_of_a_coupon_pending_while_mysql_is_away(
     assert_eq!(api.settled(campaign, 1).await, first);
 }
 
-/// A producer-api that reaches MySQL through a proxy, and the claim that it has served with a consumer that does not.
+/// A producer-api that reaches MySQL through a proxy, after its first claim. The consumer that settled the claim
+/// reaches MySQL directly.
 struct Served {
     campaign: CampaignId,
     api: Api,
@@ -96,11 +98,11 @@ async fn served_through_a_proxy(space: &TestSpace) -> Served {
     Served { campaign, api, proxy, first }
 }
 
-async fn skiplock_coalesced_refuses_while_mysql_is_away(space: &TestSpace) {
+async fn skiplock_coalesced_refuses_while_mysql_is_down(space: &TestSpace) {
     skiplock_without_mysql(space, "coalesced").await;
 }
 
-async fn skiplock_select_update_refuses_while_mysql_is_away(space: &TestSpace) {
+async fn skiplock_select_update_refuses_while_mysql_is_down(space: &TestSpace) {
     skiplock_without_mysql(space, "select-update").await;
 }
 
@@ -120,7 +122,7 @@ async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
         let get = api.get_claim(campaign, 1, Duration::from_millis(700)).await;
         assert!(get.is_unavailable(), "nor after a wait: {get:?}");
         let ready = async || api.get("/readyz").await.status == 503;
-        eventually("it reports that MySQL is away", ready).await;
+        eventually("it reports that MySQL is down", ready).await;
         proxy.heal();
         assert_eq!(api.claim_patiently(campaign, 1).await, first);
         eventually("it is ready again", async || api.get("/readyz").await.status == 200).await;
@@ -129,7 +131,7 @@ async fn skiplock_without_mysql(space: &TestSpace, strategy: &str) {
     each_gets_a_coupon(&api, campaign, 2..=20).await;
 }
 
-async fn operators_see_why_a_service_is_not_ready_and_the_crowd_does_not(space: &TestSpace) {
+async fn operators_see_why_a_service_is_not_ready_and_clients_do_not(space: &TestSpace) {
     let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
     let service = start_skiplock(space, &[("mysql-url", proxy.url()), ("mysql-deadline", "1s")]).await;
     let (api, admin) = (space.api(service.address()), space.api(service.admin()));
@@ -138,14 +140,14 @@ async fn operators_see_why_a_service_is_not_ready_and_the_crowd_does_not(space: 
     proxy.cut();
 
     eventually("it is not ready", async || admin.get("/readyz").await.status == 503).await;
-    let (answer, crowd) = (admin.get("/readyz").await, api.get("/readyz").await);
+    let (answer, public) = (admin.get("/readyz").await, api.get("/readyz").await);
     let reason = answer.json["reasons"]["mysql"].as_str().unwrap_or_default();
     assert!(reason.contains("MySQL") && reason.contains("COUPON_MYSQL_URL"), "{answer:?}");
-    assert!(!answer.text.contains("skiplock-api@"), "no address with a password: {answer:?}");
-    assert_eq!(crowd.json, serde_json::json!({"ready": false, "servers": {"mysql": "down"}}));
+    assert!(!answer.text.contains("skiplock-api@"), "the address with its password is shown: {answer:?}");
+    assert_eq!(public.json, serde_json::json!({"ready": false, "servers": {"mysql": "down"}}));
 }
 
-async fn skiplock_says_busy_not_sold_out_while_others_hold_every_row(space: &TestSpace) {
+async fn skiplock_answers_busy_not_sold_out_while_others_lock_every_row(space: &TestSpace) {
     let campaign = space.campaign(5).await;
     for (account, strategy) in [(1, "coalesced"), (2, "select-update")] {
         let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
@@ -157,7 +159,7 @@ async fn skiplock_says_busy_not_sold_out_while_others_hold_every_row(space: &Tes
     }
 }
 
-async fn skiplock_finds_the_rows_that_others_let_go(space: &TestSpace) {
+async fn skiplock_finds_the_rows_that_others_release(space: &TestSpace) {
     for strategy in ["coalesced", "select-update", "single-statement", "scattered"] {
         let campaign = space.campaign(10).await;
         let api = space.api(start_skiplock(space, &[("strategy", strategy)]).await.address());
@@ -174,7 +176,7 @@ async fn skiplock_finds_the_rows_that_others_let_go(space: &TestSpace) {
     }
 }
 
-async fn skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another(space: &TestSpace) {
+async fn skiplock_keeps_no_campaign_waiting_for_the_locked_rows_of_another(space: &TestSpace) {
     let (free, held) = (space.campaign(40).await, space.campaign(1).await);
     let api = space.api(start_skiplock(space, &[("groups", "1")]).await.address());
     let locks = space.lock_rows(held).await;
@@ -188,7 +190,7 @@ async fn skiplock_lets_no_campaign_wait_for_the_locked_rows_of_another(space: &T
     assert!(matches!(api.claim(held, 1).await, Outcome::Issued { .. }));
 }
 
-async fn skiplock_says_what_a_trigger_refuses_and_is_ready_when_it_is_gone(space: &TestSpace) {
+async fn skiplock_reports_the_error_of_a_trigger_and_is_ready_once_it_is_gone(space: &TestSpace) {
     for (account, strategy) in [(1, "coalesced"), (2, "select-update")] {
         let campaign = space.campaign(2).await;
         let skiplock = programs::skiplock_with(space, &[("strategy", strategy)]).await;
@@ -213,8 +215,9 @@ async fn skiplock_says_what_a_trigger_refuses_and_is_ready_when_it_is_gone(space
     }
 }
 
-/// An operator drops the key while the services run, who hold ids and connections that know nothing of it.
-async fn nothing_is_issued_without_the_key_that_gives_an_account_one_coupon(system: &System) {
+/// An operator drops the key under running services, which already hold ids and connections: no check at their start
+/// can notice it.
+async fn nothing_is_issued_without_the_unique_key(system: &System) {
     let (space, api) = (&system.space, &system.api);
     let campaign = space.campaign(20).await;
     each_gets_a_coupon(api, campaign, 1..=2).await;

@@ -1,5 +1,5 @@
-//! Claims in somebody else's name. Goal: they never use up what the account itself may claim. Method: a limit of one or
-//! two claims per account, and a hundred claims of strangers before its own.
+//! Claims in somebody else's name. Goal: they never count against the limit of the account itself. Method: a limit of
+//! one or two claims per account, and claims of strangers before its own.
 
 use coupon_core::Outcome;
 use coupon_testkit::{Api, TestIssuer};
@@ -12,20 +12,26 @@ use crate::system::System;
 both_ways![
     nobody_is_locked_out_by_claims_in_their_name_from_elsewhere,
     nobody_is_locked_out_by_claims_in_their_name_with_another_token,
-    an_address_is_believed_of_a_trusted_proxy_only,
+    only_a_trusted_proxy_may_name_the_address_of_a_client,
 ];
 
-/// 100 claims in the name of account 42, and then its own.
-async fn is_not_locked_out(system: &System, strangers: &Api, me: impl Fn(RequestBuilder) -> RequestBuilder, own: &Api) {
+/// Sends 100 claims of strangers in the name of account 42, then its own, which must be accepted. `sign_in` adds the
+/// credentials of the strangers to a request.
+async fn assert_not_locked_out(
+    system: &System,
+    strangers: &Api,
+    sign_in: impl Fn(RequestBuilder) -> RequestBuilder,
+    own: &Api,
+) {
     let campaign = system.space.campaign(1).await;
 
     let foreign = join_all((0..100).map(|_| {
         let [claim, _] = requests(strangers, campaign);
-        strangers.send(me(claim))
+        strangers.send(sign_in(claim))
     }));
     let refused = foreign.await.iter().filter(|answer| answer.status == 429 || answer.status == 403).count();
 
-    assert!(refused > 0, "a hundred claims at once were all taken");
+    assert!(refused > 0, "all of a hundred claims at once were accepted");
     let claim = own.post_claim(campaign, 42).await;
     assert!((200..=202).contains(&claim.status), "{claim:?}");
     assert!(matches!(own.settled(campaign, 42).await, Outcome::Issued { .. }));
@@ -35,7 +41,7 @@ async fn nobody_is_locked_out_by_claims_in_their_name_from_elsewhere(system: &Sy
     let api = system.another_api_with(&[("claims-per-account", "2")]).await;
     let strangers = api.clone().calling_from([127, 0, 0, 2]);
 
-    is_not_locked_out(system, &strangers, |request| request, &api).await;
+    assert_not_locked_out(system, &strangers, |request| request, &api).await;
 }
 
 async fn nobody_is_locked_out_by_claims_in_their_name_with_another_token(system: &System) {
@@ -44,10 +50,10 @@ async fn nobody_is_locked_out_by_claims_in_their_name_with_another_token(system:
     let api = system.another_api_with(&[("claims-per-account", "2")]).await;
     let token = issuer.token(7);
 
-    is_not_locked_out(system, &api, |request| request.bearer_auth(&token), &api).await;
+    assert_not_locked_out(system, &api, |request| request.bearer_auth(&token), &api).await;
 }
 
-async fn an_address_is_believed_of_a_trusted_proxy_only(system: &System) {
+async fn only_a_trusted_proxy_may_name_the_address_of_a_client(system: &System) {
     let campaign = system.space.campaign(1).await;
     let limit = [("claims-per-account", "1"), ("trusted-proxies", "127.0.0.1")];
     let api = system.another_api_with(&limit).await;
@@ -60,6 +66,6 @@ async fn an_address_is_believed_of_a_trusted_proxy_only(system: &System) {
         join_all(claims).await.iter().filter(|answer| answer.status == 429).count()
     };
 
-    assert_eq!(claims(&api).await, 0, "the proxy says that they are forty");
-    assert!(claims(&elsewhere).await > 0, "a client only says so of itself");
+    assert_eq!(claims(&api).await, 0, "the proxy says that there are forty clients");
+    assert!(claims(&elsewhere).await > 0, "a client cannot say so");
 }

@@ -1,6 +1,6 @@
-//! Who may claim and read. Goal: only the account itself, where accounts show who they are; and nobody keeps another
-//! from claiming, either way. Method: an issuer of the test's own, tokens of every wrong kind, and strangers at other
-//! addresses.
+//! Who may claim, and who may read an outcome. Goal: where accounts authenticate, only the account itself; and with or
+//! without authentication, nobody keeps another account from claiming. Method: an issuer that the test controls, tokens
+//! that are wrong in every way, and strangers at other addresses.
 
 mod eligibility;
 mod lockouts;
@@ -20,10 +20,10 @@ each_way![claims_keep_their_promises_with_tokens, crowds_keep_their_promises_wit
 
 both_ways![
     without_a_token_nobody_claims_or_reads,
-    another_account_is_refused_whatever_its_claim_is_by_token,
-    another_account_is_refused_whatever_its_claim_is_by_header,
+    with_a_token_claims_of_other_accounts_are_refused_alike,
+    with_a_header_claims_of_other_accounts_are_refused_alike,
     the_account_that_the_gateway_names_claims_and_reads,
-    the_document_says_who_may_claim,
+    the_openapi_document_says_who_may_claim,
 ];
 
 async fn claims_keep_their_promises_with_tokens(system: &System) {
@@ -31,7 +31,7 @@ async fn claims_keep_their_promises_with_tokens(system: &System) {
 
     claims::a_claim_gets_a_coupon(system).await;
     claims::the_answer_is_as_documented(system).await;
-    claims::an_account_claims_many_times_at_once(system).await;
+    claims::many_claims_of_an_account_at_once_get_one_coupon(system).await;
     claims::another_instance_gives_the_same_coupon(system).await;
     outcomes::a_claim_that_was_never_made_is_pending(system).await;
     outcomes::many_waiting_clients_are_answered(system).await;
@@ -47,24 +47,24 @@ async fn crowds_keep_their_promises_with_tokens(system: &System) {
     crowd::one_account_does_not_crowd_out_the_others(system).await;
 }
 
-/// A claim of account 42 and the question for its outcome, to be completed.
+/// A claim of account 42 and a request for its outcome, for a test to complete.
 fn requests(api: &Api, campaign: CampaignId) -> [RequestBuilder; 2] {
     let path = format!("/v1/campaigns/{campaign}/claims");
     let claim = api.request(Method::POST, &path).header("content-type", "application/json");
     [claim.body(r#"{"account_id": 42}"#), api.request(Method::GET, &format!("{path}/42"))]
 }
 
-/// The same with this token, as they are answered.
+/// The answers to both [`requests`] with this token.
 async fn answers(api: &Api, campaign: CampaignId, token: &str) -> [Answer; 2] {
-    let [claim, question] = requests(api, campaign).map(|request| request.bearer_auth(token));
-    [api.send(claim).await, api.send(question).await]
+    let [claim, read] = requests(api, campaign).map(|request| request.bearer_auth(token));
+    [api.send(claim).await, api.send(read).await]
 }
 
-fn is_taken(answers: &[Answer; 2]) -> bool {
+fn are_accepted(answers: &[Answer; 2]) -> bool {
     answers.iter().all(|answer| (200..=202).contains(&answer.status))
 }
 
-fn is_refused(answers: &[Answer; 2], case: &str) {
+fn assert_refused(answers: &[Answer; 2], case: &str) {
     for answer in answers {
         assert_eq!((answer.status, answer.code()), (401, "unauthenticated"), "{case}: {answer:?}");
         let challenge = answer.header("www-authenticate");
@@ -84,7 +84,7 @@ async fn without_a_token_nobody_claims_or_reads(system: &System) {
         assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer realm=\"coupons\""));
 
         let basic = api.send(request.try_clone().unwrap().basic_auth("42", Some("secret"))).await;
-        assert_eq!(basic.status, 401, "another scheme is no token");
+        assert_eq!(basic.status, 401, "only a bearer token counts");
 
         let twice = request.bearer_auth(issuer.token(42)).bearer_auth(issuer.token(42));
         let twice = api.send(twice).await;
@@ -96,8 +96,9 @@ async fn without_a_token_nobody_claims_or_reads(system: &System) {
     assert_eq!(api.get(&format!("/v1/campaigns/{campaign}")).await.status, 200, "campaigns are public");
 }
 
-/// What somebody else may see of a claim: nothing, not even whether there is one.
-async fn foreign_claims_look_alike(system: &System, others: &Api, me: impl Fn(RequestBuilder) -> RequestBuilder) {
+/// Checks that somebody else learns nothing of a claim, not even whether there is one. `sign_in` adds the credentials
+/// of another account to a request.
+async fn foreign_claims_look_alike(system: &System, api: &Api, sign_in: impl Fn(RequestBuilder) -> RequestBuilder) {
     let campaign = system.space.campaign(2).await;
     assert!(matches!(system.api.claim(campaign, 42).await, Outcome::Issued { .. }));
     assert!(matches!(system.api.claim(campaign, 43).await, Outcome::Issued { .. }));
@@ -106,10 +107,10 @@ async fn foreign_claims_look_alike(system: &System, others: &Api, me: impl Fn(Re
     let mut seen = HashSet::new();
     for (campaign, account) in [(campaign, 42), (campaign, 44), (campaign, 1_000_000), (CampaignId(999), 42)] {
         let path = format!("/v1/campaigns/{campaign}/claims");
-        let question = others.request(Method::GET, &format!("{path}/{account}?wait=30s"));
-        let claim = others.request(Method::POST, &path).header("content-type", "application/json");
-        for request in [question, claim.body(json!({ "account_id": account }).to_string())] {
-            let mut answer = others.send(me(request)).await;
+        let read = api.request(Method::GET, &format!("{path}/{account}?wait=30s"));
+        let claim = api.request(Method::POST, &path).header("content-type", "application/json");
+        for request in [read, claim.body(json!({ "account_id": account }).to_string())] {
+            let mut answer = api.send(sign_in(request)).await;
             answer.json.as_object_mut().unwrap().remove("trace_id");
             let mut names: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
             names.sort();
@@ -121,7 +122,7 @@ async fn foreign_claims_look_alike(system: &System, others: &Api, me: impl Fn(Re
     assert_eq!(seen.len(), 1, "{seen:?}");
 }
 
-async fn another_account_is_refused_whatever_its_claim_is_by_token(system: &System) {
+async fn with_a_token_claims_of_other_accounts_are_refused_alike(system: &System) {
     let issuer = TestIssuer::start().await;
     let api = &system.with_tokens(&issuer).await.api;
     let token = issuer.token(7);
@@ -129,7 +130,7 @@ async fn another_account_is_refused_whatever_its_claim_is_by_token(system: &Syst
     foreign_claims_look_alike(system, api, |request| request.bearer_auth(&token)).await;
 }
 
-async fn another_account_is_refused_whatever_its_claim_is_by_header(system: &System) {
+async fn with_a_header_claims_of_other_accounts_are_refused_alike(system: &System) {
     let settings = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
     let api = &system.another_api_with(&settings).await;
 
@@ -156,7 +157,7 @@ async fn the_account_that_the_gateway_names_claims_and_reads(system: &System) {
     }
 }
 
-async fn the_document_says_who_may_claim(system: &System) {
+async fn the_openapi_document_says_who_may_claim(system: &System) {
     let issuer = TestIssuer::start().await;
     let header = [("auth", "trusted-header"), ("auth-header", "x-account-id")];
     let document = async |api: &Api| api.get("/openapi.json").await.json;
