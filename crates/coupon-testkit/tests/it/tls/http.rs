@@ -1,6 +1,6 @@
-//! The APIs over TLS. Goal: clients get the same answers as without, nobody holds a connection by a handshake that never
-//! ends, and a new certificate is shown without a restart. Method: certificates that the test makes, and sockets that it
-//! writes to by hand.
+//! The APIs over TLS. Goal: clients get the same answers as without it, a connection without a proper handshake is
+//! closed, and a new certificate is used without a restart. Method: certificates that the test makes, and sockets that
+//! it writes to by hand.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use super::HERE;
 use crate::programs;
 use crate::system::{System, claims_are_accepted, claims_are_issued, each_gets_a_coupon};
 
-both_ways![claims_go_over_tls, what_is_no_tls_is_closed_without_harm, the_load_tool_claims_over_tls];
+both_ways![claims_go_over_tls, connections_without_tls_are_closed_without_harm, the_load_tool_claims_over_tls];
 
-audited![a_new_certificate_is_shown_after_sighup, a_pair_that_does_not_go_together_is_named,];
+audited![a_new_certificate_is_shown_after_sighup, a_certificate_or_key_that_cannot_be_used_is_refused,];
 
 /// The settings of an API with this certificate.
-fn shows(issued: &Issued) -> [(&'static str, String); 2] {
+fn certificate_settings(issued: &Issued) -> [(&'static str, String); 2] {
     [("tls-cert", issued.certificate_file()), ("tls-key", issued.key_file())]
 }
 
 async fn claims_go_over_tls(system: &System) {
     let authority = TestAuthority::new();
-    let [cert, key] = shows(&authority.issue(&HERE));
+    let [cert, key] = certificate_settings(&authority.issue(&HERE));
     let service = system.another_service(&[(cert.0, &cert.1), (key.0, &key.1)]).await;
     let api = system.api_of(&service).over_tls(&authority);
     let campaign = system.space.campaign(3).await;
@@ -43,16 +43,16 @@ async fn claims_go_over_tls(system: &System) {
 
     let answer = api.request(Method::GET, &format!("/v1/campaigns/{campaign}/claims/1")).send().await.unwrap();
     assert_eq!(answer.version(), Version::HTTP_11);
-    // Those on the inside ask in the clear.
+    // The listener for health and metrics stays in the clear.
     assert_eq!(system.space.api(service.admin()).get("/livez").await.status, 200);
 }
 
-async fn what_is_no_tls_is_closed_without_harm(system: &System) {
+async fn connections_without_tls_are_closed_without_harm(system: &System) {
     let authority = TestAuthority::new();
-    let [cert, key] = shows(&authority.issue(&HERE));
+    let [cert, key] = certificate_settings(&authority.issue(&HERE));
     let service = system.another_service(&[(cert.0, &cert.1), (key.0, &key.1)]).await;
 
-    // Http, and a handshake that ends with its first byte.
+    // HTTP in the clear, a handshake that stops after its first byte, and a client that sends nothing.
     let closed = ["GET /livez HTTP/1.1\r\nhost: coupons\r\n\r\n", "\u{16}", ""].map(async |sent| {
         let mut connection = TcpStream::connect(service.address()).await.unwrap();
         connection.write_all(sent.as_bytes()).await.unwrap();
@@ -70,13 +70,13 @@ async fn what_is_no_tls_is_closed_without_harm(system: &System) {
 
 async fn the_load_tool_claims_over_tls(system: &System) {
     let authority = TestAuthority::new();
-    let [cert, key] = shows(&authority.issue(&HERE));
+    let [cert, key] = certificate_settings(&authority.issue(&HERE));
     let service = system.another_service(&[(cert.0, &cert.1), (key.0, &key.1)]).await;
     let campaign = system.space.campaign(3).await;
     let url = format!("https://localhost:{}", service.address().port());
     let line = format!("--json load --url {url} --campaign {campaign} --accounts 5 --clients 2 --followers 2");
 
-    // Nobody knows the authority.
+    // Without `TLS_CA`, the authority of the API's certificate is unknown.
     let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
     let ran = run(&programs::path("coupon-bench"), &arguments, &system.space.environment()).await;
     assert_eq!((ran.code, ran.stderr.lines().count()), (Some(1), 1), "{ran:?}");
@@ -89,7 +89,7 @@ async fn the_load_tool_claims_over_tls(system: &System) {
     assert_eq!(counts, [Some(3), Some(2), Some(0)], "{load}");
 }
 
-/// The certificate that a service shows to those who trust this authority.
+/// The certificate that a service shows to a client that trusts this authority.
 async fn shown(address: SocketAddr, authority: &TestAuthority) -> Option<CertificateDer<'static>> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate()).unwrap();
@@ -103,17 +103,17 @@ async fn shown(address: SocketAddr, authority: &TestAuthority) -> Option<Certifi
 async fn a_new_certificate_is_shown_after_sighup(space: &TestSpace) {
     let authority = TestAuthority::new();
     let (first, second) = (authority.issue(&HERE), authority.issue(&HERE));
-    let [cert, key] = shows(&first);
+    let [cert, key] = certificate_settings(&first);
     let service = programs::skiplock_with(space, &[(cert.0, &cert.1), (key.0, &key.1)]).await;
     let is_shown =
         async |issued: &Issued| shown(service.address(), &authority).await == issued.parts().0.first().cloned();
     assert!(is_shown(&first).await);
 
-    // A key that belongs to another certificate: the pair before stays.
+    // While the key belongs to another certificate, the previous pair stays in use.
     std::fs::copy(second.key_file(), &key.1).unwrap();
     reload(&service, "the old one stays: --tls-key (TLS_KEY) = ").await;
     assert!(is_shown(&first).await);
-    // Its certificate follows.
+    // Once the certificate of that key follows, both are used.
     std::fs::copy(second.certificate_file(), &cert.1).unwrap();
     reload(&service, "the certificate was read again\n").await;
 
@@ -122,13 +122,13 @@ async fn a_new_certificate_is_shown_after_sighup(space: &TestSpace) {
     assert_eq!(api.get("/livez").await.status, 200);
 }
 
-/// Sends SIGHUP and waits for what is logged of it.
+/// Sends SIGHUP and waits until the service logs these words.
 async fn reload(service: &Running, words: &str) {
     service.send("HUP").await;
     eventually("it reads the certificate again", async || service.log().contains(words)).await;
 }
 
-async fn a_pair_that_does_not_go_together_is_named(space: &TestSpace) {
+async fn a_certificate_or_key_that_cannot_be_used_is_refused(space: &TestSpace) {
     let authority = TestAuthority::new();
     let (own, other) = (authority.issue(&HERE), authority.issue(&HERE));
     let (cert, key, other_key) = (own.certificate_file(), own.key_file(), other.key_file());

@@ -1,5 +1,5 @@
-//! TLS to the servers. Goal: a server is spoken to only if it is the one that was named, and whatever is wrong is said in
-//! one line. Method: certificates that the test makes, shown by a proxy in front of each real server.
+//! TLS to the servers. Goal: a program talks to a server only if it is the one that the address names, and reports in
+//! one line why not. Method: certificates that the test makes, shown by a proxy in front of each real server.
 
 mod http;
 mod settings;
@@ -19,47 +19,47 @@ use crate::system::{
 };
 
 audited![
-    queue_goes_over_tls,
-    skiplock_goes_over_tls,
+    the_queue_works_over_tls,
+    skiplock_works_over_tls,
     a_server_that_is_not_the_one_named_is_refused,
-    a_server_that_asks_for_a_certificate_refuses_those_without,
-    a_server_that_speaks_no_tls_is_named,
-    the_certificate_that_mysql_made_for_itself_is_of_no_known_authority,
-    a_service_says_in_its_health_why_a_server_is_refused,
-    spans_go_over_tls,
-    couponctl_goes_over_tls,
+    a_server_that_requires_a_certificate_refuses_programs_without_it,
+    a_server_that_does_not_speak_tls_is_reported,
+    the_certificate_that_mysql_generates_is_of_no_known_authority,
+    a_service_reports_in_readyz_why_it_refuses_a_server,
+    spans_are_sent_over_tls,
+    couponctl_works_over_tls,
 ];
 
 const HERE: [&str; 2] = ["localhost", "127.0.0.1"];
 
-/// The servers of a space over TLS, and the settings with which they are reached.
+/// The servers of a space over TLS, and the settings to reach them.
 struct OverTls {
     authority: TestAuthority,
     mysql: TlsProxy,
     redis: TlsProxy,
     amqp: TlsProxy,
     management: TlsProxy,
-    own: Issued,
+    client: Issued,
 }
 
 impl OverTls {
-    /// Servers that ask for a certificate, too.
+    /// Puts a proxy in front of each server, which requires a certificate of its clients, too.
     async fn start(space: &TestSpace) -> Self {
         let authority = TestAuthority::new();
-        let (shown, own) = (authority.issue(&HERE), authority.issue(&["producer-api"]));
-        let asks_for = Some(&authority);
+        let (shown, client) = (authority.issue(&HERE), authority.issue(&["producer-api"]));
+        let required = Some(&authority);
         let servers = space.servers();
         Self {
-            mysql: TlsProxy::start(&servers.mysql.mysql_url, &shown, asks_for).await,
-            redis: TlsProxy::start(&servers.redis.redis_url, &shown, asks_for).await,
-            amqp: TlsProxy::start(&servers.amqp.amqp_url, &shown, asks_for).await,
-            management: TlsProxy::before(servers.amqp.amqp_management_url.reveal(), &shown, asks_for).await,
-            own,
+            mysql: TlsProxy::start(&servers.mysql.mysql_url, &shown, required).await,
+            redis: TlsProxy::start(&servers.redis.redis_url, &shown, required).await,
+            amqp: TlsProxy::start(&servers.amqp.amqp_url, &shown, required).await,
+            management: TlsProxy::before(servers.amqp.amqp_management_url.reveal(), &shown, required).await,
+            client,
             authority,
         }
     }
 
-    /// By the name of this machine.
+    /// The settings with the host name of each server.
     fn settings(&self) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
             ("mysql-url", self.mysql.url().to_owned()),
@@ -67,13 +67,13 @@ impl OverTls {
             ("amqp-url", self.amqp.url().to_owned()),
             ("amqp-management-url", self.management.url().to_owned()),
             ("tls-ca", self.authority.file()),
-            ("tls-client-cert", self.own.certificate_file()),
-            ("tls-client-key", self.own.key_file()),
+            ("tls-client-cert", self.client.certificate_file()),
+            ("tls-client-key", self.client.key_file()),
         ])
     }
 
-    /// By its number.
-    fn settings_by_number(&self) -> BTreeMap<&'static str, String> {
+    /// The settings with the IP address of each server.
+    fn settings_by_ip(&self) -> BTreeMap<&'static str, String> {
         let mut settings = self.settings();
         settings.insert("mysql-url", self.mysql.url_by_number());
         settings.insert("redis-url", self.redis.url_by_number());
@@ -83,8 +83,8 @@ impl OverTls {
     }
 }
 
-/// The settings that a program has.
-fn of<T: CommandFactory>(settings: &BTreeMap<&'static str, String>) -> Vec<(&'static str, String)> {
+/// Those of the settings that a program has.
+fn settings_of<T: CommandFactory>(settings: &BTreeMap<&'static str, String>) -> Vec<(&'static str, String)> {
     let command = T::command();
     let has = |flag: &str| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
     settings.iter().filter(|(flag, _)| has(flag)).map(|(flag, value)| (*flag, value.clone())).collect()
@@ -94,12 +94,12 @@ fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'static str, &'
     settings.iter().map(|(flag, value)| (*flag, value.as_str())).collect()
 }
 
-async fn queue_goes_over_tls(space: &TestSpace) {
+async fn the_queue_works_over_tls(space: &TestSpace) {
     let servers = OverTls::start(space).await;
     let campaign = space.campaign(6).await;
-    for (settings, accounts) in [(servers.settings(), 1..=3), (servers.settings_by_number(), 4..=6)] {
-        let producer = start_producer(space, &borrowed(&of::<producer_api::Settings>(&settings))).await;
-        let consumer = start_consumer(space, &borrowed(&of::<queue_consumer::Settings>(&settings))).await;
+    for (settings, accounts) in [(servers.settings(), 1..=3), (servers.settings_by_ip(), 4..=6)] {
+        let producer = start_producer(space, &borrowed(&settings_of::<producer_api::Settings>(&settings))).await;
+        let consumer = start_consumer(space, &borrowed(&settings_of::<queue_consumer::Settings>(&settings))).await;
         let api = space.api(producer.address());
 
         claims_are_accepted(&api, campaign, accounts.clone()).await;
@@ -110,18 +110,18 @@ async fn queue_goes_over_tls(space: &TestSpace) {
     }
 }
 
-async fn skiplock_goes_over_tls(space: &TestSpace) {
+async fn skiplock_works_over_tls(space: &TestSpace) {
     let servers = OverTls::start(space).await;
     let campaign = space.campaign(6).await;
-    for (settings, accounts) in [(servers.settings(), 1..=3), (servers.settings_by_number(), 4..=6)] {
-        let skiplock = start_skiplock(space, &borrowed(&of::<skiplock_api::Settings>(&settings))).await;
+    for (settings, accounts) in [(servers.settings(), 1..=3), (servers.settings_by_ip(), 4..=6)] {
+        let skiplock = start_skiplock(space, &borrowed(&settings_of::<skiplock_api::Settings>(&settings))).await;
 
         each_gets_a_coupon(&space.api(skiplock.address()), campaign, accounts).await;
     }
 }
 
-/// What each server says of a try to use it, with settings of a test's own.
-async fn tries(space: &TestSpace, own: &[(&str, &str)]) -> Vec<(&'static str, Error)> {
+/// Tries to use each server with these settings, and returns the error of each.
+async fn errors(space: &TestSpace, own: &[(&str, &str)]) -> Vec<(&'static str, Error)> {
     let settings: queue_consumer::Settings = settings(space, own);
     let (amqp, deadline) = (&settings.amqp, settings.mysql.mysql_deadline);
     let reach = mysql::reach(&settings.mysql.mysql_url, &settings.mysql.tls);
@@ -132,7 +132,7 @@ async fn tries(space: &TestSpace, own: &[(&str, &str)]) -> Vec<(&'static str, Er
         ("rabbitmq", rabbitmq::connect(amqp, "test").await.map(drop)),
         ("management", Policies::new(amqp).unwrap().dangers(&queues).await.map(drop)),
     ];
-    all.map(|(server, tried)| (server, tried.expect_err(server))).into()
+    all.map(|(server, result)| (server, result.expect_err(server))).into()
 }
 
 fn settings<T: CommandFactory + FromArgMatches>(space: &TestSpace, own: &[(&str, &str)]) -> T {
@@ -148,15 +148,21 @@ async fn a_server_that_is_not_the_one_named_is_refused(space: &TestSpace) {
         (authority.issue_expired(&HERE), "its certificate has expired", "new certificate"),
         (stranger.issue(&HERE), "its certificate is of another authority of the same name", "TLS_CA"),
     ] {
-        refused_alike(space, &shown, &[("tls-ca", &file)], words, remedy).await;
+        assert_all_refused(space, &shown, &[("tls-ca", &file)], words, remedy).await;
     }
-    // Without it those of the system are believed, and no other.
-    refused_alike(space, &authority.issue(&HERE), &[], "its certificate was issued by an unknown authority", "TLS_CA")
-        .await;
+    // Without the setting, only the authorities of the operating system are trusted.
+    assert_all_refused(
+        space,
+        &authority.issue(&HERE),
+        &[],
+        "its certificate was issued by an unknown authority",
+        "TLS_CA",
+    )
+    .await;
 }
 
-/// Checks that servers which show this certificate are refused in these words.
-async fn refused_alike(space: &TestSpace, shown: &Issued, own: &[(&str, &str)], words: &str, remedy: &str) {
+/// Shows this certificate for each server, and checks that all are refused in these words.
+async fn assert_all_refused(space: &TestSpace, shown: &Issued, own: &[(&str, &str)], words: &str, remedy: &str) {
     let servers = space.servers();
     let mysql = TlsProxy::start(&servers.mysql.mysql_url, shown, None).await;
     let redis = TlsProxy::start(&servers.redis.redis_url, shown, None).await;
@@ -168,12 +174,12 @@ async fn refused_alike(space: &TestSpace, shown: &Issued, own: &[(&str, &str)], 
         ("amqp-url", amqp.url()),
         ("amqp-management-url", management.url()),
     ];
-    for (server, error) in tries(space, &[&addresses[..], own].concat()).await {
+    for (server, error) in errors(space, &[&addresses[..], own].concat()).await {
         assert_refusal(server, &error, words, remedy);
     }
 }
 
-/// One line, which stays until somebody has done what it says.
+/// Checks that an error is one line with these words, and stays until somebody applies the remedy.
 fn assert_refusal(server: &str, error: &Error, words: &str, remedy: &str) {
     let line = error.to_string();
     assert!(line.contains(words) && !line.contains('\n'), "{server}: {line}");
@@ -181,22 +187,22 @@ fn assert_refusal(server: &str, error: &Error, words: &str, remedy: &str) {
     assert_eq!(error.class(), Class::Retryable, "{server}: {line}");
 }
 
-async fn a_server_that_asks_for_a_certificate_refuses_those_without(space: &TestSpace) {
+async fn a_server_that_requires_a_certificate_refuses_programs_without_it(space: &TestSpace) {
     let servers = OverTls::start(space).await;
     let mut settings = servers.settings();
     settings.retain(|flag, _| !flag.starts_with("tls-client"));
-    for (server, error) in tries(space, &borrowed(&of::<queue_consumer::Settings>(&settings))).await {
+    for (server, error) in errors(space, &borrowed(&settings_of::<queue_consumer::Settings>(&settings))).await {
         assert_refusal(server, &error, "it requires a certificate, and none is given", "TLS_CLIENT_CERT");
     }
     let stranger = TestAuthority::new();
     let own = stranger.issue(&["queue-consumer"]);
     settings.extend([("tls-client-cert", own.certificate_file()), ("tls-client-key", own.key_file())]);
-    for (server, error) in tries(space, &borrowed(&of::<queue_consumer::Settings>(&settings))).await {
+    for (server, error) in errors(space, &borrowed(&settings_of::<queue_consumer::Settings>(&settings))).await {
         assert_refusal(server, &error, "it refuses the certificate of this program", "TLS_CLIENT_CERT");
     }
 }
 
-async fn a_server_that_speaks_no_tls_is_named(space: &TestSpace) {
+async fn a_server_that_does_not_speak_tls_is_reported(space: &TestSpace) {
     let servers = space.servers();
     let over_tls = |url: &ServerUrl| url.reveal().replacen("://", "s://", 1);
     let amqp = over_tls(&servers.amqp.amqp_url);
@@ -207,7 +213,7 @@ async fn a_server_that_speaks_no_tls_is_named(space: &TestSpace) {
     assert_refusal("rabbitmq", &error, "what answers does not speak TLS", "a port on which it speaks TLS");
 }
 
-async fn the_certificate_that_mysql_made_for_itself_is_of_no_known_authority(space: &TestSpace) {
+async fn the_certificate_that_mysql_generates_is_of_no_known_authority(space: &TestSpace) {
     let url = format!("{}?ssl-mode=VERIFY_IDENTITY", space.servers().mysql.mysql_url.reveal());
     let settings: skiplock_api::Settings = settings(space, &[("mysql-url", &url)]);
     let reach = mysql::reach(&settings.mysql.mysql_url, &settings.mysql.tls);
@@ -219,7 +225,7 @@ async fn the_certificate_that_mysql_made_for_itself_is_of_no_known_authority(spa
     assert!(is_refused && error.stays(), "{line}");
 }
 
-async fn a_service_says_in_its_health_why_a_server_is_refused(space: &TestSpace) {
+async fn a_service_reports_in_readyz_why_it_refuses_a_server(space: &TestSpace) {
     let authority = TestAuthority::new();
     let amqp = TlsProxy::start(&space.servers().amqp.amqp_url, &authority.issue(&["mq.example"]), None).await;
     let own = [("amqp-url", amqp.url()), ("tls-ca", &authority.file())];
@@ -239,7 +245,7 @@ async fn a_service_says_in_its_health_why_a_server_is_refused(space: &TestSpace)
     }
 }
 
-async fn spans_go_over_tls(space: &TestSpace) {
+async fn spans_are_sent_over_tls(space: &TestSpace) {
     let (authority, collector) = (TestAuthority::new(), Collector::start().await);
     let own = authority.issue(&["skiplock-api"]);
     let proxy = TlsProxy::before(collector.url(), &authority.issue(&HERE), Some(&authority)).await;
@@ -254,14 +260,14 @@ async fn spans_go_over_tls(space: &TestSpace) {
     each_gets_a_coupon(&api, campaign, 1..=1).await;
 
     eventually("a span arrives", async || !collector.spans().is_empty()).await;
-    // Nobody knows the authority.
+    // Without `TLS_CA`, the authority of the collector's certificate is unknown.
     let (service, api) = programs::skiplock(space, &environment).await;
     api.get(&format!("/v1/campaigns/{campaign}/claims/1")).await;
     let is_named = async || service.log().contains("does not take spans") && service.log().contains("UnknownIssuer");
-    eventually("it says why no spans are taken", is_named).await;
+    eventually("it logs why no spans are accepted", is_named).await;
 }
 
-async fn couponctl_goes_over_tls(space: &TestSpace) {
+async fn couponctl_works_over_tls(space: &TestSpace) {
     let servers = OverTls::start(space).await;
     let settings = servers.settings();
     let line: Vec<String> = settings.iter().map(|(flag, value)| format!("--{flag}={value}")).collect();

@@ -1,4 +1,4 @@
-//! The files that settings name. Goal: one that cannot be used is named before anything is dialled.
+//! The files that TLS settings name. Goal: one that cannot be used is reported before a program connects to anything.
 
 use coupon_testkit::TestAuthority;
 use coupon_testkit::program::run;
@@ -10,9 +10,9 @@ async fn files_that_cannot_be_used_are_named() {
     let authority = TestAuthority::new();
     let (own, other) = (authority.issue(&["couponctl"]), authority.issue(&["couponctl"]));
     let (certificate, key, other_key) = (own.certificate_file(), own.key_file(), other.key_file());
-    let nothing = "/no/such/file";
+    let missing = "/no/such/file";
     for (settings, line) in [
-        (&[("TLS_CA", nothing)][..], "--tls-ca (TLS_CA) = '/no/such/file': there is no such file; it takes "),
+        (&[("TLS_CA", missing)][..], "--tls-ca (TLS_CA) = '/no/such/file': there is no such file; it takes "),
         (&[("TLS_CA", &key)], "it holds no certificate in PEM; it takes "),
         (&[("TLS_CLIENT_CERT", &key)], "it holds no certificate in PEM; it takes "),
         (&[("TLS_CLIENT_KEY", &certificate)], "it holds no unencrypted private key in PEM; it takes "),

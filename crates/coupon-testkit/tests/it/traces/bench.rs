@@ -1,4 +1,4 @@
-//! The load tool as a caller. Goal: each of its claims is one whole trace, with the client's wait in it.
+//! The load tool as a caller. Goal: each of its claims is one whole trace, which includes the wait of the client.
 //! Method: the real program against the services, and a collector for all of them.
 
 use coupon_testkit::{Collector, Span, TestSpace, eventually};
@@ -8,7 +8,7 @@ use crate::programs::{bench, consumer, producer, skiplock, traced};
 
 audited![each_claim_of_the_bench_is_one_whole_trace];
 
-/// Whether every span but the root is under another of the same trace.
+/// Whether a trace has one root, and the parent of every other span is in it.
 fn is_whole(trace: &[Span]) -> bool {
     let has_parent = |span: &Span| trace.iter().any(|parent| parent.id == span.parent_id);
     let (roots, others): (Vec<&Span>, Vec<&Span>) = trace.iter().partition(|span| span.parent_id.is_empty());
@@ -20,10 +20,10 @@ async fn each_claim_of_the_bench_is_one_whole_trace(space: &TestSpace) {
     let (producer, _) = producer(space, &traced(&collector)).await;
     let (skiplock, _) = skiplock(space, &traced(&collector)).await;
     let _consumer = consumer(space, &traced(&collector)).await;
-    let question = ["ask for outcome", "wait for outcome"];
+    let client_steps = ["ask for outcome", "wait for outcome"];
     for (api, ask, last, steps) in [
-        (producer.address(), "long-poll", "ack", &question[..]),
-        (producer.address(), "prefer", "ack", &question[1..]),
+        (producer.address(), "long-poll", "ack", &client_steps[..]),
+        (producer.address(), "prefer", "ack", &client_steps[1..]),
         (skiplock.address(), "long-poll", "UPDATE coupon", &[]),
     ] {
         let campaign = space.campaign(3).await;

@@ -1,6 +1,6 @@
-//! Where spans go, as the environment says. Goal: a collector that is away or cannot be used costs spans and never a
-//! claim, and every variable of `OTEL_*` is obeyed or named. Method: services with variables of their own, and no
-//! collector or one in this process.
+//! Where spans go, which the environment decides. Goal: a collector that is down or cannot be used costs spans and
+//! never a claim, and every variable of `OTEL_*` is either obeyed or reported. Method: services with different
+//! variables, and either no collector or one in this process.
 
 use coupon_core::Outcome;
 use coupon_testkit::{Collector, Proxy, TestSpace, eventually};
@@ -9,19 +9,19 @@ use super::{POST, one, outcome, post, trace_id};
 use crate::programs::{consumer, producer, skiplock, traced};
 
 audited![
-    a_collector_that_is_not_there_costs_spans_and_nothing_else,
+    a_missing_collector_costs_spans_and_nothing_else,
     recording_pauses_while_the_collector_is_gone,
-    a_collector_that_speaks_no_tls_costs_spans_and_nothing_else,
-    a_variable_that_nothing_reads_is_named_and_costs_nothing,
+    a_collector_that_does_not_speak_tls_costs_spans_and_nothing_else,
+    a_variable_that_nothing_reads_is_reported_and_costs_nothing,
     the_last_spans_are_sent_before_a_service_ends,
     the_environment_decides_what_is_sampled_and_under_which_name,
 ];
 
-async fn a_collector_that_is_not_there_costs_spans_and_nothing_else(space: &TestSpace) {
+async fn a_missing_collector_costs_spans_and_nothing_else(space: &TestSpace) {
     let campaign = space.campaign(50).await;
     // A port on which nobody listens.
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let url = format!("http://{gone}");
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let url = format!("http://{closed}");
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
@@ -60,44 +60,44 @@ async fn recording_pauses_while_the_collector_is_gone(space: &TestSpace) {
     assert!(is_recorded().await);
 
     eventually("recording pauses", async || !is_recorded().await && is_paused().await).await;
-    let of_caller = post(&api, campaign, 1, &trace_id(1), "01").await;
+    let sampled_by_caller = post(&api, campaign, 1, &trace_id(1), "01").await;
     proxy.heal();
-    eventually("recording goes on", async || is_recorded().await && !is_paused().await).await;
+    eventually("recording resumes", async || is_recorded().await && !is_paused().await).await;
 
-    assert!(of_caller.header("traceparent").ends_with("-01"), "{of_caller:?}");
+    assert!(sampled_by_caller.header("traceparent").ends_with("-01"), "{sampled_by_caller:?}");
     assert!(is_recorded().await && is_recorded().await);
     for words in ["only callers' traces are recorded", "takes spans again"] {
-        eventually("its log says so", async || service.log().contains(words)).await;
+        eventually("it is logged", async || service.log().contains(words)).await;
     }
 }
 
-async fn a_collector_that_speaks_no_tls_costs_spans_and_nothing_else(space: &TestSpace) {
+async fn a_collector_that_does_not_speak_tls_costs_spans_and_nothing_else(space: &TestSpace) {
     let collector = Collector::start().await;
-    let (_, place) = collector.url().split_once("://").unwrap();
+    let (_, host) = collector.url().split_once("://").unwrap();
     let campaign = space.campaign(2).await;
-    for (account, address) in [(1, format!("https://{place}")), (2, String::from(place))] {
+    for (account, address) in [(1, format!("https://{host}")), (2, String::from(host))] {
         let environment = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*address), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
         let (service, api) = skiplock(space, &environment).await;
 
         assert!(matches!(api.claim(campaign, account).await, Outcome::Issued { .. }));
 
         let is_named = async || service.log().contains("InvalidContentType");
-        eventually("it says why no spans are taken", is_named).await;
+        eventually("it logs why no spans are accepted", is_named).await;
     }
     assert!(collector.spans().is_empty());
 }
 
-async fn a_variable_that_nothing_reads_is_named_and_costs_nothing(space: &TestSpace) {
+async fn a_variable_that_nothing_reads_is_reported_and_costs_nothing(space: &TestSpace) {
     let campaign = space.campaign(1).await;
-    let misspelt = [("OTEL_TRACE_SAMPLER", "always_off"), ("OTEL_METRICS_EXPORTER", "none"), ("LOG", "info")];
-    let (mut service, api) = skiplock(space, &misspelt).await;
+    let environment = [("OTEL_TRACE_SAMPLER", "always_off"), ("OTEL_METRICS_EXPORTER", "none"), ("LOG", "info")];
+    let (mut service, api) = skiplock(space, &environment).await;
 
     let answer = post(&api, campaign, 1, &trace_id(1), "01").await;
 
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(service.stop("TERM").await, Some(0), "{}", service.log());
     let log = service.log();
-    let named = |line: &&str| misspelt[..2].iter().all(|(name, _)| line.contains(name)) && line.contains("WARN");
+    let named = |line: &&str| environment[..2].iter().all(|(name, _)| line.contains(name)) && line.contains("WARN");
     assert_eq!(log.lines().filter(named).count(), 1, "{log}");
     assert!(!log.contains("OTEL_EXPORTER"), "{log}");
 }

@@ -16,24 +16,24 @@ use crate::programs::{consumer, producer, skiplock, traced};
 use crate::system::claim;
 
 audited![
-    the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement,
-    the_skiplock_way_is_one_trace_from_the_request_to_the_statements,
+    a_claim_with_the_queue_is_one_trace_from_the_request_to_the_acknowledgement,
+    a_claim_with_skiplock_is_one_trace_from_the_request_to_the_statements,
     a_repeated_claim_is_linked_to_the_first,
     a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans,
-    each_sampled_claim_of_a_batch_records_it,
-    a_redelivered_claim_says_so_in_the_same_trace,
+    each_sampled_claim_records_its_batch,
+    a_redelivered_claim_is_marked_in_the_same_trace,
     sold_out_is_no_error_and_unavailable_is_one,
 ];
 
 const CALLER: &str = "00f067aa0ba902b7";
 const POST: &str = "POST /v1/campaigns/{campaign_id}/claims";
 
-/// A trace id of this test's own.
+/// The id of the n-th trace of a test.
 pub fn trace_id(n: u64) -> String {
     format!("4bf92f3577b34da6{n:016x}")
 }
 
-/// A claim that its caller traces, or not.
+/// Sends a claim as part of a trace, which the caller samples or not, by these flags.
 pub async fn post(api: &Api, campaign: CampaignId, account: u64, trace_id: &str, flags: &str) -> Answer {
     let request = api.request(Method::POST, &format!("/v1/campaigns/{campaign}/claims"));
     let request = request
@@ -48,6 +48,7 @@ pub async fn outcome(api: &Api, campaign: CampaignId, account: u64) -> Outcome {
     api.get(&format!("/v1/campaigns/{campaign}/claims/{account}?wait=30s")).await.outcome()
 }
 
+/// The only span of this name.
 pub fn one<'a>(trace: &'a [Span], name: &str) -> &'a Span {
     let named: Vec<&Span> = trace.iter().filter(|span| span.name == name).collect();
     assert_eq!(named.len(), 1, "one '{name}' in {trace:#?}");
@@ -58,11 +59,12 @@ fn is_within(inner: &Span, outer: &Span) -> bool {
     outer.time.0 <= inner.time.0 && inner.time.1 <= outer.time.1
 }
 
+/// The name of the span in which a consumer processes a claim.
 pub fn process(space: &TestSpace) -> String {
     format!("process {}.claims", space.name())
 }
 
-async fn the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement(space: &TestSpace) {
+async fn a_claim_with_the_queue_is_one_trace_from_the_request_to_the_acknowledgement(space: &TestSpace) {
     let collector = Collector::start().await;
     let campaign = space.campaign(10).await;
     let (_producer, api) = producer(space, &traced(&collector)).await;
@@ -102,7 +104,7 @@ async fn the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement(spac
         assert_eq!(step.attribute("db.system.name"), system);
         assert!(is_within(step, process), "{step:?} within {process:?}");
     }
-    // Once on the empty list, once after the refill.
+    // The consumer reserves once from the empty list, and once after the refill.
     assert_eq!(trace.iter().filter(|span| span.name == "reserve").count(), 2);
     assert!(one(&trace, "persist").attribute("db.query.text").contains("(?) AS wanted"));
     assert_eq!(one(&trace, "ack").attribute("messaging.operation.type"), "settle");
@@ -116,7 +118,7 @@ async fn the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement(spac
     assert_eq!(batch_span.links, [(trace_id(1), process.id.clone())]);
     for name in ["refill lock", "refill", "persist", "record", "ack"] {
         assert_eq!(one(&batch_spans, name).parent_id, batch_span.id);
-        assert_eq!(one(&batch_spans, name).time, one(&trace, name).time, "the batch's true times");
+        assert_eq!(one(&batch_spans, name).time, one(&trace, name).time, "the times are those of the batch");
     }
     for span in trace.iter().chain(&batch_spans) {
         assert!(span.attributes.values().all(|value| value != "42"), "no account in {span:?}");
@@ -124,9 +126,9 @@ async fn the_queue_way_is_one_trace_from_the_request_to_the_acknowledgement(spac
     }
 }
 
-async fn the_skiplock_way_is_one_trace_from_the_request_to_the_statements(space: &TestSpace) {
+async fn a_claim_with_skiplock_is_one_trace_from_the_request_to_the_statements(space: &TestSpace) {
     let campaign = space.campaign(10).await;
-    // Ids are read ahead, for this claim and those to come.
+    // The SELECT reads ids ahead, for this claim and later ones.
     let ahead = &["wait for connection", "SELECT coupon", "UPDATE coupon"][..];
     let one_statement = &["wait for connection", "UPDATE coupon", "SELECT coupon held"];
     let transaction = &["wait for connection", "START TRANSACTION", "SELECT coupon", "UPDATE coupon", "COMMIT"];
@@ -184,41 +186,41 @@ async fn a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans(space: &
     let (_producer, api) = producer(space, &traced(&collector)).await;
     let _consumer = consumer(space, &traced(&collector)).await;
 
-    let silent = post(&api, campaign, 1, &trace_id(1), "00").await;
+    let unsampled = post(&api, campaign, 1, &trace_id(1), "00").await;
     assert!(matches!(outcome(&api, campaign, 1).await, Outcome::Issued { .. }));
     let refused = post(&api, CampaignId(999), 2, &trace_id(2), "00").await;
-    // Of the same batches of spans as those of the silent one, had it any.
+    // A sampled claim comes last: once its spans have arrived, so would those of the others.
     post(&api, campaign, 3, &trace_id(3), "01").await;
     outcome(&api, campaign, 3).await;
 
-    assert!(silent.header("traceparent").starts_with(&format!("00-{}-", trace_id(1))), "{silent:?}");
-    assert!(silent.header("traceparent").ends_with("-00"), "{silent:?}");
+    assert!(unsampled.header("traceparent").starts_with(&format!("00-{}-", trace_id(1))), "{unsampled:?}");
+    assert!(unsampled.header("traceparent").ends_with("-00"), "{unsampled:?}");
     assert_eq!(refused.json["trace_id"], trace_id(2));
     collector.trace_with(&trace_id(3), &process(space)).await;
     assert_eq!(collector.trace(&trace_id(1)).len(), 0);
     assert_eq!(collector.trace(&trace_id(2)).len(), 0);
 }
 
-async fn each_sampled_claim_of_a_batch_records_it(space: &TestSpace) {
+async fn each_sampled_claim_records_its_batch(space: &TestSpace) {
     let collector = Collector::start().await;
     let campaign = space.campaign(4).await;
     let _consumer = consumer(space, &traced(&collector)).await;
     // While the consumer waits with a batch of one, the others gather in the queue.
     let locked = space.lock_tables().await;
     space.queues.publish_claim(&claim(campaign, 9)).await;
-    eventually("the consumer asks MySQL", async || !space.running("SELECT id").await.is_empty()).await;
+    eventually("the consumer queries MySQL", async || !space.running("SELECT id").await.is_empty()).await;
     for account in 1..=4 {
         let flags = if account % 2 == 0 { TraceFlags::SAMPLED } else { TraceFlags::default() };
         space.queues.publish_claim_of(&remote(account, flags), &claim(campaign, account)).await;
     }
-    eventually("they are with the consumer", async || space.queues.waiting().await == 0).await;
+    eventually("the consumer has them", async || space.queues.waiting().await == 0).await;
     locked.disconnect().await.unwrap();
 
     let process = process(space);
     let traces =
         [collector.trace_with(&trace_id(2), &process).await, collector.trace_with(&trace_id(4), &process).await];
     let spans = [one(&traces[0], &process), one(&traces[1], &process)];
-    assert_eq!(spans[0].time.0, spans[1].time.0, "both begin when the batch was taken");
+    assert_eq!(spans[0].time.0, spans[1].time.0, "both begin when the batch was received");
     assert_eq!(spans[0].links, spans[1].links, "both are linked to the one batch");
     assert_eq!(spans.map(|span| span.attribute("coupon.batch.size")), ["4", "4"]);
     assert_eq!(spans.map(|span| span.attribute("coupon.outcome")), ["issued", "sold_out"]);
@@ -233,19 +235,20 @@ async fn each_sampled_claim_of_a_batch_records_it(space: &TestSpace) {
     );
 }
 
+/// The context that a producer in the n-th trace sends along with a claim.
 fn remote(n: u64, flags: TraceFlags) -> Context {
     let trace = TraceId::from_hex(&trace_id(n)).unwrap();
     let span = SpanContext::new(trace, SpanId::from(7), flags, true, TraceState::default());
     Context::new().with_remote_span_context(span)
 }
 
-async fn a_redelivered_claim_says_so_in_the_same_trace(space: &TestSpace) {
+async fn a_redelivered_claim_is_marked_in_the_same_trace(space: &TestSpace) {
     let collector = Collector::start().await;
     let campaign = space.campaign(1).await;
     let locked = space.lock_tables().await;
     let mut first = consumer(space, &traced(&collector)).await;
     space.queues.publish_claim_of(&remote(1, TraceFlags::SAMPLED), &claim(campaign, 1)).await;
-    eventually("the consumer asks MySQL", async || !space.running("SELECT id").await.is_empty()).await;
+    eventually("the consumer queries MySQL", async || !space.running("SELECT id").await.is_empty()).await;
 
     first.stop("KILL").await;
     let second = consumer(space, &traced(&collector)).await;
