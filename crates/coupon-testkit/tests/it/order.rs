@@ -1,7 +1,7 @@
-//! First come, first served, with several consumers. Goal: while one of them stands still, the others overtake no more
-//! claims than it holds ahead; in exact order nobody is overtaken who was answered before the other claimed. Method: one
-//! consumer is stopped by a signal, or killed with claims in hand, and twice as many claims as coupons arrive, in a known
-//! order.
+//! First come, first served, with several consumers. Goal: while one consumer is stalled, the others overtake no more
+//! claims than it has prefetched; in exact order, an account that claims after another was answered never overtakes it.
+//! Method: one consumer is stopped by a signal, or killed while it holds claims, and twice as many claims as coupons
+//! arrive in a known order.
 
 use coupon_core::{CampaignId, Outcome};
 use coupon_testkit::{Api, TestSpace, eventually};
@@ -10,23 +10,23 @@ use crate::programs;
 use crate::system::{claim, claims_are_accepted, start_consumer, start_producer_api};
 
 audited![
-    a_consumer_that_stands_still_is_overtaken_by_no_more_claims_than_it_holds_ahead,
-    in_exact_order_a_single_consumer_that_is_killed_overtakes_nobody,
-    in_exact_order_four_consumers_of_which_one_is_killed_overtake_nobody,
-    in_exact_order_another_consumer_takes_over_from_one_that_stands_still,
+    no_more_claims_are_overtaken_than_a_stalled_consumer_has_prefetched,
+    in_exact_order_nobody_is_overtaken_when_the_only_consumer_is_killed,
+    in_exact_order_nobody_is_overtaken_when_one_of_four_consumers_is_killed,
+    in_exact_order_another_consumer_takes_over_from_a_stalled_one,
     in_exact_order_consumers_come_and_go_under_load,
 ];
 
-/// Not a multiple of what is taken at once, so the last coupons are for the first claims of a batch.
+/// Not a multiple of the prefetch, so that the coupons run out in the middle of a batch.
 const COUPONS: u64 = 90;
 
-/// Messages that a consumer holds ahead by default, each with a single claim here.
-const HELD_AHEAD: usize = 20;
+/// Messages that a consumer prefetches by default. Here, each holds a single claim.
+const PREFETCHED: usize = 20;
 
-async fn a_consumer_that_stands_still_is_overtaken_by_no_more_claims_than_it_holds_ahead(space: &TestSpace) {
+async fn no_more_claims_are_overtaken_than_a_stalled_consumer_has_prefetched(space: &TestSpace) {
     let campaign = space.campaign(usize::try_from(COUPONS).unwrap()).await;
     let stopped = programs::consumer(space, &[]).await;
-    eventually("claims are sent ahead to it", async || stopped.log().contains("consuming")).await;
+    eventually("it prefetches claims", async || stopped.log().contains("consuming")).await;
     stopped.send("STOP").await;
     start_consumer(space, &[]).await;
 
@@ -42,7 +42,7 @@ async fn a_consumer_that_stands_still_is_overtaken_by_no_more_claims_than_it_hol
         let outcome = api.settled(campaign, account).await;
         overtaken += usize::from(account <= COUPONS && outcome == Outcome::SoldOut);
     }
-    assert!(overtaken <= HELD_AHEAD, "{overtaken} of the first {COUPONS} claims got no coupon");
+    assert!(overtaken <= PREFETCHED, "{overtaken} of the first {COUPONS} claims got no coupon");
 }
 
 const EXACT: [(&str, &str); 1] = [("order", "exact")];
@@ -50,28 +50,28 @@ const EXACT: [(&str, &str); 1] = [("order", "exact")];
 /// The first words of the statement that issues coupons.
 const ISSUE: &str = "UPDATE IGNORE (SELECT";
 
-async fn in_exact_order_a_single_consumer_that_is_killed_overtakes_nobody(space: &TestSpace) {
-    killed_with_claims_in_hand(space, 1).await;
+async fn in_exact_order_nobody_is_overtaken_when_the_only_consumer_is_killed(space: &TestSpace) {
+    kill_the_active_consumer(space, 1).await;
 }
 
-async fn in_exact_order_four_consumers_of_which_one_is_killed_overtake_nobody(space: &TestSpace) {
-    killed_with_claims_in_hand(space, 4).await;
+async fn in_exact_order_nobody_is_overtaken_when_one_of_four_consumers_is_killed(space: &TestSpace) {
+    kill_the_active_consumer(space, 4).await;
 }
 
-async fn killed_with_claims_in_hand(space: &TestSpace, consumers: usize) {
+async fn kill_the_active_consumer(space: &TestSpace, consumers: usize) {
     let campaign = space.campaign(usize::try_from(COUPONS).unwrap()).await;
     space.queues.delete_claims().await;
-    // The first one works, the others stand by.
+    // The first consumer is active; the others stand by.
     let active = start_consumer(space, &EXACT).await;
     for _ in 1..consumers {
         start_consumer(space, &EXACT).await;
     }
     let locks = space.lock_rows(campaign).await;
-    let api = claims_one_after_the_other(space, campaign, 1..=2 * COUPONS).await;
+    let api = claim_in_turn(space, campaign, 1..=2 * COUPONS).await;
     eventually("the issue waits for the locks", async || !space.running(ISSUE).await.is_empty()).await;
 
     active.kill();
-    // What was running ends unfinished, as when the server notices that its client is gone.
+    // The statement ends unfinished, as it does when the server notices that its client is gone.
     for connection in space.running(ISSUE).await {
         space.sql(format!("KILL {connection}")).await;
     }
@@ -83,12 +83,8 @@ async fn killed_with_claims_in_hand(space: &TestSpace, consumers: usize) {
     first_come_is_first_served(&api, campaign).await;
 }
 
-/// Claims at two instances by turns, each claim after the one before was answered.
-async fn claims_one_after_the_other(
-    space: &TestSpace,
-    campaign: CampaignId,
-    accounts: impl IntoIterator<Item = u64>,
-) -> Api {
+/// Claims at two instances in turn. Each claim follows the answer to the previous one.
+async fn claim_in_turn(space: &TestSpace, campaign: CampaignId, accounts: impl IntoIterator<Item = u64>) -> Api {
     let mut apis = [start_producer_api(space, &EXACT).await, start_producer_api(space, &EXACT).await];
     for account in accounts {
         claims_are_accepted(&apis[0], campaign, [account]).await;
@@ -105,22 +101,26 @@ async fn first_come_is_first_served(api: &Api, campaign: CampaignId) {
         outcomes.push(api.settled(campaign, account).await);
     }
     let overtaken = (1..=COUPONS).zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::SoldOut);
-    assert_eq!(overtaken.map(|(account, _)| account).collect::<Vec<_>>(), [0; 0], "claimed first and got no coupon");
+    assert_eq!(
+        overtaken.map(|(account, _)| account).collect::<Vec<_>>(),
+        [0; 0],
+        "these accounts claimed first and got no coupon"
+    );
     for (account, outcome) in (1..).zip(outcomes).step_by(19) {
         assert_eq!(api.claim(campaign, account).await, outcome, "account {account} claims again");
     }
 }
 
-async fn in_exact_order_another_consumer_takes_over_from_one_that_stands_still(space: &TestSpace) {
+async fn in_exact_order_another_consumer_takes_over_from_a_stalled_one(space: &TestSpace) {
     let campaign = space.campaign(usize::try_from(COUPONS).unwrap()).await;
     space.queues.delete_claims().await;
     let active = programs::consumer_with(space, &EXACT).await;
     eventually("it consumes", async || active.log().contains("consuming")).await;
     active.send("STOP").await;
     start_consumer(space, &EXACT).await;
-    let api = claims_one_after_the_other(space, campaign, 1..=2 * COUPONS).await;
+    let api = claim_in_turn(space, campaign, 1..=2 * COUPONS).await;
 
-    // The broker takes it for dead when it has missed its heartbeats.
+    // The broker considers the stopped consumer dead once it has missed its heartbeats.
     eventually("the other consumer has sold out", async || space.issued(campaign).await == COUPONS).await;
     active.send("CONT").await;
 

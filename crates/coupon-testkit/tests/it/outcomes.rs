@@ -1,4 +1,5 @@
-//! Asking what became of a claim, and how a campaign stands. Goal: the answer is true and comes when it is known.
+//! Clients ask for the outcome of a claim, and for the state of a campaign. Goal: every answer is true, and a client
+//! that waits gets it as soon as it is known.
 
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub async fn many_waiting_clients_are_answered(system: &System) {
     for waiting in waiting {
         let (account, answer) = waiting.await.unwrap();
         let issued = issued.iter().find(|(claimed, _)| *claimed == account).map(|(_, outcome)| *outcome);
-        // Those who did not claim learn that it is sold out.
+        // Those who did not claim learn that the campaign is sold out.
         assert_eq!(answer.outcome(), issued.unwrap_or(Outcome::SoldOut), "account {account}");
     }
 }

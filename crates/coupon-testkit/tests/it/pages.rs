@@ -1,4 +1,6 @@
-//! What a service serves in addition to claims: health, its `OpenAPI` document and the page to try it.
+//! What a service serves in addition to claims: its health, its `OpenAPI` document, and the page to try the API on.
+//! Goal: they are true and always available to operators, and public only where a setting says so or nobody else can
+//! connect.
 
 use coupon_core::{AccountId, CampaignId};
 use serde_json::json;
@@ -9,7 +11,7 @@ use crate::system::{System, start_consumer};
 
 each_way![
     health_is_reported,
-    health_is_reported_when_the_crowd_has_taken_all_connections,
+    health_is_reported_while_clients_hold_all_connections,
     the_document_describes_every_route,
     the_page_is_served
 ];
@@ -28,16 +30,16 @@ async fn health_is_reported(system: &System) {
     assert_eq!((ready.status, ready.json), (200, json!({"ready": true, "servers": servers})));
 }
 
-async fn health_is_reported_when_the_crowd_has_taken_all_connections(system: &System) {
+async fn health_is_reported_while_clients_hold_all_connections(system: &System) {
     let campaign = system.space.campaign(1).await;
     let service = system.another_service(&[("http-connections", "20")]).await;
     let admin = system.space.api(service.admin());
-    let mut crowd = Vec::new();
+    let mut clients = Vec::new();
     for _ in 0..40 {
-        let mut person = TcpStream::connect(service.address()).await.unwrap();
+        let mut client = TcpStream::connect(service.address()).await.unwrap();
         let path = format!("/v1/campaigns/{campaign}/claims/1?wait=30s");
-        person.write_all(format!("GET {path} HTTP/1.1\r\nhost: coupons\r\n\r\n").as_bytes()).await.unwrap();
-        crowd.push(person);
+        client.write_all(format!("GET {path} HTTP/1.1\r\nhost: coupons\r\n\r\n").as_bytes()).await.unwrap();
+        clients.push(client);
     }
 
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -97,35 +99,38 @@ async fn the_page_is_served(system: &System) {
         let policy = answer.header("content-security-policy");
         assert!(
             policy.starts_with("default-src 'none'; script-src 'self';"),
-            "it may ask its own service only: {policy}"
+            "the page may contact only its own service: {policy}"
         );
-        let strangers = policy.split([' ', ';']).filter(|word| word.contains("//") || word.contains('*'));
-        assert_eq!(strangers.count(), 0, "{policy}");
+        let elsewhere = policy.split([' ', ';']).filter(|word| word.contains("//") || word.contains('*'));
+        assert_eq!(elsewhere.count(), 0, "{policy}");
     }
-    assert_eq!(system.api.get("/docs/swagger-ui-bundle.js").await.status, 200, "it needs nothing from elsewhere");
+    assert_eq!(system.api.get("/docs/swagger-ui-bundle.js").await.status, 200, "the page loads nothing from elsewhere");
     let settings = system.api.get("/docs/swagger-initializer.js").await.text;
-    assert!(settings.contains("\"../openapi.json\""), "a gateway may strip a prefix: {settings}");
-    assert!(settings.contains("\"validatorUrl\": \"none\""), "it asks nobody else: {settings}");
+    assert!(
+        settings.contains("\"../openapi.json\""),
+        "the path is relative, because a gateway may strip a prefix: {settings}"
+    );
+    assert!(settings.contains("\"validatorUrl\": \"none\""), "the page asks nobody else: {settings}");
 }
 
 async fn only_the_api_is_public_unless_nobody_else_can_reach_it_or_a_setting_says_so(system: &System) {
     const DOCUMENTS: [&str; 3] = ["/openapi.json", "/docs/", "/docs/swagger-ui-bundle.js"];
-    const INSIDE: [&str; 2] = ["/readyz", "/metrics"];
+    const INTERNAL: [&str; 2] = ["/readyz", "/metrics"];
 
     let campaign = system.space.campaign(1).await;
-    let reached = [("listen", "0.0.0.0:0"), ("auth", "none")];
-    for (settings, documents, inside) in [
+    let reachable = [("listen", "0.0.0.0:0"), ("auth", "none")];
+    for (settings, documents, internal) in [
         (&[][..], 200, 200),
-        (&reached, 404, 404),
-        (&[reached[0], reached[1], ("public-pages", "docs")], 200, 404),
-        (&[reached[0], reached[1], ("public-pages", "all")], 200, 200),
+        (&reachable, 404, 404),
+        (&[reachable[0], reachable[1], ("public-pages", "docs")], 200, 404),
+        (&[reachable[0], reachable[1], ("public-pages", "all")], 200, 200),
         (&[("public-pages", "none")], 404, 404),
     ] {
         let service = system.another_service(settings).await;
         let (public, admin) = (system.api_of(&service), system.space.api(service.admin()));
         let api = format!("/v1/campaigns/{campaign}");
         for (path, status) in
-            DOCUMENTS.map(|path| (path, documents)).into_iter().chain(INSIDE.map(|path| (path, inside)))
+            DOCUMENTS.map(|path| (path, documents)).into_iter().chain(INTERNAL.map(|path| (path, internal)))
         {
             assert_eq!(public.get(path).await.status, status, "{path} with {settings:?}");
             assert_eq!(admin.get(path).await.status, 200, "{path}");

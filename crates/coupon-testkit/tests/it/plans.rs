@@ -1,6 +1,6 @@
 //! How the server runs the statements of the hot paths. Goal: each uses its index, sorts nothing and locks only what it
 //! returns, because a statement that locks more makes others answer "sold out" while coupons are free. Method: EXPLAIN
-//! of every statement of `coupon_core::mysql::sql` on a table in the middle of a sale, and transactions side by side.
+//! of every statement of `coupon_core::mysql::sql` on a table in the middle of a sale, and concurrent transactions.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 const INDEX: &str = "coupon_campaign_account";
 
-/// Sizes of a batch.
+/// The batch sizes to try.
 const SIZES: [usize; 3] = [1, 10, 500];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +23,7 @@ async fn every_statement_uses_its_index() {
         let campaign = a_sale(&space).await;
         let mut conn = space.mysql().connection().await.unwrap();
         let coupons: Vec<Uuid> = conn.query(sql::free_coupons(wanted(campaign, 500))).await.unwrap();
-        // With a campaign that is there, for that of none is no plan.
+        // The server shows no plan for a campaign that does not exist, so a real one takes its place.
         let of_sale = |statement: &str| statement.replace("id = 0", &format!("id = {campaign}"));
         for (statement, keys) in [(sql::READ_NOTHING, &["PRIMARY", "PRIMARY"][..]), (sql::ISSUE_NOTHING, &["PRIMARY"])]
         {
@@ -62,8 +62,8 @@ async fn every_statement_uses_its_index() {
     .await;
 }
 
-/// The keys that the server uses, table by table of ours; it must not scan or sort them. (MariaDB makes a table of its
-/// own of a long list of values and scans that.)
+/// The keys that the server uses for our tables, none of which it may scan or sort. (MariaDB turns a long list of
+/// values into a table of its own and scans that.)
 async fn plan(conn: &mut Conn, statement: &str) -> Vec<String> {
     let rows: Vec<Row> = conn.query(format!("EXPLAIN FORMAT=TRADITIONAL {statement}")).await.unwrap();
     let text = |row: &Row, column: &str| row.get::<Option<String>, _>(column).flatten().unwrap_or_default();
@@ -79,14 +79,14 @@ async fn plan(conn: &mut Conn, statement: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_rows_than_a_statement_takes_are_written_with_whatever_accounts() {
+async fn more_rows_than_fit_in_one_statement_are_written_for_any_accounts() {
     coupon_testkit::run(async |space| {
         let mut conn = space.mysql().connection().await.unwrap();
         let count = sql::ROWS_MAX + 10;
         for skip_locked in [false, true] {
             let campaign = space.campaign(count).await;
             let ids = coupons::free_coupons(&mut conn, wanted(campaign, count)).await.unwrap();
-            // A server gives the numbers of a column of literals one type: it must fit the largest and the smallest.
+            // A server gives a column of literals a single type, which must fit the largest and the smallest number.
             let account_id = |n| AccountId(if n % 2 == 0 { n } else { u64::MAX - n });
             let claims = (1..).map(|n| ClaimKey { campaign_id: campaign, account_id: account_id(n) });
             let rows: Vec<(ClaimKey, CouponId)> = claims.zip(ids).collect();
@@ -97,7 +97,7 @@ async fn more_rows_than_a_statement_takes_are_written_with_whatever_accounts() {
                 coupons::issue(&mut conn, &rows).await.unwrap()
             };
 
-            assert!(all || conn.server_version() >= (10, 0, 0), "only MariaDB may not count them");
+            assert!(all || conn.server_version() >= (10, 0, 0), "only MariaDB may be unable to confirm all rows");
             let claims: Vec<ClaimKey> = rows.iter().map(|(claim, _)| *claim).collect();
             let held = coupons::coupons_of(&mut conn, &claims).await.unwrap();
             assert_eq!(held, rows.into_iter().collect::<HashMap<_, _>>());
@@ -108,7 +108,7 @@ async fn more_rows_than_a_statement_takes_are_written_with_whatever_accounts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_locking_read_needs_nothing_but_the_index() {
+async fn reading_free_coupons_needs_nothing_but_the_index() {
     coupon_testkit::run(async |space| {
         let campaign = a_sale(&space).await;
         let mut conn = space.mysql().connection().await.unwrap();
@@ -129,7 +129,7 @@ async fn skip_locked_locks_what_it_returns_and_no_more() {
         let mut free: Vec<HashSet<Uuid>> = Vec::new();
         let mut held = Vec::new();
 
-        // Each holds what it was given; the last takes all that is left.
+        // Each transaction holds the rows that it was given; the last one takes all that are left.
         for limit in [10, 1, 500, 10, 5_000] {
             let mut conn = space.mysql().connection().await.unwrap();
             conn.query_drop("START TRANSACTION").await.unwrap();
@@ -138,7 +138,7 @@ async fn skip_locked_locks_what_it_returns_and_no_more() {
         }
 
         let sizes: Vec<usize> = free.iter().map(HashSet::len).collect();
-        assert_eq!(sizes, [10, 1, 500, 10, 2_000 - 521], "nobody was answered that nothing is free");
+        assert_eq!(sizes, [10, 1, 500, 10, 2_000 - 521], "no transaction found nothing free");
         let different: HashSet<Uuid> = free.into_iter().flatten().collect();
         assert_eq!(different.len(), 2_000, "no row was given twice");
         for conn in held {
@@ -177,7 +177,7 @@ async fn lock(conn: &mut Conn, wanted: Wanted) -> HashSet<Uuid> {
     ids.into_iter().collect()
 }
 
-/// 2,000 coupons issued, 2,000 free, and more campaigns around them.
+/// A campaign with 2,000 coupons issued and 2,000 free, and other campaigns around it.
 async fn a_sale(space: &TestSpace) -> CampaignId {
     for _ in 0..2 {
         space.campaign(1_000).await;

@@ -1,5 +1,5 @@
-//! The services as programs of their own, for tests of what only a whole process has: its environment, its metrics, its
-//! last words.
+//! Starts the services as processes of their own, for tests of what only a whole process has: its environment, its
+//! metrics, and what it logs as it ends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,8 +10,9 @@ use clap::CommandFactory;
 use coupon_testkit::program::{self, Running};
 use coupon_testkit::{Api, Collector, TestSpace};
 
-/// Where cargo has put the programs. It is asked to build them first, for a test must not run those of yesterday: as it has
-/// built this test, which is done at once; by themselves they would have other features, and all be compiled again.
+/// The folder where cargo puts the programs. Cargo is asked to build them first, because a test must not run outdated
+/// ones. It builds them along with all tests, as it built this one, so little is left to do; on their own they would
+/// have other features, and everything would be compiled again.
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
     let built = Command::new(env!("CARGO")).args(["test", "--workspace", "--no-run", "--locked", "--quiet"]).status();
     assert!(built.unwrap().success(), "the programs were not built");
@@ -23,12 +24,12 @@ pub fn path(program: &str) -> String {
     PROGRAMS.join(program).to_str().unwrap().to_owned()
 }
 
-/// Runs a command of an operator, which must succeed.
+/// Runs an operator's command, which must succeed.
 pub async fn couponctl(space: &TestSpace, line: &str) {
     succeed(space, "couponctl", line, &[]).await;
 }
 
-/// Runs the load tool, which must succeed, and gives what it says in JSON.
+/// Runs the load tool, which must succeed, and returns its JSON.
 pub async fn bench(space: &TestSpace, line: &str, own: &[(&'static str, &str)]) -> serde_json::Value {
     serde_json::from_str(&succeed(space, "coupon-bench", line, own).await).unwrap()
 }
@@ -42,12 +43,12 @@ async fn succeed(space: &TestSpace, program: &str, line: &str, own: &[(&'static 
     ran.stdout
 }
 
-/// Starts a service of this space, with variables of a test's own.
+/// Starts a service in this space, with these variables in its environment.
 pub async fn start<T: CommandFactory>(space: &TestSpace, program: &str, environment: &[(&str, &str)]) -> Running {
     start_with::<T>(space, program, &[], environment).await
 }
 
-/// The same, with settings of a test's own.
+/// Like [`start`], but with additional settings.
 pub async fn start_with<T: CommandFactory>(
     space: &TestSpace,
     program: &str,
@@ -59,7 +60,7 @@ pub async fn start_with<T: CommandFactory>(
     Running::start(&path(program), &space.arguments::<T>(own), &environment).await
 }
 
-/// Starts a service that has all its settings from the environment: those of this space, and some of a test's own.
+/// Starts a service that reads all its settings from the environment: those of this space, and these.
 pub async fn start_by_environment(space: &TestSpace, program: &str, own: &[(&'static str, &str)]) -> Running {
     let mut environment: BTreeMap<&str, String> = space.environment().into_iter().collect();
     environment.insert("LISTEN", String::from("127.0.0.1:0"));
@@ -68,7 +69,7 @@ pub async fn start_by_environment(space: &TestSpace, program: &str, own: &[(&'st
     Running::start(&path(program), &[], &environment.into_iter().collect::<Vec<_>>()).await
 }
 
-/// The variables of a service whose spans go to this collector.
+/// The variables of a service that sends its spans to this collector.
 pub fn traced(collector: &Collector) -> Vec<(&'static str, &str)> {
     vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()),
@@ -85,7 +86,7 @@ pub async fn producer(space: &TestSpace, environment: &[(&str, &str)]) -> (Runni
     (running, api)
 }
 
-/// A producer-api and its client, with settings of a test's own.
+/// A producer-api with additional settings, and its client.
 pub async fn producer_with(space: &TestSpace, own: &[(&str, &str)]) -> (Running, Api) {
     let running = start_with::<producer_api::Settings>(space, "producer-api", own, &[]).await;
     let api = space.api(running.address());
@@ -97,12 +98,12 @@ pub async fn consumer(space: &TestSpace, environment: &[(&str, &str)]) -> Runnin
     start::<queue_consumer::Settings>(space, "queue-consumer", environment).await
 }
 
-/// A queue-consumer with settings of a test's own.
+/// A queue-consumer with additional settings.
 pub async fn consumer_with(space: &TestSpace, own: &[(&str, &str)]) -> Running {
     start_with::<queue_consumer::Settings>(space, "queue-consumer", own, &[]).await
 }
 
-/// A skiplock-api with settings of a test's own.
+/// A skiplock-api with additional settings.
 pub async fn skiplock_with(space: &TestSpace, own: &[(&str, &str)]) -> Running {
     start_with::<skiplock_api::Settings>(space, "skiplock-api", own, &[]).await
 }

@@ -1,5 +1,5 @@
-//! Outcomes that reach waiting clients as soon as they are known. Goal: the outcome is pushed to the instance that
-//! published the claim; every push may be lost, and the outcome comes all the same.
+//! Outcomes that reach waiting clients as soon as they are known. Goal: an outcome is pushed to the instance that
+//! published the claim; any push may be lost, and the outcome still arrives.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use tokio::task::JoinHandle;
 
 use crate::system::{System, claim, start_consumer, start_producer_api};
 
-/// Longer than any of these tests.
+/// Longer than any of these tests takes.
 const WAIT: Duration = Duration::from_secs(30);
 
-each_way![a_claim_may_wait_for_its_outcome, a_wait_that_is_not_understood_is_no_wait];
+each_way![a_claim_may_wait_for_its_outcome, a_preference_without_a_valid_wait_does_not_wait];
 
 audited![
-    an_instance_hears_of_the_outcomes_of_its_claims,
-    a_pushed_sold_out_that_is_over_is_not_passed_on,
+    an_instance_receives_the_outcomes_of_its_claims,
+    an_outdated_sold_out_is_not_passed_on,
     a_consumer_pushes_to_each_instance_the_outcomes_of_its_claims,
     an_outcome_reaches_a_client_of_another_instance,
     an_outcome_that_is_only_recorded_is_found,
     an_outcome_that_redis_never_had_is_found_in_mysql,
-    an_outcome_pushed_while_redis_was_away_comes_when_it_is_back,
-    a_subscription_that_has_gone_deaf_is_made_anew,
+    an_outcome_pushed_while_redis_was_away_arrives_once_it_is_back,
+    a_subscription_that_has_gone_deaf_is_renewed,
 ];
 
-/// Only the queue way has anything to wait for; what the header asks for is had at once on the other.
+/// Only the queue has anything to wait for: skiplock answers with the outcome in any case.
 async fn a_claim_may_wait_for_its_outcome(system: &System) {
     let campaign = system.space.campaign(1).await;
 
@@ -46,12 +46,12 @@ async fn a_claim_may_wait_for_its_outcome(system: &System) {
     } else {
         assert_eq!((first.status, first.header("preference-applied")), (201, ""));
     }
-    // The API may know before it accepts the claim, and refuses it then.
+    // The API may know of the sell-out before it accepts the claim, and then refuses it.
     assert!(other.code() == "sold_out" || other.json == json!({"status": "sold_out"}), "{other:?}");
     assert_eq!(system.api.claim(campaign, 2).await, Outcome::SoldOut);
 }
 
-async fn a_wait_that_is_not_understood_is_no_wait(system: &System) {
+async fn a_preference_without_a_valid_wait_does_not_wait(system: &System) {
     let campaign = system.space.campaign(10).await;
 
     for (account, prefer) in (1..).zip(["wait=soon", "wait=-1", "wait=0", "respond-async", "return=minimal"]) {
@@ -79,21 +79,21 @@ fn redis(space: &TestSpace) -> Redis {
     Redis::new(&space.servers().redis).unwrap()
 }
 
-/// The instance that published the claim that waits, which is taken from the queue.
+/// Takes the only claim from the queue and returns the instance that published it.
 async fn publisher(space: &TestSpace) -> InstanceId {
     eventually("a claim is in the queue", async || space.queues.waiting().await == 1).await;
     let [(properties, body)] = &space.queues.take_claims().await[..] else { panic!("one message") };
     message::decode(properties, body).unwrap().instance.expect("an instance")
 }
 
-/// A request of an account that has claimed, waiting for its outcome.
+/// Asks for the outcome of an account's claim, and waits for it.
 fn wait(api: &coupon_testkit::Api, campaign: CampaignId, account: u64) -> JoinHandle<Answer> {
     let api = api.clone();
     tokio::spawn(async move { api.get_claim(campaign, account, WAIT).await })
 }
 
 /// Nobody but the test knows the coupon, so nothing but the push can report it.
-async fn an_instance_hears_of_the_outcomes_of_its_claims(space: &TestSpace) {
+async fn an_instance_receives_the_outcomes_of_its_claims(space: &TestSpace) {
     let api = start_producer_api(space, &[]).await;
     let campaign = space.campaign(1).await;
     let claiming = tokio::spawn({
@@ -112,12 +112,12 @@ async fn an_instance_hears_of_the_outcomes_of_its_claims(space: &TestSpace) {
     for asking in asking {
         assert_eq!(asking.await.unwrap().outcome(), outcome);
     }
-    let who_asks_afterwards = api.get_claim(campaign, 2, WAIT).await;
-    assert_eq!(who_asks_afterwards.outcome(), late);
+    let asked_later = api.get_claim(campaign, 2, WAIT).await;
+    assert_eq!(asked_later.outcome(), late);
 }
 
-/// As by a consumer that stood still since before a restock.
-async fn a_pushed_sold_out_that_is_over_is_not_passed_on(space: &TestSpace) {
+/// A consumer that has been stalled since before a restock may push one.
+async fn an_outdated_sold_out_is_not_passed_on(space: &TestSpace) {
     let api = start_producer_api(space, &[]).await;
     let campaign = space.campaign(1).await;
     let claiming = tokio::spawn({
@@ -135,7 +135,7 @@ async fn a_pushed_sold_out_that_is_over_is_not_passed_on(space: &TestSpace) {
     assert_eq!(answer.header("preference-applied"), "wait=1");
 }
 
-/// A batch may hold claims of several instances, and of producers that are too old to say which they are.
+/// A batch may hold claims of several instances, and of producers too old to name their instance.
 async fn a_consumer_pushes_to_each_instance_the_outcomes_of_its_claims(space: &TestSpace) {
     let campaign = space.campaign(2).await;
     let instances = [InstanceId::random(), InstanceId::random()];
@@ -179,7 +179,7 @@ async fn an_outcome_reaches_a_client_of_another_instance(space: &TestSpace) {
     assert_eq!(asking.await.unwrap().outcome(), other.settled(campaign, 1).await);
 }
 
-/// A consumer of the version before records and pushes nothing.
+/// A consumer of the previous version records outcomes but does not push them.
 async fn an_outcome_that_is_only_recorded_is_found(space: &TestSpace) {
     let api = start_producer_api(space, &[]).await;
     let campaign = space.campaign(1).await;
@@ -191,7 +191,7 @@ async fn an_outcome_that_is_only_recorded_is_found(space: &TestSpace) {
     assert_eq!(asking.await.unwrap().outcome(), outcome);
 }
 
-/// As after a FLUSHALL, or when Redis was away as the consumer settled the claim.
+/// As after a FLUSHALL, or if Redis was away when the consumer settled the claim.
 async fn an_outcome_that_redis_never_had_is_found_in_mysql(space: &TestSpace) {
     let api = start_producer_api(space, &[]).await;
     let campaign = space.campaign(1).await;
@@ -202,8 +202,8 @@ async fn an_outcome_that_redis_never_had_is_found_in_mysql(space: &TestSpace) {
     assert_eq!(asking.await.unwrap().outcome(), api.settled(campaign, 1).await);
 }
 
-/// What was pushed while the subscription was broken is looked for as soon as there is one again.
-async fn an_outcome_pushed_while_redis_was_away_comes_when_it_is_back(space: &TestSpace) {
+/// Outcomes that were pushed while the subscription was broken are looked up as soon as it is restored.
+async fn an_outcome_pushed_while_redis_was_away_arrives_once_it_is_back(space: &TestSpace) {
     let proxy = Proxy::start(&space.servers_of("producer-api").redis.redis_url).await;
     let api = start_producer_api(space, &[("redis-url", proxy.url())]).await;
     let campaign = space.campaign(1).await;
@@ -218,8 +218,8 @@ async fn an_outcome_pushed_while_redis_was_away_comes_when_it_is_back(space: &Te
     assert_eq!(asking.await.unwrap().outcome(), api.settled(campaign, 1).await);
 }
 
-/// A name may lead to another Redis while connections to the one before stay up: nothing is ever heard there again.
-async fn a_subscription_that_has_gone_deaf_is_made_anew(space: &TestSpace) {
+/// A name may lead to another Redis while connections to the old one stay up, where nothing is published any more.
+async fn a_subscription_that_has_gone_deaf_is_renewed(space: &TestSpace) {
     let proxy = Proxy::start(&space.servers_of("producer-api").redis.redis_url).await;
     let api = start_producer_api(space, &[("redis-url", proxy.url())]).await;
     let campaign = space.campaign(1).await;
@@ -231,7 +231,8 @@ async fn a_subscription_that_has_gone_deaf_is_made_anew(space: &TestSpace) {
     let outcome = issued();
     let asking = wait(&api, campaign, 1);
     eventually("the instance listens again", async || {
-        // Nobody hears on a frozen connection, and Redis still counts it.
+        // A frozen connection delivers nothing, but Redis still counts its subscriber, so the push is repeated until it
+        // arrives.
         redis(space).publish(&channel, &push::encode(&[(key(campaign, 1), outcome)])).await.unwrap();
         asking.is_finished()
     })

@@ -1,5 +1,5 @@
-//! Redis with everything gone, or with the wrong things in it. Goal: what is in Redis never decides who gets a coupon,
-//! and no coupon is lost with it.
+//! Redis loses everything, holds wrong ids, or is away. Goal: what is in Redis never decides who gets a coupon, and no
+//! coupon is lost with it.
 
 use coupon_core::mysql::sql::Wanted;
 use coupon_core::redis::keys;
@@ -14,15 +14,15 @@ use crate::system::{claim, claims_are_accepted, claims_are_issued, count_coupons
 
 audited![
     redis_emptied_under_load_loses_no_coupon,
-    outcomes_go_before_ids,
+    outcomes_are_evicted_before_ids,
     stale_ids_are_skipped,
     stale_ids_are_skipped_one_by_one,
-    many_refill_at_once,
-    a_refill_lock_left_by_the_dead_frees_itself,
+    many_batches_refill_at_once,
+    a_refill_lock_left_by_a_dead_consumer_expires,
     a_consumer_that_waits_for_anothers_refill_takes_its_ids_and_leaves_its_lock,
     while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql,
     an_id_that_a_repeated_claim_does_not_need_goes_back,
-    a_list_full_of_stale_ids_is_filled_anew,
+    a_list_full_of_stale_ids_is_refilled,
 ];
 
 async fn redis_emptied_under_load_loses_no_coupon(space: &TestSpace) {
@@ -43,7 +43,7 @@ async fn redis_emptied_under_load_loses_no_coupon(space: &TestSpace) {
     assert_eq!(count_coupons(&outcomes), 300);
 }
 
-async fn outcomes_go_before_ids(space: &TestSpace) {
+async fn outcomes_are_evicted_before_ids(space: &TestSpace) {
     let campaign = space.campaign(30).await;
     let api = start_producer_api(space, &[]).await;
     start_consumer(space, &[]).await;
@@ -52,14 +52,14 @@ async fn outcomes_go_before_ids(space: &TestSpace) {
     let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut space.redis()).await.unwrap();
     assert!(memory.contains("maxmemory_policy:volatile-ttl"), "see deploy/redis/redis.conf: {memory}");
     let installation = space.installation();
-    let lives = async |key: String| space.redis().ttl::<_, i64>(key).await.unwrap();
-    let ids = lives(keys::free_coupons(installation, campaign)).await;
-    assert!((1..=lives(keys::refilled_to(installation, campaign)).await).contains(&ids));
+    let ttl = async |key: String| space.redis().ttl::<_, i64>(key).await.unwrap();
+    let ids = ttl(keys::free_coupons(installation, campaign)).await;
+    assert!((1..=ttl(keys::refilled_to(installation, campaign)).await).contains(&ids));
     for account_id in (1..=20).map(AccountId) {
         let claim = ClaimKey { campaign_id: campaign, account_id };
-        // The client may have its answer from MySQL before it was recorded.
-        eventually("an outcome goes before the ids", async || {
-            (1..ids).contains(&lives(keys::outcome(installation, claim)).await)
+        // The client may get its answer from MySQL before the outcome is recorded.
+        eventually("an outcome would be evicted before the ids", async || {
+            (1..ids).contains(&ttl(keys::outcome(installation, claim)).await)
         })
         .await;
     }
@@ -85,7 +85,7 @@ async fn stale_ids(space: &TestSpace, batch_max: &str) {
     let random = (0..10).map(|_| CouponId::random());
     let mut ids: Vec<Vec<u8>> = taken.chain(random).map(|id| id.0.as_bytes().to_vec()).collect();
     ids.extend([b"garbage".to_vec(), Vec::new(), vec![0; 17]]);
-    // In front of what waits there.
+    // They go in front of the ids that are in the list already.
     space.redis().lpush::<_, _, ()>(keys::free_coupons(space.installation(), campaign), ids).await.unwrap();
 
     let outcomes = api.claim_all(campaign, 11..=50).await;
@@ -93,11 +93,11 @@ async fn stale_ids(space: &TestSpace, batch_max: &str) {
     assert_eq!(count_coupons(&outcomes), 20);
 }
 
-async fn many_refill_at_once(space: &TestSpace) {
+async fn many_batches_refill_at_once(space: &TestSpace) {
     let campaign = space.campaign(150).await;
     let settlers = [settler(space), settler(space)];
     let batches = (0_u64..40).zip(settlers.iter().cycle()).map(|(n, settler)| {
-        // Each account in two batches, of different consumers.
+        // Each account is in two batches, at different consumers.
         let accounts = (n * 5 + 1)..=(n * 5 + 10);
         let claims: Vec<_> = accounts.map(|account| claim(campaign, account)).collect();
         async move { settler.settle(&claims, &Publishers::new(), &Timeline::default()).await.unwrap() }
@@ -115,7 +115,7 @@ async fn many_refill_at_once(space: &TestSpace) {
     report(space, campaign, &outcomes).await;
 }
 
-/// Asks for outcomes that a test had from a settler as a client would, so that the audit knows them.
+/// Asks for outcomes that a settler returned, as a client would, so that the audit checks them too.
 async fn report(space: &TestSpace, campaign: CampaignId, outcomes: &[(u64, Outcome)]) {
     let api = start_producer_api(space, &[]).await;
     for (account, outcome) in outcomes {
@@ -123,7 +123,7 @@ async fn report(space: &TestSpace, campaign: CampaignId, outcomes: &[(u64, Outco
     }
 }
 
-async fn a_refill_lock_left_by_the_dead_frees_itself(space: &TestSpace) {
+async fn a_refill_lock_left_by_a_dead_consumer_expires(space: &TestSpace) {
     let campaign = space.campaign(5).await;
     let lock = keys::refill_lock(space.installation(), campaign);
     let set = redis::cmd("SET").arg(&lock).arg("of the dead").arg("PX").arg(700).to_owned();
@@ -172,7 +172,7 @@ async fn while_redis_is_away_claims_wait_and_outcomes_are_read_from_mysql(space:
 
     proxy.cut();
     let down = async || api.get("/readyz").await.json["servers"]["redis"] == "down";
-    eventually("the producer knows", down).await;
+    eventually("the producer notices", down).await;
     assert_eq!(api.settled(campaign, 1).await, first, "MySQL knows it too");
     claims_are_accepted(&api, campaign, 2..=20).await;
     eventually("the consumer holds them", async || space.queues.waiting().await == 0).await;
@@ -201,17 +201,17 @@ async fn an_id_that_a_repeated_claim_does_not_need_goes_back(space: &TestSpace) 
     assert_eq!(space.ids_in_redis(campaign).await, 3, "one of the two ids was not used");
 }
 
-async fn a_list_full_of_stale_ids_is_filled_anew(space: &TestSpace) {
+async fn a_list_full_of_stale_ids_is_refilled(space: &TestSpace) {
     let campaign = space.campaign(10).await;
     let (settler, timeline) = (settler(space), Timeline::default());
     let first: Vec<_> = (1..=5).map(|account| claim(campaign, account)).collect();
     settler.settle(&first, &Publishers::new(), &timeline).await.unwrap();
-    // Far more ids of no coupon than the rounds of one try come through, in front of those that are free.
+    // Far more ids of no coupon than one settlement gets through in its rounds, in front of the free ones.
     let stale: Vec<Vec<u8>> = (0..5_000).map(|_| uuid::Uuid::new_v4().as_bytes().to_vec()).collect();
     let list = keys::free_coupons(space.installation(), campaign);
     space.redis().lpush::<_, _, ()>(list, stale).await.unwrap();
 
-    // As after a redelivery: most of the batch is settled already, one claim is not.
+    // As after a redelivery, all claims of the batch but one are settled already.
     let batch = [first, vec![claim(campaign, 6)]].concat();
     let settled = settler.settle(&batch, &Publishers::new(), &timeline).await.unwrap();
 

@@ -1,6 +1,7 @@
-//! A server replaced under its name, as in every planned switch-over, while connections to the one before stay up.
-//! Goal: the services go on at the new one by themselves, and what they promised holds. Method: a proxy that is led
-//! from a spare server to the one that all tests share; the spare one is demoted, or its connections are frozen.
+//! A server is replaced under its name, as in every planned switch-over, while connections to the old one stay up; or
+//! it starts to refuse a service. Goal: the services recover by themselves and keep what they promised; one that is
+//! refused is not ready until then, and says why. Method: a proxy is pointed first at a spare server and then at the
+//! one that all tests share; the spare server is demoted, misconfigured or frozen.
 
 use std::sync::Arc;
 
@@ -14,23 +15,23 @@ use crate::system::{
 };
 
 audited![
-    skiplock_goes_on_when_mysql_was_demoted,
-    queue_goes_on_when_mysql_was_demoted,
-    skiplock_goes_on_when_mysql_has_fallen_silent,
-    queue_goes_on_when_mysql_has_fallen_silent,
-    connections_move_to_the_server_that_a_name_means_now,
+    skiplock_continues_after_mysql_was_demoted,
+    queue_continues_after_mysql_was_demoted,
+    skiplock_continues_after_mysql_has_fallen_silent,
+    queue_continues_after_mysql_has_fallen_silent,
+    connections_move_to_the_server_that_their_name_now_means,
     a_coupon_is_committed_where_autocommit_is_off_by_default,
-    accepted_claims_are_settled_when_redis_was_demoted,
-    accepted_claims_are_settled_when_redis_has_fallen_silent,
-    claims_go_to_the_next_broker_when_one_has_fallen_silent,
+    accepted_claims_are_settled_after_redis_was_demoted,
+    accepted_claims_are_settled_after_redis_has_fallen_silent,
+    claims_go_to_the_next_broker_after_one_has_fallen_silent,
     a_consumer_that_cannot_issue_is_not_ready_and_says_why_once,
-    a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself,
+    a_service_that_mysql_refuses_names_the_remedy_and_recovers_by_itself,
     a_service_with_a_single_connection_to_mysql_is_not_ready,
-    a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claims,
-    a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself,
+    a_consumer_that_may_not_run_one_command_is_not_ready_even_without_claims,
+    a_consumer_that_redis_refuses_names_the_remedy_and_recovers_by_itself,
 ];
 
-/// The services of one approach, whose server is reached through a proxy.
+/// The services of one approach, which reach one of their servers through a proxy.
 struct Proxied {
     api: Api,
     services: Vec<Arc<Service>>,
@@ -59,12 +60,12 @@ impl Proxied {
     }
 }
 
-/// What has become of a server when the next takes its place. Connections to it stay up.
+/// The state of the old server when another one takes its place. Connections to it stay up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Before {
+enum OldServer {
     /// A replica that takes no writes.
     Demoted,
-    /// It swallows bytes without a word.
+    /// It accepts bytes and never answers.
     Silent,
 }
 
@@ -72,8 +73,8 @@ async fn queue_through(space: &TestSpace, mysql: &Proxy) -> Proxied {
     queue(space, &[("mysql-url", mysql.url())]).await
 }
 
-/// The data of MySQL is on the next server, which then takes its place.
-async fn mysql_is_replaced(space: &TestSpace, before: Before, start: impl AsyncFn(&TestSpace, &Proxy) -> Proxied) {
+/// Replaces a spare MySQL server with the shared one, under the same name and with a copy of its data.
+async fn mysql_is_replaced(space: &TestSpace, old: OldServer, start: impl AsyncFn(&TestSpace, &Proxy) -> Proxied) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
         spare.take_over(space).await;
@@ -84,13 +85,13 @@ async fn mysql_is_replaced(space: &TestSpace, before: Before, start: impl AsyncF
             assert!(matches!(outcome, Outcome::Issued { .. }), "account {account}: {outcome:?}");
         }
 
-        if before == Before::Demoted {
+        if old == OldServer::Demoted {
             spare.sql("SET GLOBAL super_read_only = ON").await;
-            eventually("it is not ready where nothing is written", async || !proxied.is_ready(space).await).await;
+            eventually("it is not ready while nothing can be written", async || !proxied.is_ready(space).await).await;
         }
         spare.hand_over(space).await;
         proxy.lead_to(&space.servers().mysql.mysql_url);
-        if before == Before::Silent {
+        if old == OldServer::Silent {
             proxy.freeze_those_before();
         }
 
@@ -101,23 +102,23 @@ async fn mysql_is_replaced(space: &TestSpace, before: Before, start: impl AsyncF
     .await;
 }
 
-async fn skiplock_goes_on_when_mysql_was_demoted(space: &TestSpace) {
-    mysql_is_replaced(space, Before::Demoted, skiplock_through).await;
+async fn skiplock_continues_after_mysql_was_demoted(space: &TestSpace) {
+    mysql_is_replaced(space, OldServer::Demoted, skiplock_through).await;
 }
 
-async fn queue_goes_on_when_mysql_was_demoted(space: &TestSpace) {
-    mysql_is_replaced(space, Before::Demoted, queue_through).await;
+async fn queue_continues_after_mysql_was_demoted(space: &TestSpace) {
+    mysql_is_replaced(space, OldServer::Demoted, queue_through).await;
 }
 
-async fn skiplock_goes_on_when_mysql_has_fallen_silent(space: &TestSpace) {
-    mysql_is_replaced(space, Before::Silent, skiplock_through).await;
+async fn skiplock_continues_after_mysql_has_fallen_silent(space: &TestSpace) {
+    mysql_is_replaced(space, OldServer::Silent, skiplock_through).await;
 }
 
-async fn queue_goes_on_when_mysql_has_fallen_silent(space: &TestSpace) {
-    mysql_is_replaced(space, Before::Silent, queue_through).await;
+async fn queue_continues_after_mysql_has_fallen_silent(space: &TestSpace) {
+    mysql_is_replaced(space, OldServer::Silent, queue_through).await;
 }
 
-async fn connections_move_to_the_server_that_a_name_means_now(space: &TestSpace) {
+async fn connections_move_to_the_server_that_their_name_now_means(space: &TestSpace) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(5).await;
         spare.take_over(space).await;
@@ -129,21 +130,21 @@ async fn connections_move_to_the_server_that_a_name_means_now(space: &TestSpace)
         spare.hand_over(space).await;
         proxy.lead_to(&space.servers().mysql.mysql_url);
 
-        // Nothing fails at the server before: only the age of its connections ends them.
-        eventually("none is left", async || spare.connections().await == 0).await;
+        // Nothing fails at the old server, so connections to it end only because of their age.
+        eventually("no connection to the old server is left", async || spare.connections().await == 0).await;
         assert!(matches!(api.claim(campaign, 2).await, Outcome::Issued { .. }));
         assert_eq!(space.issued(campaign).await, 2);
     })
     .await;
 }
 
-/// Whatever MySQL's own defaults are, a coupon that was answered is committed.
+/// Whatever MySQL's defaults are, a coupon is committed before a client is given it.
 async fn a_coupon_is_committed_where_autocommit_is_off_by_default(space: &TestSpace) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
         spare.sql("SET GLOBAL autocommit = OFF").await;
         spare.sql("SET GLOBAL transaction_read_only = ON").await;
-        // The schema is made there too.
+        // The schema must be created under these defaults, too.
         spare.sql(&format!("DROP DATABASE `{}`", space.name())).await;
         schema::migrate(spare.mysql_settings()).await.unwrap();
         spare.sql(&format!("USE `{}`", space.name())).await;
@@ -160,7 +161,7 @@ async fn a_coupon_is_committed_where_autocommit_is_off_by_default(space: &TestSp
                 assert!(matches!(outcome, Outcome::Issued { .. }), "{strategy}: {outcome:?}");
             }
         }
-        // Only what is committed there comes over, and the audit compares it with what was answered.
+        // Only committed rows are copied, and the audit compares them with what clients were given.
         spare.sql("SET GLOBAL transaction_read_only = OFF").await;
         spare.hand_over(space).await;
         assert_eq!(space.issued(campaign).await, account);
@@ -168,16 +169,16 @@ async fn a_coupon_is_committed_where_autocommit_is_off_by_default(space: &TestSp
     .await;
 }
 
-/// Redis is demoted to a replica; another, empty one takes its place.
-async fn accepted_claims_are_settled_when_redis_was_demoted(space: &TestSpace) {
-    redis_is_replaced(space, Before::Demoted).await;
+/// Redis is demoted to a replica, and another, empty one takes its place.
+async fn accepted_claims_are_settled_after_redis_was_demoted(space: &TestSpace) {
+    redis_is_replaced(space, OldServer::Demoted).await;
 }
 
-async fn accepted_claims_are_settled_when_redis_has_fallen_silent(space: &TestSpace) {
-    redis_is_replaced(space, Before::Silent).await;
+async fn accepted_claims_are_settled_after_redis_has_fallen_silent(space: &TestSpace) {
+    redis_is_replaced(space, OldServer::Silent).await;
 }
 
-async fn redis_is_replaced(space: &TestSpace, before: Before) {
+async fn redis_is_replaced(space: &TestSpace, old: OldServer) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
         let proxy = Proxy::start(&spare.redis_settings().redis_url).await;
@@ -186,7 +187,7 @@ async fn redis_is_replaced(space: &TestSpace, before: Before) {
             assert!(matches!(proxied.api.claim(campaign, account).await, Outcome::Issued { .. }), "account {account}");
         }
 
-        if before == Before::Demoted {
+        if old == OldServer::Demoted {
             spare.redis("REPLICAOF 127.0.0.1 1").await;
             eventually("it is not ready at a replica", async || !proxied.is_ready(space).await).await;
             proxy.lead_to(&space.servers().redis.redis_url);
@@ -202,8 +203,8 @@ async fn redis_is_replaced(space: &TestSpace, before: Before) {
     .await;
 }
 
-/// The broker swallows bytes; another one takes its place.
-async fn claims_go_to_the_next_broker_when_one_has_fallen_silent(space: &TestSpace) {
+/// The broker stops answering, and another one takes its place.
+async fn claims_go_to_the_next_broker_after_one_has_fallen_silent(space: &TestSpace) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(40).await;
         let proxy = Proxy::start(&spare.amqp_settings().amqp_url).await;
@@ -219,7 +220,7 @@ async fn claims_go_to_the_next_broker_when_one_has_fallen_silent(space: &TestSpa
     .await;
 }
 
-/// An operator's trigger refuses each issue, as an error of MySQL that stays.
+/// An operator's trigger refuses every issue: an error of MySQL that does not go away by itself.
 async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once(space: &TestSpace) {
     let campaign = space.campaign(10).await;
     let (_producer, api) = programs::producer(space, &[]).await;
@@ -242,8 +243,8 @@ async fn a_consumer_that_cannot_issue_is_not_ready_and_says_why_once(space: &Tes
     consumer.says_once(&["no coupons today"]).await;
 }
 
-/// What an operator may do to MySQL, or a user there, while a service runs, what undoes it, and what the log then asks
-/// for.
+/// What may make MySQL refuse a running service: the statement that does so, the statement that undoes it, and the
+/// remedy that the log then names.
 const LOCKED_OUT: [(&str, &str, &str); 4] = [
     ("ALTER USER limited ACCOUNT LOCK", "ALTER USER limited ACCOUNT UNLOCK", "check the user and the password"),
     (
@@ -259,7 +260,7 @@ const LOCKED_OUT: [(&str, &str, &str); 4] = [
     ("SET GLOBAL binlog_format = STATEMENT", "SET GLOBAL binlog_format = ROW", "set binlog_format = ROW"),
 ];
 
-async fn a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself(space: &TestSpace) {
+async fn a_service_that_mysql_refuses_names_the_remedy_and_recovers_by_itself(space: &TestSpace) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(20).await;
         spare.take_over(space).await;
@@ -267,20 +268,20 @@ async fn a_service_that_mysql_refuses_says_what_mends_it_and_goes_on_by_itself(s
         spare.sql(&format!("GRANT SELECT, UPDATE ON `{}`.* TO limited", space.name())).await;
         let url = spare.mysql_settings().mysql_url.with_user("limited", "limited");
         let own = [("mysql-url", url.reveal()), ("mysql-connection-age", "1s")];
-        for (account, (spoil, mend, remedy)) in (1..).zip(LOCKED_OUT) {
+        for (account, (refuse, allow, remedy)) in (1..).zip(LOCKED_OUT) {
             let skiplock = programs::skiplock_with(space, &own).await;
             let api = space.api(skiplock.address());
             let admin = space.api(skiplock.admin());
             let is_ready = async || admin.get("/readyz").await.status == 200;
             eventually("it is ready", is_ready).await;
 
-            spare.sql(&spoil.replace("{}", space.name())).await;
+            spare.sql(&refuse.replace("{}", space.name())).await;
             eventually("it is not ready", async || !is_ready().await).await;
             let refused = api.post_claim(campaign, account).await;
-            spare.sql(&mend.replace("{}", space.name())).await;
+            spare.sql(&allow.replace("{}", space.name())).await;
 
-            assert!(refused.is_unavailable(), "{spoil}: {refused:?}");
-            assert!(matches!(api.claim_patiently(campaign, account).await, Outcome::Issued { .. }), "{spoil}");
+            assert!(refused.is_unavailable(), "{refuse}: {refused:?}");
+            assert!(matches!(api.claim_patiently(campaign, account).await, Outcome::Issued { .. }), "{refuse}");
             eventually("it is ready again", is_ready).await;
             skiplock.says_once(&[remedy]).await;
         }
@@ -312,7 +313,7 @@ async fn a_service_with_a_single_connection_to_mysql_is_not_ready(space: &TestSp
     .await;
 }
 
-async fn a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claims(space: &TestSpace) {
+async fn a_consumer_that_may_not_run_one_command_is_not_ready_even_without_claims(space: &TestSpace) {
     with_spare(space, async |spare: &Spare| {
         spare.redis("ACL SETUSER limited on >limited ~* +@all").await;
         let url = spare.redis_settings().redis_url.with_user("limited", "limited");
@@ -324,7 +325,7 @@ async fn a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claim
 
             spare.redis(&format!("ACL SETUSER limited -{command}")).await;
 
-            eventually(command, async || {
+            eventually(&format!("the right to {command} is reported missing"), async || {
                 let answer = admin.get("/readyz").await;
                 let reason = answer.json["reasons"]["redis"].as_str().unwrap_or_default().to_lowercase();
                 answer.status == 503 && reason.contains(&format!("'{command}'")) && reason.contains("docs/rights.md")
@@ -337,7 +338,7 @@ async fn a_consumer_that_lacks_a_single_command_is_not_ready_before_it_has_claim
     .await;
 }
 
-async fn a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself(space: &TestSpace) {
+async fn a_consumer_that_redis_refuses_names_the_remedy_and_recovers_by_itself(space: &TestSpace) {
     with_spare(space, async |spare: &Spare| {
         let campaign = space.campaign(20).await;
         spare.redis("ACL SETUSER limited on >limited ~* +@all").await;
@@ -345,7 +346,7 @@ async fn a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself(
         let consumer = programs::consumer_with(space, &[("redis-url", url.reveal())]).await;
         let api = space.api(start_producer(space, &[("redis-url", url.reveal())]).await.address());
         let is_ready = async || space.api(consumer.address()).get("/readyz").await.status == 200;
-        for (account, spoil, mend, remedy) in [
+        for (account, refuse, allow, remedy) in [
             (1, "ACL SETUSER limited -set -lpop", "ACL SETUSER limited +@all", "grant this user the rights"),
             (
                 2,
@@ -357,16 +358,16 @@ async fn a_consumer_that_redis_refuses_says_what_mends_it_and_goes_on_by_itself(
         ] {
             eventually("it is ready", is_ready).await;
 
-            spare.redis(spoil).await;
-            // Who is in already stays in.
+            spare.redis(refuse).await;
+            // Redis goes on serving connections that are already authenticated.
             spare.redis("CLIENT KILL USER limited").await;
             assert_eq!(api.post_claim(campaign, account).await.status, 202);
             eventually("it is not ready", async || !is_ready().await).await;
-            spare.redis(mend).await;
+            spare.redis(allow).await;
 
-            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "{spoil}");
+            assert!(matches!(api.settled(campaign, account).await, Outcome::Issued { .. }), "{refuse}");
             eventually("it is ready again", is_ready).await;
-            eventually("its log says what mends it", async || consumer.log().contains(remedy)).await;
+            eventually("its log names the remedy", async || consumer.log().contains(remedy)).await;
         }
         spare.redis("ACL DELUSER limited").await;
     })

@@ -1,5 +1,6 @@
-//! Requests as bytes on a connection. Goal: each is answered by the book, no client holds a connection by doing
-//! nothing, and nothing is done that its client cannot learn of. Method: sockets that a test writes to by hand.
+//! Requests as bytes on a connection. Goal: each is answered as HTTP demands, no client keeps a connection by doing
+//! nothing, and nothing is done whose result the client could not learn. Method: sockets that the tests write to
+//! directly.
 
 use coupon_core::Outcome;
 use coupon_testkit::{DEADLINE, TestSpace};
@@ -13,25 +14,25 @@ use crate::system::System;
 each_way![
     a_body_that_does_not_arrive_ends_its_connection,
     a_head_that_does_not_arrive_ends_its_connection,
-    nothing_is_done_after_the_last_answer_of_a_connection,
-    bytes_that_are_no_request_are_refused_like_any_other_mistake,
-    a_host_that_is_none_is_refused,
-    head_is_refused_without_a_body,
-    a_body_is_asked_for_only_if_it_can_be_taken,
-    requests_sent_at_once_are_answered_one_by_one,
-    a_crowd_on_one_connection_is_served_in_order,
-    a_body_that_nobody_asked_for_is_no_request,
+    nothing_is_done_after_the_last_answer_on_a_connection,
+    bytes_that_are_not_a_request_are_refused_like_any_other_mistake,
+    an_invalid_host_or_target_is_refused,
+    a_head_request_is_refused_without_a_body,
+    a_body_is_requested_only_if_it_will_be_read,
+    pipelined_requests_are_answered_one_by_one,
+    many_claims_on_one_connection_are_answered_in_order,
+    an_unwanted_body_is_not_taken_for_a_request,
     a_claim_that_asks_for_another_protocol_is_answered_in_this_one,
     a_tunnel_is_refused_at_once,
     two_media_types_are_refused,
-    a_connection_closed_in_a_wait_is_waited_for_no_longer,
+    a_wait_ends_when_the_client_closes_its_connection,
 ];
 
-both_ways![trailers_without_end_end_the_connection];
+both_ways![endless_trailers_end_the_connection];
 
-audited![a_stranger_causes_no_error_in_the_log,];
+audited![bad_requests_cause_no_error_in_the_log,];
 
-/// Sends this and reads until the connection is closed.
+/// Sends these bytes and reads until the connection is closed.
 async fn exchange(system: &System, request: &str) -> String {
     let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
     connection.write_all(request.as_bytes()).await.unwrap();
@@ -41,7 +42,7 @@ async fn exchange(system: &System, request: &str) -> String {
 async fn read_to_end(connection: &mut TcpStream) -> String {
     let mut answers = Vec::new();
     let read = tokio::time::timeout(DEADLINE, connection.read_to_end(&mut answers)).await;
-    // A server that closes while more is on its way to it resets the connection.
+    // A server that closes while bytes are still on their way to it resets the connection.
     let _ = read.expect("the connection is closed");
     String::from_utf8(answers).unwrap()
 }
@@ -75,33 +76,33 @@ async fn a_body_that_does_not_arrive_ends_its_connection(system: &System) {
 
 async fn a_head_that_does_not_arrive_ends_its_connection(system: &System) {
     let mut idle = TcpStream::connect(system.service.address()).await.unwrap();
-    ask_whether_it_lives(&mut idle).await;
+    expect_alive(&mut idle).await;
     let mut claimed = TcpStream::connect(system.service.address()).await.unwrap();
     claimed.write_all(claim("/nowhere", "", 1).as_bytes()).await.unwrap();
     assert!(claimed.read(&mut [0; 1024]).await.unwrap() > 0);
     let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
-    ask_whether_it_lives(&mut connection).await;
+    expect_alive(&mut connection).await;
 
-    // Of the next request, one byte.
+    // The next request stops after one byte.
     connection.write_all(b"G").await.unwrap();
-    // And the beginning of another behind requests that are answered.
-    let (lives, wrong) = ("GET /livez HTTP/1.1\r\nhost: coupons\r\n", claim("/nowhere", "", 1));
-    let behind = [format!("{lives}\r\n{lives}"), format!("{wrong}{lives}"), format!("{lives}\r\n{wrong}G")];
-    let (next, first, behind) = tokio::join!(
+    // Others stop in the middle, sent right after requests that are answered.
+    let (alive, wrong) = ("GET /livez HTTP/1.1\r\nhost: coupons\r\n", claim("/nowhere", "", 1));
+    let pipelined = [format!("{alive}\r\n{alive}"), format!("{wrong}{alive}"), format!("{alive}\r\n{wrong}G")];
+    let (next, first, pipelined) = tokio::join!(
         read_to_end(&mut connection),
         exchange(system, "G"),
-        join_all(behind.iter().map(|sent| exchange(system, sent)))
+        join_all(pipelined.iter().map(|sent| exchange(system, sent)))
     );
 
-    ask_whether_it_lives(&mut idle).await;
-    ask_whether_it_lives(&mut claimed).await;
+    expect_alive(&mut idle).await;
+    expect_alive(&mut claimed).await;
     assert_eq!(next, "");
-    let answers: Vec<usize> = behind.iter().map(|answers| answers.matches("HTTP/1.1 ").count()).collect();
-    assert_eq!(answers, [1, 1, 2], "{behind:?}");
+    let answers: Vec<usize> = pipelined.iter().map(|answers| answers.matches("HTTP/1.1 ").count()).collect();
+    assert_eq!(answers, [1, 1, 2], "{pipelined:?}");
     assert!(first.starts_with("HTTP/1.1 408 ") && first.contains("\"code\":\"request_timeout\""), "{first}");
 }
 
-async fn ask_whether_it_lives(connection: &mut TcpStream) {
+async fn expect_alive(connection: &mut TcpStream) {
     connection.write_all(b"GET /livez HTTP/1.1\r\nhost: coupons\r\n\r\n").await.unwrap();
     let mut answer = [0; 1024];
     let length = connection.read(&mut answer).await.unwrap();
@@ -109,7 +110,7 @@ async fn ask_whether_it_lives(connection: &mut TcpStream) {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("alive\n"), "{answer}");
 }
 
-async fn nothing_is_done_after_the_last_answer_of_a_connection(system: &System) {
+async fn nothing_is_done_after_the_last_answer_on_a_connection(system: &System) {
     let campaign = system.space.campaign(5).await;
     let path = format!("/v1/campaigns/{campaign}/claims");
     let large = "x".repeat(2_000);
@@ -139,8 +140,8 @@ async fn nothing_is_done_after_the_last_answer_of_a_connection(system: &System) 
     assert_eq!(system.space.queues.waiting().await, 0, "nothing was put into the queue");
 }
 
-async fn bytes_that_are_no_request_are_refused_like_any_other_mistake(system: &System) {
-    let lives = "GET /livez HTTP/1.1\r\nhost: coupons\r\n\r\n";
+async fn bytes_that_are_not_a_request_are_refused_like_any_other_mistake(system: &System) {
+    let alive = "GET /livez HTTP/1.1\r\nhost: coupons\r\n\r\n";
     let many_headers = "x: 1\r\n".repeat(100);
     let large = "a".repeat(600_000);
     for (refused, status, code) in [
@@ -152,8 +153,8 @@ async fn bytes_that_are_no_request_are_refused_like_any_other_mistake(system: &S
         (format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "p".repeat(65_535)), "414 URI Too Long", "invalid_request"),
         (format!("GET /{large} HTTP/1.1\r\nhost: a\r\n\r\n"), "414 URI Too Long", "invalid_request"),
     ] {
-        for before in ["", lives] {
-            let answers = exchange(system, &format!("{before}{refused}{lives}")).await;
+        for before in ["", alive] {
+            let answers = exchange(system, &format!("{before}{refused}{alive}")).await;
 
             let answers: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).collect();
             assert_eq!(answers.len(), if before.is_empty() { 1 } else { 2 }, "{answers:?} to {refused:.80}");
@@ -167,7 +168,7 @@ async fn bytes_that_are_no_request_are_refused_like_any_other_mistake(system: &S
     }
 }
 
-async fn a_host_that_is_none_is_refused(system: &System) {
+async fn an_invalid_host_or_target_is_refused(system: &System) {
     let request =
         |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     for (target, host, status) in [
@@ -187,7 +188,7 @@ async fn a_host_that_is_none_is_refused(system: &System) {
     }
 }
 
-async fn head_is_refused_without_a_body(system: &System) {
+async fn a_head_request_is_refused_without_a_body(system: &System) {
     let many_headers = "x: 1\r\n".repeat(100);
     for (target, headers, status) in [
         ("/livez", many_headers.as_str(), "431 "),
@@ -203,7 +204,7 @@ async fn head_is_refused_without_a_body(system: &System) {
     }
 }
 
-async fn a_body_is_asked_for_only_if_it_can_be_taken(system: &System) {
+async fn a_body_is_requested_only_if_it_will_be_read(system: &System) {
     let campaign = system.space.campaign(1).await;
     let path = format!("/v1/campaigns/{campaign}/claims");
     let asking = |length: usize| {
@@ -222,7 +223,7 @@ async fn a_body_is_asked_for_only_if_it_can_be_taken(system: &System) {
     assert!(matches!(system.api.settled(campaign, 1).await, Outcome::Issued { .. }));
 }
 
-async fn trailers_without_end_end_the_connection(system: &System) {
+async fn endless_trailers_end_the_connection(system: &System) {
     let campaign = system.space.campaign(5).await;
     let path = format!("/v1/campaigns/{campaign}/claims");
     let head = "host: coupons\r\ncontent-type: application/json\r\ntransfer-encoding: chunked";
@@ -234,7 +235,7 @@ async fn trailers_without_end_end_the_connection(system: &System) {
     let mut sent = 0;
     while connection.write_all(trailer.as_bytes()).await.is_ok() {
         sent += trailer.len();
-        assert!(sent < 20_000_000, "all of it is taken");
+        assert!(sent < 20_000_000, "the service never stops reading");
     }
 
     let answer = read_to_end(&mut connection).await;
@@ -242,7 +243,7 @@ async fn trailers_without_end_end_the_connection(system: &System) {
     assert_eq!(system.space.issued(campaign).await, 0);
 }
 
-async fn requests_sent_at_once_are_answered_one_by_one(system: &System) {
+async fn pipelined_requests_are_answered_one_by_one(system: &System) {
     let campaign = system.space.campaign(5).await;
     let path = format!("/v1/campaigns/{campaign}/claims");
     let chunks = "transfer-encoding: chunked\r\n\r\n10\r\n{\"account_id\":\n\n\r\n2\r\n2}\r\n0\r\n\r\n";
@@ -265,16 +266,20 @@ async fn requests_sent_at_once_are_answered_one_by_one(system: &System) {
     for (number, answer) in answers.iter().enumerate() {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert_eq!(body.is_empty(), [1, 4].contains(&number), "only HEAD is answered without a body: {answer}");
-        assert_eq!(head.starts_with("0 "), number == 4, "each in the version that it asked in: {answer}");
-        assert_eq!(head.contains("connection: close"), number == 5, "a body in chunks is the last: {answer}");
+        assert_eq!(head.starts_with("0 "), number == 4, "each has the version of its request: {answer}");
+        assert_eq!(
+            head.contains("connection: close"),
+            number == 5,
+            "the connection ends after a chunked body: {answer}"
+        );
     }
     for account in [1, 2] {
         assert!(matches!(system.api.settled(campaign, account).await, Outcome::Issued { .. }));
     }
-    assert_eq!(system.space.issued(campaign).await, 2, "the last one came after the end");
+    assert_eq!(system.space.issued(campaign).await, 2, "the last claim came after the end of the connection");
 }
 
-async fn a_crowd_on_one_connection_is_served_in_order(system: &System) {
+async fn many_claims_on_one_connection_are_answered_in_order(system: &System) {
     let campaign = system.space.campaign(300).await;
     let path = format!("/v1/campaigns/{campaign}/claims");
     let claims: Vec<String> = (1..=300).map(|account| claim(&path, "", account)).collect();
@@ -291,7 +296,7 @@ async fn a_crowd_on_one_connection_is_served_in_order(system: &System) {
     }
 }
 
-async fn a_body_that_nobody_asked_for_is_no_request(system: &System) {
+async fn an_unwanted_body_is_not_taken_for_a_request(system: &System) {
     let campaign = system.space.campaign(5).await;
     let path = format!("/v1/campaigns/{campaign}/claims");
     let inside = claim(&path, "", 1);
@@ -300,7 +305,7 @@ async fn a_body_that_nobody_asked_for_is_no_request(system: &System) {
 
     let answers = exchange(system, &format!("{first}{}", claim(&path, "connection: close\r\n", 2))).await;
 
-    assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "the connection goes on after it: {answers}");
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "the connection stays open after it: {answers}");
     assert!(matches!(system.api.settled(campaign, 2).await, Outcome::Issued { .. }));
     assert_eq!(system.space.issued(campaign).await, 1);
 }
@@ -329,7 +334,7 @@ async fn a_tunnel_is_refused_at_once(system: &System) {
         let answer = exchange(system, &format!("{request}{}", claim("/v1/campaigns/1/claims", "", 1))).await;
 
         assert!(answer.starts_with("HTTP/1.1 40") && answer.contains("\"code\":"), "{target}: {answer}");
-        assert!(!answer.starts_with("HTTP/1.1 408 "), "{target} is waited for: {answer}");
+        assert!(!answer.starts_with("HTTP/1.1 408 "), "the service waits for more after {target}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "nothing is done after it: {answer}");
     }
 }
@@ -344,7 +349,7 @@ async fn two_media_types_are_refused(system: &System) {
     assert_eq!(system.space.issued(campaign).await, 0);
 }
 
-async fn a_connection_closed_in_a_wait_is_waited_for_no_longer(system: &System) {
+async fn a_wait_ends_when_the_client_closes_its_connection(system: &System) {
     let campaign = system.space.campaign(1).await;
     let wait = async |time: &str| {
         let mut connection = TcpStream::connect(system.service.address()).await.unwrap();
@@ -354,18 +359,18 @@ async fn a_connection_closed_in_a_wait_is_waited_for_no_longer(system: &System) 
     };
     let (mut stays, mut goes) = (wait("10s").await, wait("30s").await);
 
-    // Its half of it, so that what is sent back can be seen.
+    // Only the sending half is closed, so that the answer can still be read.
     goes.shutdown().await.unwrap();
 
     let answer = tokio::select! {
         answer = read_to_end(&mut goes) => answer,
-        _ = stays.read_u8() => panic!("who stays is answered first"),
+        _ = stays.read_u8() => panic!("the client that stays is answered first"),
     };
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"status\":\"pending\"}"), "{answer}");
 }
 
-async fn a_stranger_causes_no_error_in_the_log(space: &TestSpace) {
-    let strange: [&[u8]; 8] = [
+async fn bad_requests_cause_no_error_in_the_log(space: &TestSpace) {
+    let bad: [&[u8]; 8] = [
         b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
         b"GET /livez HTTP/1.1\r\n\r\n",
         b"GET /livez HTTP/9.9\r\nhost: a\r\n\r\n",
@@ -378,7 +383,7 @@ async fn a_stranger_causes_no_error_in_the_log(space: &TestSpace) {
     let many_headers = format!("GET /livez HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(200));
     let long_name = format!("GET /livez HTTP/1.1\r\nhost: a\r\n{}: a\r\n\r\n", "x".repeat(65_536));
     let service = programs::skiplock_with(space, &[("log", "info")]).await;
-    for sent in strange.into_iter().chain([many_headers.as_bytes(), long_name.as_bytes()]) {
+    for sent in bad.into_iter().chain([many_headers.as_bytes(), long_name.as_bytes()]) {
         let mut connection = TcpStream::connect(service.address()).await.unwrap();
         connection.write_all(sent).await.unwrap();
         let answer = read_to_end(&mut connection).await;

@@ -1,5 +1,6 @@
-//! The users of `deploy/`. Goal: a password that leaks from one program opens nothing but the work of that program.
-//! Method: every other test runs the programs as these users; here they try what they must not, and lack what they need.
+//! The users that `deploy/` defines. Goal: a password that leaks from one program allows nothing but that program's
+//! work. Method: every other test runs the programs as these users; here they try what they must not do, and lack
+//! rights that they need.
 
 use coupon_core::settings::AmqpSettings;
 use coupon_core::{Error, Outcome, Result, rabbitmq};
@@ -15,7 +16,7 @@ use mysql_async::prelude::Queryable;
 use crate::programs;
 use crate::system::{audited, start_consumer};
 
-/// The servers as a program meets them; none where the tests were given servers without these users.
+/// The servers with a program's own users; none if the tests were pointed at servers that do not have these users.
 fn servers_of(space: &TestSpace, program: &str) -> Option<Servers> {
     let servers = space.servers_of(program);
     let own = space.servers();
@@ -29,6 +30,7 @@ fn servers_of(space: &TestSpace, program: &str) -> Option<Servers> {
 
 #[tokio::test]
 async fn a_service_may_write_accounts_and_nothing_else_in_mysql() {
+    // The right to a table, and the right to a column.
     const DENIED: [u16; 2] = [1142, 1143];
 
     run(async |space| {
@@ -62,7 +64,7 @@ async fn a_service_may_write_accounts_and_nothing_else_in_mysql() {
 }
 
 #[tokio::test]
-async fn a_program_touches_the_keys_of_its_namespace_only_in_redis() {
+async fn in_redis_a_program_touches_only_the_keys_of_its_namespace() {
     run(async |space| {
         let own = format!("{}:{{1}}:free", space.name());
         for (program, command, key) in [
@@ -80,12 +82,12 @@ async fn a_program_touches_the_keys_of_its_namespace_only_in_redis() {
             let Some(servers) = servers_of(&space, program) else { return };
             let mut connection = coupon_core::redis::connect(&servers.redis).unwrap();
             let mut words = command.split(' ');
-            let mut asked = redis::cmd(words.next().unwrap());
+            let mut query = redis::cmd(words.next().unwrap());
             for word in words {
-                asked.arg(if word == "{}" { key } else { word });
+                query.arg(if word == "{}" { key } else { word });
             }
 
-            let refused = asked.query_async::<redis::Value>(&mut connection).await;
+            let refused = query.query_async::<redis::Value>(&mut connection).await;
 
             let refused = refused.expect_err(&format!("{program} may: {command}")).to_string();
             let says = ["NOPERM", "permission", "can't access"];
@@ -96,7 +98,7 @@ async fn a_program_touches_the_keys_of_its_namespace_only_in_redis() {
 }
 
 #[tokio::test]
-async fn a_program_makes_and_reads_its_own_queues_only() {
+async fn a_program_declares_and_reads_only_its_own_queues() {
     run(async |space| {
         space.queues.declare().await;
         let (claims, dead) = (format!("{}.claims", space.name()), format!("{}.claims.dead", space.name()));
@@ -107,7 +109,10 @@ async fn a_program_makes_and_reads_its_own_queues_only() {
             let published = publish(&servers.amqp, "amq.topic").await;
             assert!(is_refused(&published), "{program} publishes to another exchange: {published:?}");
             assert!(publish(&servers.amqp, "").await.is_ok(), "{program} publishes to the default exchange");
-            assert!(consume(&servers.amqp, &claims).await.is_ok(), "{program}: making the queue asks for this right");
+            assert!(
+                consume(&servers.amqp, &claims).await.is_ok(),
+                "{program}: declaring the queue requires this right"
+            );
             let emptied = empty(&servers.amqp, &dead).await;
             assert_eq!(emptied.is_ok(), program == "couponctl", "{program} empties the dead letters: {emptied:?}");
         }
@@ -153,12 +158,12 @@ async fn empty(settings: &AmqpSettings, queue: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a service says once that it cannot work with a server, in the server's words, and where the right is; and
-/// whenever it is asked for its health.
+/// Checks that a service logs exactly once that it cannot work with a server, with the server's words and the document
+/// that has the right, and that its health says so, too.
 async fn says_once(space: &TestSpace, service: &Running, server: &str, words: &str) {
     let line = service.says_once(&[&format!("server=\"{server}\"")]).await;
     assert!(line.contains(words) && line.contains("docs/RIGHTS.md"), "{line}");
-    assert!(line.contains("ERROR"), "somebody must look: {line}");
+    assert!(line.contains("ERROR"), "an operator must see it: {line}");
     let ready = space.api(service.admin()).get("/readyz").await;
     assert!(ready.json["reasons"][server].as_str().is_some_and(|reason| reason.contains(words)), "{ready:?}");
 }
@@ -171,7 +176,7 @@ async fn a_service_that_lacks_a_right_names_it_and_is_not_ready() {
         let skiplock = programs::start_with::<skiplock_api::Settings>(&space, "skiplock-api", &mysql, &[]).await;
         says_once(&space, &skiplock, "mysql", "UPDATE command denied").await;
 
-        // The users may touch nothing of an installation that is called otherwise.
+        // The users have no rights in any other namespace.
         let other = [("namespace", "another")];
         let consumer = programs::start_with::<queue_consumer::Settings>(&space, "queue-consumer", &other, &[]).await;
         says_once(&space, &consumer, "redis", "permission").await;
@@ -182,7 +187,7 @@ async fn a_service_that_lacks_a_right_names_it_and_is_not_ready() {
     .await;
 }
 
-/// Takes a right on a table of this space away from a program.
+/// Revokes a program's right on a table of this space.
 async fn revoke(space: &TestSpace, servers: &Servers, right: &str) {
     let mut conn = Conn::from_url(servers.mysql.mysql_url.reveal()).await.unwrap();
     let user: Option<String> = conn.query_first("SELECT CURRENT_USER()").await.unwrap();
@@ -209,7 +214,7 @@ async fn an_api_that_may_not_read_campaigns_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_to_publish_that_is_taken_away_is_missed_at_once() {
+async fn a_revoked_right_to_publish_is_noticed_at_once() {
     audited(async |space| {
         let campaign = space.campaign(1).await;
         let url = space.queues.set_user(".*").await;

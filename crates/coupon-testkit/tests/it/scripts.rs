@@ -1,5 +1,6 @@
-//! `scripts/services` as its user meets it. Goal: a wrong port or a server that is away is named, and the exit code says so.
-//! Method: the script itself, with nothing in its environment but what the test gives it; it starts nothing.
+//! `scripts/services` as its user meets it. Goal: a wrong port or an unreachable server is named, and the exit code
+//! says so. Method: the script itself, with almost nothing in its environment but what the test sets; it starts
+//! nothing.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -17,19 +18,19 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_port_that_is_none_is_named() {
+fn an_invalid_port_is_named() {
     for (name, port) in [("COUPON_MYSQL_PORT", "abc"), ("COUPON_REDIS_PORT", "0"), ("COUPON_AMQP_PORT", "99999")] {
         let ran = services("env", &[(name, port)]);
 
         assert_eq!(ran.status.code(), Some(2), "{ran:?}");
         assert!(text(&ran.stderr).contains(&format!("{name}={port} is not a port")), "{ran:?}");
-        assert_eq!(text(&ran.stdout), "", "no address is given out");
+        assert_eq!(text(&ran.stdout), "", "no address is printed");
     }
 }
 
 #[test]
-fn a_server_of_ones_own_that_is_away_is_down() {
-    // The port for discarded data, on which nobody listens.
+fn a_configured_server_that_is_unreachable_is_down() {
+    // The port of the discard service, on which nothing listens.
     let ran = services("status", &[("COUPON_REDIS_URL", "redis://127.0.0.1:9/0")]);
 
     let status = text(&ran.stdout);

@@ -11,13 +11,13 @@ each_way![
     a_winner_who_asks_again_gets_the_coupon,
     a_loser_is_answered_at_once,
     a_restock_is_seen,
-    no_claim_reaches_mysql_once_it_is_known,
+    no_claim_reaches_mysql_once_the_sell_out_is_known,
 ];
 
 pub async fn a_winner_who_asks_again_gets_the_coupon(system: &System) {
     let campaign = system.space.campaign(20).await;
     let outcomes = system.api.claim_all(campaign, 1..=60).await;
-    known_to_be_sold_out(system, campaign).await;
+    until_known_to_be_sold_out(system, campaign).await;
 
     for (account, outcome) in outcomes {
         assert_eq!(system.api.claim(campaign, account).await, outcome, "account {account} asked again");
@@ -29,7 +29,7 @@ pub async fn a_winner_who_asks_again_gets_the_coupon(system: &System) {
 pub async fn a_loser_is_answered_at_once(system: &System) {
     let campaign = system.space.campaign(1).await;
     system.api.claim(campaign, 1).await;
-    known_to_be_sold_out(system, campaign).await;
+    until_known_to_be_sold_out(system, campaign).await;
 
     let post = system.api.post_claim(campaign, 2).await;
     let get = system.api.get_claim(campaign, 2, Duration::ZERO).await;
@@ -41,7 +41,7 @@ pub async fn a_loser_is_answered_at_once(system: &System) {
 async fn a_restock_is_seen(system: &System) {
     let campaign = system.space.campaign(5).await;
     let before = system.api.claim_all(campaign, 1..=10).await;
-    known_to_be_sold_out(system, campaign).await;
+    until_known_to_be_sold_out(system, campaign).await;
 
     system.space.restock(campaign, 3).await;
 
@@ -73,12 +73,12 @@ async fn losers_until_sold_out(
     system.api.claim_all(campaign, losers).await
 }
 
-async fn no_claim_reaches_mysql_once_it_is_known(system: &System) {
+async fn no_claim_reaches_mysql_once_the_sell_out_is_known(system: &System) {
     let campaign = system.space.campaign(1).await;
     system.api.claim(campaign, 1).await;
-    known_to_be_sold_out(system, campaign).await;
+    until_known_to_be_sold_out(system, campaign).await;
 
-    // With the tables locked, an answer that needs them would not come. What is in memory may be too old just then.
+    // With the tables locked, an answer that needs them would not come. What the API remembers may be too old at first.
     eventually("a claim is answered from memory", async || {
         let locks = system.space.lock_tables().await;
         let answer = system.api.post_claim(campaign, 2).await;
@@ -89,10 +89,10 @@ async fn no_claim_reaches_mysql_once_it_is_known(system: &System) {
 }
 
 async fn is_known_to_be_sold_out(system: &System, campaign: CampaignId) -> bool {
-    // An account that nobody uses: a claim of it is either pending for ever or sold out.
+    // No test claims for this account, so its outcome is either pending or sold out.
     system.api.get_claim(campaign, 999_999_999, Duration::ZERO).await.outcome() == Outcome::SoldOut
 }
 
-async fn known_to_be_sold_out(system: &System, campaign: CampaignId) {
+async fn until_known_to_be_sold_out(system: &System, campaign: CampaignId) {
     eventually("the API knows of the sell-out", async || is_known_to_be_sold_out(system, campaign).await).await;
 }

@@ -1,5 +1,6 @@
-//! Stopping a service. Goal: a load balancer has time to notice, a request in hand is finished, a new one is then not
-//! taken. Method: the tables are locked, so that requests are certainly in hand while the service is asked to stop.
+//! Stopping a service. Goal: load balancers have time to notice, requests in progress are finished, and no others are
+//! accepted after that. Method: the tables are locked, so that requests are certainly in progress when the service is
+//! asked to stop.
 
 use std::time::Duration;
 
@@ -10,15 +11,15 @@ use tokio::net::TcpStream;
 use crate::system::System;
 
 each_way![
-    requests_in_hand_are_finished,
-    who_waits_is_answered_before_the_end,
-    claims_are_taken_while_load_balancers_notice,
+    requests_in_progress_are_finished,
+    a_waiting_client_is_answered_before_the_end,
+    claims_are_accepted_until_load_balancers_have_noticed,
 ];
 
-async fn requests_in_hand_are_finished(system: &System) {
+async fn requests_in_progress_are_finished(system: &System) {
     let campaign = system.space.campaign(10).await;
     let locks = system.space.lock_tables().await;
-    let in_hand = tokio::spawn({
+    let in_progress = tokio::spawn({
         let api = system.api.clone();
         async move { api.post_claim(campaign, 1).await }
     });
@@ -26,17 +27,17 @@ async fn requests_in_hand_are_finished(system: &System) {
 
     system.service.ask_to_stop();
     no_longer_listening(system).await;
-    assert_eq!(system.admin().get("/livez").await.status, 200, "its health is reported to the end");
+    assert_eq!(system.admin().get("/livez").await.status, 200, "its health is reported until the end");
     locks.disconnect().await.unwrap();
 
-    let answer = in_hand.await.unwrap();
+    let answer = in_progress.await.unwrap();
     assert_eq!(answer.status, if system.is_queue() { 202 } else { 201 }, "{answer:?}");
     system.service.stop().await;
     let outcome = system.another_api().await.settled(campaign, 1).await;
     assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");
 }
 
-async fn who_waits_is_answered_before_the_end(system: &System) {
+async fn a_waiting_client_is_answered_before_the_end(system: &System) {
     let campaign = system.space.campaign(10).await;
     let other = system.another_api().await;
     assert_eq!(system.api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), Outcome::Pending);
@@ -45,19 +46,19 @@ async fn who_waits_is_answered_before_the_end(system: &System) {
         let api = system.api.clone();
         async move { api.get_claim(campaign, 1, Duration::from_secs(30)).await }
     });
-    let in_hand = async || !system.space.running("SELECT campaign_id, account_id, id").await.is_empty();
-    eventually("the question waits in MySQL", in_hand).await;
+    let is_running = async || !system.space.running("SELECT campaign_id, account_id, id").await.is_empty();
+    eventually("the lookup waits in MySQL", is_running).await;
 
     system.service.ask_to_stop();
     no_longer_listening(system).await;
     locks.disconnect().await.unwrap();
 
-    assert_eq!(waiting.await.unwrap().outcome(), Outcome::Pending, "who waits can ask another instance");
+    assert_eq!(waiting.await.unwrap().outcome(), Outcome::Pending, "the client can ask another instance");
     system.service.stop().await;
     assert!(matches!(other.claim(campaign, 1).await, Outcome::Issued { .. }));
 }
 
-async fn claims_are_taken_while_load_balancers_notice(system: &System) {
+async fn claims_are_accepted_until_load_balancers_have_noticed(system: &System) {
     let campaign = system.space.campaign(10).await;
     let service = system.another_service(&[("drain-delay", "5min")]).await;
     let (api, admin) = (system.space.api(service.address()), system.space.api(service.admin()));

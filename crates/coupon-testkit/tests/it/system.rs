@@ -1,4 +1,4 @@
-//! The system in each of its ways, so that a test is written once and holds for all.
+//! Runs the system in each of its ways, so that a promise is tested once for all of them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use coupon_core::{CampaignId, Claim, Outcome};
 use coupon_testkit::{Api, Service, TestIssuer, TestSpace};
 use skiplock_api::StrategyName;
 
-/// What is tested: both ways, the queue way with batches and one claim at a time, the skiplock way with each strategy.
+/// A way to run the system: the queue with batches or one claim at a time, or skiplock with one of its strategies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Way {
     Queue,
@@ -35,7 +35,7 @@ macro_rules! each_way {
     )+};
 }
 
-/// A test of one way.
+/// Makes a test of one way.
 macro_rules! a_test {
     ($test:ident, $name:ident, $way:expr) => {
         #[tokio::test(flavor = "multi_thread")]
@@ -45,8 +45,8 @@ macro_rules! a_test {
     };
 }
 
-/// Makes a test of each of these functions for either way as it is set up by default, where how a claim finds its
-/// coupon makes no difference: `async fn name(system: &System)`.
+/// Makes a test of each of these functions for both approaches with their default settings, where it makes no
+/// difference how a claim finds its coupon: `async fn name(system: &System)`.
 macro_rules! both_ways {
     ($($test:ident),+ $(,)?) => {$(
         mod $test {
@@ -60,8 +60,8 @@ macro_rules! both_ways {
     )+};
 }
 
-/// Makes a test of each of these functions about what one way alone can suffer: `async fn name(space: &TestSpace)`. It
-/// starts what it needs, and the audit follows.
+/// Makes a test of each of these functions, about a failure that only one approach can have:
+/// `async fn name(space: &TestSpace)`. The function starts the services that it needs; the audit follows.
 macro_rules! audited {
     ($($test:ident),+ $(,)?) => {$(
         mod $test {
@@ -73,13 +73,13 @@ macro_rules! audited {
     )+};
 }
 
-/// A running system: an API and, on the queue way, two consumers.
+/// A running system: an API and, with the queue, two consumers.
 pub struct System {
     pub space: Arc<TestSpace>,
     pub way: Way,
     pub api: Api,
     pub service: Arc<Service>,
-    /// Whose tokens it wants, where it wants any.
+    /// The issuer of the tokens that the API requires, if it requires any.
     issuer: Option<Arc<TestIssuer>>,
 }
 
@@ -95,7 +95,8 @@ impl System {
     }
 
     async fn start(space: Arc<TestSpace>, way: Way) -> Self {
-        // As in an installation that has run before: while a quorum queue is being made, the broker refuses claims.
+        // The queues exist, as in an installation that has run before: while a quorum queue is being created, the
+        // broker refuses claims.
         space.queues.declare().await;
         let service = start_api(&space, way, &[]).await;
         for _ in 0..2 {
@@ -108,7 +109,7 @@ impl System {
         Self { api: space.api(service.address()), space, way, service, issuer: None }
     }
 
-    /// The same system with another API, which wants tokens of this issuer; its client has one for each account.
+    /// The same system with another API, which requires tokens of this issuer; the client has one for each account.
     pub async fn with_tokens(&self, issuer: &Arc<TestIssuer>) -> Self {
         let mut system = Self {
             api: self.api.clone(),
@@ -142,7 +143,7 @@ impl System {
         self.api_of(self.another_service(own).await.as_ref())
     }
 
-    /// The same, as the service itself.
+    /// Like [`Self::another_api_with`], but returns the service itself.
     pub async fn another_service(&self, own: &[(&str, &str)]) -> Arc<Service> {
         let auth = self.issuer.as_ref().map(|issuer| issuer.settings()).unwrap_or_default();
         let auth = auth.iter().map(|(flag, value)| (*flag, value.as_str()));
@@ -154,7 +155,7 @@ impl System {
     }
 }
 
-/// Runs a test of what one way alone can suffer and audits at the end.
+/// Runs a test that starts the services that it needs, and audits at the end.
 pub async fn audited(test: impl AsyncFnOnce(&TestSpace)) {
     coupon_testkit::run(async |space| {
         space.queues.declare().await;
@@ -179,7 +180,7 @@ pub async fn start_producer(space: &TestSpace, own: &[(&str, &str)]) -> Arc<Serv
     space.start(|stop| producer_api::start(settings, stop)).await
 }
 
-/// A producer and its client.
+/// Starts a producer and returns its client.
 pub async fn start_producer_api(space: &TestSpace, own: &[(&str, &str)]) -> Api {
     space.api(start_producer(space, own).await.address())
 }
@@ -199,7 +200,7 @@ pub fn claim(campaign_id: CampaignId, account: u64) -> Claim {
     Claim { campaign_id, account_id: coupon_core::AccountId(account), accepted_at_ms: account }
 }
 
-/// Claims for each of these accounts, one after the other; each claim must be accepted for later.
+/// Claims for each of these accounts, one after the other; each claim must be accepted with 202.
 pub async fn claims_are_accepted(api: &Api, campaign: CampaignId, accounts: impl IntoIterator<Item = u64>) {
     for account in accounts {
         let answer = api.post_claim(campaign, account).await;
@@ -215,7 +216,7 @@ pub async fn claims_are_issued(api: &Api, campaign: CampaignId, accounts: impl I
     }
 }
 
-/// Claims for each of these accounts until it has its coupon, as a client does that comes back after a refusal.
+/// Claims for each of these accounts until it has a coupon, like a client that tries again after a refusal.
 pub async fn each_gets_a_coupon(api: &Api, campaign: CampaignId, accounts: impl IntoIterator<Item = u64>) {
     for account in accounts {
         let outcome = api.claim_patiently(campaign, account).await;
@@ -238,6 +239,6 @@ pub fn count_coupons(outcomes: &[(u64, Outcome)]) -> usize {
     coupons.dedup();
     let accounts: std::collections::HashSet<u64> = coupons.iter().map(|(account, _)| *account).collect();
     let ids: std::collections::HashSet<_> = coupons.iter().map(|(_, id)| *id).collect();
-    assert_eq!((accounts.len(), ids.len()), (coupons.len(), coupons.len()), "a coupon or an account came twice");
+    assert_eq!((accounts.len(), ids.len()), (coupons.len(), coupons.len()), "a coupon or an account occurs twice");
     coupons.len()
 }

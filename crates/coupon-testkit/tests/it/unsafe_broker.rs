@@ -1,5 +1,5 @@
-//! A broker that somebody set up otherwise, or changes while it runs. Goal: claims are accepted only where the broker keeps
-//! them; what would lose them is named in one line, with what to do.
+//! A broker whose queues or policies are not those that the services need, or change while they run. Goal: claims are
+//! accepted only if the broker keeps them; whatever would lose them is named in one line, with what to do.
 
 use coupon_core::Outcome;
 use coupon_testkit::{Api, Proxy, TestSpace, eventually};
@@ -12,16 +12,16 @@ use crate::system::{claims_are_issued, start_consumer, start_producer_api};
 
 audited![
     queues_with_other_arguments_are_named_and_not_used,
-    a_queue_replaced_under_a_producer_gets_no_claims,
-    a_policy_that_would_lose_claims_stops_the_start_of_a_producer,
-    a_policy_set_under_a_producer_stops_it_until_it_is_gone,
-    a_broker_that_comes_late_is_looked_at_before_it_gets_claims,
-    policies_that_are_let_pass_lose_no_accepted_claim,
-    a_broker_whose_policies_cannot_be_asked_is_warned_of_and_used,
+    a_queue_replaced_under_a_running_producer_gets_no_claims,
+    a_producer_does_not_start_under_a_policy_that_would_lose_claims,
+    a_policy_set_later_stops_claims_until_it_is_removed,
+    a_broker_that_comes_up_late_is_checked_before_it_gets_claims,
+    permitted_policies_lose_no_accepted_claim,
+    a_broker_whose_policies_cannot_be_read_is_used_with_a_warning,
 ];
 
-/// The arguments of our queue of claims, with some of somebody else's, or without those that are `None`.
-fn arguments(space: &TestSpace, others: &[(&str, Option<AMQPValue>)]) -> FieldTable {
+/// The arguments of our queue of claims with these changes; `None` removes an argument.
+fn arguments(space: &TestSpace, changes: &[(&str, Option<AMQPValue>)]) -> FieldTable {
     let text = |value: &str| AMQPValue::LongString(value.into());
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));
@@ -31,17 +31,18 @@ fn arguments(space: &TestSpace, others: &[(&str, Option<AMQPValue>)]) -> FieldTa
     arguments.insert("x-dead-letter-exchange".into(), text(""));
     arguments.insert("x-dead-letter-routing-key".into(), text(&format!("{}.claims.dead", space.name())));
     arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-    let kept = arguments.inner().iter().filter(|(name, _)| others.iter().all(|(other, _)| other != &name.as_str()));
+    let kept =
+        arguments.inner().iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != &name.as_str()));
     let kept: Vec<_> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let others = others.iter().filter_map(|(name, value)| Some(((*name).into(), value.clone()?)));
+    let changes = changes.iter().filter_map(|(name, value)| Some(((*name).into(), value.clone()?)));
     let mut arguments = FieldTable::default();
-    for (name, value) in kept.into_iter().chain(others) {
+    for (name, value) in kept.into_iter().chain(changes) {
         arguments.insert(name, value);
     }
     arguments
 }
 
-/// Why neither service starts.
+/// The error with which neither service starts.
 async fn refused(space: &TestSpace) -> String {
     let settings = space.settings(&[]);
     let producer = producer_api::start(settings, CancellationToken::new()).await;
@@ -56,7 +57,7 @@ async fn refused(space: &TestSpace) -> String {
 async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
     let number = |number| Some(AMQPValue::LongLongInt(number));
     let text = |text: &str| Some(AMQPValue::LongString(text.into()));
-    let strangers = [
+    let different = [
         ("x-max-length", arguments(space, &[("x-max-length", number(3))])),
         ("x-single-active-consumer", arguments(space, &[("x-single-active-consumer", Some(AMQPValue::Boolean(true)))])),
         ("x-message-ttl", arguments(space, &[("x-message-ttl", number(1000))])),
@@ -83,7 +84,7 @@ async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
         ),
     ];
     let (name, vhost) = (format!("{}.claims", space.name()), space.servers().amqp.amqp_url.vhost());
-    for (differs, arguments) in strangers {
+    for (differs, arguments) in different {
         space.queues.delete_claims().await;
         space.queues.declare_claims_as(true, arguments).await;
 
@@ -94,7 +95,7 @@ async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
     }
     space.queues.delete_claims().await;
     space.queues.declare_claims_as(false, FieldTable::default()).await;
-    assert!(refused(space).await.contains("delete_queue"), "what is not durable is gone with a restart");
+    assert!(refused(space).await.contains("delete_queue"), "a queue that is not durable does not survive a restart");
 
     space.queues.delete_dead().await;
     space.queues.declare_dead_as(true, FieldTable::default()).await;
@@ -105,14 +106,14 @@ async fn queues_with_other_arguments_are_named_and_not_used(space: &TestSpace) {
     assert!(refused(space).await.contains(&format!("delete_queue -p {vhost} {name}.dead`")));
 }
 
-/// Waits until a producer-api is not ready, and checks that it takes no claim.
+/// Waits until a producer-api is not ready, and checks that it accepts no claim.
 async fn refuses_claims(api: &Api, campaign: coupon_core::CampaignId) {
     eventually("it is not ready", async || api.get("/readyz").await.status == 503).await;
     let answer = api.post_claim(campaign, 1_000).await;
     assert!(answer.is_unavailable(), "{answer:?}");
 }
 
-async fn a_queue_replaced_under_a_producer_gets_no_claims(space: &TestSpace) {
+async fn a_queue_replaced_under_a_running_producer_gets_no_claims(space: &TestSpace) {
     let campaign = space.campaign(5).await;
     let api = start_producer_api(space, &[]).await;
     space.queues.replace_claims_as(true, FieldTable::default()).await;
@@ -125,7 +126,7 @@ async fn a_queue_replaced_under_a_producer_gets_no_claims(space: &TestSpace) {
     assert!(matches!(api.settled(campaign, 2).await, Outcome::Issued { .. }));
 }
 
-async fn a_policy_that_would_lose_claims_stops_the_start_of_a_producer(space: &TestSpace) {
+async fn a_producer_does_not_start_under_a_policy_that_would_lose_claims(space: &TestSpace) {
     for policy in [json!({"message-ttl": 60_000}), json!({"expires": 600_000}), json!({"overflow": "drop-head"})] {
         space.queues.set_policy(&policy).await;
 
@@ -138,11 +139,11 @@ async fn a_policy_that_would_lose_claims_stops_the_start_of_a_producer(space: &T
             assert!(refusal.contains(word), "{word} is missing: {refusal}");
         }
     }
-    // It can do no harm that is not done yet, and claims that wait need it.
+    // A consumer starts even so: it does no further harm, and claims that already wait need it.
     start_consumer(space, &[]).await;
 }
 
-async fn a_policy_set_under_a_producer_stops_it_until_it_is_gone(space: &TestSpace) {
+async fn a_policy_set_later_stops_claims_until_it_is_removed(space: &TestSpace) {
     let campaign = space.campaign(5).await;
     start_consumer(space, &[]).await;
     let (producer, api) = programs::producer_with(space, &[]).await;
@@ -157,7 +158,7 @@ async fn a_policy_set_under_a_producer_stops_it_until_it_is_gone(space: &TestSpa
     assert!(error.contains("message-ttl = 600000"), "{error}");
 }
 
-async fn a_broker_that_comes_late_is_looked_at_before_it_gets_claims(space: &TestSpace) {
+async fn a_broker_that_comes_up_late_is_checked_before_it_gets_claims(space: &TestSpace) {
     let campaign = space.campaign(5).await;
     let broker = Proxy::start(&space.servers().amqp.amqp_url).await;
     let management = Proxy::before(space.servers().amqp.amqp_management_url.reveal()).await;
@@ -170,7 +171,7 @@ async fn a_broker_that_comes_late_is_looked_at_before_it_gets_claims(space: &Tes
     management.heal();
     broker.heal();
 
-    eventually("it says why it takes none", async || {
+    eventually("it says why it accepts no claims", async || {
         let answer = api.post_claim(campaign, 1).await;
         assert!(answer.is_unavailable(), "{answer:?}");
         producer.log().contains("no claims are accepted")
@@ -181,7 +182,7 @@ async fn a_broker_that_comes_late_is_looked_at_before_it_gets_claims(space: &Tes
     assert!(matches!(api.claim_patiently(campaign, 1).await, Outcome::Issued { .. }));
 }
 
-async fn policies_that_are_let_pass_lose_no_accepted_claim(space: &TestSpace) {
+async fn permitted_policies_lose_no_accepted_claim(space: &TestSpace) {
     let campaign = space.campaign(30).await;
     space.queues.set_policy(&json!({"max-length": 5, "max-length-bytes": 100_000, "overflow": "reject-publish"})).await;
     let own = [("claims-per-message", "1")];
@@ -195,14 +196,14 @@ async fn policies_that_are_let_pass_lose_no_accepted_claim(space: &TestSpace) {
             assert!(answer.is_unavailable(), "{answer:?}");
         }
     }
-    assert!(accepted.len() < 30, "the queue is never full");
+    assert!(accepted.len() < 30, "the queue was never full");
 
     start_consumer(space, &[]).await;
 
     claims_are_issued(&api, campaign, accepted).await;
 }
 
-async fn a_broker_whose_policies_cannot_be_asked_is_warned_of_and_used(space: &TestSpace) {
+async fn a_broker_whose_policies_cannot_be_read_is_used_with_a_warning(space: &TestSpace) {
     let campaign = space.campaign(5).await;
     start_consumer(space, &[]).await;
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

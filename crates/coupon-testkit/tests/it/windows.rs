@@ -1,4 +1,4 @@
-//! The window of a campaign. Goal: nobody gets a coupon outside of it, and nothing is taken for those who try.
+//! The window of a campaign. Goal: nobody gets a coupon outside it, and a claim that is refused leaves nothing behind.
 
 use coupon_core::{CampaignId, Outcome};
 use time::{Duration, OffsetDateTime};
@@ -8,9 +8,9 @@ use crate::system::System;
 each_way![
     before_it_opens_claims_are_refused,
     after_it_has_closed_claims_are_refused,
-    inside_of_it_claims_are_taken,
+    while_it_is_open_claims_are_accepted,
     an_unknown_campaign_is_not_found,
-    a_campaign_that_is_made_later_is_found,
+    a_campaign_that_is_created_later_is_found,
 ];
 
 async fn before_it_opens_claims_are_refused(system: &System) {
@@ -36,7 +36,7 @@ async fn refused(system: &System, campaign: CampaignId, code: &str) {
     assert_eq!(system.space.queues.waiting().await, 0, "nothing was put into the queue");
 }
 
-async fn inside_of_it_claims_are_taken(system: &System) {
+async fn while_it_is_open_claims_are_accepted(system: &System) {
     let now = OffsetDateTime::now_utc();
     let window = (Some(now - Duration::HOUR), Some(now + Duration::HOUR));
     let campaign = system.space.campaign_between(window.0, window.1, 1).await;
@@ -57,7 +57,7 @@ async fn an_unknown_campaign_is_not_found(system: &System) {
     }
 }
 
-async fn a_campaign_that_is_made_later_is_found(system: &System) {
+async fn a_campaign_that_is_created_later_is_found(system: &System) {
     assert_eq!(system.api.get("/v1/campaigns/1").await.status, 404);
 
     let campaign = system.space.campaign(1).await;

@@ -1,16 +1,16 @@
-//! The shape of the workspace. Goal: services stay apart and share only `coupon-core`, whose domain knows no server, HTTP
-//! or telemetry; only the bench and the tests receive spans, by `coupon-otlp`; only the model calls a service's decisions; of
-//! what must be one thing in a process (runtime, drivers, tracing) there is one version. Method: cargo's metadata,
-//! `Cargo.lock` and the text of the domain.
+//! The shape of the workspace. Goal: services stay apart and share only `coupon-core`, whose domain knows no server,
+//! HTTP or telemetry; only the bench and the tests receive spans, with `coupon-otlp`; only the model calls a service's
+//! decisions; and libraries that must exist once in a process (runtime, drivers, tracing) come in one version. Method:
+//! cargo's metadata, `Cargo.lock` and the text of the domain.
 
 use std::collections::BTreeSet;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
-/// The programs: nobody may depend on them.
+/// Programs that must be in the workspace, because the rules below are about them.
 const PROGRAMS: [&str; 5] = ["producer-api", "queue-consumer", "skiplock-api", "couponctl", "coupon-bench"];
 
-/// Two versions of one of these in a process do not know of each other.
+/// Two versions of one of these in a process would not know of each other.
 const ONE_OF: [&str; 13] = [
     "actix-web",
     "aws-lc-rs",
@@ -27,7 +27,7 @@ const ONE_OF: [&str; 13] = [
     "uuid",
 ];
 
-/// The crates that the domain may name: for values and their text.
+/// The crates that the domain may name, for values and their text.
 const OF_THE_DOMAIN: [&str; 3] = ["serde", "time", "uuid"];
 
 fn metadata() -> Metadata {
@@ -58,9 +58,9 @@ fn dependencies_point_to_the_core_only() {
                 let is_allowed = |found: &String| ["coupon-core", "coupon-otlp"].contains(&found.as_str());
                 assert!(found.iter().all(is_allowed), "{name} depends on {found:?}");
             }
-            // It runs the programs as an operator does, and breaks what is between them by the testkit's means.
+            // It runs the programs as an operator does, and breaks their connections with the testkit's tools.
             name @ "coupon-faults" => assert_eq!(found, ["coupon-core", "coupon-testkit"], "{name}"),
-            // It calls what the consumer decides without a server; nobody depends on it.
+            // It calls the decisions that the consumer makes without a server.
             name @ "coupon-model" => assert_eq!(found, ["coupon-core", "queue-consumer"], "{name}"),
             name => assert!(found.iter().all(|found| found == "coupon-core"), "{name} depends on {found:?}"),
         }
@@ -85,18 +85,18 @@ fn the_domain_names_no_server_and_no_protocol() {
         let is_named = words.contains(name.as_str());
         assert!(!is_named || OF_THE_DOMAIN.contains(&name.as_str()), "src/domain.rs names {name}");
     }
-    // Other modules of its crate have all of these.
+    // Other modules of the crate know servers, HTTP and telemetry.
     assert!(!domain.contains("crate::") && !domain.contains("super::"), "src/domain.rs names another module");
 }
 
 #[test]
-fn there_is_one_version_of_what_must_be_one() {
+fn what_must_exist_once_comes_in_one_version() {
     let lock = std::fs::read_to_string(metadata().workspace_root.join("Cargo.lock")).unwrap();
 
     for name in ONE_OF {
         let count = lock.lines().filter(|line| *line == format!("name = \"{name}\"")).count();
         assert!(count <= 1, "{name} comes in {count} versions: cargo tree --invert {name} says why");
-        // Not everything in the list is in use at any time, but these are.
+        // Only OpenTelemetry's crates may be missing; any other missing name is probably misspelled above.
         assert!(count == 1 || name.contains("opentelemetry"), "{name} is not there: is its name still right?");
     }
 }
