@@ -68,7 +68,7 @@ async fn it_keeps_its_secrets() {
 }
 
 #[tokio::test]
-async fn a_report_of_no_jaeger_is_an_error() {
+async fn traces_from_a_server_that_is_not_jaeger_are_an_error() {
     run(async |space| {
         let settings: skiplock_api::Settings = space.settings(&[]);
         let no_jaeger = space.start(|stop| skiplock_api::start(settings, stop)).await;
@@ -176,7 +176,7 @@ async fn an_api_with_another_database_is_named_before_the_load() {
 }
 
 #[tokio::test]
-async fn where_no_number_is_left_a_comparison_names_an_option_that_it_has() {
+async fn a_comparison_without_a_free_campaign_number_names_one_of_its_own_options() {
     run(async |space| {
         space.sql("INSERT INTO campaign (id, name) VALUES (9007199254740990, 'last but one')").await;
 
@@ -212,7 +212,7 @@ async fn a_report_is_opened_before_the_load_and_the_table_is_shown_without_it() 
 }
 
 #[tokio::test]
-async fn a_comparison_makes_as_many_campaigns_as_its_crowd_claims_from() {
+async fn a_comparison_creates_as_many_campaigns_as_its_clients_claim_from() {
     run(async |space| {
         let settings: skiplock_api::Settings = space.settings(&[]);
         let api = space.start(|stop| skiplock_api::start(settings, stop)).await;
@@ -237,7 +237,7 @@ async fn a_comparison_makes_as_many_campaigns_as_its_crowd_claims_from() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_matrix_measures_becomes_a_page_that_asks_nobody() {
+async fn a_matrix_becomes_a_page_that_loads_nothing_from_elsewhere() {
     run(async |space| {
         let folder = std::env::temp_dir().join(space.name());
         let [report, page] = ["report.json", "page.html"].map(|name| folder.join(name).display().to_string());
@@ -261,13 +261,13 @@ async fn what_a_matrix_measures_becomes_a_page_that_asks_nobody() {
         let page = std::fs::read_to_string(page).unwrap();
         assert!(page.contains("default-src 'none'") && page.len() < 150_000, "{} bytes", page.len());
         for outside in ["src=", "href=", "url(", "@import", "<script"] {
-            assert!(!page.contains(outside), "{outside} in the page");
+            assert!(!page.contains(outside), "the page contains {outside}");
         }
         for part in ["Outcomes over time", "100 claims for 10 coupons", "CPU time of a claim", "STRATEGY=select-update"]
         {
             assert!(
                 page.contains(part) && page.matches(part).count() >= 2,
-                "{part} is missing for one of both reports"
+                "{part} is missing for one of the two reports"
             );
         }
         assert!(printed.stdout.contains("## 100 claims for 100 coupons"), "{printed:?}");
@@ -281,7 +281,7 @@ async fn what_a_matrix_measures_becomes_a_page_that_asks_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_wrong_without_each_guard_is_shown() {
+async fn unsafe_shows_what_goes_wrong_without_each_guard() {
     run(async |space| {
         let ran = program::run(PROGRAM, &arguments("--json unsafe --claims 400"), &space.environment()).await;
 

@@ -12,7 +12,7 @@ fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
 
 #[test]
 fn servers_of_others_are_left_alone() {
-    // The first uses the servers of all other tests, as when no variable is set.
+    // Without any variable, the program would use the servers of all other tests.
     for variables in [&[][..], &[("COUPON_REDIS_URL", "redis://127.0.0.1:9/0")][..]] {
         let ran = run(&[], variables);
 
@@ -24,7 +24,7 @@ fn servers_of_others_are_left_alone() {
 }
 
 #[test]
-fn a_schedule_that_is_none_is_named() {
+fn a_file_that_is_not_a_schedule_is_named() {
     let ran = run(&["--replay", "/dev/null"], &[]);
 
     let error = String::from_utf8_lossy(&ran.stderr).into_owned();

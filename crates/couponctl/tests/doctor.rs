@@ -63,7 +63,7 @@ async fn is_wrong(space: &TestSpace, arguments: &[&str], check: &str, words: &[&
 }
 
 #[tokio::test]
-async fn servers_that_are_set_up_well_are_left_in_peace() {
+async fn servers_that_are_set_up_well_pass() {
     run(async |space| {
         space.queues.declare().await;
 
@@ -102,7 +102,7 @@ async fn a_missing_database_is_one_finding() {
 }
 
 #[tokio::test]
-async fn claims_that_nobody_takes_are_seen() {
+async fn claims_that_nobody_consumes_are_found() {
     run(async |space| {
         space.queues.declare().await;
         space.queues.publish(lapin::BasicProperties::default(), b"waiting").await;
@@ -171,7 +171,7 @@ async fn a_right_that_is_missing_is_named_with_the_statement_that_grants_it() {
 }
 
 #[tokio::test]
-async fn a_schema_that_is_not_as_it_must_be_is_found() {
+async fn a_schema_that_differs_is_found() {
     run(async |space| {
         space.queues.declare().await;
         space.sql("ALTER TABLE coupon DROP INDEX coupon_campaign_account").await;
@@ -202,7 +202,7 @@ async fn a_schema_that_is_not_as_it_must_be_is_found() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_not_taken_for_a_server_that_is_away() {
+async fn a_missing_database_is_not_mistaken_for_an_unreachable_server() {
     run(async |space| {
         let nowhere =
             format!("--mysql-url={}", space.servers().mysql.mysql_url.with_path("coupon_test_nowhere").reveal());
@@ -218,7 +218,7 @@ async fn a_database_that_is_not_there_is_not_taken_for_a_server_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_asked_is_not_called_well() {
+async fn an_unreachable_server_is_reported_as_not_checked() {
     run(async |space| {
         space.queues.declare().await;
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -241,8 +241,8 @@ async fn a_server_that_cannot_be_asked_is_not_called_well() {
         let ran = doctor(&space, &[&format!("--amqp-management-url=http://{closed}"), "--json"]).await;
         let policies = findings(&ran).into_iter().find(|finding| finding["check"] == "policies").unwrap();
         assert!(policies["found"].as_str().unwrap().contains("refused"), "{policies}");
-        let unasked = doctor(&space, &["--amqp-management-url="]).await;
-        assert!(unasked.stdout.contains("list_policies -p "), "{unasked:?}");
+        let without_management = doctor(&space, &["--amqp-management-url="]).await;
+        assert!(without_management.stdout.contains("list_policies -p "), "{without_management:?}");
         // This user exists. For an unknown one, MySQL picks an arbitrary authentication plugin, which the driver may
         // not know.
         let refused = space.servers().mysql.mysql_url.with_user("coupon", "wrong");
@@ -256,7 +256,7 @@ async fn a_server_that_cannot_be_asked_is_not_called_well() {
 }
 
 #[tokio::test]
-async fn queues_that_are_not_there_are_not_made() {
+async fn missing_queues_are_not_created() {
     run(async |space| {
         let ran = doctor(&space, &["--json"]).await;
 

@@ -1,12 +1,12 @@
-//! The answers of an API without one of its guards. Goal and method are those of `queue`.
+//! The answers of an API without one of its guards. The goal and the method are those of `queue`.
 
 use coupon_model::answers::Answers;
 use coupon_model::guards::Guard;
 use coupon_model::properties::{HOLDERS_ARE_KNOWN, SOLD_OUT_IS_TRUE};
 use coupon_model::search::shortest_path;
 
-/// Checks that the search finds nothing with the guard, and this path without it.
-fn falls(property: &'static str, without: Guard, path: &[&str]) {
+/// Checks that the property holds with the guard, and that this is the shortest path to a violation without it.
+fn breaks(property: &'static str, without: Guard, path: &[&str]) {
     let with = Answers { only: Some(property), ..Answers::default() };
 
     assert_eq!(shortest_path(with.clone()), None, "with {without}");
@@ -25,7 +25,7 @@ fn holders_read_before_the_sell_out_lack_the_last_one() {
         "the API reads whether a row is free",
         "account 1 claims",
     ];
-    falls(HOLDERS_ARE_KNOWN, Guard::HoldersAfterSellOut, &path);
+    breaks(HOLDERS_ARE_KNOWN, Guard::HoldersAfterSellOut, &path);
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_lookup_before_the_proof_misses_what_was_issued_in_between() {
         "the API reads who holds a coupon",
         "the API looks up MySQL and answers",
     ];
-    falls(HOLDERS_ARE_KNOWN, Guard::ProofBeforeLookup, &path);
+    breaks(HOLDERS_ARE_KNOWN, Guard::ProofBeforeLookup, &path);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn memory_without_an_age_limit_misses_a_restock() {
         "1.5 s pass",
         "account 2 claims",
     ];
-    falls(SOLD_OUT_IS_TRUE, Guard::AgeLimit, &path);
+    breaks(SOLD_OUT_IS_TRUE, Guard::AgeLimit, &path);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_record_that_is_taken_at_its_word_misses_a_restock() {
         "the API reads whether a row is free",
         "account 2 asks",
     ];
-    falls(SOLD_OUT_IS_TRUE, Guard::RecordIsAHint, &path);
+    breaks(SOLD_OUT_IS_TRUE, Guard::RecordIsAHint, &path);
 }
 
 #[test]
@@ -85,5 +85,5 @@ fn a_replica_that_lags_behind_misses_a_restock() {
         "the API reads who holds a coupon",
         "account 2 claims",
     ];
-    falls(SOLD_OUT_IS_TRUE, Guard::ReadFromThePrimary, &path);
+    breaks(SOLD_OUT_IS_TRUE, Guard::ReadFromThePrimary, &path);
 }

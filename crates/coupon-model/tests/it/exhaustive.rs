@@ -11,7 +11,7 @@ use coupon_model::search::{Searched, all_states, shortest_path};
 use coupon_model::skiplock::Skiplock;
 use coupon_model::world::Queue;
 
-/// Several times as many steps as any model here takes.
+/// Several times as many steps as any search here takes.
 const STEPS_MAX: usize = 5_000_000;
 
 /// A queue in which one thing fails and an operator adds a coupon.
@@ -36,7 +36,7 @@ fn the_queue_way_keeps_its_promises() {
         ("two faults", Queue { faults: 2, ..Queue::default() }, 111_382),
         ("three consumers", Queue { consumers: 3, faults: 1, ..Queue::default() }, 41_440),
     ];
-    hold("queue", &sizes.map(|(size, model, states)| (size, states, all_states(model, STEPS_MAX, |_| {}))));
+    all_hold("queue", &sizes.map(|(size, model, states)| (size, states, all_states(model, STEPS_MAX, |_| {}))));
 }
 
 #[test]
@@ -47,13 +47,13 @@ fn the_skiplock_way_keeps_its_promises() {
         ("four claims, two coupons", Skiplock { accounts: vec![1, 2, 3, 1], coupons: 2, ..eventful.clone() }, 164_426),
         ("three workers", Skiplock { workers: 3, accounts: vec![1, 2, 1], coupons: 2, ..eventful }, 59_570),
     ];
-    hold("skiplock", &sizes.map(|(size, model, states)| (size, states, all_states(model, STEPS_MAX, |_| {}))));
+    all_hold("skiplock", &sizes.map(|(size, model, states)| (size, states, all_states(model, STEPS_MAX, |_| {}))));
 }
 
 #[test]
 fn answers_are_true() {
     let sizes = [("two accounts", Answers::default(), 38_809)];
-    hold("answers", &sizes.map(|(size, model, states)| (size, states, all_states(model, STEPS_MAX, |_| {}))));
+    all_hold("answers", &sizes.map(|(size, model, states)| (size, states, all_states(model, STEPS_MAX, |_| {}))));
 }
 
 /// Correctness never depends on a lock, nor on which ids a list holds: see docs/decisions.
@@ -71,8 +71,8 @@ fn without_the_refill_lock_only_work_is_done_twice() {
     }
 }
 
-/// A restock may come between an outcome and the request for it: nobody is told "sold out" then, and a claim that was
-/// settled as sold out stays pending until the account claims again, as docs/API.md tells clients to do.
+/// A restock may come between an outcome and the request for it. Nobody is answered "sold out" then, and a claim that
+/// was settled as sold out stays pending until the account claims again, as docs/API.md advises clients to do.
 #[test]
 fn a_restock_may_leave_a_claim_pending() {
     let path = shortest_path(Answers { only: Some(STAYS_PENDING), ..Answers::default() });
@@ -90,7 +90,7 @@ fn a_restock_may_leave_a_claim_pending() {
     );
 }
 
-fn hold<const N: usize>(model: &str, searches: &[(&str, usize, Searched); N]) {
+fn all_hold<const N: usize>(model: &str, searches: &[(&str, usize, Searched); N]) {
     let mut missed: Option<BTreeSet<&str>> = None;
     let mut counts = Vec::new();
     for (size, states, searched) in searches {
@@ -101,6 +101,6 @@ fn hold<const N: usize>(model: &str, searches: &[(&str, usize, Searched); N]) {
         missed = Some(others.intersection(&searched.missed).copied().collect());
     }
     let changed: Vec<_> = counts.into_iter().filter(|(_, states, counted)| states != counted).collect();
-    assert!(changed.is_empty(), "{model}: size, states there were and are: {changed:?}");
-    assert_eq!(missed, Some(BTreeSet::new()), "{model}: what happens in none of these sizes");
+    assert!(changed.is_empty(), "{model}: size, expected and actual number of states: {changed:?}");
+    assert_eq!(missed, Some(BTreeSet::new()), "{model}: events that happen in none of these sizes");
 }

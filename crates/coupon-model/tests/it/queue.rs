@@ -1,6 +1,6 @@
-//! The queue way without one of its guards. Goal: each guard is needed for the property named here. Method: the
-//! property holds in a small model and breaks in the same model without the guard; the shortest path to the violation
-//! is asserted in words.
+//! The protocol of the queue without one of its guards. Goal: each guard is needed for the property named here. Method:
+//! the property holds in a small model and breaks in the same model without the guard; the shortest path to the
+//! violation is asserted in words.
 
 use coupon_model::guards::Guard;
 use coupon_model::properties::{
@@ -12,13 +12,13 @@ use coupon_model::world::Queue;
 
 const BEGINS: &str = "asks for the refill lock, looks at the list, reads where the last refill ended";
 const FROM_THE_BEGINNING: &str = "reads free rows from the beginning";
-const BEHIND: &str = "reads free rows behind that";
+const AFTER_THAT: &str = "reads free rows behind that";
 const FILLS: &str = "fills the list, notes where its refill ended, frees the refill lock";
 const UNLOCKS: &str = "frees the refill lock";
 const LOOKS_UP: &str = "looks up what the accounts hold";
 
-/// Checks that the search finds nothing with the guard, and this path without it.
-fn falls(property: &'static str, without: Guard, model: Queue, path: &[String]) {
+/// Checks that the property holds with the guard, and that this is the shortest path to a violation without it.
+fn breaks(property: &'static str, without: Guard, model: Queue, path: &[String]) {
     let with = Queue { only: Some(property), ..model };
 
     assert_eq!(shortest_path(with.clone()), None, "with {without}");
@@ -32,12 +32,12 @@ fn an_update_without_its_condition_gives_a_coupon_away_twice() {
         "account 1 claims".into(),
         "account 2 claims".into(),
         format!("consumer 1 takes a claim, pops ids, {BEGINS}, {FROM_THE_BEGINNING}, {FILLS}, pops ids"),
-        // The only row is free as long as its id is in flight.
-        format!("consumer 2 takes a claim, pops ids, {BEGINS}, {BEHIND}, {FROM_THE_BEGINNING}"),
+        // The only row stays free in MySQL while its id is in flight.
+        format!("consumer 2 takes a claim, pops ids, {BEGINS}, {AFTER_THAT}, {FROM_THE_BEGINNING}"),
         "consumer 1 issues".into(),
         format!("consumer 2 {FILLS}, pops ids, issues"),
     ];
-    falls(KEEPS_ITS_ACCOUNT, Guard::ConditionalUpdate, Queue::default(), &path);
+    breaks(KEEPS_ITS_ACCOUNT, Guard::ConditionalUpdate, Queue::default(), &path);
 }
 
 #[test]
@@ -47,27 +47,27 @@ fn without_the_unique_key_an_account_that_claims_twice_gets_two() {
         "account 1 claims".into(),
         "account 1 claims".into(),
         format!("consumer 1 takes a claim, pops ids, {BEGINS}, {FROM_THE_BEGINNING}, {FILLS}, pops ids, issues"),
-        format!("consumer 2 takes a claim, pops ids, {BEGINS}, {BEHIND}, {FILLS}, pops ids, issues"),
+        format!("consumer 2 takes a claim, pops ids, {BEGINS}, {AFTER_THAT}, {FILLS}, pops ids, issues"),
     ];
-    falls(ONE_EACH, Guard::UniqueKey, model, &path);
+    breaks(ONE_EACH, Guard::UniqueKey, model, &path);
 }
 
 #[test]
 fn an_acknowledgement_before_the_outcome_loses_a_claim() {
     let model = Queue { accounts: vec![1], faults: 1, ..Queue::default() };
     let path = ["account 1 claims".into(), "consumer 1 takes a claim, is killed".into()];
-    falls(SETTLED_IN_THE_END, Guard::AckAfterOutcome, model, &path);
+    breaks(SETTLED_IN_THE_END, Guard::AckAfterOutcome, model, &path);
 }
 
 #[test]
-fn nothing_free_behind_the_last_refill_proves_nothing() {
+fn nothing_free_after_the_last_refill_proves_nothing() {
     let path = [
         "account 1 claims".into(),
         "account 2 claims".into(),
         format!("consumer 1 takes a claim, pops ids, {BEGINS}, {FROM_THE_BEGINNING}, {FILLS}, pops ids"),
-        format!("consumer 2 takes a claim, pops ids, {BEGINS}, {BEHIND}, {UNLOCKS}, {LOOKS_UP}"),
+        format!("consumer 2 takes a claim, pops ids, {BEGINS}, {AFTER_THAT}, {UNLOCKS}, {LOOKS_UP}"),
     ];
-    falls(SOLD_OUT_IS_TRUE, Guard::ReadFromTheBeginning, Queue::default(), &path);
+    breaks(SOLD_OUT_IS_TRUE, Guard::ReadFromTheBeginning, Queue::default(), &path);
 }
 
 #[test]
@@ -82,9 +82,9 @@ fn a_lookup_before_the_proof_misses_what_was_issued_in_between() {
         ),
         "consumer 2 takes a claim, looks up too early what the accounts hold".into(),
         "consumer 1 issues".into(),
-        format!("consumer 2 pops ids, {BEGINS}, {BEHIND}, {FROM_THE_BEGINNING}, {UNLOCKS}, answers by that"),
+        format!("consumer 2 pops ids, {BEGINS}, {AFTER_THAT}, {FROM_THE_BEGINNING}, {UNLOCKS}, answers by that"),
     ];
-    falls(HOLDERS_ARE_KNOWN, Guard::ProofBeforeLookup, model, &path);
+    breaks(HOLDERS_ARE_KNOWN, Guard::ProofBeforeLookup, model, &path);
 }
 
 #[test]
@@ -95,13 +95,13 @@ fn a_proof_that_is_older_than_the_claim_misses_a_restock() {
         "account 2 claims".into(),
         format!(
             "consumer 1 takes a claim, pops ids, {BEGINS}, {FROM_THE_BEGINNING}, {FILLS}, pops ids, issues, acknowledges, \
-             takes a claim, pops ids, {BEGINS}, {BEHIND}, {FROM_THE_BEGINNING}, {UNLOCKS}, {LOOKS_UP}, acknowledges"
+             takes a claim, pops ids, {BEGINS}, {AFTER_THAT}, {FROM_THE_BEGINNING}, {UNLOCKS}, {LOOKS_UP}, acknowledges"
         ),
         "an operator adds a coupon".into(),
         "account 3 claims".into(),
         format!("consumer 1 takes a claim, {LOOKS_UP}"),
     ];
-    falls(SOLD_OUT_IS_TRUE, Guard::ProofAfterClaim, model, &path);
+    breaks(SOLD_OUT_IS_TRUE, Guard::ProofAfterClaim, model, &path);
 }
 
 #[test]
@@ -114,16 +114,16 @@ fn a_replica_that_lags_behind_misses_a_restock() {
         "an operator adds a coupon".into(),
         format!(
             "consumer 1 issues, acknowledges, \
-             takes a claim, pops ids, {BEGINS}, {BEHIND}, {FROM_THE_BEGINNING}, {UNLOCKS}, {LOOKS_UP}"
+             takes a claim, pops ids, {BEGINS}, {AFTER_THAT}, {FROM_THE_BEGINNING}, {UNLOCKS}, {LOOKS_UP}"
         ),
     ];
-    falls(SOLD_OUT_IS_TRUE, Guard::ReadFromThePrimary, model, &path);
+    breaks(SOLD_OUT_IS_TRUE, Guard::ReadFromThePrimary, model, &path);
 }
 
 #[test]
-fn stale_ids_that_go_back_go_round_and_round() {
+fn stale_ids_that_are_given_back_circulate() {
     let model = Queue { batch_max: 2, faults: 1, restocks: 1, ..Queue::default() };
-    let again = format!("{BEGINS}, {BEHIND}, {FROM_THE_BEGINNING}");
+    let again = format!("{BEGINS}, {AFTER_THAT}, {FROM_THE_BEGINNING}");
     let refused = format!("pops ids, issues, {LOOKS_UP}, gives ids back");
     let path = [
         "account 1 claims".into(),
@@ -146,7 +146,7 @@ fn stale_ids_that_go_back_go_round_and_round() {
         format!("consumer 2 issues, {LOOKS_UP}, gives ids back"),
         format!("consumer 1 {refused}, {refused}, drops the list"),
     ];
-    falls(FEW_ROUNDS, Guard::GiveBackWhenCertain, model, &path);
+    breaks(FEW_ROUNDS, Guard::GiveBackWhenCertain, model, &path);
 }
 
 #[test]
@@ -170,22 +170,22 @@ fn a_list_full_of_stale_ids_is_tried_one_by_one() {
         "Redis comes back with all ids".into(),
         format!("consumer 1 {}", [refused.as_str(); 6].join(", ")),
     ]);
-    falls(FEW_ROUNDS, Guard::DropStaleLists, model, &path);
+    breaks(FEW_ROUNDS, Guard::DropStaleLists, model, &path);
 }
 
 #[test]
-fn without_the_lock_two_refill_at_once() {
+fn without_the_lock_two_consumers_refill_at_once() {
     let path = [
         "account 1 claims".into(),
         "account 2 claims".into(),
         "consumer 1 takes a claim, pops ids, asks for the refill lock".into(),
         "consumer 2 takes a claim, pops ids, asks for the refill lock".into(),
     ];
-    falls(ONE_REFILLS, Guard::RefillLock, Queue::default(), &path);
+    breaks(ONE_REFILLS, Guard::RefillLock, Queue::default(), &path);
 }
 
 #[test]
-fn a_consumer_that_has_lost_its_lock_frees_that_of_another() {
+fn a_consumer_that_has_lost_its_lock_frees_the_lock_of_another() {
     let model = Queue { faults: 1, ..Queue::default() };
     let path = [
         "account 1 claims".into(),
@@ -199,7 +199,7 @@ fn a_consumer_that_has_lost_its_lock_frees_that_of_another() {
         "consumer 2 pops ids, asks for the refill lock".into(),
         format!("consumer 1 {UNLOCKS}, pops ids, asks for the refill lock"),
     ];
-    falls(ONE_REFILLS, Guard::CompareBeforeUnlock, model, &path);
+    breaks(ONE_REFILLS, Guard::CompareBeforeUnlock, model, &path);
 }
 
 /// Both accounts can get a coupon, and nothing fails. Otherwise two consumers may hold one id at any time, and often
@@ -214,5 +214,5 @@ fn a_refill_from_the_beginning_offers_ids_in_flight() {
         format!("consumer 1 {refilled}"),
         format!("consumer 2 {refilled}"),
     ];
-    falls(NO_ID_TWICE, Guard::ResumeAfterTheLast, model, &path);
+    breaks(NO_ID_TWICE, Guard::ResumeAfterTheLast, model, &path);
 }

@@ -1,12 +1,12 @@
-//! The skiplock way without one of its guards. Goal and method are those of `queue`.
+//! The protocol of skiplock without one of its guards. The goal and the method are those of `queue`.
 
 use coupon_model::guards::Guard;
 use coupon_model::properties::{HOLDERS_ARE_KNOWN, ISSUED_AS_SAID, KEEPS_ITS_ACCOUNT, ONE_EACH, SOLD_OUT_IS_TRUE};
 use coupon_model::search::shortest_path;
 use coupon_model::skiplock::Skiplock;
 
-/// Checks that the search finds nothing with the guard, and this path without it.
-fn falls(property: &'static str, without: Guard, model: Skiplock, path: &[&str]) {
+/// Checks that the property holds with the guard, and that this is the shortest path to a violation without it.
+fn breaks(property: &'static str, without: Guard, model: Skiplock, path: &[&str]) {
     let with = Skiplock { only: Some(property), ..model };
 
     assert_eq!(shortest_path(with.clone()), None, "with {without}");
@@ -24,7 +24,7 @@ fn an_update_without_its_condition_gives_a_coupon_away_twice() {
         "worker 1 locks its rows, commits",
         "worker 2 locks its rows, commits",
     ];
-    falls(KEEPS_ITS_ACCOUNT, Guard::ConditionalUpdate, Skiplock::default(), &path);
+    breaks(KEEPS_ITS_ACCOUNT, Guard::ConditionalUpdate, Skiplock::default(), &path);
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn without_the_unique_key_an_account_that_claims_twice_gets_two() {
         "worker 1 takes a claim, reads ids ahead, locks its rows, commits, takes a claim, locks its rows, commits",
     ];
     let model = Skiplock { accounts: vec![1, 1], coupons: 2, ..Skiplock::default() };
-    falls(ONE_EACH, Guard::UniqueKey, model, &path);
+    breaks(ONE_EACH, Guard::UniqueKey, model, &path);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn no_row_with_skip_locked_does_not_mean_that_none_is_free() {
         // The row is free until worker 1 commits, which it may never do.
         "worker 2 takes a claim, reads ids ahead, looks up what the accounts without a row hold",
     ];
-    falls(SOLD_OUT_IS_TRUE, Guard::ReadCommittedRows, Skiplock::default(), &path);
+    breaks(SOLD_OUT_IS_TRUE, Guard::ReadCommittedRows, Skiplock::default(), &path);
 }
 
 #[test]
@@ -61,11 +61,11 @@ fn a_lookup_before_the_proof_misses_what_was_issued_in_between() {
         "worker 2 reads whether a row is free",
     ];
     let model = Skiplock { accounts: vec![1, 1], ..Skiplock::default() };
-    falls(HOLDERS_ARE_KNOWN, Guard::ProofBeforeLookup, model, &path);
+    breaks(HOLDERS_ARE_KNOWN, Guard::ProofBeforeLookup, model, &path);
 }
 
 #[test]
 fn an_answer_before_the_commit_may_be_rolled_back() {
     let path = ["account 1 claims", "worker 1 takes a claim, reads ids ahead, locks its rows"];
-    falls(ISSUED_AS_SAID, Guard::AnswerAfterCommit, Skiplock::default(), &path);
+    breaks(ISSUED_AS_SAID, Guard::AnswerAfterCommit, Skiplock::default(), &path);
 }

@@ -60,7 +60,7 @@ async fn an_audit_names_what_is_broken() {
         redis.set::<_, _, ()>(outcome(2), "-").await.unwrap();
         broken(&space, &["sold_out_only_when_true"]).await;
         ctl_json(&space, &format!("campaign add-coupons --id {campaign} --key more --coupons 1")).await;
-        assert_eq!(ctl(&space, "audit").await.code, Some(0), "it may have been said before the restock");
+        assert_eq!(ctl(&space, "audit").await.code, Some(0), "it may have been the answer before the restock");
         redis.del::<_, ()>(outcome(2)).await.unwrap();
 
         space.queues.publish_dead_letter(lapin::BasicProperties::default(), b"poison").await;
@@ -73,7 +73,7 @@ async fn an_audit_names_what_is_broken() {
         space.sql("UPDATE coupon SET account_id = NULL").await;
         space.sql("ALTER TABLE coupon ADD UNIQUE KEY coupon_campaign_account (campaign_id, account_id)").await;
 
-        assert_eq!(ctl(&space, "audit").await.code, Some(0), "all is mended");
+        assert_eq!(ctl(&space, "audit").await.code, Some(0), "everything is repaired");
     })
     .await;
 }
@@ -92,7 +92,7 @@ async fn a_campaign_is_not_blamed_for_the_dead_letters_of_another() {
 
         space.queues.publish_dead_letter(lapin::BasicProperties::default(), b"poison").await;
         let whose = ctl(&space, &format!("audit --campaign {campaign}")).await;
-        assert_eq!(whose.code, Some(1), "nobody knows whose that was: {whose:?}");
+        assert_eq!(whose.code, Some(1), "nobody knows whose message that was: {whose:?}");
         space.queues.take_dead_letters().await;
     })
     .await;
@@ -138,7 +138,7 @@ async fn an_audit_that_could_not_check_everything_is_not_clean() {
             assert!(!table.stdout.contains("clean"), "{table:?}");
         }
         let mysql_only = ctl_json(&space, &format!("{no_redis} {no_rabbitmq} audit --mysql-only")).await;
-        assert_eq!(mysql_only["verdict"], "clean", "nothing else was to be checked");
+        assert_eq!(mysql_only["verdict"], "clean", "nothing else had to be checked");
 
         space.sql(format!("UPDATE campaign SET coupons = 2 WHERE id = {campaign}")).await;
         let broken = ctl(&space, &format!("{no_redis} audit")).await;
@@ -149,7 +149,7 @@ async fn an_audit_that_could_not_check_everything_is_not_clean() {
 }
 
 #[tokio::test]
-async fn an_audit_of_another_namespace_than_the_services_have_is_not_clean() {
+async fn an_audit_of_the_wrong_namespace_is_not_clean() {
     run(async |space| {
         space.queues.declare().await;
         space.campaign(1).await;
@@ -165,7 +165,7 @@ async fn an_audit_of_another_namespace_than_the_services_have_is_not_clean() {
     .await;
 }
 
-/// Issues coupons to the accounts from 1 on.
+/// Issues this many coupons, to the accounts from 1 on.
 async fn issue(space: &TestSpace, campaign: CampaignId, count: u64) {
     for account in 1..=count {
         space

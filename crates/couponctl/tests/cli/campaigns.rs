@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{ctl, ctl_json, fails};
 
 #[tokio::test]
-async fn a_campaign_is_made_shown_and_restocked() {
+async fn a_campaign_is_created_shown_and_restocked() {
     run(async |space| {
         let create = "campaign create --id 7 --name Noon --coupons 120 --opens-at 2030-01-01T12:00:00+09:00";
         let noon = |coupons: u64| {
@@ -104,7 +104,7 @@ async fn a_campaign_is_changed_and_its_history_says_by_whom() {
         }
         let closed = ctl_json(&space, "campaign close --id 7").await;
         assert!(closed[0]["closes_at"].as_str().unwrap() < "2030-01-01", "{closed}");
-        assert_eq!(ctl_json(&space, "campaign close --id 7").await, closed, "it is over");
+        assert_eq!(ctl_json(&space, "campaign close --id 7").await, closed, "it is closed already");
         assert!(ctl(&space, "campaign show --id 7").await.stdout.contains("closed"));
         let window = ctl(&space, "campaign update --id 7 --opens-at 2040-01-01T12:00:00Z").await;
         fails(&window, 1, &["--closes-at must be after --opens-at"]);
@@ -135,7 +135,7 @@ async fn a_campaign_is_changed_and_its_history_says_by_whom() {
             ]
         );
         let rest: Vec<&str> = lines[7..].iter().map(|(what, ..)| *what).collect();
-        assert_eq!(rest, ["close", "update"], "what changes nothing has no line");
+        assert_eq!(rest, ["close", "update"], "a command that changes nothing has no line");
         let table = ctl(&space, "campaign history --id 7").await;
         assert_eq!(table.stdout.lines().count(), 1 + lines.len(), "{table:?}");
     })
@@ -143,7 +143,7 @@ async fn a_campaign_is_changed_and_its_history_says_by_whom() {
 }
 
 #[tokio::test]
-async fn a_change_and_its_line_in_the_history_are_one() {
+async fn a_change_and_its_history_line_are_committed_together() {
     run(async |space| {
         ctl_json(&space, "campaign create --id 7 --coupons 10").await;
         space.sql("ALTER TABLE campaign_change ADD CONSTRAINT CHECK (what = 'create' AND campaign_id = 7)").await;

@@ -39,7 +39,7 @@ async fn dead_letters_are_listed_and_shown_with_the_reason() {
 
         let table = ctl(&space, "dead list").await;
         let listed = ctl_json(&space, "dead list --limit 1").await;
-        assert_eq!(ctl(&space, "dead list").await.stdout, table.stdout, "in the order in which they were");
+        assert_eq!(ctl(&space, "dead list").await.stdout, table.stdout, "the letters keep their order");
         let one = ctl_json(&space, &format!("dead show {ours}")).await;
         let shown = ctl(&space, &format!("dead show {poison}")).await;
         let whole = ctl_json(&space, &format!("dead show {poison}")).await;
@@ -78,7 +78,7 @@ async fn dead_letters_are_listed_and_shown_with_the_reason() {
 }
 
 #[tokio::test]
-async fn claims_of_ours_are_replayed_and_the_rest_stays() {
+async fn our_own_claims_are_replayed_and_the_rest_stays() {
     run(async |space| {
         let [ours, theirs, poison] = three_letters(&space).await;
 
@@ -101,7 +101,7 @@ async fn claims_of_ours_are_replayed_and_the_rest_stays() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_deleted_only_when_it_is_meant() {
+async fn dead_letters_are_deleted_only_after_confirmation() {
     run(async |space| {
         let [ours, theirs, poison] = three_letters(&space).await;
 

@@ -39,7 +39,7 @@ async fn every_statement_is_shown_with_its_plan_and_what_a_second_claimer_does()
             let of_rows = json!({ "table": "coupon", "index": "PRIMARY", "mode": "X,REC_NOT_GAP", "rows": 3 });
             assert!(statement(&shown, "issue")["locks"].as_array().unwrap().contains(&of_rows), "{shown}");
         }
-        assert_eq!(space.issued(campaign).await, 1, "nothing stays");
+        assert_eq!(space.issued(campaign).await, 1, "everything was rolled back");
         space.audit().await;
     })
     .await;

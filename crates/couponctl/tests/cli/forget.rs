@@ -1,5 +1,5 @@
-//! `couponctl forget`. Goal: the account's number is nowhere any more, and everything else is as it was. Method: an
-//! account with coupons, outcomes and dead letters beside another one; then a search through everything that is stored.
+//! `couponctl forget`. Goal: the account's number is stored nowhere any more, and everything else is as it was. Method:
+//! an account with coupons, outcomes and dead letters next to another one; then a search through everything stored.
 
 use coupon_core::mysql::coupons;
 use coupon_core::rabbitmq::message;
@@ -16,7 +16,7 @@ const GONE: AccountId = AccountId(4_242_424_242);
 const OTHER: AccountId = AccountId(7);
 
 #[tokio::test]
-async fn the_number_of_an_account_is_nowhere_any_more() {
+async fn a_forgotten_account_is_stored_nowhere_any_more() {
     run(async |space| {
         space.queues.declare().await;
         let campaigns = [space.campaign(3).await, space.campaign(1).await, space.campaign(1).await];

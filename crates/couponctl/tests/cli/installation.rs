@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::{ctl, ctl_json, fails};
 
 #[tokio::test]
-async fn migrate_makes_the_database_and_can_be_run_again() {
+async fn migrate_creates_the_database_and_can_be_run_again() {
     run(async |space| {
         space.sql(format!("DROP DATABASE `{}`", space.name())).await;
         fails(&ctl(&space, "campaign list").await, 1, &["couponctl migrate"]);
@@ -27,7 +27,7 @@ async fn migrate_makes_the_database_and_can_be_run_again() {
 }
 
 #[tokio::test]
-async fn a_schema_that_is_not_of_this_build_is_left_as_it_is() {
+async fn a_schema_of_another_build_is_left_as_it_is() {
     run(async |space| {
         space.sql("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1").await;
         for command in ["migrate", "campaign list"] {
@@ -46,7 +46,7 @@ async fn a_schema_that_is_not_of_this_build_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn several_that_migrate_at_once_wait_for_each_other() {
+async fn concurrent_migrations_wait_for_each_other() {
     run(async |space| {
         space.sql(format!("DROP DATABASE `{}`", space.name())).await;
 
@@ -60,7 +60,7 @@ async fn several_that_migrate_at_once_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn reset_asks_to_be_meant() {
+async fn reset_asks_for_confirmation() {
     run(async |space| {
         let campaign = space.campaign(10).await;
         space.queues.declare().await;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{PROGRAM, ctl, ctl_json, fails};
 
-/// So many coupons that a load is still running when the test checks on it.
+/// Enough coupons for a load to be still running when the test kills it.
 const MANY: u64 = 100_000;
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn nothing_adds_coupons_that_nobody_asked_for() {
 }
 
 #[tokio::test]
-async fn one_connection_is_enough_to_make_and_restock_a_campaign() {
+async fn one_connection_is_enough_to_create_and_restock_a_campaign() {
     run(async |space| {
         for (line, coupons) in [
             ("--mysql-connections 1 campaign create --id 1 --coupons 12000", 12_000),

@@ -14,7 +14,7 @@ fn claims(token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn keys_and_tokens_are_made_to_try_out() {
+async fn keys_are_never_overwritten_and_sign_tokens() {
     run(async |space| {
         use std::os::unix::fs::PermissionsExt;
 

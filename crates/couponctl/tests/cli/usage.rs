@@ -106,7 +106,7 @@ async fn it_keeps_its_secrets() {
 }
 
 #[tokio::test]
-async fn an_address_is_taken_from_the_file_that_a_variable_names() {
+async fn an_address_is_read_from_the_file_that_a_variable_names() {
     run(async |space| {
         let file = std::env::temp_dir().join(format!("{}-address", space.name()));
         let mut environment = space.environment();
@@ -116,13 +116,13 @@ async fn an_address_is_taken_from_the_file_that_a_variable_names() {
         environment.push(("COUPON_MYSQL_URL_FILE", file.display().to_string()));
         let list = ["campaign", "list"].map(str::to_owned);
 
-        let taken = program::run(PROGRAM, &list, &environment).await;
+        let read = program::run(PROGRAM, &list, &environment).await;
         std::fs::write(&file, "mysql://coupon:SECRET@host:port/coupon").unwrap();
         let wrong = program::run(PROGRAM, &list, &environment).await;
         std::fs::remove_file(&file).unwrap();
         let missing = program::run(PROGRAM, &list, &environment).await;
 
-        assert_eq!(taken.code, Some(0), "{taken:?}");
+        assert_eq!(read.code, Some(0), "{read:?}");
         assert_eq!((wrong.code, wrong.stderr.contains("SECRET")), (Some(2), false), "{wrong:?}");
         assert!(wrong.stderr.contains("--mysql-url (COUPON_MYSQL_URL_FILE)"), "{wrong:?}");
         assert_eq!((missing.code, missing.stderr.lines().count()), (Some(2), 1), "{missing:?}");
