@@ -1,4 +1,5 @@
-//! Addresses of servers in settings: taken or refused, and one that is taken has the same meaning when it is written again.
+//! Addresses of servers in settings. Each is accepted or refused, and an accepted one means the same when it is written
+//! out and read again.
 #![no_main]
 
 use std::ffi::OsString;
@@ -37,7 +38,7 @@ fn read<T: Parser>(text: &str, setting: &str, written: fn(T) -> String) {
     let Ok(address) = read(text).map(written) else { return };
     match read(&address).map(written) {
         Ok(again) => assert_eq!(again, address),
-        // AMQP's driver wants the colons of an IPv6 address encoded, as settings do not take them.
-        Err(_) => assert!(address.starts_with("amqp") && address.contains("%3A"), "{address} is not taken again"),
+        // The AMQP driver requires the colons of an IPv6 address to be percent-encoded, which settings do not accept.
+        Err(_) => assert!(address.starts_with("amqp") && address.contains("%3A"), "{address} is not accepted again"),
     }
 }

@@ -1,5 +1,5 @@
-//! The body of a claim: an account within its limits, or a problem; and the account has the same number when it is written
-//! as answers write it.
+//! The body of a claim. It gives an account within its limits or a problem, and the account has the same number when it
+//! is written as a string, the way answers write it.
 #![no_main]
 
 use actix_web::test::TestRequest;

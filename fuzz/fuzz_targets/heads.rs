@@ -1,5 +1,6 @@
-//! What a request names before its body: campaign and account in the path, the query, and the headers `prefer`,
-//! `traceparent` and `content-type`, a line each. A number has one spelling, and no wait is longer than it may be.
+//! What a request names before its body. The input has one line each for the campaign and the account in the path, the
+//! query, and the headers `prefer`, `traceparent` and `content-type`. A number has only one spelling, and no wait is
+//! longer than the limit.
 #![no_main]
 
 use std::collections::HashMap;

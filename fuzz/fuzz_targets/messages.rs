@@ -1,5 +1,6 @@
-//! A message from RabbitMQ: its type, its installation, its instance and a trace context, a line each, then its body. What
-//! is read as claims survives being written again; what is poison stays poison as a dead letter.
+//! A message from RabbitMQ. The input has one line each for its type, its installation, its instance and a trace
+//! context, then its body. Claims that are read survive being written again, and a poison message is still poison as a
+//! dead letter.
 #![no_main]
 
 use coupon_core::rabbitmq::message;
@@ -11,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let mut parts = data.splitn(5, |byte| *byte == b'\n');
     let [kind, app_id, reply_to, traceparent, body] = [(); 5].map(|()| parts.next().unwrap_or_default());
-    // AMQP has no longer ones.
+    // A short string of AMQP has at most 255 bytes, and the lossy conversion can triple these 80.
     let short = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
     let (kind, app_id, reply_to) = (short(kind), short(app_id), short(reply_to));
     let mut headers = FieldTable::default();

@@ -1,4 +1,4 @@
-//! Outcomes that were pushed through Redis: what is read of a message is all that it says.
+//! Outcomes that are pushed through Redis. A message is either read in full or not at all.
 #![no_main]
 
 use coupon_core::redis::push;

@@ -1,4 +1,4 @@
-//! The header `authorization` where tokens are wanted: only a token that a known key has signed names an account.
+//! The header `authorization` where tokens are required. Only a token signed with a known key names an account.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -33,6 +33,6 @@ fuzz_target!(|data: &[u8]| {
         request = request.append_header(("authorization", header));
     }
     let caller = RUNTIME.block_on(AUTH.caller(&request.to_http_request()));
-    // Nobody has the private key.
+    // Nobody has the private key, so no input can be a valid token.
     assert!(caller.is_err(), "{caller:?}");
 });

@@ -1,5 +1,5 @@
-//! Counts the instructions that our own code takes for a claim, a figure that no other program on the machine affects.
-//! Needs valgrind and the runner of gungraun: `scripts/bench --code` sees to both.
+//! Counts the instructions that our own code executes for a claim, a figure that no other program on the machine
+//! affects. Needs valgrind and gungraun's runner: `scripts/bench --code` provides both.
 #![allow(missing_docs, unused_qualifications, clippy::expect_used, clippy::needless_pass_by_value, clippy::panic)]
 
 mod per_claim;

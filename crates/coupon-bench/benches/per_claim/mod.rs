@@ -1,5 +1,5 @@
-//! The work that our own code does for each claim, between the libraries: the same functions for both kinds of
-//! measurement.
+//! The work that our own code does for each claim, between the calls of libraries. Both benchmarks measure these
+//! functions, so that their figures can be compared.
 
 use actix_web::test::TestRequest;
 use actix_web::{HttpMessage, HttpRequest};
@@ -18,7 +18,7 @@ pub const MESSAGE: u64 = 100;
 /// Claims in a full batch of a consumer.
 pub const BATCH: u64 = 500;
 
-/// Claims in a group of the skiplock way, when 256 clients fill two.
+/// Claims in a group of skiplock, when 256 clients fill two groups.
 pub const GROUP: u64 = 128;
 
 pub fn claims(count: u64) -> Vec<Claim> {
@@ -48,7 +48,7 @@ pub fn request() -> HttpRequest {
 }
 
 pub fn validate(request: &HttpRequest) -> AccountId {
-    let Ok(claim) = extract::claim_body(request) else { panic!("a good body is refused") };
+    let Ok(claim) = extract::claim_body(request) else { panic!("a valid body is refused") };
     claim.account_id
 }
 
