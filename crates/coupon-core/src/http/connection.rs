@@ -144,6 +144,8 @@ pub(super) struct Connection {
     receiving: bool,
     /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
     closing: bool,
+    /// Whether that answer was a refusal in place of actix's.
+    refused: bool,
     deadline: Pin<Box<Sleep>>,
     /// Runs while the client takes nothing of an answer.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -171,6 +173,7 @@ impl Connection {
             chunks: 0,
             receiving: false,
             closing: false,
+            refused: false,
             deadline: Box::pin(sleep(RECEIVE_DEADLINE)),
             stalled: None,
         })
@@ -271,7 +274,24 @@ impl Connection {
     /// Sends a refusal in place of actix's. The send buffer has room for it, unless the client takes nothing.
     fn poll_refuse(&mut self, context: &mut Context<'_>, refusal: &str) -> Poll<io::Result<()>> {
         let sent = ready!(Pin::new(&mut self.stream).poll_write(context, refusal.as_bytes()))?;
-        Poll::Ready(if sent == refusal.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) })
+        if sent < refusal.len() {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.refused = true;
+        self.close(context);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the client has taken a refusal: actix drops the connection as soon as it is written.
+    fn poll_refused(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        self.poll_closed(context)
+    }
+
+    fn close(&mut self, context: &mut Context<'_>) {
+        self.closing = true;
+        self.set_deadline(CLOSE_DEADLINE, context);
     }
 
     fn poll_sent<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -320,15 +340,20 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let refusal = if this.state.served.get() { None } else { refusal::with_problem(bytes, this.lines.first()) };
-        let sent = match &refusal {
-            None => Pin::new(&mut this.stream).poll_write(context, bytes),
-            Some(refusal) => this.poll_refuse(context, refusal).map_ok(|()| bytes.len()),
-        };
+        if !this.state.served.get()
+            && !this.refused
+            && let Some(refusal) = refusal::with_problem(bytes, this.lines.first())
+        {
+            let sent = this.poll_refuse(context, &refusal);
+            ready!(this.poll_sent(sent, context))?;
+        }
+        if this.refused {
+            return this.poll_refused(context).map_ok(|()| bytes.len());
+        }
+        let sent = Pin::new(&mut this.stream).poll_write(context, bytes);
         if sent.is_ready() && this.state.ended.get() {
             // actix would wait forever for the rest of a chunked body.
-            this.closing = true;
-            this.set_deadline(CLOSE_DEADLINE, context);
+            this.close(context);
         }
         this.poll_sent(sent, context)
     }
