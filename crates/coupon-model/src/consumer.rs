@@ -1,12 +1,12 @@
 //! A consumer, with the same steps as `queue_consumer::settle`, `reserve` and `refill`: pop ids, refill the list under
 //! a lock, issue, look up, give back, acknowledge.
 //!
-//! Invariant: its decisions are made by the consumer's real code, [`Batch`] and [`proven_for`]; only the order of its
+//! Invariant: its decisions are made by the consumer's real code, [`Batch`], [`take_new`] and [`proven_for`]; only the order of its
 //! steps is modelled here.
 
 use coupon_core::{Claim, ClaimKey, CouponId};
 use queue_consumer::batch::Batch;
-use queue_consumer::reserve::{Reserved, proven_for};
+use queue_consumer::reserve::{Reserved, proven_for, take_new};
 use queue_consumer::settle::STALE_ROUNDS;
 
 use crate::guards::Guard;
@@ -212,8 +212,9 @@ impl Consumer {
         self.has_asked = true;
         let list = &mut world.redis.list;
         let count = self.missing().min(list.len());
-        self.ids.extend(list.drain(..count));
-        if self.missing() == 0 { self.assign() } else { self.step = Step::Lock }
+        let popped: Vec<CouponId> = list.drain(..count).collect();
+        let may_find_more = take_new(&mut self.ids, &popped);
+        if self.missing() == 0 || !may_find_more { self.assign() } else { self.step = Step::Lock }
     }
 
     /// Goes back to popping after a wait, because another consumer may have filled the list.

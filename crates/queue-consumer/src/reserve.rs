@@ -156,12 +156,11 @@ impl Reservations {
             let proof = Proof::now();
             match self.refill.refill(campaign, timeline).await? {
                 Refilled::NotEmpty => {
-                    let mut popped = self.pop(&[(campaign, missing)], timeline).await?;
-                    // A refill offers again the ids that this batch holds and has not issued yet. If two claims shared one,
-                    // the later claim might get the coupon.
-                    let held: HashSet<CouponId> = ids.iter().copied().collect();
-                    let popped = popped.remove(&campaign).unwrap_or_default();
-                    ids.extend(popped.into_iter().filter(|id| !held.contains(id)));
+                    let popped =
+                        self.pop(&[(campaign, missing)], timeline).await?.remove(&campaign).unwrap_or_default();
+                    if !take_new(ids, &popped) {
+                        return Ok(Refilled::NotEmpty);
+                    }
                 }
                 Refilled::SoldOut => {
                     self.sold_out.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, proof);
@@ -200,6 +199,18 @@ pub fn proven_for(claims: &[Claim], proven_at_ms: impl Fn(CampaignId) -> Option<
     let is_later = |claim: &&Claim| proven_at_ms(claim.campaign_id).is_none_or(|at_ms| claim.accepted_at_ms >= at_ms);
     let open: HashSet<CampaignId> = claims.iter().filter(is_later).map(|claim| claim.campaign_id).collect();
     claims.iter().map(|claim| claim.campaign_id).filter(|campaign| !open.contains(campaign)).collect()
+}
+
+/// Adds the popped ids that the batch does not hold yet. A refill offers again what the batch holds, because that is free
+/// until it is issued; if two claims shared an id, the later one might get the coupon.
+///
+/// Returns whether another refill may find more. It hardly can if the batch held all of these: then the claims that are
+/// left go into the next round, which finds ids for them or proves that there are none.
+pub fn take_new(ids: &mut Vec<CouponId>, popped: &[CouponId]) -> bool {
+    let held: HashSet<CouponId> = ids.iter().copied().collect();
+    let before = ids.len();
+    ids.extend(popped.iter().filter(|id| !held.contains(id)));
+    popped.is_empty() || ids.len() > before
 }
 
 /// Parses ids. Skips any other value, which this program did not put there.

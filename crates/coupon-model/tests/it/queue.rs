@@ -125,26 +125,27 @@ fn stale_ids_that_are_given_back_circulate() {
     let model = Queue { batch_max: 2, faults: 1, restocks: 1, ..Queue::default() };
     let again = format!("{BEGINS}, {AFTER_THAT}, {FROM_THE_BEGINNING}");
     let refused = format!("pops ids, issues, {LOOKS_UP}, gives ids back");
+    let from_there = format!("notes where its refill ended, {UNLOCKS}");
     let path = [
         "account 1 claims".into(),
         "account 2 claims".into(),
-        // Both of its claims get the id of the only row.
-        format!(
-            "consumer 1 takes 2 claims, pops ids, {BEGINS}, {FROM_THE_BEGINNING}, {FILLS}, \
-             pops ids, {again}, {FILLS}, pops ids, issues, {LOOKS_UP}"
-        ),
+        format!("consumer 1 takes a claim, pops ids, {BEGINS}, {FROM_THE_BEGINNING}, {FILLS}, pops ids"),
+        format!("consumer 2 takes a claim, pops ids, {again}"),
+        "consumer 1 issues, acknowledges".into(),
+        // It pushes and pops the id of a row that was free when it read.
+        format!("consumer 2 {FILLS}, pops ids, issues, {LOOKS_UP}"),
         "an operator adds a coupon".into(),
-        "consumer 1 loses the broker".into(),
-        format!("consumer 2 takes 2 claims, pops ids, {again}, fills the list"),
-        format!("consumer 1 gives ids back, {refused}"),
-        format!("consumer 2 notes where its refill ended, {UNLOCKS}, pops ids"),
-        format!("consumer 1 drops the list, pops ids, {again}, {FILLS}"),
-        format!("consumer 2 issues, {LOOKS_UP}, gives ids back"),
-        format!("consumer 1 {refused}, {refused}"),
-        "consumer 2 pops ids".into(),
-        format!("consumer 1 drops the list, pops ids, {again}, {FILLS}"),
-        format!("consumer 2 issues, {LOOKS_UP}, gives ids back"),
-        format!("consumer 1 {refused}, {refused}, drops the list"),
+        "consumer 2 loses the broker".into(),
+        format!("consumer 1 takes a claim, pops ids, {again}, {FILLS}"),
+        format!("consumer 2 gives ids back, {refused}"),
+        format!("consumer 1 pops ids, issues, {LOOKS_UP}"),
+        format!("consumer 2 drops the list, pops ids, {again}, fills the list"),
+        "consumer 1 gives ids back".into(),
+        format!("consumer 2 {from_there}, {refused}, {refused}"),
+        format!("consumer 1 pops ids, issues, {LOOKS_UP}"),
+        format!("consumer 2 drops the list, pops ids, {again}, fills the list"),
+        "consumer 1 gives ids back".into(),
+        format!("consumer 2 {from_there}, {refused}, {refused}, drops the list"),
     ];
     breaks(FEW_ROUNDS, Guard::GiveBackWhenCertain, model, &path);
 }

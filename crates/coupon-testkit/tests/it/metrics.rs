@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use coupon_core::rabbitmq::message;
 use coupon_core::{CampaignId, Outcome};
 use coupon_testkit::{Api, Proxy, TestSpace, eventually};
 
 use crate::programs::{consumer, producer, skiplock, start_by_environment};
-use crate::system::claims_are_accepted;
+use crate::system::{claim, claims_are_accepted};
 
 audited![
     skiplock_counts_what_it_does,
+    the_end_of_a_stock_takes_few_refills,
     counters_begin_at_0,
     the_stock_of_an_unused_campaign_is_not_shown,
     the_stock_is_not_shown_while_it_cannot_be_read,
@@ -219,4 +221,28 @@ fn the_dashboard_asks_for_metrics_that_exist() {
             "the dashboard asks for {name}, which docs/TELEMETRY.md does not list"
         );
     }
+}
+
+/// The batch takes all that is free and wants more: another refill can only offer what the batch holds.
+async fn the_end_of_a_stock_takes_few_refills(space: &TestSpace) {
+    space.queues.declare().await;
+    let campaign = space.campaign(3).await;
+    let claims: Vec<_> = (1..=5).map(|account| claim(campaign, account)).collect();
+    let properties = message::properties(space.installation().id, std::iter::empty());
+    space.queues.publish(properties, &message::encode(&claims).unwrap()).await;
+
+    let consumer = consumer(space, NO_SPANS).await;
+
+    let admin = space.api(consumer.address());
+    eventually("all claims are settled", async || {
+        value(&metrics(&admin).await, "coupon_claims_total{outcome=\"sold_out\"}") == Some(2.0)
+    })
+    .await;
+    let expected = [
+        ("coupon_claims_total{outcome=\"issued\"}", 3.0),
+        // The first one fills the list, the second one offers the same again.
+        ("coupon_refills_total{result=\"not_empty\"}", 2.0),
+        ("coupon_refills_total{result=\"sold_out\"}", 1.0),
+    ];
+    assert_samples(&metrics(&admin).await, &expected);
 }
