@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use coupon_core::audit::{self, Answers};
 use coupon_core::mysql::{Mysql, campaigns};
@@ -17,6 +17,8 @@ use url::Url;
 
 use crate::crowd::client::{self, Client, Target};
 use crate::crowd::{Campaigns, Course, Crowd, Order, Seen};
+use crate::lab::campaigns::make_campaign;
+use crate::lab::stand::Stand;
 use crate::output::{Results, row, table};
 
 /// The audit verdict of a load when no invariant is broken.
@@ -150,6 +152,17 @@ pub async fn run(mysql: &Mysql, name: &str, arguments: &Arguments) -> anyhow::Re
     let seen = crowd.claim(&target, campaigns, name).await?;
     let audits = audit_each(mysql, campaigns, &seen.reported).await?;
     Ok(LoadResult::new(name, campaigns, crowd.trace_ratio, seen, &audits))
+}
+
+/// Waits until the services have nothing left to do: once a campaign is sold out, its clients are answered before their
+/// claims reach the end of the queue, and whatever runs next would have to work them off. A claim at the end of the queue
+/// shows when that is.
+pub async fn drain(mysql: &Mysql, stand: &Stand) -> anyhow::Result<()> {
+    let campaign = make_campaign(mysql, "the end of the queue", 1).await?;
+    let last = Arguments { url: stand.api().url.clone(), campaign, crowd: Crowd::of(1, 1, 0.0) };
+    let result = run(mysql, "the end of the queue", &last).await?;
+    ensure!(result.is_clean() && result.issued == 1, "the queue does not empty: {:?}", result.error_examples);
+    Ok(())
 }
 
 /// Fails before any load, with a reason that names the option with the address, if the API lacks any of the campaigns.

@@ -141,7 +141,7 @@ impl Arguments {
 /// Holds all sales, in turns.
 pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Sales> {
     let &Arguments { coupons, accounts, rate, turns, .. } = arguments;
-    output::open(&arguments.report)?;
+    output::check_writable(&arguments.report)?;
     let mut sales = Sales {
         revision: arguments.revision.clone(),
         coupons,
@@ -201,6 +201,7 @@ impl Case {
         let trouble = self.trouble(mysql, &stand, campaign, coupons / 2);
         let (result, replacement) = tokio::join!(load::run(mysql, self.contender, &load), trouble);
         let (result, _replacement) = (result?, replacement?);
+        load::drain(mysql, &stand).await?;
         if !result.is_clean() {
             return Ok(Err(format!("{self}: {} errors, audit {}", result.errors, result.audit)));
         }

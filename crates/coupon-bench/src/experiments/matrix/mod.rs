@@ -115,7 +115,7 @@ impl Arguments {
 /// Measures every load that the report does not hold yet.
 pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Matrix> {
     let report = &arguments.report;
-    output::open(report)?;
+    output::check_writable(report)?;
     let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
     let mut matrix = Matrix::new(&arguments.revision, CLIENTS, servers);
     if arguments.resume {
@@ -172,6 +172,7 @@ impl Load {
         let watch = Watch::start(stand.services());
         let (cpu, counters) = (cpu_times(&stand), Counters::read(mysql).await?);
         let result = load::run(mysql, setup.name, &load).await?;
+        load::drain(mysql, &stand).await?;
         let cpu = cpu_times(&stand).since(&cpu);
         let counted = Counters::read(mysql).await?.since(&counters);
         if !result.is_clean() {

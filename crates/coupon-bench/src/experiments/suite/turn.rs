@@ -57,6 +57,7 @@ pub async fn load_on(mysql: &Mysql, setup: &Setup, coupons: u64, crowd: Crowd) -
     for consumer in stand.consumers() {
         shares.push(consumer.metric("coupon_claims_total", "issued").await?);
     }
+    load::drain(mysql, &stand).await?;
     Ok(Turn::new(setup.name, result, memory, shares))
 }
 
