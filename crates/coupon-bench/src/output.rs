@@ -28,17 +28,22 @@ pub fn show(results: &impl Results, json: bool, report: Option<&Path>) -> anyhow
     Ok(results.is_clean())
 }
 
-/// Opens the file of a report, and creates the folders it needs, before anything is measured for it. Existing contents
-/// stay.
-pub fn open(path: &Path) -> anyhow::Result<()> {
+/// Checks that a report can be written to this file, before anything is measured for it, and creates the folders that
+/// it needs. An existing file keeps its contents; a new one is created only with them.
+pub fn check_writable(path: &Path) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
+    let is_new = !path.exists();
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    opened.map(drop).with_context(|| format!("cannot write {}", path.display()))
+    opened.with_context(|| format!("cannot write {}", path.display()))?;
+    if is_new {
+        std::fs::remove_file(path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    Ok(())
 }
 
-/// Writes results to a file that was opened before.
+/// Writes results to the file of a report.
 pub fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(results)?;
     text.push('\n');

@@ -206,6 +206,11 @@ async fn a_report_is_opened_before_the_load_and_the_table_is_shown_without_it() 
             assert_eq!(ran.stdout.contains("issued"), tables, "{ran:?}");
             assert_eq!(ran.stderr.contains("campaign"), tables, "{ran:?}");
         }
+        let report = std::env::temp_dir().join(space.name());
+        let nobody = compare.replacen(&url, "http://127.0.0.1:1", 1);
+        let line = format!("{nobody} --report {}", report.display());
+        let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
+        assert_eq!((ran.code, report.exists()), (Some(1), false), "nothing was measured: {ran:?}");
         space.audit().await;
     })
     .await;
@@ -223,7 +228,7 @@ async fn a_comparison_creates_as_many_campaigns_as_its_clients_claim_from() {
         );
         let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
 
-        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(ran.code, Some(1), "one of the addresses is of the other way: {ran:?}");
         assert!(ran.stderr.contains(&format!("{url}/ is not a producer-api: it answered a claim with 201")), "{ran:?}");
         assert!(!ran.stderr.contains("is not a skiplock-api"), "{ran:?}");
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();

@@ -28,7 +28,7 @@ const QUESTION: &str = "ask for outcome";
 /// The text is anything else.
 pub fn ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) && !text.starts_with('-') => Ok(ratio),
         _ => Err(String::from("must be a number from 0 to 1")),
     }
 }

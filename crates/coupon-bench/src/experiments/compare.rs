@@ -54,8 +54,9 @@ pub struct Comparison {
     crowd: CrowdNote,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     traces: Vec<Breakdown>,
+    /// Whether something other than a load went wrong. What was measured is shown all the same.
     #[serde(skip)]
-    traces_failed: bool,
+    failed: bool,
 }
 
 /// The crowd that both ways faced.
@@ -90,7 +91,7 @@ impl Arguments {
 /// Creates campaigns for each way, and applies the same load to both, one after the other.
 pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Comparison> {
     let Arguments { queue_url, skiplock_url, coupons, crowd, .. } = arguments;
-    arguments.report.as_deref().map(output::open).transpose()?;
+    arguments.report.as_deref().map(output::check_writable).transpose()?;
     let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
     let mut loads = Vec::new();
     for (way, option, url) in [(Way::Queue, "--queue-url", queue_url), (Way::Skiplock, "--skiplock-url", skiplock_url)]
@@ -100,29 +101,29 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
         load::probe(mysql, option, &load).await?;
         loads.push((way, load));
     }
-    let mut ways = Vec::new();
+    let (mut ways, mut failed) = (Vec::new(), false);
     for (way, load) in loads {
         terminal::note(&format!("{way}: campaign {} with {coupons} coupons at {}", load.campaign, load.url));
         let result = load::run(mysql, &way.to_string(), &load).await;
         let result = result.with_context(|| format!("{way} at {}", load.url))?;
         if let Some(status) = result.lets_in_with.filter(|status| *status != way.lets_in_with()) {
-            terminal::note(&format!("{} is not a {}: it answered a claim with {status}", load.url, way.api()));
+            terminal::error(&format!("{} is not a {}: it answered a claim with {status}", load.url, way.api()));
+            failed = true;
         }
         ways.push(result);
     }
-    let (mut traces, mut traces_failed) = (Vec::new(), false);
+    let mut traces = Vec::new();
     for way in ways.iter().filter(|_| arguments.traces) {
         match traces::breakdown(&way.name, &way.trace_ids, &arguments.jaeger).await {
             Ok(breakdown) => traces.push(breakdown),
-            // The measurements are shown all the same.
             Err(error) => {
                 terminal::error(&format!("{error:#}"));
-                traces_failed = true;
+                failed = true;
             }
         }
     }
     let (machine, crowd) = (Machine::this(), CrowdNote::of(crowd));
-    Ok(Comparison { ways, servers, machine, crowd, traces, traces_failed })
+    Ok(Comparison { ways, servers, machine, crowd, traces, failed })
 }
 
 impl CrowdNote {
@@ -139,6 +140,6 @@ impl Results for Comparison {
     }
 
     fn is_clean(&self) -> bool {
-        self.ways.is_clean() && !self.traces_failed
+        self.ways.is_clean() && !self.failed
     }
 }

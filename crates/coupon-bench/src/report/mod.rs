@@ -90,6 +90,6 @@ fn read(path: &Path) -> anyhow::Result<Named> {
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    output::open(path)?;
+    output::check_writable(path)?;
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

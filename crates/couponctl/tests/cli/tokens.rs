@@ -3,10 +3,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use coupon_testkit::run;
+use coupon_testkit::{program, run};
 use serde_json::Value;
 
-use crate::{ctl, ctl_json, fails};
+use crate::{PROGRAM, ctl, ctl_json, fails};
 
 /// The claims in a token.
 fn claims(token: &str) -> Value {
@@ -55,6 +55,22 @@ async fn keys_are_never_overwritten_and_sign_tokens() {
         fails(&ctl(&space, &format!("token issue {long}")).await, 1, &["would be refused", "8192"]);
         fails(&ctl(&space, "token issue --key none --account 0 --issuer me --audience a").await, 2, &["--account"]);
         std::fs::remove_dir_all(folder).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_that_a_full_disk_cuts_off_are_not_kept() {
+    run(async |space| {
+        let folder = std::env::temp_dir().join(space.name());
+        // No file may grow beyond 0 bytes: creating one succeeds and writing to it fails, as on a full disk.
+        let limited = format!("trap '' XFSZ; ulimit -f 0; exec '{PROGRAM}' token keys --out '{}'", folder.display());
+
+        let made = program::run("/bin/sh", &[String::from("-c"), limited], &[]).await;
+
+        fails(&made, 1, &["private.pem"]);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "{made:?}");
+        std::fs::remove_dir(folder).unwrap();
     })
     .await;
 }

@@ -87,7 +87,7 @@ pub async fn run(
     arguments: &Arguments,
 ) -> anyhow::Result<Record> {
     let Arguments { quick, only, code, report, rabbitmq_version, namespace } = arguments;
-    output::open(report)?;
+    output::check_writable(report)?;
     let servers = Servers::ask(mysql, redis, rabbitmq_version).await?;
     let record = Record::new(servers, *quick);
     let mut suite = Suite { mysql, redis, amqp, namespace: &namespace.namespace, quick: *quick, record };
