@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches};
 use coupon_core::settings::try_parse_from;
 use coupon_core::{CampaignId, Outcome};
-use coupon_testkit::{Api, TestSpace, eventually};
+use coupon_testkit::{Api, DEADLINE, TestSpace, eventually};
 
 use crate::programs::couponctl;
 use crate::system::{count_coupons, start_consumer, start_producer_api, start_skiplock};
@@ -55,7 +55,8 @@ async fn promises_are_kept(space: &TestSpace, api: &Api, single: &Api) {
             }
         }
     };
-    let ((), seen) = tokio::join!(made, seen);
+    let ((), seen) = tokio::join!(made, tokio::time::timeout(DEADLINE, seen));
+    let seen = seen.expect("the campaign appears");
     assert_eq!(seen.json["total"], 5, "it is never seen without its coupons");
 
     let outcomes = api.claim_all_patiently(campaign, (1..=8).chain(1..=8)).await;

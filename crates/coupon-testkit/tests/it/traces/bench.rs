@@ -32,7 +32,9 @@ async fn each_claim_of_the_bench_is_one_whole_trace(space: &TestSpace) {
         );
         let load = bench(space, &line, &traced(&collector)).await;
 
-        for id in load[0]["trace_ids"].as_array().unwrap() {
+        let ids = load[0]["trace_ids"].as_array().unwrap();
+        assert_eq!(ids.len(), 3, "{load}");
+        for id in ids {
             let id = id.as_str().unwrap();
             let root = |span: &Span| span.service == "coupon-bench" && span.parent_id.is_empty();
             eventually("the trace is whole", async || {

@@ -196,7 +196,9 @@ async fn a_claim_that_its_caller_does_not_sample_has_an_id_and_no_spans(space: &
     assert!(unsampled.header("traceparent").starts_with(&format!("00-{}-", trace_id(1))), "{unsampled:?}");
     assert!(unsampled.header("traceparent").ends_with("-00"), "{unsampled:?}");
     assert_eq!(refused.json["trace_id"], trace_id(2));
-    collector.trace_with(&trace_id(3), &process(space)).await;
+    for last in [POST, &process(space)] {
+        collector.trace_with(&trace_id(3), last).await;
+    }
     assert_eq!(collector.trace(&trace_id(1)).len(), 0);
     assert_eq!(collector.trace(&trace_id(2)).len(), 0);
 }
