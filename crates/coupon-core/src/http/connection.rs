@@ -127,6 +127,15 @@ impl Drop for Serving {
     }
 }
 
+/// What the last answer of a connection was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    /// One of ours.
+    Answered,
+    /// A refusal in place of actix's.
+    Refused,
+}
+
 /// A client's connection.
 pub(super) struct Connection {
     /// TLS is boxed, because it takes a kilobyte that a plain connection does not need.
@@ -142,10 +151,8 @@ pub(super) struct Connection {
     chunks: usize,
     /// Whether a head has begun to arrive; it has until `deadline`.
     receiving: bool,
-    /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
-    closing: bool,
-    /// Whether that answer was a refusal in place of actix's.
-    refused: bool,
+    /// How it ends, once its last answer has been sent; what the client still sends is then taken until `deadline`.
+    ending: Option<Ending>,
     deadline: Pin<Box<Sleep>>,
     /// Runs while the client takes nothing of an answer.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -172,8 +179,7 @@ impl Connection {
             paused: false,
             chunks: 0,
             receiving: false,
-            closing: false,
-            refused: false,
+            ending: None,
             deadline: Box::pin(sleep(RECEIVE_DEADLINE)),
             stalled: None,
         })
@@ -277,20 +283,23 @@ impl Connection {
         if sent < refusal.len() {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.refused = true;
-        self.close(context);
+        self.end(Ending::Refused, context);
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until the client has taken a refusal: actix drops the connection as soon as it is written.
-    fn poll_refused(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ends the connection once the client has closed it, or after a second: if it were dropped while the client still
+    /// sends, the client would be reset and might lose the answer.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        if self.ending.is_none() {
+            self.end(Ending::Answered, context);
+        }
         self.poll_closed(context)
     }
 
-    fn close(&mut self, context: &mut Context<'_>) {
-        self.closing = true;
+    fn end(&mut self, ending: Ending, context: &mut Context<'_>) {
+        self.ending = Some(ending);
         self.set_deadline(CLOSE_DEADLINE, context);
     }
 
@@ -308,7 +317,7 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.closing {
+        if this.ending.is_some() {
             return this.poll_closed(context);
         }
         if std::mem::take(&mut this.paused) {
@@ -341,19 +350,20 @@ impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if !this.state.served.get()
-            && !this.refused
+            && this.ending.is_none()
             && let Some(refusal) = refusal::with_problem(bytes, this.lines.first())
         {
             let sent = this.poll_refuse(context, &refusal);
             ready!(this.poll_sent(sent, context))?;
         }
-        if this.refused {
-            return this.poll_refused(context).map_ok(|()| bytes.len());
+        if this.ending == Some(Ending::Refused) {
+            // actix drops the connection as soon as this is written.
+            return this.poll_end(context).map_ok(|()| bytes.len());
         }
         let sent = Pin::new(&mut this.stream).poll_write(context, bytes);
         if sent.is_ready() && this.state.ended.get() {
             // actix would wait forever for the rest of a chunked body.
-            this.close(context);
+            this.end(Ending::Answered, context);
         }
         this.poll_sent(sent, context)
     }
@@ -366,6 +376,6 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        self.get_mut().poll_end(context)
     }
 }
