@@ -4,6 +4,7 @@
 //! Invariant: the order leaves nothing that could bring the number back: dead letters can be replayed, so none may hold
 //! it; then comes MySQL, the source of truth; then the outcomes derived from it.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -73,18 +74,18 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
 
 async fn no_dead_letter_has(servers: &Servers, account: AccountId) -> anyhow::Result<()> {
     let mut letters = Letters::open(servers).await?;
-    let mut found = Vec::new();
+    let mut found = BTreeSet::new();
     while let Some(letter) = letters.next().await? {
-        if letter.claims().iter().any(|claim| claim.account_id == account) {
-            found.push(letter.id.to_string());
+        if letter.names(account) {
+            found.insert(letter.id.to_string());
         }
     }
     letters.close().await?;
     anyhow::ensure!(
         found.is_empty(),
-        "nothing was changed: dead letters hold claims of account {account}; replay them with `couponctl dead replay \
-         {ids}`, or delete them with `couponctl dead purge --yes {ids}`, and run this again",
-        ids = found.join(" ")
+        "nothing was changed: dead letters name account {account}; replay them with `couponctl dead replay {ids}`, or \
+         delete them with `couponctl dead purge --yes {ids}`, and run this again",
+        ids = Vec::from_iter(found).join(" ")
     );
     Ok(())
 }

@@ -113,6 +113,9 @@ fn key(text: &str) -> Result<String, String> {
 }
 
 fn instant(text: &str) -> Result<OffsetDateTime, String> {
+    if text.contains(":60") {
+        return Err(String::from("must not be a leap second, which the database does not know"));
+    }
     let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(
         |_| "must be a day that exists, a time and a zone, as 2030-01-01T12:00:00Z or 2030-01-01T12:00:00+09:00",
     )?;

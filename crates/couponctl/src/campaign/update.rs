@@ -37,6 +37,11 @@ impl Wish<'_> {
             Self::Pause => Ok(Campaign { paused: true, ..campaign.clone() }),
             Self::Resume => Ok(Campaign { paused: false, ..campaign.clone() }),
             Self::Close if campaign.window(now) == Window::Closed => Ok(campaign.clone()),
+            Self::Close if campaign.window(now) == Window::NotOpen => Err(Error::Broken(format!(
+                "campaign {} opens only at {}: pause it, or change its window with `update`",
+                campaign.id,
+                history::instant(campaign.opens_at)
+            ))),
             Self::Close => Ok(Campaign { closes_at: Some(now), ..campaign.clone() }),
         }
     }
@@ -100,5 +105,15 @@ mod tests {
         assert_eq!(closed.closes_at, Some(now));
         let later = now + time::Duration::SECOND;
         assert_eq!(Wish::Close.applied_to(&closed, later).unwrap(), closed);
+    }
+
+    #[test]
+    fn a_campaign_that_has_not_opened_is_not_closed() {
+        let now = OffsetDateTime::now_utc();
+        let planned = Campaign { opens_at: Some(now + time::Duration::HOUR), ..named("a") };
+
+        let refused = Wish::Close.applied_to(&planned, now).unwrap_err().to_string();
+
+        assert!(refused.contains("opens only at") && refused.contains("pause it"), "{refused}");
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use coupon_core::mysql::{self, Mysql};
 use coupon_core::rabbitmq::message::{self, Message};
 use coupon_core::rabbitmq::{self, Queues, message_count};
-use coupon_core::{CampaignId, Claim, Result};
+use coupon_core::{AccountId, CampaignId, Claim, Result};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions, ConfirmSelectOptions};
 use lapin::protocol::basic::AMQPProperties;
@@ -23,14 +23,17 @@ use uuid::Uuid;
 
 use crate::servers::Servers;
 
-/// The id of a letter. It stays the same while the letter waits, and is the same for another letter with the same body.
+/// The id of a letter. It stays the same while the letter waits, and is the same for another letter with the same type,
+/// sender and body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LetterId(u64);
 
 impl LetterId {
-    /// The id of the letter with this body.
-    fn of(body: &[u8]) -> Self {
-        let (id, _) = Uuid::new_v5(&Uuid::NAMESPACE_OID, body).as_u64_pair();
+    fn of(properties: &AMQPProperties, body: &[u8]) -> Self {
+        let text = |part: &Option<ShortString>| part.as_ref().map(ToString::to_string).unwrap_or_default();
+        let (kind, sender) = (text(properties.kind()), text(properties.app_id()));
+        let content = [kind.as_bytes(), sender.as_bytes(), body].join(&0);
+        let (id, _) = Uuid::new_v5(&Uuid::NAMESPACE_OID, &content).as_u64_pair();
         Self(id >> 16)
     }
 }
@@ -73,11 +76,21 @@ impl Letter {
         let reason = message::reason(&delivery.properties).unwrap_or_else(|| String::from("not said"));
         let message = message::decode(&delivery.properties, &delivery.data);
         let Delivery { data: body, properties, delivery_tag: tag, .. } = delivery;
-        Self { id: LetterId::of(&body), reason, message, body, properties, tag }
+        Self { id: LetterId::of(&properties, &body), reason, message, body, properties, tag }
     }
 
     pub fn claims(&self) -> &[Claim] {
         self.message.as_ref().map_or(&[], |message| &message.claims)
+    }
+
+    /// Whether it holds a claim of this account or, if it cannot be read, anything that looks like its number.
+    pub fn names(&self, account: AccountId) -> bool {
+        let number = account.to_string();
+        let mut numbers = self.body.split(|byte| !byte.is_ascii_digit());
+        match &self.message {
+            Ok(message) => message.claims.iter().any(|claim| claim.account_id == account),
+            Err(_) => numbers.any(|digits| digits == number.as_bytes()),
+        }
     }
 
     pub fn campaigns(&self) -> BTreeSet<CampaignId> {

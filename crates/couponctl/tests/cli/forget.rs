@@ -68,6 +68,26 @@ async fn an_account_is_not_forgotten_while_dead_letters_could_bring_it_back() {
     .await;
 }
 
+#[tokio::test]
+async fn a_dead_letter_that_cannot_be_read_is_searched_for_the_number() {
+    run(async |space| {
+        space.queues.declare().await;
+        let publish = async |body: String| {
+            let properties = message::dead_letter_properties(space.installation().id, "of a later version");
+            space.queues.publish_dead_letter(properties.with_type("claims.v9".into()), body.as_bytes()).await;
+        };
+        publish(format!("[{{\"account\":{OTHER}{GONE}}}]")).await;
+        let others = ctl(&space, &format!("forget --account {GONE}")).await;
+        publish(format!("[{{\"account\":{GONE}}}]")).await;
+        let refused = ctl(&space, &format!("forget --account {GONE}")).await;
+
+        assert_eq!(others.code, Some(0), "the number is part of another: {others:?}");
+        fails(&refused, 1, &["nothing was changed", "couponctl dead purge --yes "]);
+        ctl_json(&space, "dead purge --yes").await;
+    })
+    .await;
+}
+
 /// Issues a coupon, and records the outcome the way a consumer does.
 async fn issue(space: &TestSpace, campaign: CampaignId, account: AccountId) {
     let claim = ClaimKey { campaign_id: campaign, account_id: account };
