@@ -151,12 +151,12 @@ fn written(body: &[u8]) -> Option<u64> {
     plain_number(digits, 0..=u64::MAX)
 }
 
-/// Refuses query parameters: a claim takes none, and one that was sent was meant to do something.
+/// Refuses query parameters where there are none: one that was sent was meant to do something.
 ///
 /// # Errors
 /// 400.
 pub fn no_query(request: &HttpRequest) -> Result<(), Problem> {
-    let detail = "a claim takes no parameters; the header prefer: wait=5 makes it wait for its outcome";
+    let detail = "no parameters are taken here; the header prefer: wait=5 makes a claim wait for its outcome";
     if request.query_string().is_empty() { Ok(()) } else { Err(Problem::invalid("query", detail)) }
 }
 
@@ -186,7 +186,8 @@ pub fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
     let wait = preferences.flat_map(unquoted_list).find_map(|preference| {
         // A semicolon is followed by parameters of a preference, not by further preferences.
         let (name, seconds) = preference.split(';').next()?.split_once('=')?;
-        let seconds = name.trim().eq_ignore_ascii_case("wait").then(|| seconds.trim().trim_matches('"'))?;
+        let seconds = name.trim().eq_ignore_ascii_case("wait").then(|| seconds.trim())?;
+        let seconds = seconds.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(seconds);
         let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
         // A number with too many digits to parse is above the limit as well.
         is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)).min(WAIT_MAX))
@@ -332,6 +333,8 @@ mod tests {
             &["wait=-1"],
             &["wait=1.5"],
             &["waiting=5"],
+            &["wait=\"5"],
+            &["wait=5\""],
             &["foo=\"a, wait=5\""],
             &["respond-async; wait=5"],
         ] {

@@ -228,6 +228,7 @@ pub(super) async fn campaign(
     request: HttpRequest,
 ) -> Result<web::Json<CampaignView>, Problem> {
     let id = extract::campaign_id(&request)?;
+    extract::no_query(&request)?;
     let state = routes.campaigns.state(id).await?;
     let campaign = state.campaign.clone().ok_or_else(Problem::unknown_campaign)?;
     let free = if state.is_sold_out() { 0 } else { routes.campaigns.count_free(id).await?.min(campaign.coupons) };

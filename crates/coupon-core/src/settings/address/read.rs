@@ -1,5 +1,6 @@
 //! Parses addresses. Everything that is not understood is refused, and no error repeats a part of the address.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use deadpool_redis::redis;
@@ -15,18 +16,13 @@ use crate::domain::plain_number;
 const ENCODE: &str =
     "percent-encode what is special in its name and password (%2F for /, %3F for ?, %23 for #, %40 for @, %25 for %)";
 
+/// The parameter that lets the server ask for the password as it is.
+const CLEARTEXT: &str = "enable_cleartext_plugin";
+
 /// Parameters of a MySQL address that its driver knows and that we do not set ourselves. The packet size is left out,
 /// because it is for the server to decide: with a smaller one no coupons can be loaded.
-const MYSQL_PARAMETERS: &[&str] = &[
-    "compression",
-    "enable_cleartext_plugin",
-    "secure_auth",
-    "socket",
-    SSL_MODE,
-    "stmt_cache_size",
-    "tcp_nodelay",
-    "wait_timeout",
-];
+const MYSQL_PARAMETERS: &[&str] =
+    &["compression", CLEARTEXT, "secure_auth", "socket", SSL_MODE, "stmt_cache_size", "tcp_nodelay", "wait_timeout"];
 
 /// Parameters that make its driver speak TLS, even with a server that has not been verified.
 const MYSQL_TLS: &[&str] = &["require_ssl", "verify_ca", "verify_identity", "built_in_roots"];
@@ -39,6 +35,9 @@ const REDIS_PARAMETERS: &[&str] = &["protocol"];
 /// Parameters of an AMQP address. Its driver knows others, with which the broker would seem to be away: too few
 /// channels, too small a frame, a way to log in that needs TLS.
 const AMQP_PARAMETERS: &[&str] = &["heartbeat"];
+
+/// Seconds between heartbeats. With 0 there would be none, and nobody would notice a consumer that stalls.
+const HEARTBEATS: RangeInclusive<u64> = 1..=600;
 
 /// Databases that every server keeps for itself.
 const MYSQLS_OWN: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
@@ -67,6 +66,9 @@ pub fn mysql_url(text: &str) -> Result<ServerUrl, String> {
     let is_checked = |mode: &str| [VERIFY_IDENTITY, "DISABLED"].iter().any(|known| mode.eq_ignore_ascii_case(known));
     if url.parameters().any(|(name, value)| name == SSL_MODE && !is_checked(&value)) {
         return Err(format!("has an {SSL_MODE} other than {VERIFY_IDENTITY}, which checks the server, and DISABLED"));
+    }
+    if !url.asks_for_tls() && url.parameters().any(|(name, value)| name == CLEARTEXT && value != "false") {
+        return Err(format!("would send the password in the clear ({CLEARTEXT}): {ASK_FOR_TLS}"));
     }
     if url.asks_for_tls() && url.parameters().any(|(name, _)| name == "socket") {
         return Err(format!("has a socket, over which there is no TLS, and an {SSL_MODE} that asks for it"));
@@ -98,6 +100,10 @@ pub fn amqp_url(text: &str) -> Result<ServerUrl, String> {
     url.no_user_alone()?;
     url.knows_parameters(AMQP_PARAMETERS)?;
     AMQPUri::from_str(url.reveal()).map_err(|_| url.wrong_parameter())?;
+    if url.parameters().any(|(_, value)| plain_number(&value, HEARTBEATS).is_none()) {
+        let (least, most) = HEARTBEATS.into_inner();
+        return Err(format!("has a heartbeat other than {least} to {most} seconds"));
+    }
     Ok(url)
 }
 
@@ -108,6 +114,9 @@ pub fn management_url(text: &str) -> Result<ManagementUrl, String> {
     let url = server_url(text, &["http", "https"])?;
     url.no_user_alone()?;
     url.knows_parameters(&[])?;
+    if url.place.path().trim_end_matches('/').ends_with("/api") {
+        return Err(String::from("ends with /api, which is added to it"));
+    }
     Ok(ManagementUrl(Some(url)))
 }
 
@@ -322,6 +331,7 @@ mod tests {
             ("mysql://host/coupon?pool_max=1", "it takes compression"),
             ("mysql://host/coupon?max_allowed_packet=1", "it takes compression"),
             ("mysql://host/coupon?tcp_nodelay=maybe", "a value of tcp_nodelay that"),
+            ("mysql://host/coupon?enable_cleartext_plugin=true", "would send the password in the clear"),
             ("mysqls://host/coupon", "end it with ?ssl-mode=VERIFY_IDENTITY"),
             ("mysql://host:0/coupon", "port 0"),
             ("mysql://me:100%@host/coupon", "%25"),
@@ -357,6 +367,8 @@ mod tests {
             ("amqp://host/%2f?heartbeat=7&frame_max=1", "it takes heartbeat"),
             ("amqp://host/%2f?heartbeat=7&heartbeat=8", "a parameter twice"),
             ("amqp://host/%2f?heartbeat=soon", "a value of heartbeat that cannot be used"),
+            ("amqp://host/%2f?heartbeat=0", "a heartbeat other than 1 to 600 seconds"),
+            ("amqp://host/%2f?heartbeat=601", "a heartbeat other than 1 to 600 seconds"),
             ("amqp://host/x%00", "control characters"),
             ("amqp://me@host/%2f", "without a password"),
             ("mqtt://host/%2f", "amqp:// or amqps://"),
@@ -377,5 +389,8 @@ mod tests {
         assert_eq!((user.as_str(), password.expose_secret()), ("me", "se/cret"));
         assert!(management_url("http://host").unwrap().credentials().is_none());
         assert_eq!(management_url("").unwrap().below(&["api"]), None);
+        for url in ["http://host/api", "http://host/rabbit/api/"] {
+            assert!(management_url(url).unwrap_err().contains("/api, which is added"), "{url}");
+        }
     }
 }

@@ -64,9 +64,11 @@ fn from_file(
     let file_name = format!("{name}{FILE}");
     // Compose files set a variable to an empty value to say that there is none.
     let given = |name: &str| variable(name).filter(|value| !value.is_empty());
-    let Some(file) = given(&file_name) else { return Ok(None) };
-    if is_given(flag, arguments) {
-        return Ok(None);
+    let Some(file) = variable(&file_name).filter(|_| !is_given(flag, arguments)) else { return Ok(None) };
+    if file.is_empty() {
+        // Otherwise the name of a variable that does not exist would lead to the default address.
+        let is_needed = given(&name).is_none();
+        return if is_needed { Err(format!("{file_name} has no value, and neither has {name}")) } else { Ok(None) };
     }
     if given(&name).is_some() {
         return Err(format!("{name} and {file_name} are both given: the value comes from one of them"));
@@ -135,6 +137,15 @@ mod tests {
         let read = read(&[], &[("COUPON_MYSQL_URL_FILE", ""), ("COUPON_MYSQL_URL", "mysql://host/a")]);
 
         assert_eq!((read.arguments.len(), read.wrong), (1, Vec::new()));
+    }
+
+    #[test]
+    fn two_empty_variables_do_not_lead_to_the_default() {
+        for others in [&[][..], &[("COUPON_MYSQL_URL", "")]] {
+            let read = read(&[], &[&[("COUPON_MYSQL_URL_FILE", "")], others].concat());
+
+            assert_eq!(read.wrong, ["COUPON_MYSQL_URL_FILE has no value, and neither has COUPON_MYSQL_URL"]);
+        }
     }
 
     #[test]
