@@ -71,6 +71,8 @@ impl Spare {
         let mut servers: Servers = try_parse_from(&arguments.map(Into::into))
             .unwrap_or_else(|refusal| panic!("the environment names no spare servers: {refusal:?}"));
         servers.check_spare().await;
+        // A test that was killed may have left settings under which no schema can be created.
+        reset(&Mysql::new(&servers.mysql)).await;
         servers.mysql.mysql_url = servers.mysql.mysql_url.with_path(space.name());
         schema::migrate(&servers.mysql).await.expect("a schema on the spare server");
         let mysql = Mysql::new(&servers.mysql);
@@ -99,8 +101,7 @@ impl Spare {
 
     /// Runs a statement on the spare MySQL.
     pub async fn sql(&self, statement: &str) {
-        let mut conn = connect(&self.mysql).await;
-        conn.query_drop(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        run(&self.mysql, statement).await;
     }
 
     /// Runs a command on the spare Redis.
@@ -136,9 +137,7 @@ impl Spare {
     }
 
     async fn reset(&self) {
-        for statement in RESET_MYSQL {
-            self.sql(statement).await;
-        }
+        reset(&self.mysql).await;
         self.redis("REPLICAOF NO ONE").await;
     }
 
@@ -151,6 +150,17 @@ impl Spare {
 
 async fn connect(mysql: &Mysql) -> Conn {
     mysql.connection().await.expect("a connection to the spare server")
+}
+
+async fn run(mysql: &Mysql, statement: &str) {
+    let mut conn = connect(mysql).await;
+    conn.query_drop(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+}
+
+async fn reset(mysql: &Mysql) {
+    for statement in RESET_MYSQL {
+        run(mysql, statement).await;
+    }
 }
 
 async fn copy(from: &Mysql, to: &Mysql) {
