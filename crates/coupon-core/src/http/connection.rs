@@ -127,15 +127,6 @@ impl Drop for Serving {
     }
 }
 
-/// What the last answer of a connection was.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Ending {
-    /// One of ours.
-    Answered,
-    /// A refusal in place of actix's.
-    Refused,
-}
-
 /// A client's connection.
 pub(super) struct Connection {
     /// TLS is boxed, because it takes a kilobyte that a plain connection does not need.
@@ -151,8 +142,8 @@ pub(super) struct Connection {
     chunks: usize,
     /// Whether a head has begun to arrive; it has until `deadline`.
     receiving: bool,
-    /// How it ends, once its last answer has been sent; what the client still sends is then taken until `deadline`.
-    ending: Option<Ending>,
+    /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
+    closing: bool,
     deadline: Pin<Box<Sleep>>,
     /// Runs while the client takes nothing of an answer.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -179,7 +170,7 @@ impl Connection {
             paused: false,
             chunks: 0,
             receiving: false,
-            ending: None,
+            closing: false,
             deadline: Box::pin(sleep(RECEIVE_DEADLINE)),
             stalled: None,
         })
@@ -283,7 +274,7 @@ impl Connection {
         if sent < refusal.len() {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.end(Ending::Refused, context);
+        self.close(context);
         Poll::Ready(Ok(()))
     }
 
@@ -292,14 +283,14 @@ impl Connection {
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-        if self.ending.is_none() {
-            self.end(Ending::Answered, context);
+        if !self.closing {
+            self.close(context);
         }
         self.poll_closed(context)
     }
 
-    fn end(&mut self, ending: Ending, context: &mut Context<'_>) {
-        self.ending = Some(ending);
+    fn close(&mut self, context: &mut Context<'_>) {
+        self.closing = true;
         self.set_deadline(CLOSE_DEADLINE, context);
     }
 
@@ -317,7 +308,7 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.ending.is_some() {
+        if this.closing {
             return this.poll_closed(context);
         }
         if std::mem::take(&mut this.paused) {
@@ -349,21 +340,22 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if !this.state.served.get()
-            && this.ending.is_none()
+        let is_refusal = !this.state.served.get();
+        if is_refusal
+            && !this.closing
             && let Some(refusal) = refusal::with_problem(bytes, this.lines.first())
         {
             let sent = this.poll_refuse(context, &refusal);
             ready!(this.poll_sent(sent, context))?;
         }
-        if this.ending == Some(Ending::Refused) {
+        if is_refusal && this.closing {
             // actix drops the connection as soon as this is written.
             return this.poll_end(context).map_ok(|()| bytes.len());
         }
         let sent = Pin::new(&mut this.stream).poll_write(context, bytes);
         if sent.is_ready() && this.state.ended.get() {
             // actix would wait forever for the rest of a chunked body.
-            this.end(Ending::Answered, context);
+            this.close(context);
         }
         this.poll_sent(sent, context)
     }
