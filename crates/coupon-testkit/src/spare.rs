@@ -24,6 +24,9 @@ const RESET_MYSQL: [&str; 5] = [
     "SET GLOBAL binlog_format = ROW",
 ];
 
+/// The command that makes Redis a server of its own again.
+const NO_REPLICA: &str = "REPLICAOF NO ONE";
+
 /// The tables of a campaign, without those that only couponctl reads.
 const TABLES: [&str; 3] = ["installation", "campaign", "coupon"];
 
@@ -72,12 +75,14 @@ impl Spare {
             .unwrap_or_else(|refusal| panic!("the environment names no spare servers: {refusal:?}"));
         servers.check_spare().await;
         // A test that was killed may have left settings under which no schema can be created.
-        reset(&Mysql::new(&servers.mysql)).await;
+        let server = Mysql::new(&servers.mysql);
+        reset(&server).await;
+        server.close().await;
         servers.mysql.mysql_url = servers.mysql.mysql_url.with_path(space.name());
         schema::migrate(&servers.mysql).await.expect("a schema on the spare server");
         let mysql = Mysql::new(&servers.mysql);
         let new = Self { servers, mysql };
-        new.reset().await;
+        new.redis(NO_REPLICA).await;
         new
     }
 
@@ -136,13 +141,9 @@ impl Spare {
         rows.iter().filter(is_of_service).count()
     }
 
-    async fn reset(&self) {
-        reset(&self.mysql).await;
-        self.redis("REPLICAOF NO ONE").await;
-    }
-
     async fn clean(&self, database: &str) {
-        self.reset().await;
+        reset(&self.mysql).await;
+        self.redis(NO_REPLICA).await;
         self.sql(&format!("DROP DATABASE IF EXISTS `{database}`")).await;
         self.mysql.clone().close().await;
     }
