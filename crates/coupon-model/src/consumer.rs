@@ -1,8 +1,8 @@
 //! A consumer, with the same steps as `queue_consumer::settle`, `reserve` and `refill`: pop ids, refill the list under
 //! a lock, issue, look up, give back, acknowledge.
 //!
-//! Invariant: its decisions are made by the consumer's real code, [`Batch`], [`take_new`] and [`proven_for`]; only the order of its
-//! steps is modelled here.
+//! Invariant: its decisions are made by the consumer's real code, [`Batch`], [`take_new`] and [`proven_for`]; only the
+//! order of its steps is modelled here.
 
 use coupon_core::{Claim, ClaimKey, CouponId};
 use queue_consumer::batch::Batch;

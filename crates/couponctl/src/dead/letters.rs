@@ -87,10 +87,8 @@ impl Letter {
     pub fn names(&self, account: AccountId) -> bool {
         let number = account.to_string();
         let mut numbers = self.body.split(|byte| !byte.is_ascii_digit());
-        match &self.message {
-            Ok(message) => message.claims.iter().any(|claim| claim.account_id == account),
-            Err(_) => numbers.any(|digits| digits == number.as_bytes()),
-        }
+        self.claims().iter().any(|claim| claim.account_id == account)
+            || self.message.is_err() && numbers.any(|digits| digits == number.as_bytes())
     }
 
     pub fn campaigns(&self) -> BTreeSet<CampaignId> {
