@@ -137,8 +137,14 @@ impl Policies {
 
     async fn list(&self, kind: &str) -> Result<Vec<Policy>> {
         let Some(url) = self.management.below(&["api", kind, &self.vhost]) else { return Ok(Vec::new()) };
-        let answer = self.http.get(url).basic_auth(&self.user, Some(self.password.expose_secret())).send().await?;
-        Ok(answer.error_for_status()?.json().await?)
+        let ask = || self.http.get(url.clone()).basic_auth(&self.user, Some(self.password.expose_secret())).send();
+        let answer = match ask().await {
+            // The server ended the connection first. If the reason came before the request was written, as a refused
+            // certificate may, it is lost.
+            Err(error) if error.is_request() && !error.is_timeout() && !error.is_connect() => ask().await,
+            answered => answered,
+        };
+        Ok(answer?.error_for_status()?.json().await?)
     }
 }
 
