@@ -14,6 +14,7 @@ each_way![
     a_claim_that_was_never_made_is_pending,
     a_waiting_client_is_answered_when_the_coupon_is_issued,
     many_waiting_clients_are_answered,
+    every_instance_says_sold_out_once_one_has_said_it,
     a_campaign_shows_its_window_and_counts,
 ];
 
@@ -56,6 +57,20 @@ pub async fn many_waiting_clients_are_answered(system: &System) {
         // Those who did not claim learn that the campaign is sold out.
         assert_eq!(answer.outcome(), issued.unwrap_or(Outcome::SoldOut), "account {account}");
     }
+}
+
+/// Without waiting until each has read again which campaigns are sold out, and although the records are lost.
+async fn every_instance_says_sold_out_once_one_has_said_it(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    let other = system.another_api().await;
+    assert_eq!(other.get_claim(campaign, 2, Duration::ZERO).await.outcome(), Outcome::Pending);
+    system.api.claim(campaign, 1).await;
+    assert_eq!(system.api.claim(campaign, 2).await, Outcome::SoldOut);
+    system.space.empty_redis().await;
+
+    let at_the_other = other.get_claim(campaign, 2, Duration::ZERO).await;
+
+    assert_eq!(at_the_other.outcome(), Outcome::SoldOut);
 }
 
 async fn a_campaign_shows_its_window_and_counts(system: &System) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 
 use self::winners::{WINNERS_AT_ONCE, Winners};
 use crate::domain::{AccountId, Campaign, CampaignId, Window};
@@ -113,13 +113,19 @@ pub struct Campaigns {
     inner: Arc<Inner>,
 }
 
+/// How many reads of all campaigns in use have begun, and how many of these are done.
+#[derive(Default)]
+struct Reads {
+    begun: u64,
+    done: u64,
+}
+
 struct Inner {
     mysql: Mysql,
     states: moka::future::Cache<CampaignId, Arc<Entry>>,
     counts: moka::future::Cache<CampaignId, u64>,
     changed: Notify,
-    /// Notified after each read.
-    read: Notify,
+    reads: watch::Sender<Reads>,
     /// Held while stocks are counted.
     counting: Mutex<()>,
 }
@@ -139,7 +145,7 @@ impl Campaigns {
                 .time_to_live(Duration::from_secs(1))
                 .build(),
             changed: Notify::new(),
-            read: Notify::new(),
+            reads: watch::Sender::default(),
             counting: Mutex::default(),
         });
         tokio::spawn(keep_fresh(Arc::downgrade(&inner)));
@@ -198,10 +204,13 @@ impl Campaigns {
         self.inner.changed.notify_one();
     }
 
-    /// Has campaigns read again at once, and waits for that for at most `READ_AGAIN_DEADLINE`.
+    /// Has campaigns read again at once, and waits for that for at most `READ_AGAIN_DEADLINE`. A read that is under way
+    /// does not count: it may have begun before the change.
     pub async fn read_again(&self) {
-        let read = self.inner.read.notified();
+        let mut reads = self.inner.reads.subscribe();
+        let next = reads.borrow().begun + 1;
         self.notice_change();
+        let read = reads.wait_for(|reads| reads.done >= next);
         let _ = tokio::time::timeout(READ_AGAIN_DEADLINE, read).await;
     }
 }
@@ -229,8 +238,9 @@ async fn keep_fresh(inner: std::sync::Weak<Inner>) {
     loop {
         let began = Instant::now();
         let Some(inner) = inner.upgrade() else { return };
+        inner.reads.send_modify(|reads| reads.begun += 1);
         inner.refresh().await;
-        inner.read.notify_waiters();
+        inner.reads.send_modify(|reads| reads.done = reads.begun);
         let changed = async {
             inner.changed.notified().await;
             tokio::time::sleep(REFRESH_AT_MOST_EVERY.saturating_sub(began.elapsed())).await;

@@ -1,4 +1,4 @@
-//! A lookup: Redis and MySQL are asked about all claims that are due, in one round trip each.
+//! A lookup: Redis and MySQL are asked about all claims that are due, in one or two round trips each.
 //!
 //! Invariant: which campaigns are sold out is read before MySQL is asked who holds a coupon; the other way round, a
 //! coupon issued in between would be missed.
@@ -18,6 +18,9 @@ use crate::redis::outcomes::Outcomes;
 /// The most claims in one statement or command.
 const CLAIMS_PER_STATEMENT: usize = 1_000;
 
+/// The most campaigns in one statement.
+const CAMPAIGNS_PER_STATEMENT: usize = 500;
+
 /// Where outcomes are found.
 pub(super) struct Servers {
     pub campaigns: Campaigns,
@@ -35,27 +38,36 @@ struct Records {
     are_unknown: bool,
 }
 
+/// What MySQL says about the claims that it was asked about.
+struct Stored {
+    /// Campaigns without a free coupon, read first.
+    sold_out: HashSet<CampaignId>,
+    issued: HashMap<ClaimKey, CouponId>,
+}
+
 impl Servers {
     /// Looks these claims up.
     pub(super) async fn look_up(&self, due: Vec<Due>, began: Instant) -> LookedUp {
         let records = self.read_records(&due).await;
-        let pushed = due.iter().filter(|due| due.may_be_sold_out).map(|due| due.claim.campaign_id);
-        self.read_sold_out(records.sold_out.iter().copied().chain(pushed)).await;
-        let sold_out = self.sold_out_among(&due).await;
+        let known = self.known_to_be_sold_out(&due).await;
         let is_asked = |due: &&Due| {
-            let is_wanted = due.ask_mysql || records.are_unknown || sold_out.contains(&due.claim.campaign_id);
-            is_wanted && !records.issued.contains_key(&due.claim)
+            let campaign = &due.claim.campaign_id;
+            let may_be_sold_out = records.sold_out.contains(campaign) || known.contains(campaign);
+            (due.ask_mysql || may_be_sold_out || records.are_unknown) && !records.issued.contains_key(&due.claim)
         };
         let asked: Vec<ClaimKey> = due.iter().filter(is_asked).map(|due| due.claim).collect();
-        let in_mysql = self.coupons_of(&asked).await;
+        let may_be_open = |due: &&Due| due.with_stock || records.sold_out.contains(&due.claim.campaign_id);
+        let campaigns = due.iter().filter(is_asked).filter(may_be_open).map(|due| due.claim.campaign_id);
+        let unsure: HashSet<CampaignId> = campaigns.filter(|campaign| !known.contains(campaign)).collect();
+        let in_mysql = self.ask_mysql(&asked, known, unsure).await;
         let in_mysql = in_mysql.inspect_err(|error| tracing::debug!(%error, "cannot look claims up in MySQL")).ok();
         let asked: HashSet<ClaimKey> = asked.into_iter().collect();
         let found = |claim: ClaimKey| {
             if let Some(&coupon_id) = records.issued.get(&claim) {
                 return Found::Outcome(Outcome::Issued { coupon_id });
             }
-            let Some(issued) = in_mysql.as_ref().filter(|_| asked.contains(&claim)) else { return Found::Unknown };
-            match Outcome::of(sold_out.contains(&claim.campaign_id), issued.get(&claim).copied()) {
+            let Some(stored) = in_mysql.as_ref().filter(|_| asked.contains(&claim)) else { return Found::Unknown };
+            match Outcome::of(stored.sold_out.contains(&claim.campaign_id), stored.issued.get(&claim).copied()) {
                 Outcome::Pending => Found::Nothing,
                 outcome => Found::Outcome(outcome),
             }
@@ -91,17 +103,8 @@ impl Servers {
         records
     }
 
-    /// Has campaigns that may be sold out read again, and waits for that, if one of them is not known to be.
-    async fn read_sold_out(&self, campaigns: impl Iterator<Item = CampaignId>) {
-        for campaign in campaigns.collect::<HashSet<_>>() {
-            if !self.is_sold_out(campaign).await {
-                return self.campaigns.read_again().await;
-            }
-        }
-    }
-
     /// The campaigns of these claims that are known to be sold out.
-    async fn sold_out_among(&self, due: &[Due]) -> HashSet<CampaignId> {
+    async fn known_to_be_sold_out(&self, due: &[Due]) -> HashSet<CampaignId> {
         let campaigns: HashSet<CampaignId> = due.iter().map(|due| due.claim.campaign_id).collect();
         let mut sold_out = HashSet::new();
         for campaign in campaigns {
@@ -116,20 +119,43 @@ impl Servers {
         self.campaigns.known(campaign).await.is_some_and(|state| state.is_sold_out())
     }
 
-    async fn coupons_of(&self, claims: &[ClaimKey]) -> Result<HashMap<ClaimKey, CouponId>> {
+    /// Asks which of the campaigns that are not known to be sold out are, and then who holds a coupon. What is in memory is
+    /// half a second old: another instance may have answered "sold out" since, and nobody who has seen that should be told
+    /// "pending" here.
+    async fn ask_mysql(
+        &self,
+        claims: &[ClaimKey],
+        known: HashSet<CampaignId>,
+        unsure: HashSet<CampaignId>,
+    ) -> Result<Stored> {
+        let mut stored = Stored { sold_out: known, issued: HashMap::new() };
         if claims.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(stored);
         }
-        let claims = claims.to_vec();
-        self.mysql
-            .run(async move |mut conn: Conn| {
-                let mut issued = HashMap::new();
-                for claims in claims.chunks(CLAIMS_PER_STATEMENT) {
-                    issued.extend(mysql::coupons::coupons_of(&mut conn, claims).await?);
-                }
-                Ok(issued)
-            })
-            .await
+        let (claims, unsure) = (claims.to_vec(), Vec::from_iter(unsure));
+        let ask = async move |mut conn: Conn| {
+            for campaigns in unsure.chunks(CAMPAIGNS_PER_STATEMENT) {
+                let campaigns = mysql::campaigns::with_stock(&mut conn, campaigns).await?;
+                stored.sold_out.extend(campaigns.iter().filter(|found| !found.free).map(|found| found.campaign.id));
+            }
+            for claims in claims.chunks(CLAIMS_PER_STATEMENT) {
+                stored.issued.extend(mysql::coupons::coupons_of(&mut conn, claims).await?);
+            }
+            Ok(stored)
+        };
+        let stored = self.mysql.run(ask).await?;
+        self.remember(&stored.sold_out).await;
+        Ok(stored)
+    }
+
+    /// Has campaigns read again unless all of these are known to be sold out, so that whoever is answered "sold out" gets
+    /// the same answer to the next claim at this instance.
+    async fn remember(&self, sold_out: &HashSet<CampaignId>) {
+        for campaign in sold_out {
+            if !self.is_sold_out(*campaign).await {
+                return self.campaigns.read_again().await;
+            }
+        }
     }
 }
 

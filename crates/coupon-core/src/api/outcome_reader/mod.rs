@@ -6,7 +6,7 @@
 //! ```
 //! The outcomes that queue-consumer pushes answer most questions, on the thread that receives them. A push may be lost,
 //! so the records in Redis and MySQL are read too: at once, unless the claim was accepted here a moment ago, and then
-//! after pauses that grow. One task does that for all claims that are due, in one round trip to each server.
+//! after pauses that grow. One task does that for all claims that are due, in one or two round trips to each server.
 //!
 //! Invariant: "sold out" is answered only if the campaign was seen to be sold out *before* MySQL was seen to hold no
 //! coupon of that account, and the latter after the question arrived; a pushed or recorded `sold_out` only means that

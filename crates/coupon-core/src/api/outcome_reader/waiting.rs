@@ -56,9 +56,8 @@ struct Asked {
     lookup_at: Option<Instant>,
     /// The pause before the last lookup.
     pause: Duration,
+    /// Whether to ask MySQL next time, whatever Redis says.
     ask_mysql: bool,
-    /// Whether a push said that the claim is sold out.
-    may_be_sold_out: bool,
 }
 
 /// A claim to look up.
@@ -66,8 +65,9 @@ pub(super) struct Due {
     pub claim: ClaimKey,
     /// Whether to ask MySQL whatever Redis says.
     pub ask_mysql: bool,
-    /// Whether a push said that it is sold out.
-    pub may_be_sold_out: bool,
+    /// Whether to read as well whether a coupon of its campaign is free, because somebody is to be answered. For lookups
+    /// before that, memory is good enough.
+    pub with_stock: bool,
 }
 
 /// What a lookup has found about a claim.
@@ -148,8 +148,7 @@ impl Waiting {
                 Outcome::SoldOut => {
                     may_be_sold_out = true;
                     if let Some(asked) = self.claims.get_mut(claim) {
-                        asked.may_be_sold_out = true;
-                        asked.pause = Duration::ZERO;
+                        (asked.ask_mysql, asked.pause) = (true, Duration::ZERO);
                         self.schedule(*claim, now);
                     }
                 }
@@ -194,8 +193,7 @@ impl Waiting {
         asked.lookup_at = None;
         let is_last_for_somebody = asked.questions.iter().any(|question| question.until <= now);
         let ask_mysql = std::mem::take(&mut asked.ask_mysql) || is_last_for_somebody || asked.pause >= PAUSE_MAX;
-        let may_be_sold_out = std::mem::take(&mut asked.may_be_sold_out);
-        Some(Due { claim, ask_mysql: ask_mysql || !self.has_records, may_be_sold_out })
+        Some(Due { claim, ask_mysql: ask_mysql || !self.has_records, with_stock: is_last_for_somebody })
     }
 
     /// Answers questions with the result of a lookup, and schedules the next one for those that still wait.
@@ -255,6 +253,6 @@ impl Waiting {
 
 impl Asked {
     fn new() -> Self {
-        Self { questions: Vec::new(), lookup_at: None, pause: Duration::ZERO, ask_mysql: false, may_be_sold_out: false }
+        Self { questions: Vec::new(), lookup_at: None, pause: Duration::ZERO, ask_mysql: false }
     }
 }
