@@ -2,7 +2,7 @@
 //! the servers and passes their answers to the batch; `coupon-model` drives it through every order of events.
 //!
 //! Invariants: an account's coupon is what MySQL was seen to hold for it; a claim is "sold out" only if the proof is
-//! older than a lookup that found no coupon of its account; an id is given back only if it is certainly free.
+//! older than a lookup that found no coupon of its account; an id is given back only if no claim of the batch holds it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -72,16 +72,13 @@ impl Batch {
     }
 
     /// Gives each open claim one of these ids, first come first, as far as there are any; notes what the reservation
-    /// proves about campaigns. Returns the rows sorted by id: two consumers that were offered the same ids then lock
-    /// them in the same order, which avoids deadlocks.
+    /// proves about campaigns. Returns the rows, first come first.
     pub fn assign(&mut self, reserved: Reserved) -> Vec<(ClaimKey, CouponId)> {
         let Reserved { mut ids, sold_out, unknown } = reserved;
         self.sold_out.extend(sold_out);
         self.unknown.extend(unknown);
         let next = |claim: &ClaimKey| Some((*claim, ids.get_mut(&claim.campaign_id)?.pop()?));
-        let mut rows: Vec<(ClaimKey, CouponId)> = self.open.iter().filter_map(next).collect();
-        rows.sort_unstable_by_key(|(claim, coupon)| (claim.campaign_id, *coupon));
-        rows
+        self.open.iter().filter_map(next).collect()
     }
 
     /// Notes that all of these rows were certainly written.
@@ -115,11 +112,15 @@ impl Batch {
         if reserved.iter().any(|(claim, _)| !outcomes.contains_key(claim)) {
             return Vec::new();
         }
-        let is_used = |(claim, reserved): &(ClaimKey, CouponId)| match outcomes.get(claim) {
-            Some(Outcome::Issued { coupon_id }) => coupon_id == reserved,
-            _ => true,
+        // Another claim of the batch may hold the id, if the consumer before this one gave it to that one.
+        let coupon_of = |outcome: &Outcome| match outcome {
+            Outcome::Issued { coupon_id } => Some(*coupon_id),
+            _ => None,
         };
-        reserved.iter().filter(|row| !is_used(row)).map(|(claim, id)| (claim.campaign_id, *id)).collect()
+        let held: HashSet<CouponId> = outcomes.values().filter_map(coupon_of).collect();
+        let holds_one = |claim: &ClaimKey| outcomes.get(claim).and_then(coupon_of).is_some();
+        let is_unused = |(claim, id): &&(ClaimKey, CouponId)| holds_one(claim) && !held.contains(id);
+        reserved.iter().filter(is_unused).map(|(claim, id)| (claim.campaign_id, *id)).collect()
     }
 }
 

@@ -116,5 +116,6 @@ pub fn settler(settings: &Settings, installation: &Installation, mysql: Mysql, r
         mysql,
         reservations: Reservations::new(redis.clone(), installation.clone(), refill),
         outcomes: Outcomes::new(redis, installation.clone()),
+        order: settings.amqp.order,
     })
 }

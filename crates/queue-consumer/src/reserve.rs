@@ -84,10 +84,12 @@ impl Reservations {
     /// # Errors
     /// An error of Redis or MySQL.
     pub async fn reserve(&self, wanted: &[(CampaignId, usize)], timeline: &Timeline) -> Result<Reserved> {
-        let mut ids = self.pop(wanted, timeline).await?;
+        let popped = self.pop(wanted, timeline).await?;
+        let mut ids: HashMap<CampaignId, Vec<CouponId>> = HashMap::new();
         let (mut sold_out, mut unknown) = (Vec::new(), Vec::new());
         for &(campaign, wanted) in wanted {
             let ids = ids.entry(campaign).or_default();
+            take_new(ids, popped.get(&campaign).map_or(&[], Vec::as_slice));
             match self.refill_until(campaign, wanted, ids, timeline).await? {
                 Refilled::NotEmpty => {}
                 Refilled::SoldOut => sold_out.push(campaign),
@@ -202,14 +204,15 @@ pub fn proven_for(claims: &[Claim], proven_at_ms: impl Fn(CampaignId) -> Option<
 }
 
 /// Adds the popped ids that the batch does not hold yet. A refill offers again what the batch holds, because that is free
-/// until it is issued; if two claims shared an id, the later one might get the coupon.
+/// until it is issued, and ids that are given back meet those of a refill in the list; if two claims shared an id, only one
+/// would get the coupon, and it might be the later one.
 ///
 /// Returns whether another refill may find more. It hardly can if the batch held all of these: then the claims that are
 /// left go into the next round, which finds ids for them or proves that there are none.
 pub fn take_new(ids: &mut Vec<CouponId>, popped: &[CouponId]) -> bool {
-    let held: HashSet<CouponId> = ids.iter().copied().collect();
+    let mut held: HashSet<CouponId> = ids.iter().copied().collect();
     let before = ids.len();
-    ids.extend(popped.iter().filter(|id| !held.contains(id)));
+    ids.extend(popped.iter().filter(|id| held.insert(**id)));
     popped.is_empty() || ids.len() > before
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::redis::outcomes::Outcomes;
+use coupon_core::settings::Order;
 use coupon_core::telemetry::timeline::Timeline;
 use coupon_core::{Claim, ClaimKey, CouponId, Error, InstanceId, Outcome, Result};
 use mysql_async::Conn;
@@ -17,7 +18,8 @@ use crate::batch::{Batch, Settled};
 use crate::reserve::Reservations;
 use crate::steps;
 
-/// A round leaves a claim open only if its id turned out to be taken. After this many rounds the list must be full of
+/// A round leaves a claim open only if its id turned out to be taken; in exact order also if that of another claim was, or
+/// if one was repeated. After this many rounds the list must be full of
 /// such ids, as when skiplock-api issues from the same campaign: it is dropped, and refilled with ids that are free
 /// now.
 pub const STALE_ROUNDS: usize = 2;
@@ -36,6 +38,8 @@ pub struct Settler {
     pub reservations: Reservations,
     /// Where outcomes are recorded.
     pub outcomes: Outcomes,
+    /// Whether a claim whose id turned out to be taken holds up those after it.
+    pub order: Order,
 }
 
 impl Settler {
@@ -85,9 +89,16 @@ impl Settler {
         if reserved.is_empty() {
             return Ok(reserved);
         }
-        let rows = reserved.clone();
-        let persist = self.mysql.run(async move |mut conn: Conn| coupons::issue(&mut conn, &rows).await);
-        if !timeline.step(&steps::PERSIST, reserved.len(), persist).await? {
+        let (rows, order) = (reserved.clone(), self.order);
+        let persist = self.mysql.run(async move |mut conn: Conn| match order {
+            Order::Relaxed => coupons::issue(&mut conn, &rows).await,
+            Order::Exact => coupons::issue_in_order(&mut conn, &rows).await,
+        });
+        let step = match order {
+            Order::Relaxed => &steps::PERSIST,
+            Order::Exact => &steps::PERSIST_IN_ORDER,
+        };
+        if !timeline.step(step, reserved.len(), persist).await? {
             // Some ids were stale, some accounts had a coupon, or the server does not say.
             return Ok(reserved);
         }

@@ -18,6 +18,9 @@ pub static REFILL: Operation = Operation { name: "refill", at: Server::Mysql("SE
 /// Writes the accounts into the coupons.
 pub static PERSIST: Operation = Operation { name: "persist", at: Server::Mysql("UPDATE", sql::ISSUE) };
 
+/// The same in exact order: all of them or none.
+pub static PERSIST_IN_ORDER: Operation = Operation { name: "persist", at: Server::Mysql("UPDATE", sql::ISSUE_ALL) };
+
 /// Writes the outcomes for the requests that wait for them.
 pub static RECORD: Operation = Operation { name: "record", at: Server::Redis("SET") };
 

@@ -4,12 +4,12 @@
 
 use std::collections::HashMap;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, ServerError};
 
 use super::sql::{self, Wanted};
 use crate::domain::{AccountId, CampaignId, ClaimKey, CouponId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The coupons that these accounts hold; a claim without one is not in the map.
 ///
@@ -46,6 +46,27 @@ pub async fn issue(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<boo
     write_accounts(conn, rows, sql::issue).await
 }
 
+/// Like [`issue`], but no row is written unless those before it are: each statement writes all of its rows or none. Not all
+/// were certainly written if a coupon was taken or an account already had one.
+///
+/// # Errors
+/// Any other error from MySQL.
+pub async fn issue_in_order(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> Result<bool> {
+    match write_accounts(conn, rows, sql::issue_all).await {
+        Err(Error::Mysql(mysql_async::Error::Server(refusal))) if is_taken(&refusal) => Ok(false),
+        written => written,
+    }
+}
+
+/// Whether this is how MySQL refuses [`sql::issue_all`]: the account has a coupon already (1062), or the coupon has an
+/// account (1690, or 1264 if the number could be computed).
+fn is_taken(refusal: &ServerError) -> bool {
+    match refusal.code {
+        1062 => refusal.message.contains("coupon_campaign_account"),
+        code => [1690, 1264].contains(&code),
+    }
+}
+
 /// Like [`issue`], but skips coupons that others have locked at this moment.
 ///
 /// # Errors
@@ -54,6 +75,8 @@ pub async fn issue_skip_locked(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -
     write_accounts(conn, rows, sql::issue_skip_locked).await
 }
 
+/// Writes the rows of each statement in order of their keys: two consumers that were offered the same ids then lock them in
+/// the same order, which avoids deadlocks.
 async fn write_accounts(
     conn: &mut Conn,
     rows: &[(ClaimKey, CouponId)],
@@ -64,7 +87,9 @@ async fn write_accounts(
     let counts_changes_only = conn.server_version() < (10, 0, 0);
     let mut all = true;
     for rows in rows.chunks(sql::ROWS_MAX) {
-        conn.query_drop(statement(rows)).await?;
+        let mut rows = rows.to_vec();
+        rows.sort_unstable_by_key(|(claim, coupon)| (claim.campaign_id, *coupon));
+        conn.query_drop(statement(&rows)).await?;
         all &= counts_changes_only && conn.affected_rows() == rows.len() as u64;
     }
     Ok(all)

@@ -16,7 +16,7 @@ pub const SESSION: [&str; 3] = [
     // The gap locks of the default level would make claimers wait for each other.
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
     // A single statement is committed by itself; a COMMIT neither ends the connection nor begins the next transaction.
-    // Values that do not fit are errors. Instants are UTC. Duplicates are found in every index. An UPDATE may join, and
+    // Values that do not fit are errors, as are numbers below zero. Instants are UTC. Duplicates are found in every index. An UPDATE may join, and
     // a SELECT returns all its rows. A row is locked for milliseconds, so a longer wait for it means that its holder
     // hangs.
     "SET SESSION autocommit = 1, completion_type = 0, \
@@ -108,6 +108,23 @@ pub const ISSUE: &str = concat!(
 #[must_use]
 pub fn issue(rows: &[(ClaimKey, CouponId)]) -> String {
     fill(ISSUE, &[&table(rows)])
+}
+
+/// See [`issue_all`].
+pub const ISSUE_ALL: &str = concat!(
+    "UPDATE (?) AS wanted STRAIGHT_JOIN coupon ",
+    by_primary_and_guarded!(),
+    " ON coupon.campaign_id = wanted.campaign_id AND coupon.id = wanted.id \
+     SET coupon.account_id = IF(coupon.account_id IS NULL, wanted.account_id, \
+                                coupon.account_id - coupon.account_id - 1)"
+);
+
+/// Like [`issue`], but one coupon that is taken, or one account that already has a coupon of the campaign, makes the whole
+/// statement fail, and nothing is written: below zero there is no account, so the server refuses to compute one. Index:
+/// PRIMARY, a point read for each row.
+#[must_use]
+pub fn issue_all(rows: &[(ClaimKey, CouponId)]) -> String {
+    fill(ISSUE_ALL, &[&table(rows)])
 }
 
 /// See [`issue_skip_locked`].

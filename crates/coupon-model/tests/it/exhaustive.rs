@@ -25,14 +25,14 @@ fn the_queue_way_keeps_its_promises() {
         (
             "an account claims twice",
             Queue { accounts: vec![1, 2, 1], batch_max: 2, faults: 1, ..Queue::default() },
-            220_703,
+            220_241,
         ),
         (
             "three accounts, two coupons",
             Queue { accounts: vec![1, 2, 3], coupons: 2, restocks: 0, ..eventful() },
-            410_125,
+            408_816,
         ),
-        ("a restock", eventful(), 88_692),
+        ("a restock", eventful(), 88_617),
         ("two faults", Queue { faults: 2, ..Queue::default() }, 111_382),
         ("three consumers", Queue { consumers: 3, faults: 1, ..Queue::default() }, 41_440),
     ];

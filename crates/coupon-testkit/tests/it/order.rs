@@ -3,8 +3,12 @@
 //! Method: one consumer is stopped by a signal, or killed while it holds claims, and twice as many claims as coupons
 //! arrive in a known order.
 
-use coupon_core::{CampaignId, Outcome};
+use coupon_core::mysql::coupons;
+use coupon_core::mysql::sql::Wanted;
+use coupon_core::redis::keys;
+use coupon_core::{CampaignId, Claim, Outcome};
 use coupon_testkit::{Api, TestSpace, eventually};
+use deadpool_redis::redis::AsyncCommands;
 
 use crate::programs;
 use crate::system::{claim, claims_are_accepted, start_consumer, start_producer_api};
@@ -13,6 +17,8 @@ audited![
     no_more_claims_are_overtaken_than_a_stalled_consumer_has_prefetched,
     in_exact_order_nobody_is_overtaken_when_the_only_consumer_is_killed,
     in_exact_order_nobody_is_overtaken_when_one_of_four_consumers_is_killed,
+    in_exact_order_nobody_is_overtaken_when_a_killed_consumer_still_issues,
+    in_exact_order_an_id_that_is_listed_twice_serves_one_claim,
     in_exact_order_another_consumer_takes_over_from_a_stalled_one,
     in_exact_order_consumers_come_and_go_under_load,
 ];
@@ -48,7 +54,7 @@ async fn no_more_claims_are_overtaken_than_a_stalled_consumer_has_prefetched(spa
 const EXACT: [(&str, &str); 1] = [("order", "exact")];
 
 /// The first words of the statement that issues coupons.
-const ISSUE: &str = "UPDATE IGNORE (SELECT";
+const ISSUE: &str = "UPDATE (SELECT";
 
 async fn in_exact_order_nobody_is_overtaken_when_the_only_consumer_is_killed(space: &TestSpace) {
     kill_the_active_consumer(space, 1).await;
@@ -80,7 +86,7 @@ async fn kill_the_active_consumer(space: &TestSpace, consumers: usize) {
         start_consumer(space, &EXACT).await;
     }
 
-    first_come_is_first_served(&api, campaign).await;
+    first_come_is_first_served(&api, campaign, COUPONS).await;
 }
 
 /// Claims at two instances in turn. Each claim follows the answer to the previous one.
@@ -95,12 +101,12 @@ async fn claim_in_turn(space: &TestSpace, campaign: CampaignId, accounts: impl I
 }
 
 /// The accounts that claimed first got the coupons, all of them and nobody else, and keep them when they claim again.
-async fn first_come_is_first_served(api: &Api, campaign: CampaignId) {
+async fn first_come_is_first_served(api: &Api, campaign: CampaignId, coupons: u64) {
     let mut outcomes = Vec::new();
-    for account in 1..=2 * COUPONS {
+    for account in 1..=2 * coupons {
         outcomes.push(api.settled(campaign, account).await);
     }
-    let overtaken = (1..=COUPONS).zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::SoldOut);
+    let overtaken = (1..=coupons).zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::SoldOut);
     assert_eq!(
         overtaken.map(|(account, _)| account).collect::<Vec<_>>(),
         [0; 0],
@@ -109,6 +115,53 @@ async fn first_come_is_first_served(api: &Api, campaign: CampaignId) {
     for (account, outcome) in (1..).zip(outcomes).step_by(19) {
         assert_eq!(api.claim(campaign, account).await, outcome, "account {account} claims again");
     }
+}
+
+async fn in_exact_order_nobody_is_overtaken_when_a_killed_consumer_still_issues(space: &TestSpace) {
+    const MESSAGE: usize = 20;
+    const COUPONS: usize = 30;
+    let settings = [("order", "exact"), ("prefetch", "1")];
+    let campaign = space.campaign(COUPONS).await;
+    space.queues.delete_claims().await;
+    let active = start_consumer(space, &settings).await;
+    let locks = space.lock_rows(campaign).await;
+    let claims: Vec<Claim> = (1..=2 * COUPONS as u64).map(|account| claim(campaign, account)).collect();
+    for message in claims.chunks(MESSAGE) {
+        assert!(space.queues.try_publish_claims(message).await.unwrap());
+    }
+    eventually("the issue waits for the locks", async || space.running(ISSUE).await.len() == 1).await;
+
+    active.kill();
+    start_consumer(space, &settings).await;
+    // It was offered the ids that the statement of the first one is about to take.
+    eventually("the issues of both wait", async || space.running(ISSUE).await.len() == 2).await;
+    locks.disconnect().await.unwrap();
+
+    let api = start_producer_api(space, &EXACT).await;
+    first_come_is_first_served(&api, campaign, COUPONS as u64).await;
+}
+
+/// Ids that were given back meet those of a refill in the list.
+async fn in_exact_order_an_id_that_is_listed_twice_serves_one_claim(space: &TestSpace) {
+    const COUPONS: usize = 10;
+    let campaign = space.campaign(COUPONS).await;
+    let mut conn = space.mysql().connection().await.unwrap();
+    let wanted = Wanted { campaign_id: campaign, count: COUPONS, after: None };
+    let ids = coupons::free_coupons(&mut conn, wanted).await.unwrap();
+    drop(conn);
+    let (some, others) = ids.split_at(COUPONS / 2);
+    // The first claims take ids from the end, the next ones the same ids again, and the last ones those of the beginning.
+    let list: Vec<&[u8]> = [others, some, some].into_iter().flatten().map(|id| id.0.as_bytes().as_slice()).collect();
+    let key = keys::free_coupons(space.installation(), campaign);
+    space.redis().rpush::<_, _, ()>(key, list).await.unwrap();
+    space.queues.delete_claims().await;
+    start_consumer(space, &EXACT).await;
+
+    let claims: Vec<Claim> = (1..=2 * COUPONS as u64).map(|account| claim(campaign, account)).collect();
+    assert!(space.queues.try_publish_claims(&claims).await.unwrap());
+
+    let api = start_producer_api(space, &EXACT).await;
+    first_come_is_first_served(&api, campaign, COUPONS as u64).await;
 }
 
 async fn in_exact_order_another_consumer_takes_over_from_a_stalled_one(space: &TestSpace) {
@@ -124,7 +177,7 @@ async fn in_exact_order_another_consumer_takes_over_from_a_stalled_one(space: &T
     eventually("the other consumer has sold out", async || space.issued(campaign).await == COUPONS).await;
     active.send("CONT").await;
 
-    first_come_is_first_served(&api, campaign).await;
+    first_come_is_first_served(&api, campaign, COUPONS).await;
 }
 
 async fn in_exact_order_consumers_come_and_go_under_load(space: &TestSpace) {
@@ -142,5 +195,5 @@ async fn in_exact_order_consumers_come_and_go_under_load(space: &TestSpace) {
         active = next;
     }
 
-    first_come_is_first_served(&api, campaign).await;
+    first_come_is_first_served(&api, campaign, COUPONS).await;
 }

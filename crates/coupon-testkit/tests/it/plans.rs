@@ -45,6 +45,7 @@ async fn every_statement_uses_its_index() {
                 (sql::WINNERS.replace('?', "100"), &[INDEX]),
                 (sql::FORGET.replace('?', "1"), &["PRIMARY"]),
                 (sql::issue(&issued), &["PRIMARY"]),
+                (sql::issue_all(&issued), &["PRIMARY"]),
                 (sql::issue_skip_locked(&issued), &["PRIMARY", "PRIMARY"]),
                 (sql::free_coupons(wanted), &[INDEX]),
                 (sql::free_coupons(after), &["PRIMARY"]),
@@ -83,7 +84,7 @@ async fn more_rows_than_fit_in_one_statement_are_written_for_any_accounts() {
     coupon_testkit::run(async |space| {
         let mut conn = space.mysql().connection().await.unwrap();
         let count = sql::ROWS_MAX + 10;
-        for skip_locked in [false, true] {
+        for how in ["row by row", "skip locked", "in order"] {
             let campaign = space.campaign(count).await;
             let ids = coupons::free_coupons(&mut conn, wanted(campaign, count)).await.unwrap();
             // A server gives a column of literals a single type, which must fit the largest and the smallest number.
@@ -91,11 +92,12 @@ async fn more_rows_than_fit_in_one_statement_are_written_for_any_accounts() {
             let claims = (1..).map(|n| ClaimKey { campaign_id: campaign, account_id: account_id(n) });
             let rows: Vec<(ClaimKey, CouponId)> = claims.zip(ids).collect();
 
-            let all = if skip_locked {
-                coupons::issue_skip_locked(&mut conn, &rows).await.unwrap()
-            } else {
-                coupons::issue(&mut conn, &rows).await.unwrap()
+            let all = match how {
+                "row by row" => coupons::issue(&mut conn, &rows).await,
+                "skip locked" => coupons::issue_skip_locked(&mut conn, &rows).await,
+                _ => coupons::issue_in_order(&mut conn, &rows).await,
             };
+            let all = all.unwrap();
 
             assert!(all || conn.server_version() >= (10, 0, 0), "only MariaDB may be unable to confirm all rows");
             let claims: Vec<ClaimKey> = rows.iter().map(|(claim, _)| *claim).collect();
@@ -103,6 +105,34 @@ async fn more_rows_than_fit_in_one_statement_are_written_for_any_accounts() {
             assert_eq!(held, rows.into_iter().collect::<HashMap<_, _>>());
             assert_eq!(held.len(), count);
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_order_nothing_is_written_if_one_coupon_or_account_is_taken() {
+    coupon_testkit::run(async |space| {
+        let mut conn = space.mysql().connection().await.unwrap();
+        let campaign = space.campaign(3).await;
+        let [taken, second, third] = coupons::free_coupons(&mut conn, wanted(campaign, 3)).await.unwrap()[..] else {
+            panic!("three free coupons")
+        };
+        let claim = |account| ClaimKey { campaign_id: campaign, account_id: AccountId(account) };
+        assert!(coupons::issue_in_order(&mut conn, &[(claim(1), taken)]).await.unwrap());
+
+        for rows in [
+            &[(claim(3), taken)][..],
+            &[(claim(2), second), (claim(3), taken)],
+            &[(claim(AccountId::MAX.0), second), (claim(3), taken)],
+            &[(claim(2), second), (claim(1), third)],
+        ] {
+            assert!(!coupons::issue_in_order(&mut conn, rows).await.unwrap(), "{rows:?}");
+            assert_eq!(space.issued(campaign).await, 1, "{rows:?}");
+        }
+
+        assert!(coupons::issue_in_order(&mut conn, &[(claim(2), second), (claim(3), third)]).await.unwrap());
+        let held = coupons::coupons_of(&mut conn, &[claim(1), claim(2), claim(3)]).await.unwrap();
+        assert_eq!(held, HashMap::from([(claim(1), taken), (claim(2), second), (claim(3), third)]));
     })
     .await;
 }

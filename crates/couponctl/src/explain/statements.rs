@@ -72,6 +72,14 @@ impl Values {
                  unique key, by which IGNORE skips an account that has one",
                 rows.each_ref().map(|rows| sql::issue(rows)),
             ),
+            write(
+                "queue, exact order",
+                "issue all or none",
+                sql::ISSUE_ALL,
+                "nobody later is served first: if one coupon is taken or one account has one, the server refuses the whole \
+                 statement",
+                rows.each_ref().map(|rows| sql::issue_all(rows)),
+            ),
             read(
                 "coupons of accounts",
                 sql::COUPONS_OF,
