@@ -125,8 +125,11 @@ impl Waiting {
         let claim = question.claim;
         let is_expected = self.expected.get(&claim).is_some();
         let next = self.next_lookup();
-        let pause = if is_expected { PUSHED_WITHIN } else { Duration::ZERO };
-        let lookup_at = (question.asked_at + pause).min(question.until);
+        let (pause, lookup_at) = if is_expected {
+            (PUSHED_WITHIN, self.together(question.asked_at + PUSHED_WITHIN).min(question.until))
+        } else {
+            (Duration::ZERO, question.asked_at)
+        };
         let asked = self.claims.entry(claim).or_insert_with(Asked::new);
         asked.ask_mysql |= !is_expected;
         asked.pause = pause;
