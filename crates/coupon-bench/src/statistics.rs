@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Latencies are kept in microseconds with this many significant digits.
@@ -22,8 +23,9 @@ pub fn median(values: &[f64]) -> f64 {
 /// Latencies of any number of claims, in the same memory. In JSON, each is in microseconds with the number of times it
 /// was seen, as in `1520x3 1600x12`, so that percentiles over several turns can be computed from the latencies and are
 /// never averages of percentiles.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^([0-9]+x[0-9]+( [0-9]+x[0-9]+)*)?$"))]
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {

@@ -286,6 +286,16 @@ async fn a_matrix_becomes_a_page_that_loads_nothing_from_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_published_schema_is_that_of_the_reports() {
+    let published = include_str!("../../../docs/benchmarks/report.schema.json");
+
+    let printed = program::run(PROGRAM, &arguments("report --schema"), &[]).await;
+
+    let hint = "write it again: coupon-bench report --schema > docs/benchmarks/report.schema.json";
+    assert_eq!((printed.code, printed.stdout.as_str()), (Some(0), published), "{hint}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unsafe_shows_what_goes_wrong_without_each_guard() {
     run(async |space| {
         let ran = program::run(PROGRAM, &arguments("--json unsafe --claims 400"), &space.environment()).await;

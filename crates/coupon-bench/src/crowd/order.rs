@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A claim that has an outcome.
@@ -20,7 +21,7 @@ pub struct Claimed {
 }
 
 /// How far a load was from first come, first served.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(default)]
 pub struct Order {
     /// Share of the coupons that went to an account later than one without a coupon.

@@ -6,11 +6,12 @@ use coupon_core::settings::RedisSettings;
 use deadpool_redis::redis::{self, InfoDict};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 /// The servers' versions.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Servers {
     pub mysql: String,
     pub redis: String,
@@ -33,7 +34,7 @@ impl Servers {
 }
 
 /// The machine that this program runs on.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Machine {
     pub cores: usize,
     /// The processor's brand name.

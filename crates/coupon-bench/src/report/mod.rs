@@ -25,8 +25,11 @@ use crate::output;
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// The reports, as `coupon-bench matrix` writes them.
-    #[arg(value_name = "FILE", required = true, num_args = 1..=8)]
+    #[arg(value_name = "FILE", required_unless_present = "schema", num_args = 1..=8)]
     reports: Vec<PathBuf>,
+    /// Print the JSON Schema of a report instead.
+    #[arg(long, conflicts_with_all = ["reports", "page", "markdown"])]
+    schema: bool,
     /// Where to write a self-contained page: no other file, no script, no network.
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
@@ -67,6 +70,9 @@ fn whole(path: &Path) -> PathBuf {
 }
 
 pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<()> {
+    if arguments.schema {
+        return Ok(terminal::print_json(&schemars::schema_for!(Matrix))?);
+    }
     let reports = arguments.reports.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
     if json {
         terminal::print_json(&reports)?;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use coupon_core::terminal::print;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -21,10 +22,11 @@ use crate::statistics::{Latencies, median};
 const FORM: u32 = 1;
 
 /// Everything that a run has measured: the format of `report.json`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct Matrix {
     form: u32,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub made_at: OffsetDateTime,
     pub revision: String,
     pub clients: u32,
@@ -36,7 +38,7 @@ pub struct Matrix {
 }
 
 /// A load, in all of its turns.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct Cell {
     pub contender: String,
     pub way: Way,
@@ -47,7 +49,7 @@ pub struct Cell {
 }
 
 /// One load.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct Turn {
     /// The time from the first claim to the answer of the last.
     pub accept_seconds: f64,
