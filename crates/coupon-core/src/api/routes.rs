@@ -23,6 +23,7 @@ use crate::http::connection;
 use crate::http::headers::PREFERENCE_APPLIED;
 use crate::http::problem::{NO_STORE, Problem};
 use crate::http::route::{get, post};
+use crate::mysql::campaigns::Stock;
 use crate::telemetry::{attribute, metrics, span};
 
 /// What an API answers about a campaign.
@@ -213,8 +214,8 @@ impl Answer {
 
 /// How a campaign stands.
 ///
-/// Its window, and how many of its coupons have an account. Answered from memory, except the count of free coupons,
-/// which is at most a second old.
+/// Its window, and how many of its coupons have an account. Answered from memory, except the counts, which are of one
+/// moment, at most a second ago.
 #[utoipa::path(
     get, path = "/v1/campaigns/{campaign_id}", tag = "campaigns", operation_id = "getCampaign",
     params(("campaign_id" = CampaignId, Path, description = "The campaign")),
@@ -231,16 +232,20 @@ pub(super) async fn campaign(
     extract::no_query(&request)?;
     let state = routes.campaigns.state(id).await?;
     let campaign = state.campaign.clone().ok_or_else(Problem::unknown_campaign)?;
-    let free = if state.is_sold_out() { 0 } else { routes.campaigns.count_free(id).await?.min(campaign.coupons) };
+    let stock = if state.is_sold_out() {
+        Stock { coupons: campaign.coupons, free: 0 }
+    } else {
+        routes.campaigns.stock(id).await?
+    };
     Ok(web::Json(CampaignView {
         id,
         name: campaign.name,
         opens_at: campaign.opens_at,
         closes_at: campaign.closes_at,
         paused: campaign.paused,
-        total: campaign.coupons,
-        issued: campaign.coupons - free,
-        free,
+        total: stock.coupons,
+        issued: stock.coupons.saturating_sub(stock.free),
+        free: stock.free,
     }))
 }
 

@@ -71,15 +71,27 @@ pub async fn all(conn: &mut Conn) -> Result<Vec<Campaign>> {
     conn.query(sql::CAMPAIGNS).await?.into_iter().map(campaign).collect()
 }
 
-/// How many coupons of a campaign are free. It counts rows, so it takes a moment for a large stock.
+/// The coupons of a campaign, all read at the same moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stock {
+    /// How many there are.
+    pub coupons: u64,
+    /// How many of them have no account.
+    pub free: u64,
+}
+
+/// Counts the coupons of a campaign; there are none if it does not exist. It counts rows, so it takes a moment for a large
+/// stock.
 ///
 /// # Errors
 /// Any error from MySQL.
-pub async fn count_free(conn: &mut Conn, campaign: CampaignId) -> Result<u64> {
-    let count: Option<u64> = conn
-        .exec_first("SELECT COUNT(*) FROM coupon WHERE campaign_id = ? AND account_id IS NULL", (campaign.0,))
-        .await?;
-    Ok(count.unwrap_or(0))
+pub async fn stock(conn: &mut Conn, campaign: CampaignId) -> Result<Stock> {
+    // One statement reads one snapshot: a restock between two would be counted as coupons issued.
+    let counts = "SELECT coupons, \
+                  (SELECT COUNT(*) FROM coupon WHERE campaign_id = campaign.id AND account_id IS NULL) \
+                  FROM campaign WHERE id = ?";
+    let stock: Option<(u64, u64)> = conn.exec_first(counts, (campaign.0,)).await?;
+    Ok(stock.map(|(coupons, free)| Stock { coupons, free }).unwrap_or_default())
 }
 
 /// Accounts that hold a coupon of a campaign, in order: the first ones above `after`, up to `count`.

@@ -95,6 +95,13 @@ async fn a_campaign_shows_its_window_and_counts(system: &System) {
         (answer.json["issued"].as_u64(), answer.json["free"].as_u64())
     };
     eventually("four are counted", async || counts().await == (Some(4), Some(6))).await;
-    system.api.claim_all(campaign, 5..=12).await;
-    eventually("all are counted", async || counts().await == (Some(10), Some(0))).await;
+    system.space.restock(campaign, 5).await;
+    eventually("the restock is counted", async || {
+        let (issued, free) = counts().await;
+        assert_eq!(issued, Some(4), "coupons that were added are not issued");
+        free == Some(11)
+    })
+    .await;
+    system.api.claim_all(campaign, 5..=17).await;
+    eventually("all are counted", async || counts().await == (Some(15), Some(0))).await;
 }

@@ -2,6 +2,7 @@
 
 use comfy_table::Cell;
 use coupon_core::domain::Window;
+use coupon_core::mysql::campaigns::Stock;
 use coupon_core::mysql::{Mysql, campaigns, loads};
 use coupon_core::terminal::{print, print_json, printable};
 use coupon_core::{Campaign, CampaignId};
@@ -31,10 +32,15 @@ pub struct CampaignCounts {
 pub async fn count(mysql: &Mysql, id: CampaignId) -> anyhow::Result<CampaignCounts> {
     let campaign = must_exist(mysql, id).await?;
     let count = async move |mut conn: Conn| {
-        Ok((campaigns::count_free(&mut conn, id).await?, loads::not_loaded(&mut conn, id).await?))
+        Ok((campaigns::stock(&mut conn, id).await?, loads::not_loaded(&mut conn, id).await?))
     };
-    let (free, not_loaded) = mysql.run(count).await?;
-    Ok(CampaignCounts { issued: campaign.coupons.saturating_sub(free), campaign, free, not_loaded })
+    let (Stock { coupons, free }, not_loaded) = mysql.run(count).await?;
+    Ok(CampaignCounts {
+        campaign: Campaign { coupons, ..campaign },
+        issued: coupons.saturating_sub(free),
+        free,
+        not_loaded,
+    })
 }
 
 /// Prints campaigns, one line each.

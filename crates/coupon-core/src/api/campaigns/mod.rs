@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use self::winners::{WINNERS_AT_ONCE, Winners};
 use crate::domain::{AccountId, Campaign, CampaignId, Window};
 use crate::error::{Error, Result};
-use crate::mysql::campaigns::CampaignWithStock;
+use crate::mysql::campaigns::{CampaignWithStock, Stock};
 use crate::mysql::{self, Mysql};
 
 /// How often the state of campaigns in use is read again.
@@ -123,7 +123,7 @@ struct Reads {
 struct Inner {
     mysql: Mysql,
     states: moka::future::Cache<CampaignId, Arc<Entry>>,
-    counts: moka::future::Cache<CampaignId, u64>,
+    counts: moka::future::Cache<CampaignId, Stock>,
     changed: Notify,
     reads: watch::Sender<Reads>,
     /// Held while stocks are counted.
@@ -188,13 +188,13 @@ impl Campaigns {
         (state.read_at.elapsed() <= state.max_age()).then_some(state)
     }
 
-    /// How many coupons of a campaign are free, counted at most a second ago.
+    /// The coupons of a campaign, counted at most a second ago.
     ///
     /// # Errors
     /// Any error from MySQL.
-    pub async fn count_free(&self, campaign: CampaignId) -> Result<u64> {
+    pub async fn stock(&self, campaign: CampaignId) -> Result<Stock> {
         let mysql = &self.inner.mysql;
-        let count = mysql.run(async move |mut conn: Conn| mysql::campaigns::count_free(&mut conn, campaign).await);
+        let count = mysql.run(async move |mut conn: Conn| mysql::campaigns::stock(&mut conn, campaign).await);
         self.inner.counts.try_get_with(campaign, count).await.map_err(|error: Arc<Error>| shared(&error))
     }
 

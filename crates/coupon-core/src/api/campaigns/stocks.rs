@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Campaigns, Entry, SOLD_OUT_MAX_AGE, current};
 use crate::domain::CampaignId;
 use crate::error::{Error, Result};
+use crate::mysql::campaigns::Stock as Counted;
 use crate::telemetry::metrics::Stock;
 
 /// The most campaigns whose stock is counted: each costs a label in the metrics and a count in MySQL.
@@ -40,14 +41,15 @@ impl Campaigns {
         });
         let mut stocks = Vec::new();
         for (campaign_id, coupons, is_sold_out) in campaigns.take(COUNTED_MAX) {
-            let free = if is_sold_out { Ok(0) } else { self.count_free_by(campaign_id, deadline).await };
-            stocks.extend(free.map(|free| Stock { campaign_id, coupons, free }));
+            let counted =
+                if is_sold_out { Ok(Counted { coupons, free: 0 }) } else { self.stock_by(campaign_id, deadline).await };
+            stocks.extend(counted.map(|Counted { coupons, free }| Stock { campaign_id, coupons, free }));
         }
         stocks
     }
 
-    async fn count_free_by(&self, campaign: CampaignId, deadline: Instant) -> Result<u64> {
-        let late = |_| Err(Error::Deadline { what: "counting free coupons", limit: COUNT_DEADLINE });
-        timeout_at(deadline, self.count_free(campaign)).await.unwrap_or_else(late)
+    async fn stock_by(&self, campaign: CampaignId, deadline: Instant) -> Result<Counted> {
+        let late = |_| Err(Error::Deadline { what: "counting coupons", limit: COUNT_DEADLINE });
+        timeout_at(deadline, self.stock(campaign)).await.unwrap_or_else(late)
     }
 }
