@@ -1,8 +1,8 @@
 //! Loads coupons into campaigns in bulk.
 //!
 //! Invariant: each chunk is one transaction that inserts its rows, and adds their number to the campaign's stock and to
-//! the progress of its load. So wherever a load is cut off, all three agree, and it can be finished; and two that run
-//! at the same time never add more than was ordered.
+//! the progress of its load. So wherever a load is cut off, all three agree, and it can be finished, unless a new total
+//! has taken its place; and two that run at the same time never add more than was ordered.
 
 use std::fmt::Write as _;
 
@@ -34,9 +34,33 @@ const IN_FLIGHT: usize = 3;
 pub enum Limit {
     /// Up to the number of coupons that the recorded load of this key has ordered.
     Ordered(String),
-    /// Up to this many coupons in the campaign.
+    /// Up to this many coupons in the campaign, recorded under [`TOTAL`].
+    Total(u64),
+    /// Up to this many coupons in the campaign, without a record.
     Stock(u64),
 }
+
+impl Limit {
+    /// The key of the load's record.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Ordered(key) => Some(key),
+            Self::Total(_) => Some(TOTAL),
+            Self::Stock(_) => None,
+        }
+    }
+
+    fn stock_max(&self) -> u64 {
+        match self {
+            Self::Ordered(_) => u64::MAX,
+            Self::Total(max) | Self::Stock(max) => *max,
+        }
+    }
+}
+
+/// The key of the load that raises a campaign's stock to a total: the last such load of each campaign.
+pub const TOTAL: &str = "total";
 
 /// A recorded load of a campaign.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,6 +109,55 @@ pub async fn order(transaction: &mut Transaction<'_>, campaign: CampaignId, key:
     Ok(transaction.exec_drop(insert, (campaign.0, key, coupons)).await?)
 }
 
+/// Like [`order`], in place of an earlier load of the same key, if there was one.
+///
+/// # Errors
+/// Any error from MySQL.
+pub async fn order_anew(
+    transaction: &mut Transaction<'_>,
+    campaign: CampaignId,
+    key: &str,
+    coupons: u64,
+) -> Result<()> {
+    let insert = "INSERT INTO coupon_load (campaign_id, load_key, coupons) VALUES (?, ?, ?) \
+                  ON DUPLICATE KEY UPDATE coupons = VALUES(coupons), loaded = 0";
+    Ok(transaction.exec_drop(insert, (campaign.0, key, coupons)).await?)
+}
+
+/// Forgets what was loaded into an earlier campaign of this number, whose row somebody has deleted.
+///
+/// # Errors
+/// Any error from MySQL, or [`Error::Broken`] if its coupons are still there.
+pub async fn forget(transaction: &mut Transaction<'_>, campaign: CampaignId) -> Result<()> {
+    let select = "SELECT 1 FROM coupon WHERE campaign_id = ? LIMIT 1";
+    if transaction.exec_first::<u8, _, _>(select, (campaign.0,)).await?.is_some() {
+        return Err(Error::Broken(format!(
+            "the table coupon has coupons of campaign {campaign}, which is not in the table campaign: choose another --id"
+        )));
+    }
+    Ok(transaction.exec_drop("DELETE FROM coupon_load WHERE campaign_id = ?", (campaign.0,)).await?)
+}
+
+/// Notes that nothing is missing from the recorded loads of a campaign any more: what they had not loaded is part of a new
+/// total. If one of them is still under way, its next chunk is refused.
+///
+/// # Errors
+/// Any error from MySQL.
+pub async fn supersede(transaction: &mut Transaction<'_>, campaign: CampaignId) -> Result<()> {
+    let update = "UPDATE coupon_load SET loaded = coupons WHERE campaign_id = ? AND loaded < coupons";
+    Ok(transaction.exec_drop(update, (campaign.0,)).await?)
+}
+
+/// [`supersede`] in a transaction of its own.
+///
+/// # Errors
+/// Any error from MySQL.
+pub async fn supersede_all(mut conn: Conn, campaign: CampaignId) -> Result<()> {
+    let mut transaction = conn.start_transaction(TxOpts::default()).await?;
+    supersede(&mut transaction, campaign).await?;
+    Ok(transaction.commit().await?)
+}
+
 /// How many coupons this server takes in one statement.
 ///
 /// # Errors
@@ -122,15 +195,14 @@ pub async fn add(
     }
     let count = coupons.len() as u64;
     transaction.query_drop(insert(campaign, coupons)).await?;
-    if let Limit::Ordered(key) = limit {
+    if let Some(key) = limit.key() {
         let update = "UPDATE coupon_load SET loaded = loaded + ? \
                       WHERE campaign_id = ? AND load_key = ? AND loaded + ? <= coupons";
         transaction.exec_drop(update, (count, campaign.0, key, count)).await?;
         within_limit(transaction)?;
     }
-    let stock_max = if let Limit::Stock(max) = limit { *max } else { u64::MAX };
     let update = "UPDATE campaign SET coupons = coupons + ? WHERE id = ? AND coupons + ? <= ?";
-    transaction.exec_drop(update, (count, campaign.0, count, stock_max)).await?;
+    transaction.exec_drop(update, (count, campaign.0, count, limit.stock_max())).await?;
     within_limit(transaction)
 }
 

@@ -17,6 +17,9 @@ use crate::output::{Printed, table};
 /// The most characters that the table holds for an operator's name.
 const WHO_MAX: usize = 400;
 
+/// The change that creates a campaign.
+pub const CREATE: &str = "create";
+
 /// A change of a campaign.
 #[derive(Debug, Serialize)]
 pub struct Change {
@@ -60,6 +63,12 @@ pub async fn of(mysql: &Mysql, campaign: CampaignId) -> Result<Vec<Change>> {
         who,
     };
     Ok(rows.into_iter().map(change).collect())
+}
+
+/// The words in which a campaign was described when it was created, if that is recorded.
+pub async fn created_as(mysql: &Mysql, campaign: CampaignId) -> Result<Option<String>> {
+    let changes = of(mysql, campaign).await?;
+    Ok(changes.into_iter().rfind(|change| change.what == CREATE).map(|change| change.new))
 }
 
 /// Prints the changes of a campaign, one line each.

@@ -1,7 +1,7 @@
 //! Creates campaigns with their coupons, and restocks them.
 //!
 //! Invariant: no coupon is added that was not ordered. Each load is recorded under a key, and repeating a command
-//! finishes its own load and no other.
+//! finishes its own load and no other; only a new total takes the place of all loads that were cut off.
 
 use anyhow::{Context, bail};
 use coupon_core::mysql::loads::{self, Limit};
@@ -47,7 +47,8 @@ pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Res
     let left = match found {
         None => {
             let what = (None, history::described(&wanted));
-            begin(mysql, "create", Some(&wanted), Order { id, coupons: wanted.coupons, limit: &limit, what }).await?
+            begin(mysql, history::CREATE, Some(&wanted), Order { id, coupons: wanted.coupons, limit: &limit, what })
+                .await?
         }
         Some(found) => match (left_of(mysql, &found, &wanted, maker).await, maker) {
             (Ok(left), _) => left,
@@ -67,15 +68,19 @@ pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Res
 async fn left_of(mysql: &Mysql, found: &Campaign, wanted: &Campaign, maker: Maker) -> anyhow::Result<u64> {
     let id = found.id;
     let order = mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, maker.key()).await).await?;
-    match (order, maker) {
-        // This is its own load, whatever has happened to the campaign since.
-        (Some(order), Maker::Setup) if order.left() > 0 => Ok(order.left()),
-        _ => {
-            let coupons = order.map_or(found.coupons, |order| order.coupons);
-            as_wanted(&Campaign { coupons, ..found.clone() }, wanted)?;
-            Ok(order.map_or(0, loads::Load::left))
+    let left = order.map_or(0, loads::Load::left);
+    // This is its own load, whatever has happened to the campaign since.
+    let is_its_own = match maker {
+        Maker::Setup => true,
+        Maker::Create => {
+            history::created_as(mysql, id).await?.is_some_and(|as_what| as_what == history::described(wanted))
         }
+    };
+    if left == 0 || !is_its_own {
+        let coupons = order.map_or(found.coupons, |order| order.coupons);
+        as_wanted(&Campaign { coupons, ..found.clone() }, wanted)?;
     }
+    Ok(left)
 }
 
 /// Checks that an existing campaign is the wanted one.
@@ -110,11 +115,15 @@ pub async fn add_coupons(mysql: &Mysql, restock: &AddCoupons) -> anyhow::Result<
         }
         Goal { total, .. } => {
             let total = total.context("--total is missing")?;
-            let limit = Limit::Stock(total);
+            let limit = Limit::Total(total);
             let missing = total.saturating_sub(found.coupons);
             let what = (Some(format!("{} coupons", found.coupons)), format!("{total} coupons"));
             let left = match missing {
-                0 => 0,
+                0 if total < found.coupons => 0,
+                0 => {
+                    mysql.run(async move |conn: Conn| loads::supersede_all(conn, id).await).await?;
+                    0
+                }
                 _ => begin(mysql, "add-coupons", None, Order { id, coupons: missing, limit: &limit, what }).await?,
             };
             (limit, left)
@@ -163,9 +172,15 @@ async fn begin(mysql: &Mysql, command: &'static str, new: Option<&Campaign>, ord
         let mut transaction = conn.start_transaction(TxOpts::default()).await?;
         if let Some(campaign) = &new {
             campaigns::insert(&mut transaction, campaign).await?;
+            loads::forget(&mut transaction, id).await?;
         }
-        if let Limit::Ordered(key) = &limit {
-            loads::order(&mut transaction, id, key, coupons).await?;
+        match &limit {
+            Limit::Ordered(key) => loads::order(&mut transaction, id, key, coupons).await?,
+            Limit::Total(_) => {
+                loads::supersede(&mut transaction, id).await?;
+                loads::order_anew(&mut transaction, id, loads::TOTAL, coupons).await?;
+            }
+            Limit::Stock(_) => {}
         }
         history::write(&mut transaction, id, command, what).await?;
         loads::add(&mut transaction, id, &loads::new_coupons(first), &limit).await?;

@@ -38,15 +38,69 @@ async fn a_load_that_was_cut_off_is_finished_by_repeating_it() {
             assert!(loaded < total, "it was not cut off: {loaded}");
             space.audit().await;
             let shown = ctl(&space, &format!("campaign show --id {id}")).await;
-            // A load up to a total is not recorded, because it has no key to record it under.
-            let is_shown =
-                shown.stdout.contains(&format!("{} coupons that were ordered are not there", total - loaded));
-            assert_eq!(is_shown, !line.contains("--total"), "{shown:?}");
+            let notice = format!("{} coupons that were ordered are not there", total - loaded);
+            assert!(shown.stdout.contains(&notice), "{shown:?}");
 
             assert_eq!(ctl_json(&space, &line).await[0]["coupons"], json!(total), "{line}");
             assert_eq!(ctl_json(&space, &line).await[0]["coupons"], json!(total), "{line}, once more");
             space.audit().await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_total_takes_the_place_of_a_load_that_was_cut_off() {
+    run(async |space| {
+        for (id, made) in [(1, "setup"), (2, "campaign create")] {
+            let line = format!("{made} --id {id} --coupons {MANY}");
+            cut_off(&space, id, &line).await;
+
+            let raised = ctl(&space, &format!("campaign add-coupons --id {id} --total {MANY}")).await;
+
+            assert!(raised.code == Some(0) && !raised.stdout.contains("not there"), "{raised:?}");
+            assert_eq!(ctl_json(&space, &line).await[0]["coupons"], json!(MANY), "{line} adds nothing");
+        }
+        let line = format!("setup --id 3 --coupons {MANY}");
+        let loaded = cut_off(&space, 3, &line).await;
+        ctl_json(&space, &format!("campaign add-coupons --id 3 --total {loaded}")).await;
+        assert_eq!(ctl_json(&space, &line).await[0]["coupons"], json!(loaded), "that many are enough");
+        space.audit().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_load_that_was_cut_off_is_finished_after_the_campaign_has_changed() {
+    run(async |space| {
+        let line = format!("campaign create --id 1 --name first --coupons {MANY}");
+        cut_off(&space, 1, &line).await;
+        ctl_json(&space, "campaign update --id 1 --name second").await;
+        ctl_json(&space, "campaign close --id 1").await;
+
+        let other = ctl(&space, &format!("campaign create --id 1 --name second --coupons {MANY}")).await;
+        let shown = ctl_json(&space, &line).await;
+
+        fails(&other, 1, &["campaign 1 already exists", "--closes-at"]);
+        assert_eq!((&shown[0]["coupons"], &shown[0]["name"]), (&json!(MANY), &json!("second")));
+        space.audit().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_campaign_that_was_deleted_by_hand_can_be_created_again() {
+    run(async |space| {
+        ctl_json(&space, "campaign create --id 1 --coupons 10").await;
+        ctl_json(&space, "campaign add-coupons --id 1 --key more --coupons 5").await;
+        space.sql("DELETE FROM campaign WHERE id = 1").await;
+        fails(&ctl(&space, "campaign create --id 1 --coupons 10").await, 1, &["coupons of campaign 1", "--id"]);
+        space.sql("DELETE FROM coupon WHERE campaign_id = 1").await;
+
+        assert_eq!(ctl_json(&space, "campaign create --id 1 --coupons 6000").await[0]["coupons"], 6_000);
+        let more = ctl_json(&space, "campaign add-coupons --id 1 --key more --coupons 5").await;
+        assert_eq!(more[0]["coupons"], 6_005, "it is another load");
+        space.audit().await;
     })
     .await;
 }
