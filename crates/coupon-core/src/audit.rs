@@ -202,7 +202,8 @@ async fn coupon_keeps_its_account(
         if let Outcome::Issued { coupon_id } = outcome {
             finding.check(1);
             match holders.by_coupon.get(coupon_id) {
-                Some(holder) if holder == claim => {}
+                // `couponctl forget` gives a coupon a number above those of accounts.
+                Some(holder) if holder == claim || holder.account_id > AccountId::MAX => {}
                 Some(holder) => finding.breaks(|| {
                     format!(
                         "account {} was given coupon {coupon_id}, which account {} holds",

@@ -6,6 +6,7 @@ use clap::Args;
 use comfy_table::Cell;
 use coupon_core::audit::{self, Answers, Broker, Report};
 use coupon_core::mysql::Mysql;
+use coupon_core::rabbitmq::Queues;
 use coupon_core::redis::Redis;
 use coupon_core::redis::keys;
 use coupon_core::redis::outcomes::Outcomes;
@@ -133,10 +134,11 @@ async fn dead_letters(servers: &Servers, campaign: Option<CampaignId>, all: u32)
 
 /// The services declare their queues when they start: if there are none, this is not where the services run.
 fn no_queue(servers: &Servers) -> String {
-    let (namespace, address) = (&servers.namespace.namespace, &servers.amqp.amqp_url);
+    let (queues, address) = (Queues::new(&servers.namespace.namespace, &servers.amqp), &servers.amqp.amqp_url);
     format!(
-        "the dead letters in RabbitMQ: {address} has no queues of the namespace {namespace}; give --namespace and \
-         --amqp-url as the services have them, or --mysql-only if none has ever run"
+        "the dead letters in RabbitMQ: {address} has no queue {}; give --namespace and --amqp-url as the services have them, \
+         start a service again if the queue was deleted, or give --mysql-only if none has ever run",
+        queues.dead
     )
 }
 

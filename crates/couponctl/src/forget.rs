@@ -83,8 +83,8 @@ async fn no_dead_letter_has(servers: &Servers, account: AccountId) -> anyhow::Re
     letters.close().await?;
     anyhow::ensure!(
         found.is_empty(),
-        "nothing was changed: dead letters name account {account}; replay them with `couponctl dead replay {ids}`, or \
-         delete them with `couponctl dead purge --yes {ids}`, and run this again",
+        "nothing was changed: dead letters name account {account}; replay those that hold claims with `couponctl dead replay \
+         {ids}`, delete the others with `couponctl dead purge --yes {ids}`, and run this again",
         ids = Vec::from_iter(found).join(" ")
     );
     Ok(())

@@ -156,8 +156,8 @@ fn written(body: &[u8]) -> Option<u64> {
 /// # Errors
 /// 400.
 pub fn no_query(request: &HttpRequest) -> Result<(), Problem> {
-    let detail = "no parameters are taken here: wait is one of GET .../claims/{account_id}, and a claim waits for its outcome with \
-                  the header prefer: wait=5";
+    let detail = "no parameters are taken here: wait belongs to GET .../claims/{account_id}, and the header prefer: wait=5 makes a \
+                  claim wait for its outcome";
     if request.query_string().is_empty() { Ok(()) } else { Err(Problem::invalid("query", detail)) }
 }
 

@@ -125,7 +125,11 @@ impl Letters {
         };
         let (channel, count) = rabbitmq::within(deadline, "looking at the dead letters", opened).await?;
         let Some(left) = count else {
-            anyhow::bail!("{} has no queues of the namespace {namespace}: --namespace names it", servers.amqp.amqp_url);
+            anyhow::bail!(
+                "{} has no queue {}: check --namespace; if the queue was deleted, start a service, which creates it again",
+                servers.amqp.amqp_url,
+                queues.dead
+            );
         };
         Ok(Self { _lock: lock, connection, channel, queues, deadline, left })
     }

@@ -19,6 +19,7 @@ use coupon_core::{CampaignId, Error};
 
 use self::observe::observe;
 use self::statements::Values;
+use crate::campaign::must_exist;
 
 #[derive(Args, Debug)]
 pub struct Arguments {
@@ -34,6 +35,7 @@ pub struct Arguments {
 pub async fn run(mysql: &Mysql, arguments: &Arguments, json: bool) -> anyhow::Result<ExitCode> {
     let Arguments { campaign, batch } = *arguments;
     let wanted = Wanted { campaign_id: campaign, count: usize::from(batch), after: None };
+    must_exist(mysql, campaign).await?;
     let mut first = mysql.connection_of_its_own().await?;
     let mut second = mysql.connection_of_its_own().await?;
     let free = coupons::free_coupons(&mut first, wanted).await?;

@@ -157,7 +157,7 @@ async fn an_audit_of_the_wrong_namespace_is_not_clean() {
         let ran = ctl(&space, "--namespace=another audit").await;
 
         assert_eq!(ran.code, Some(3), "{ran:?}");
-        for word in ["not checked: the dead letters", "namespace another", "--amqp-url", "--mysql-only"] {
+        for word in ["not checked: the dead letters", "no queue another.claims.dead", "--amqp-url", "--mysql-only"] {
             assert!(ran.stdout.contains(word), "{word} is missing: {ran:?}");
         }
         assert_eq!(ctl(&space, "audit").await.code, Some(0));

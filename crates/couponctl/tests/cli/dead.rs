@@ -127,7 +127,7 @@ async fn an_installation_without_queues_has_no_dead_letters_to_list() {
     run(async |space| {
         let listed = ctl(&space, "dead list").await;
 
-        fails(&listed, 1, &["has no queues of the namespace", "--namespace"]);
+        fails(&listed, 1, &["has no queue ", ".claims.dead", "--namespace"]);
         space.queues.declare().await;
     })
     .await;

@@ -53,6 +53,8 @@ async fn a_campaign_without_enough_coupons_is_an_error() {
         let shown = ctl(&space, &format!("explain --campaign {campaign}")).await;
 
         fails(&shown, 1, &["2 free coupons", "--batch"]);
+        let none = ctl(&space, "explain --campaign 99999").await;
+        fails(&none, 1, &["there is no campaign 99999"]);
     })
     .await;
 }

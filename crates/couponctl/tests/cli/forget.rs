@@ -1,10 +1,11 @@
 //! `couponctl forget`. Goal: the account's number is stored nowhere any more, and everything else is as it was. Method:
 //! an account with coupons, outcomes and dead letters next to another one; then a search through everything stored.
 
+use coupon_core::audit::{self, Answers};
 use coupon_core::mysql::coupons;
 use coupon_core::rabbitmq::message;
 use coupon_core::redis::keys;
-use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId};
+use coupon_core::{AccountId, CampaignId, Claim, ClaimKey, CouponId, Outcome};
 use coupon_testkit::{TestSpace, run};
 use deadpool_redis::redis::AsyncCommands;
 use mysql_async::Conn;
@@ -24,6 +25,10 @@ async fn a_forgotten_account_is_stored_nowhere_any_more() {
             issue(&space, campaign, account).await;
         }
         let forget = format!("forget --account {GONE}");
+        let claims = campaigns.map(|campaign_id| ClaimKey { campaign_id, account_id: GONE });
+        let mut conn = space.mysql().connection().await.unwrap();
+        let given = coupons::coupons_of(&mut conn, &claims).await.unwrap();
+        drop(conn);
 
         let done = ctl_json(&space, &forget).await;
         let again = ctl(&space, &forget).await;
@@ -41,6 +46,10 @@ async fn a_forgotten_account_is_stored_nowhere_any_more() {
         assert!(kept.contains(&outcome(&space, campaigns[0], OTHER)), "{kept:?}");
         let history = ctl(&space, &format!("campaign history --id {}", campaigns[1])).await;
         assert!(history.stdout.contains("forget") && !history.stdout.contains(&GONE.to_string()), "{history:?}");
+        let mut answers = Answers::default();
+        answers.outcomes.extend(given.into_iter().map(|(claim, coupon_id)| (claim, Outcome::Issued { coupon_id })));
+        let report = audit::audit(space.mysql(), None, answers, None).await.unwrap();
+        assert!(report.clean, "what was answered to an account that is forgotten was right: {report:?}");
         space.audit().await;
     })
     .await;
