@@ -18,10 +18,9 @@ use crate::batch::{Batch, Settled};
 use crate::reserve::Reservations;
 use crate::steps;
 
-/// A round leaves a claim open only if its id turned out to be taken; in exact order also if that of another claim was, or
-/// if one was repeated. After this many rounds the list must be full of
-/// such ids, as when skiplock-api issues from the same campaign: it is dropped, and refilled with ids that are free
-/// now.
+/// A round leaves a claim open only if its id turned out to be taken; in exact order also if that of another claim was,
+/// or if one was repeated. After this many rounds the list must be full of such ids, as when skiplock-api issues from
+/// the same campaign: it is dropped, and refilled with ids that are free now.
 pub const STALE_ROUNDS: usize = 2;
 
 /// After this many rounds the batch is tried again after a pause.

@@ -23,7 +23,7 @@ use crate::http::connection;
 use crate::http::headers::PREFERENCE_APPLIED;
 use crate::http::problem::{NO_STORE, Problem};
 use crate::http::route::{get, post};
-use crate::mysql::campaigns::Stock;
+use crate::mysql::campaigns::Counts;
 use crate::telemetry::{attribute, metrics, span};
 
 /// What an API answers about a campaign.
@@ -232,20 +232,16 @@ pub(super) async fn campaign(
     extract::no_query(&request)?;
     let state = routes.campaigns.state(id).await?;
     let campaign = state.campaign.clone().ok_or_else(Problem::unknown_campaign)?;
-    let stock = if state.is_sold_out() {
-        Stock { coupons: campaign.coupons, free: 0 }
-    } else {
-        routes.campaigns.stock(id).await?
-    };
+    let Counts { coupons, free } = routes.campaigns.count(&campaign, &state).await?;
     Ok(web::Json(CampaignView {
         id,
         name: campaign.name,
         opens_at: campaign.opens_at,
         closes_at: campaign.closes_at,
         paused: campaign.paused,
-        total: stock.coupons,
-        issued: stock.coupons.saturating_sub(stock.free),
-        free: stock.free,
+        total: coupons,
+        issued: coupons.saturating_sub(free),
+        free,
     }))
 }
 

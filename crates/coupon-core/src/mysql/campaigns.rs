@@ -73,7 +73,7 @@ pub async fn all(conn: &mut Conn) -> Result<Vec<Campaign>> {
 
 /// The coupons of a campaign, all read at the same moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stock {
+pub struct Counts {
     /// How many there are.
     pub coupons: u64,
     /// How many of them have no account.
@@ -85,13 +85,13 @@ pub struct Stock {
 ///
 /// # Errors
 /// Any error from MySQL.
-pub async fn stock(conn: &mut Conn, campaign: CampaignId) -> Result<Stock> {
+pub async fn count(conn: &mut Conn, campaign: CampaignId) -> Result<Counts> {
     // One statement reads one snapshot: a restock between two would be counted as coupons issued.
     let counts = "SELECT coupons, \
                   (SELECT COUNT(*) FROM coupon WHERE campaign_id = campaign.id AND account_id IS NULL) \
                   FROM campaign WHERE id = ?";
-    let stock: Option<(u64, u64)> = conn.exec_first(counts, (campaign.0,)).await?;
-    Ok(stock.map(|(coupons, free)| Stock { coupons, free }).unwrap_or_default())
+    let counts: Option<(u64, u64)> = conn.exec_first(counts, (campaign.0,)).await?;
+    Ok(counts.map(|(coupons, free)| Counts { coupons, free }).unwrap_or_default())
 }
 
 /// Accounts that hold a coupon of a campaign, in order: the first ones above `after`, up to `count`.

@@ -34,7 +34,7 @@ const IN_FLIGHT: usize = 3;
 pub enum Limit {
     /// Up to the number of coupons that the recorded load of this key has ordered.
     Ordered(String),
-    /// Up to this many coupons in the campaign, recorded under [`TOTAL`].
+    /// Up to this many coupons in the campaign, recorded.
     Total(u64),
     /// Up to this many coupons in the campaign, without a record.
     Stock(u64),
@@ -42,8 +42,7 @@ pub enum Limit {
 
 impl Limit {
     /// The key of the load's record.
-    #[must_use]
-    pub fn key(&self) -> Option<&str> {
+    fn key(&self) -> Option<&str> {
         match self {
             Self::Ordered(key) => Some(key),
             Self::Total(_) => Some(TOTAL),
@@ -60,7 +59,7 @@ impl Limit {
 }
 
 /// The key of the load that raises a campaign's stock to a total: the last such load of each campaign.
-pub const TOTAL: &str = "total";
+const TOTAL: &str = "total";
 
 /// A recorded load of a campaign.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -109,19 +108,14 @@ pub async fn order(transaction: &mut Transaction<'_>, campaign: CampaignId, key:
     Ok(transaction.exec_drop(insert, (campaign.0, key, coupons)).await?)
 }
 
-/// Like [`order`], in place of an earlier load of the same key, if there was one.
+/// Records that this many coupons are to raise the stock to a total, in place of the last such load.
 ///
 /// # Errors
 /// Any error from MySQL.
-pub async fn order_anew(
-    transaction: &mut Transaction<'_>,
-    campaign: CampaignId,
-    key: &str,
-    coupons: u64,
-) -> Result<()> {
+pub async fn order_total(transaction: &mut Transaction<'_>, campaign: CampaignId, coupons: u64) -> Result<()> {
     let insert = "INSERT INTO coupon_load (campaign_id, load_key, coupons) VALUES (?, ?, ?) \
                   ON DUPLICATE KEY UPDATE coupons = VALUES(coupons), loaded = 0";
-    Ok(transaction.exec_drop(insert, (campaign.0, key, coupons)).await?)
+    Ok(transaction.exec_drop(insert, (campaign.0, TOTAL, coupons)).await?)
 }
 
 /// Forgets what was loaded into an earlier campaign of this number, whose row somebody has deleted.
@@ -143,19 +137,9 @@ pub async fn forget(transaction: &mut Transaction<'_>, campaign: CampaignId) -> 
 ///
 /// # Errors
 /// Any error from MySQL.
-pub async fn supersede(transaction: &mut Transaction<'_>, campaign: CampaignId) -> Result<()> {
+pub async fn supersede(conn: &mut impl Queryable, campaign: CampaignId) -> Result<()> {
     let update = "UPDATE coupon_load SET loaded = coupons WHERE campaign_id = ? AND loaded < coupons";
-    Ok(transaction.exec_drop(update, (campaign.0,)).await?)
-}
-
-/// [`supersede`] in a transaction of its own.
-///
-/// # Errors
-/// Any error from MySQL.
-pub async fn supersede_all(mut conn: Conn, campaign: CampaignId) -> Result<()> {
-    let mut transaction = conn.start_transaction(TxOpts::default()).await?;
-    supersede(&mut transaction, campaign).await?;
-    Ok(transaction.commit().await?)
+    Ok(conn.exec_drop(update, (campaign.0,)).await?)
 }
 
 /// How many coupons this server takes in one statement.

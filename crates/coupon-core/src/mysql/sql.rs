@@ -16,9 +16,9 @@ pub const SESSION: [&str; 3] = [
     // The gap locks of the default level would make claimers wait for each other.
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
     // A single statement is committed by itself; a COMMIT neither ends the connection nor begins the next transaction.
-    // Values that do not fit are errors, as are numbers below zero. Instants are UTC. Duplicates are found in every index. An UPDATE may join, and
-    // a SELECT returns all its rows. A row is locked for milliseconds, so a longer wait for it means that its holder
-    // hangs.
+    // Values that do not fit are errors, as are numbers below zero. Instants are UTC. Duplicates are found in every
+    // index. An UPDATE may join, and a SELECT returns all its rows. A row is locked for milliseconds, so a longer wait
+    // for it means that its holder hangs.
     "SET SESSION autocommit = 1, completion_type = 0, \
          sql_mode = 'NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES', time_zone = '+00:00', unique_checks = 1, \
          sql_safe_updates = 0, sql_big_selects = 1, sql_select_limit = 18446744073709551615, \

@@ -2,7 +2,7 @@
 
 use comfy_table::Cell;
 use coupon_core::domain::Window;
-use coupon_core::mysql::campaigns::Stock;
+use coupon_core::mysql::campaigns::Counts;
 use coupon_core::mysql::{Mysql, campaigns, loads};
 use coupon_core::terminal::{print, print_json, printable};
 use coupon_core::{Campaign, CampaignId};
@@ -32,9 +32,9 @@ pub struct CampaignCounts {
 pub async fn count(mysql: &Mysql, id: CampaignId) -> anyhow::Result<CampaignCounts> {
     let campaign = must_exist(mysql, id).await?;
     let count = async move |mut conn: Conn| {
-        Ok((campaigns::stock(&mut conn, id).await?, loads::not_loaded(&mut conn, id).await?))
+        Ok((campaigns::count(&mut conn, id).await?, loads::not_loaded(&mut conn, id).await?))
     };
-    let (Stock { coupons, free }, not_loaded) = mysql.run(count).await?;
+    let (Counts { coupons, free }, not_loaded) = mysql.run(count).await?;
     Ok(CampaignCounts {
         campaign: Campaign { coupons, ..campaign },
         issued: coupons.saturating_sub(free),

@@ -118,12 +118,11 @@ pub async fn add_coupons(mysql: &Mysql, restock: &AddCoupons) -> anyhow::Result<
             let limit = Limit::Total(total);
             let missing = total.saturating_sub(found.coupons);
             let what = (Some(format!("{} coupons", found.coupons)), format!("{total} coupons"));
+            if total == found.coupons {
+                mysql.run(async move |mut conn: Conn| loads::supersede(&mut conn, id).await).await?;
+            }
             let left = match missing {
-                0 if total < found.coupons => 0,
-                0 => {
-                    mysql.run(async move |conn: Conn| loads::supersede_all(conn, id).await).await?;
-                    0
-                }
+                0 => 0,
                 _ => begin(mysql, "add-coupons", None, Order { id, coupons: missing, limit: &limit, what }).await?,
             };
             (limit, left)
@@ -178,7 +177,7 @@ async fn begin(mysql: &Mysql, command: &'static str, new: Option<&Campaign>, ord
             Limit::Ordered(key) => loads::order(&mut transaction, id, key, coupons).await?,
             Limit::Total(_) => {
                 loads::supersede(&mut transaction, id).await?;
-                loads::order_anew(&mut transaction, id, loads::TOTAL, coupons).await?;
+                loads::order_total(&mut transaction, id, coupons).await?;
             }
             Limit::Stock(_) => {}
         }

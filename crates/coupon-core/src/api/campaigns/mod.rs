@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use self::winners::{WINNERS_AT_ONCE, Winners};
 use crate::domain::{AccountId, Campaign, CampaignId, Window};
 use crate::error::{Error, Result};
-use crate::mysql::campaigns::{CampaignWithStock, Stock};
+use crate::mysql::campaigns::{CampaignWithStock, Counts};
 use crate::mysql::{self, Mysql};
 
 /// How often the state of campaigns in use is read again.
@@ -45,7 +45,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(10);
 const CAMPAIGNS_MAX: u64 = 10_000;
 
 /// The most campaigns read in one statement.
-const CAMPAIGNS_PER_STATEMENT: usize = 500;
+pub(super) const CAMPAIGNS_PER_STATEMENT: usize = 500;
 
 /// What to do with a claim, judged from memory alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -123,7 +123,7 @@ struct Reads {
 struct Inner {
     mysql: Mysql,
     states: moka::future::Cache<CampaignId, Arc<Entry>>,
-    counts: moka::future::Cache<CampaignId, Stock>,
+    counts: moka::future::Cache<CampaignId, Counts>,
     changed: Notify,
     reads: watch::Sender<Reads>,
     /// Held while stocks are counted.
@@ -188,14 +188,17 @@ impl Campaigns {
         (state.read_at.elapsed() <= state.max_age()).then_some(state)
     }
 
-    /// The coupons of a campaign, counted at most a second ago.
+    /// The coupons of a campaign in this state, counted at most a second ago unless it is sold out.
     ///
     /// # Errors
     /// Any error from MySQL.
-    pub async fn stock(&self, campaign: CampaignId) -> Result<Stock> {
-        let mysql = &self.inner.mysql;
-        let count = mysql.run(async move |mut conn: Conn| mysql::campaigns::stock(&mut conn, campaign).await);
-        self.inner.counts.try_get_with(campaign, count).await.map_err(|error: Arc<Error>| shared(&error))
+    pub async fn count(&self, campaign: &Campaign, state: &State) -> Result<Counts> {
+        if state.is_sold_out() {
+            return Ok(Counts { coupons: campaign.coupons, free: 0 });
+        }
+        let (id, mysql) = (campaign.id, &self.inner.mysql);
+        let count = mysql.run(async move |mut conn: Conn| mysql::campaigns::count(&mut conn, id).await);
+        self.inner.counts.try_get_with(id, count).await.map_err(|error: Arc<Error>| shared(&error))
     }
 
     /// Reports that a campaign's state has changed, for instance because a claim found no coupon: it is read again at

@@ -9,10 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Campaigns, Entry, SOLD_OUT_MAX_AGE, current};
-use crate::domain::CampaignId;
-use crate::error::{Error, Result};
-use crate::mysql::campaigns::Stock as Counted;
+use super::{Campaigns, Entry, SOLD_OUT_MAX_AGE, State, current};
+use crate::mysql::campaigns::Counts;
 use crate::telemetry::metrics::Stock;
 
 /// The most campaigns whose stock is counted: each costs a label in the metrics and a count in MySQL.
@@ -34,22 +32,15 @@ impl Campaigns {
 
     async fn count_stocks(&self, deadline: Instant) -> Vec<Stock> {
         let entries: Vec<Arc<Entry>> = self.inner.states.iter().map(|(_, entry)| entry).collect();
-        let campaigns = entries.iter().map(|entry| current(entry)).filter_map(|state| {
-            let campaign = state.campaign.as_ref()?;
-            let is_fresh = state.read_at.elapsed() <= SOLD_OUT_MAX_AGE;
-            is_fresh.then(|| (campaign.id, campaign.coupons, state.is_sold_out()))
-        });
+        let is_fresh = |state: &Arc<State>| state.read_at.elapsed() <= SOLD_OUT_MAX_AGE;
+        let states: Vec<Arc<State>> = entries.iter().map(|entry| current(entry)).filter(is_fresh).collect();
+        let in_use = states.iter().filter_map(|state| Some((state.campaign.as_ref()?, state)));
         let mut stocks = Vec::new();
-        for (campaign_id, coupons, is_sold_out) in campaigns.take(COUNTED_MAX) {
-            let counted =
-                if is_sold_out { Ok(Counted { coupons, free: 0 }) } else { self.stock_by(campaign_id, deadline).await };
-            stocks.extend(counted.map(|Counted { coupons, free }| Stock { campaign_id, coupons, free }));
+        for (campaign, state) in in_use.take(COUNTED_MAX) {
+            if let Ok(Ok(Counts { coupons, free })) = timeout_at(deadline, self.count(campaign, state)).await {
+                stocks.push(Stock { campaign_id: campaign.id, coupons, free });
+            }
         }
         stocks
-    }
-
-    async fn stock_by(&self, campaign: CampaignId, deadline: Instant) -> Result<Counted> {
-        let late = |_| Err(Error::Deadline { what: "counting coupons", limit: COUNT_DEADLINE });
-        timeout_at(deadline, self.stock(campaign)).await.unwrap_or_else(late)
     }
 }

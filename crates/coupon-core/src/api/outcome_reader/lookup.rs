@@ -9,7 +9,7 @@ use mysql_async::Conn;
 use tokio::time::Instant;
 
 use super::waiting::{Due, Found, LookedUp};
-use crate::api::campaigns::Campaigns;
+use crate::api::campaigns::{CAMPAIGNS_PER_STATEMENT, Campaigns};
 use crate::domain::{CampaignId, ClaimKey, CouponId, Outcome};
 use crate::error::Result;
 use crate::mysql::{self, Mysql};
@@ -17,9 +17,6 @@ use crate::redis::outcomes::Outcomes;
 
 /// The most claims in one statement or command.
 const CLAIMS_PER_STATEMENT: usize = 1_000;
-
-/// The most campaigns in one statement.
-const CAMPAIGNS_PER_STATEMENT: usize = 500;
 
 /// Where outcomes are found.
 pub(super) struct Servers {
@@ -49,7 +46,7 @@ impl Servers {
     /// Looks these claims up.
     pub(super) async fn look_up(&self, due: Vec<Due>, began: Instant) -> LookedUp {
         let records = self.read_records(&due).await;
-        let known = self.known_to_be_sold_out(&due).await;
+        let known = self.known_to_be_sold_out(&due.iter().map(|due| due.claim.campaign_id).collect()).await;
         let is_asked = |due: &&Due| {
             let campaign = &due.claim.campaign_id;
             let may_be_sold_out = records.sold_out.contains(campaign) || known.contains(campaign);
@@ -79,10 +76,8 @@ impl Servers {
     pub(super) async fn notice_sold_out(&self, pushed: &[(ClaimKey, Outcome)]) {
         let sold_out = pushed.iter().filter(|(_, outcome)| *outcome == Outcome::SoldOut);
         let campaigns: HashSet<CampaignId> = sold_out.map(|(claim, _)| claim.campaign_id).collect();
-        for campaign in campaigns {
-            if !self.is_sold_out(campaign).await {
-                self.campaigns.notice_change();
-            }
+        if !self.are_known_to_be_sold_out(&campaigns).await {
+            self.campaigns.notice_change();
         }
     }
 
@@ -103,20 +98,19 @@ impl Servers {
         records
     }
 
-    /// The campaigns of these claims that are known to be sold out.
-    async fn known_to_be_sold_out(&self, due: &[Due]) -> HashSet<CampaignId> {
-        let campaigns: HashSet<CampaignId> = due.iter().map(|due| due.claim.campaign_id).collect();
+    /// Those of these campaigns that are known to be sold out.
+    async fn known_to_be_sold_out(&self, campaigns: &HashSet<CampaignId>) -> HashSet<CampaignId> {
         let mut sold_out = HashSet::new();
         for campaign in campaigns {
-            if self.is_sold_out(campaign).await {
-                sold_out.insert(campaign);
+            if self.campaigns.known(*campaign).await.is_some_and(|state| state.is_sold_out()) {
+                sold_out.insert(*campaign);
             }
         }
         sold_out
     }
 
-    async fn is_sold_out(&self, campaign: CampaignId) -> bool {
-        self.campaigns.known(campaign).await.is_some_and(|state| state.is_sold_out())
+    async fn are_known_to_be_sold_out(&self, campaigns: &HashSet<CampaignId>) -> bool {
+        self.known_to_be_sold_out(campaigns).await.len() == campaigns.len()
     }
 
     /// Asks which of the campaigns that are not known to be sold out are, and then who holds a coupon. What is in memory is
@@ -144,18 +138,11 @@ impl Servers {
             Ok(stored)
         };
         let stored = self.mysql.run(ask).await?;
-        self.remember(&stored.sold_out).await;
-        Ok(stored)
-    }
-
-    /// Has campaigns read again unless all of these are known to be sold out, so that whoever is answered "sold out" gets
-    /// the same answer to the next claim at this instance.
-    async fn remember(&self, sold_out: &HashSet<CampaignId>) {
-        for campaign in sold_out {
-            if !self.is_sold_out(*campaign).await {
-                return self.campaigns.read_again().await;
-            }
+        if !self.are_known_to_be_sold_out(&stored.sold_out).await {
+            // Whoever is answered "sold out" gets the same answer to the next claim at this instance.
+            self.campaigns.read_again().await;
         }
+        Ok(stored)
     }
 }
 
