@@ -202,6 +202,15 @@ impl TestQueues {
         self.take_all(&self.queues.claims).await
     }
 
+    /// Whether the queue of dead letters exists.
+    pub async fn keeps_dead_letters(&self) -> bool {
+        // A connection of its own: each look at a queue that does not exist costs one of its channels.
+        let connection = rabbitmq::connect(&self.settings, "coupon-testkit").await.expect("a connection to RabbitMQ");
+        let count = rabbitmq::message_count(&connection, &self.queues.dead).await.expect("a look at the queue");
+        connection.close(200, "seen".into()).await.expect("a connection closed");
+        count.is_some()
+    }
+
     /// Takes the dead letters.
     pub async fn take_dead_letters(&self) -> Vec<(AMQPProperties, Vec<u8>)> {
         self.take_all(&self.queues.dead).await

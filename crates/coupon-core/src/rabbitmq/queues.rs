@@ -61,13 +61,13 @@ impl Queues {
         }
     }
 
-    /// Like [`Self::declare`], but creates none: an operator who deleted a queue may have meant to, for a while.
+    /// Like [`Self::declare`], but does not create the queue of claims: whoever publishes or consumes does so on missing
+    /// it.
     ///
     /// # Errors
     /// Those of [`Self::declare`].
     pub async fn check(&self, connection: &Connection) -> Result<()> {
-        let (claims, dead) = (message_count(connection, &self.claims), message_count(connection, &self.dead));
-        if claims.await?.is_some() && dead.await?.is_some() { self.declare(connection).await } else { Ok(()) }
+        if message_count(connection, &self.claims).await?.is_some() { self.declare(connection).await } else { Ok(()) }
     }
 
     /// Declares a queue on a channel of its own: the broker closes one on which it refuses something.

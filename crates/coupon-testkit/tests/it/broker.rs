@@ -16,6 +16,7 @@ audited![
     a_silent_broker_confirms_nothing,
     a_deleted_queue_refuses_the_claim_and_is_declared_again,
     a_queue_deleted_under_a_consumer_is_declared_again,
+    a_deleted_queue_of_dead_letters_is_declared_again,
     connections_cut_under_load_lose_no_accepted_claim,
     a_consumer_that_starts_before_the_broker_waits_for_it,
     claims_that_wait_together_share_messages,
@@ -122,6 +123,18 @@ async fn a_queue_deleted_under_a_consumer_is_declared_again(space: &TestSpace) {
     }))
     .await;
     assert_eq!(space.issued(campaign).await, 20);
+}
+
+async fn a_deleted_queue_of_dead_letters_is_declared_again(space: &TestSpace) {
+    start_producer_api(space, &[]).await;
+    space.queues.delete_dead().await;
+    eventually("the queue exists again", async || space.queues.keeps_dead_letters().await).await;
+
+    start_consumer(space, &[]).await;
+    space.queues.publish(lapin::BasicProperties::default(), b"poison").await;
+    eventually("a dead letter is kept", async || space.queues.dead_letters().await == 1).await;
+    // The audit would report it.
+    space.queues.take_dead_letters().await;
 }
 
 async fn connections_cut_under_load_lose_no_accepted_claim(space: &TestSpace) {
