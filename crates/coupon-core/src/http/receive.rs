@@ -101,7 +101,8 @@ fn names_path(head: &RequestHead) -> bool {
 
 /// Whether this is a host that RFC 9112 allows in requests; an empty one is for targets without a host.
 fn names_host(text: &str) -> bool {
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port =
+        |port: &str| port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     let has_port = |authority: &Authority| {
         let after = text.strip_prefix(authority.host()).unwrap_or_default();
         after.is_empty() || after.strip_prefix(':').is_some_and(is_port)
@@ -168,10 +169,21 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
-        for host in ["", "shop.example", "shop.example:8080", "shop:", "192.0.2.1:80", "[2001:db8::1]", "[::1]:80"] {
+        for host in [
+            "",
+            "shop.example",
+            "shop:65535",
+            "shop.example:8080",
+            "shop:",
+            "192.0.2.1:80",
+            "[2001:db8::1]",
+            "[::1]:80",
+        ] {
             assert!(names_host(host), "{host}");
         }
-        for host in ["a b", "a/b", "a@b", "@", "http://a", "a:b", "a:80:80", "[::1", "[::1]x", "a?b", "<a>"] {
+        for host in
+            ["a b", "a/b", "a@b", "@", "http://a", "a:b", "a:80:80", "a:65536", "a:+80", "[::1", "[::1]x", "a?b", "<a>"]
+        {
             assert!(!names_host(host), "{host}");
         }
     }
