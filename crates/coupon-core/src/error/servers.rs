@@ -143,6 +143,11 @@ pub fn redis_advice(error: &redis::RedisError) -> Advice {
         (ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown), _) => {
             Advice::wait("it is starting: wait")
         }
+        // A Redis without TLS takes the first bytes of a TLS client for the beginning of a command, and waits for the
+        // rest.
+        _ if error.is_timeout() => {
+            Advice::wait("see that Redis runs, and that its port speaks TLS if COUPON_REDIS_URL begins with rediss://")
+        }
         _ => {
             let remedy = "see that Redis runs and that COUPON_REDIS_URL leads to it";
             Advice::by_class(remedy, redis_class(error))

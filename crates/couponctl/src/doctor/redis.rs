@@ -9,9 +9,6 @@ use super::Program;
 use super::sheet::{Sheet, Variables};
 use crate::servers::Servers;
 
-/// A Redis without TLS takes the first bytes of a TLS client for the beginning of a command, and waits for the rest.
-const NO_TLS_THERE: &str = "see that the server runs, and that this port of it speaks TLS: rediss:// asks for that";
-
 /// The keys that a check writes expire after this.
 const KEPT_FOR_SECONDS: u64 = 5;
 
@@ -31,9 +28,7 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
             return Ok(());
         }
         Err(error) => {
-            let is_late = matches!(&error, coupon_core::Error::Redis(error) if error.is_timeout());
-            let remedy = if is_late && url.asks_for_tls() { NO_TLS_THERE } else { error.remedy() };
-            sheet.not_reached("reachable", &format!("{url}: {error}"), remedy);
+            sheet.not_reached("reachable", &format!("{url}: {error}"), error.remedy());
             return Ok(());
         }
     };
