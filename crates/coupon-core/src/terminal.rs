@@ -15,12 +15,14 @@ const LINE_MAX: usize = 1_000;
 /// Whether a line for standard error could not be written.
 static LINE_LOST: AtomicBool = AtomicBool::new(false);
 
-/// Whether a terminal would act on a character instead of showing it: control characters, ends of lines, and marks that
-/// change the direction of text.
+/// Whether a terminal would act on a character instead of showing it, or show nothing: control characters, ends of
+/// lines, marks that change the direction of text, and zero-width characters, by which two texts that look alike differ.
+/// Joiners are text, because emoji and some scripts need them.
 #[must_use]
 pub fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 /// A text with its control characters written out, as in `\u{1b}`.
@@ -118,6 +120,7 @@ mod tests {
     #[test]
     fn what_moves_a_cursor_is_written_out() {
         assert_eq!(printable("a\u{1b}[31mred\r\n\u{9b}2J\u{202e}b"), "a\\u{1b}[31mred\\u{d}\\u{a}\\u{9b}2J\\u{202e}b");
+        assert_eq!(printable("noon\u{200b}\u{feff}"), "noon\\u{200b}\\u{feff}");
         assert_eq!(printable("정오의 '쿠폰' ❤️ 👩‍💻 \\o/"), "정오의 '쿠폰' ❤️ 👩‍💻 \\o/");
     }
 

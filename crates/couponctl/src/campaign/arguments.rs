@@ -99,7 +99,9 @@ fn name(text: &str) -> Result<String, String> {
         return Err(format!("must have 1 to {NAME_MAX} characters"));
     }
     if text.chars().any(terminal::is_control) {
-        return Err(String::from("must not contain control characters, such as line breaks or bidirectional marks"));
+        return Err(String::from(
+            "must not contain control characters, such as line breaks, bidirectional marks or zero-width characters",
+        ));
     }
     Ok(text.to_owned())
 }
