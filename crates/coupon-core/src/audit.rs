@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{IsolationLevel, TxOpts};
+use mysql_async::{Conn, IsolationLevel, TxOpts};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -101,6 +101,15 @@ pub async fn audit(
     broker: Option<Broker>,
 ) -> Result<Report> {
     let mut conn = mysql.connection().await?;
+    mysql.attended(&[conn.id()], audit_on(&mut conn, campaign, answers, broker)).await
+}
+
+async fn audit_on(
+    conn: &mut Conn,
+    campaign: Option<CampaignId>,
+    answers: Answers,
+    broker: Option<Broker>,
+) -> Result<Report> {
     let mut options = TxOpts::default();
     options.with_isolation_level(IsolationLevel::RepeatableRead).with_consistent_snapshot(true).with_readonly(true);
     let mut snapshot = conn.start_transaction(options).await?;

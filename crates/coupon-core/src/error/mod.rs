@@ -15,6 +15,9 @@ use self::servers::{
 };
 use crate::domain::InstallationId;
 
+/// What took longer than a deadline when it was work in MySQL.
+pub(crate) const WORK_IN_MYSQL: &str = "work in MySQL";
+
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
@@ -198,6 +201,10 @@ impl Error {
             Self::Mysql(error) => mysql_advice(error),
             Self::Redis(error) | Self::RedisPool(deadpool_redis::PoolError::Backend(error)) => redis_advice(error),
             Self::Amqp(error) => amqp_advice(error),
+            // The server may go on with what it has begun.
+            Self::Deadline { what: WORK_IN_MYSQL, .. } => {
+                Advice::wait("see that the server runs and is reached; what was asked of it may have been done")
+            }
             Self::Deadline { .. } | Self::RedisPool(_) => Advice::wait("see that the server runs and is reached"),
             Self::ReadsElsewhere => {
                 Advice::mend("let COUPON_MYSQL_URL lead to the primary, and let no proxy send reads to a replica")

@@ -3,6 +3,7 @@
 //! Invariant: work in MySQL runs in a task of its own on the service's runtime, so that a client that hangs up never
 //! leaves a transaction half done with its locks held.
 
+mod attend;
 pub mod campaigns;
 mod connections;
 pub mod coupons;
@@ -25,7 +26,7 @@ use self::connections::{Connections, Generation};
 pub use self::lock::lock;
 pub use self::reach::{connect, not_reached, reach, remedy_of_not_reached};
 use crate::domain::CampaignId;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, WORK_IN_MYSQL};
 use crate::settings::{MysqlSettings, ServerUrl};
 use crate::telemetry::metrics;
 
@@ -91,7 +92,7 @@ impl Mysql {
     pub async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::time::timeout(self.deadline, work)
             .await
-            .unwrap_or(Err(Error::Deadline { what: "work in MySQL", limit: self.deadline }))
+            .unwrap_or(Err(Error::Deadline { what: WORK_IN_MYSQL, limit: self.deadline }))
     }
 
     /// Runs work on a connection, to its end or the deadline, even if the caller is dropped meanwhile. The connections

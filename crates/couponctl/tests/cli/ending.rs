@@ -2,7 +2,7 @@
 //! Method: servers that are away or silent, and signals to a waiting command.
 
 use coupon_testkit::program;
-use coupon_testkit::{eventually, run};
+use coupon_testkit::{Proxy, eventually, run};
 use couponctl::Couponctl;
 use lapin::BasicProperties;
 
@@ -65,6 +65,34 @@ async fn a_reset_that_does_not_reach_redis_leaves_the_queues_as_they_are() {
     .await;
 }
 
+/// An audit may take as long as the server needs, so only its silence ends it.
+#[tokio::test]
+async fn an_audit_ends_when_the_server_falls_silent() {
+    run(async |space| {
+        for is_whole_server in [true, false] {
+            let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
+            let line = format!("--mysql-url={} --mysql-deadline=1s audit --mysql-only", proxy.url());
+            let locked = space.lock_tables().await;
+            let freeze = async {
+                let begun = async || !space.running("SELECT campaign.id, campaign.coupons, COUNT").await.is_empty();
+                eventually("it waits for MySQL", begun).await;
+                if is_whole_server {
+                    proxy.freeze();
+                } else {
+                    proxy.lead_to(&space.servers().mysql.mysql_url);
+                    proxy.freeze_those_before();
+                }
+                locked.disconnect().await.unwrap();
+            };
+
+            let (ran, ()) = tokio::join!(ctl(&space, &line), freeze);
+
+            fails(&ran, 1, &[if is_whole_server { "took longer than 1s" } else { "MySQL is away" }]);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn too_few_open_files_are_named() {
     run(async |space| program::too_few_open_files_are_named::<Couponctl>(PROGRAM, &space).await).await;
@@ -74,7 +102,7 @@ async fn too_few_open_files_are_named() {
 #[tokio::test]
 async fn a_command_that_is_process_1_ends_when_it_is_asked_to() {
     run(async |space| {
-        for (id, signal, code) in [(91, "INT", 130), (92, "TERM", 143)] {
+        for (id, signal, code) in [(90, "HUP", 129), (91, "INT", 130), (92, "TERM", 143)] {
             let locked = space.lock_tables().await;
             // On a busy machine it takes a while to see that the command waits; until then it must not give up by
             // itself.
