@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::{CommandFactory, FromArgMatches};
 use coupon_core::audit::{self, Broker, Report};
 use coupon_core::mysql::loads::{self, Limit};
-use coupon_core::mysql::{Mysql, campaigns, schema};
+use coupon_core::mysql::{self, Mysql, campaigns};
 use coupon_core::redis::keys;
 use coupon_core::service::Running;
 use coupon_core::settings::{MysqlSettings, Namespace, try_parse_from};
@@ -80,7 +80,7 @@ impl TestSpace {
         SWEPT.get_or_init(async || sweep(&servers).await).await;
         let name = format!("{PREFIX}{:x}_{}", now(), &Uuid::new_v4().simple().to_string()[..12]);
         servers.mysql.mysql_url = servers.mysql.mysql_url.with_path(&name);
-        schema::migrate(&servers.mysql).await.expect("a schema");
+        mysql::migrate(&servers.mysql).await.expect("a schema");
         let users = Users::on(&servers).await;
         let mysql = Mysql::new(&servers.mysql);
         users.grant(&mut mysql.connection().await.expect("a connection"), &name).await;

@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
-use coupon_core::mysql::{Mysql, schema};
+use coupon_core::mysql::{self, Mysql};
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, try_parse_from};
 use deadpool_redis::redis;
 use futures_util::FutureExt;
@@ -79,7 +79,7 @@ impl Spare {
         reset(&server).await;
         server.close().await;
         servers.mysql.mysql_url = servers.mysql.mysql_url.with_path(space.name());
-        schema::migrate(&servers.mysql).await.expect("a schema on the spare server");
+        mysql::migrate(&servers.mysql).await.expect("a schema on the spare server");
         let mysql = Mysql::new(&servers.mysql);
         let new = Self { servers, mysql };
         new.redis(NO_REPLICA).await;

@@ -17,7 +17,7 @@ mod token;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use coupon_core::mysql::schema;
+use coupon_core::mysql::{self, schema};
 use coupon_core::settings;
 
 use crate::servers::Servers;
@@ -115,12 +115,12 @@ async fn run(couponctl: Couponctl) -> anyhow::Result<ExitCode> {
     let json = *json;
     match command {
         Command::Migrate => {
-            let applied = schema::migrate(&servers.mysql).await?;
+            let applied = mysql::migrate(&servers.mysql).await?;
             output::migrated(&applied, schema::wanted(), json)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Setup(create) => {
-            schema::migrate(&servers.mysql).await?;
+            mysql::migrate(&servers.mysql).await?;
             schema::work_on(&servers.mysql, async |mysql| campaign::set_up(mysql, create, json).await).await
         }
         Command::Campaign(command) => {

@@ -9,6 +9,7 @@ mod connections;
 pub mod coupons;
 pub mod loads;
 mod lock;
+mod migrate;
 mod reach;
 pub mod schema;
 pub mod sql;
@@ -24,6 +25,7 @@ use tokio::runtime::Handle;
 
 use self::connections::{Connections, Generation};
 pub use self::lock::lock;
+pub use self::migrate::migrate;
 pub use self::reach::{connect, not_reached, reach, remedy_of_not_reached};
 use crate::domain::CampaignId;
 use crate::error::{Error, Result, WORK_IN_MYSQL};

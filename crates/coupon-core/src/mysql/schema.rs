@@ -1,16 +1,14 @@
-//! The schema and its version: embedded migrations, run only by `couponctl migrate`.
+//! The schema and its version. Its migrations are embedded; [`super::migrate`] runs them.
 //!
 //! Invariant: a service never changes the schema; it refuses to start on one that it was not built for.
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use refinery::error::Kind;
 use refinery::{Migration, Runner};
 
-use super::{Mysql, connect, not_reached};
+use super::{Mysql, not_reached};
 use crate::error::{Error, Result};
 use crate::settings::MysqlSettings;
 
@@ -37,13 +35,7 @@ impl Standing {
     /// # Errors
     /// Any error from MySQL; a database without our tables is not an error.
     pub async fn of(conn: &mut Conn) -> Result<Self, mysql_async::Error> {
-        const NO_SUCH_TABLE: u16 = 1146;
-        const APPLIED: &str = "SELECT version, checksum FROM refinery_schema_history ORDER BY version";
-
-        let applied: Vec<(u32, String)> = match conn.query(APPLIED).await {
-            Err(mysql_async::Error::Server(error)) if error.code == NO_SUCH_TABLE => Vec::new(),
-            applied => applied?,
-        };
+        let applied = applied(conn).await?;
         if let Some(migration) = unlike(&applied) {
             return Ok(Self::OfAnotherBuild(migration));
         }
@@ -85,14 +77,25 @@ impl From<Flaw> for Error {
     }
 }
 
-fn newer(found: u32) -> Flaw {
+pub(super) fn newer(found: u32) -> Flaw {
     let what = format!("the schema is at version {found}, newer than this build's {}", wanted());
     Flaw { what, remedy: "run newer builds of all programs" }
 }
 
-fn of_another_build(migration: &str) -> Flaw {
+pub(super) fn of_another_build(migration: &str) -> Flaw {
     let what = format!("the schema was made by a build whose {migration} differs from this one's");
     Flaw { what, remedy: "run that build" }
+}
+
+/// The migrations that have been applied to the connection's database, each with the checksum of its text.
+pub(super) async fn applied(conn: &mut Conn) -> Result<Vec<(u32, String)>, mysql_async::Error> {
+    const NO_SUCH_TABLE: u16 = 1146;
+    const APPLIED: &str = "SELECT version, checksum FROM refinery_schema_history ORDER BY version";
+
+    match conn.query(APPLIED).await {
+        Err(mysql_async::Error::Server(error)) if error.code == NO_SUCH_TABLE => Ok(Vec::new()),
+        applied => applied,
+    }
 }
 
 /// The version that this build was made for.
@@ -101,7 +104,7 @@ pub fn wanted() -> u32 {
     runner().get_migrations().iter().map(version).max().unwrap_or(0)
 }
 
-fn version(migration: &Migration) -> u32 {
+pub(super) fn version(migration: &Migration) -> u32 {
     u32::try_from(migration.version()).unwrap_or(u32::MAX)
 }
 
@@ -115,63 +118,8 @@ fn unlike(applied: &[(u32, String)]) -> Option<String> {
     applied.iter().find_map(is_unlike)
 }
 
-fn runner() -> Runner {
+pub(super) fn runner() -> Runner {
     embedded::migrations::runner()
-}
-
-/// How long to wait for another process that is migrating the same database.
-const LOCK_WAIT: Duration = Duration::from_mins(1);
-
-/// Creates the database if it does not exist, and brings its schema up to date. Returns the names of the migrations
-/// that were applied.
-///
-/// # Errors
-/// Any error from MySQL, or a migration that was changed after it had been applied.
-pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
-    let lock = lock(settings).await?;
-    // The migration library wants a pool of the driver's own.
-    let mut pool = mysql_async::Pool::new(super::options(settings));
-    let report = runner().run_async(&mut pool).await.map_err(|error| not_migrated(&error));
-    pool.disconnect().await?;
-    lock.disconnect().await?;
-    Ok(report?.applied_migrations().iter().map(ToString::to_string).collect())
-}
-
-/// Why a database was not migrated, and what to do about it.
-fn not_migrated(error: &refinery::Error) -> Error {
-    const TABLE_EXISTS: u16 = 1050;
-
-    match error.kind() {
-        Kind::MissingVersion(migration) => newer(version(migration)).into(),
-        Kind::DivergentVersion(applied, _) => of_another_build(&applied.to_string()).into(),
-        Kind::Connection(doing, error) => Error::Broken(match error.downcast_ref::<mysql_async::Error>() {
-            Some(mysql_async::Error::Server(error)) if error.code == TABLE_EXISTS => {
-                format!("{}, and is not of this system: name a database of its own in --mysql-url", error.message)
-            }
-            _ => format!("{doing}: {error}"),
-        }),
-        kind => Error::Broken(format!("migration: {kind}")),
-    }
-}
-
-/// Creates the database, and waits until nobody else is migrating it; the lock ends with the connection.
-async fn lock(settings: &MysqlSettings) -> Result<Conn> {
-    let options = super::options(settings);
-    let name = options.db_name().unwrap_or_default().replace('`', "``");
-    let options = mysql_async::OptsBuilder::from_opts(options).db_name(None::<String>);
-    let connected = connect(options, settings.mysql_deadline).await;
-    let mut conn = connected.map_err(|error| not_reached(&settings.mysql_url, &error))?;
-    let created = conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await;
-    // A user who may not create databases can still migrate an existing one; if there is none, the migration fails with
-    // an error of its own.
-    if let Err(error) = created {
-        tracing::debug!(%error, "cannot create the database");
-    }
-    if super::lock(&mut conn, "migrate", &name, LOCK_WAIT).await? {
-        Ok(conn)
-    } else {
-        Err(Error::Broken(String::from("another couponctl is migrating this database; run this again when it is done")))
-    }
 }
 
 /// Does a command's work on a database whose schema is the one this build was made for.

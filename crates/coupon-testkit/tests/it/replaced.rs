@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use coupon_core::Outcome;
-use coupon_core::mysql::schema;
+use coupon_core::mysql;
 use coupon_testkit::{Api, Proxy, Service, Spare, TestSpace, eventually, with_spare};
 
 use crate::programs;
@@ -146,7 +146,7 @@ async fn a_coupon_is_committed_where_autocommit_is_off_by_default(space: &TestSp
         spare.sql("SET GLOBAL transaction_read_only = ON").await;
         // The schema must be created under these defaults, too.
         spare.sql(&format!("DROP DATABASE `{}`", space.name())).await;
-        schema::migrate(spare.mysql_settings()).await.unwrap();
+        mysql::migrate(spare.mysql_settings()).await.unwrap();
         spare.sql(&format!("USE `{}`", space.name())).await;
         spare.take_over(space).await;
         let url = spare.mysql_settings().mysql_url.reveal();

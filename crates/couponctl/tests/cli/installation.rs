@@ -1,11 +1,15 @@
 //! An installation's data, created by `migrate` and emptied by `reset`. Goal: both can be run again, and `reset`
 //! deletes only what belongs to its own installation. Method: what MySQL, Redis and the broker hold before and after.
 
+use std::collections::BTreeMap;
+
 use coupon_core::redis::keys;
 use coupon_core::{CampaignId, Installation, InstallationId};
 use coupon_testkit::run;
 use deadpool_redis::redis::AsyncCommands;
 use futures_util::future::join_all;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
 use serde_json::json;
 
 use crate::{ctl, ctl_json, fails};
@@ -21,6 +25,93 @@ async fn migrate_creates_the_database_and_can_be_run_again() {
 
         assert!(first["applied"].as_array().is_some_and(|applied| !applied.is_empty()), "{first}");
         assert_eq!(second, json!({"version": first["version"], "applied": []}));
+        assert_eq!(ctl_json(&space, "campaign list").await, json!([]));
+    })
+    .await;
+}
+
+/// MySQL commits each statement of a migration by itself, so one that is killed may have done any number of them.
+#[tokio::test]
+async fn a_migration_that_was_cut_off_is_finished() {
+    run(async |space| {
+        let mut conn = space.mysql().connection().await.unwrap();
+        conn.query_drop("CREATE TABLE applied SELECT * FROM refinery_schema_history").await.unwrap();
+        let whole = tables(&mut conn).await;
+        for cut in 0..MIGRATIONS.len() {
+            let before: Vec<String> = MIGRATIONS[..cut].iter().flat_map(|text| statements(text)).collect();
+            let of_this = statements(MIGRATIONS[cut]);
+            for done in 0..=of_this.len() {
+                for table in whole.keys() {
+                    conn.query_drop(format!("DROP TABLE IF EXISTS {table}")).await.unwrap();
+                }
+                let applied =
+                    format!("CREATE TABLE refinery_schema_history SELECT * FROM applied WHERE version <= {cut}");
+                let campaign = String::from("INSERT INTO campaign (id, name, coupons) VALUES (7, 'kept', 70)");
+                let kept = (cut == 3).then_some(campaign);
+                let done = before.iter().cloned().chain(kept).chain(of_this[..done].iter().cloned()).chain([applied]);
+                for statement in done {
+                    conn.query_drop(&statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+                }
+
+                let ran = ctl_json(&space, "migrate").await;
+
+                assert_eq!(ran["applied"].as_array().map(Vec::len), Some(MIGRATIONS.len() - cut), "{ran}");
+                assert_eq!(tables(&mut conn).await, whole, "migration {cut}, cut off");
+                let rows: Vec<(u64, u64)> = conn
+                    .query("SELECT (SELECT COUNT(*) FROM installation), (SELECT COUNT(*) FROM operator_lock)")
+                    .await
+                    .unwrap();
+                assert_eq!(rows, [(1, 1)]);
+                let loads: Vec<u64> = conn.query("SELECT loaded FROM coupon_load").await.unwrap();
+                assert_eq!(loads, if cut == 3 { vec![70] } else { Vec::new() });
+            }
+        }
+    })
+    .await;
+}
+
+const MIGRATIONS: [&str; 4] = [
+    include_str!("../../../coupon-core/migrations/V1__campaign_and_coupon.sql"),
+    include_str!("../../../coupon-core/migrations/V2__coupons_in_order_of_campaign.sql"),
+    include_str!("../../../coupon-core/migrations/V3__installation.sql"),
+    include_str!("../../../coupon-core/migrations/V4__operators.sql"),
+];
+
+fn statements(migration: &str) -> Vec<String> {
+    let text: Vec<&str> = migration.lines().filter(|line| !line.starts_with("--")).collect();
+    text.join("\n").split(';').map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect()
+}
+
+/// How each table was made, but for those of the test and the next number of a row.
+async fn tables(conn: &mut Conn) -> BTreeMap<String, String> {
+    let mut tables = BTreeMap::new();
+    for table in conn.query::<String, _>("SHOW TABLES").await.unwrap() {
+        let made: Option<(String, String)> = conn.query_first(format!("SHOW CREATE TABLE `{table}`")).await.unwrap();
+        let made = made.unwrap().1;
+        let made = made.split(" AUTO_INCREMENT=").next().unwrap().to_owned();
+        if table != "applied" {
+            tables.insert(table.clone(), if table == "refinery_schema_history" { String::new() } else { made });
+        }
+    }
+    tables
+}
+
+#[tokio::test]
+async fn a_reset_that_would_have_to_wait_deletes_nothing() {
+    run(async |space| {
+        let campaign = space.campaign(10).await;
+        let mut backup = space.mysql().connection_of_its_own().await.unwrap();
+        backup.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.unwrap();
+        backup.query_drop("SELECT COUNT(*) FROM coupon").await.unwrap();
+
+        let ran = ctl(&space, "reset --yes --mysql-only").await;
+
+        fails(&ran, 1, &["nothing was deleted", "is open", "run this again"]);
+        assert!(space.running("TRUNCATE coupon").await.is_empty(), "it waits on the server after the command");
+        assert_eq!(ctl_json(&space, "campaign list").await[0]["free"], 10);
+        backup.disconnect().await.unwrap();
+        assert_eq!(ctl(&space, "reset --yes --mysql-only").await.code, Some(0));
+        assert_eq!(space.issued(campaign).await, 0);
         assert_eq!(ctl_json(&space, "campaign list").await, json!([]));
     })
     .await;
