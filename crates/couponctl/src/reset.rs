@@ -7,21 +7,27 @@ use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::rabbitmq::{self, Queues};
-use coupon_core::redis::connect;
-use coupon_core::redis::keys;
-use coupon_core::{Installation, Result};
+use coupon_core::redis::{Redis, keys};
+use coupon_core::{Error, Installation, Result};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 use lapin::options::QueuePurgeOptions;
-use mysql_async::Conn;
+use mysql_async::TxOpts;
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 use crate::output;
 use crate::servers::Servers;
 
 /// Keys deleted in one command.
 const KEYS_PER_DELETE: usize = 1_000;
+
+/// Claims wait for at most this long behind the deletion of the coupons.
+const PATIENCE: &str = "SET SESSION lock_wait_timeout = 1";
+const LOCK_WAIT_TIMEOUT: u16 = 1205;
+
+const NOTHING: &str = "nothing was deleted";
 
 #[derive(Args, Debug)]
 pub struct Arguments {
@@ -65,17 +71,41 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
     let mut deleted = Deleted::default();
     if !arguments.mysql_only {
         // Comes first, because nothing brings back the messages in the queues.
-        servers.reach_redis().await.context("nothing was deleted")?;
-        deleted.messages = empty_queues(servers).await.context("nothing was deleted")?;
+        servers.reach_redis().await.context(NOTHING)?;
+        deleted.messages = empty_queues(servers).await.context(NOTHING)?;
         let installation = Installation::of(mysql, &servers.namespace.namespace).await?;
         deleted.keys = delete_keys(servers, &installation).await.context("only the queues were emptied")?;
     }
-    for table in ["coupon", "campaign", "coupon_load", "campaign_change"] {
-        mysql.run(async move |mut conn: Conn| Ok(conn.query_drop(format!("TRUNCATE {table}")).await?)).await?;
-    }
+    // Polls nothing else meanwhile, so that a signal does not end this halfway.
+    let left = if arguments.mysql_only { NOTHING } else { "MySQL still has every campaign and coupon" };
+    tokio::task::block_in_place(|| Handle::current().block_on(empty_tables(mysql, left)))?;
     lock.release().await;
     output::done("every campaign and coupon was deleted", &deleted, json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Empties the coupons first: TRUNCATE waits for every transaction that has read them, such as a backup's or an audit's,
+/// and claims wait behind it. If it gives up, nothing has changed; campaigns without their coupons would seem to be sold
+/// out.
+async fn empty_tables(mysql: &Mysql, left: &str) -> anyhow::Result<()> {
+    let mut conn = mysql.connection_of_its_own().await?;
+    let ids = [conn.id()];
+    let emptied = mysql.attended(&ids, async {
+        conn.query_drop(PATIENCE).await?;
+        conn.query_drop("TRUNCATE coupon").await?;
+        let mut transaction = conn.start_transaction(TxOpts::default()).await?;
+        for table in ["campaign", "coupon_load", "campaign_change"] {
+            transaction.query_drop(format!("DELETE FROM {table}")).await?;
+        }
+        Ok(transaction.commit().await?)
+    });
+    match emptied.await {
+        Err(Error::Mysql(mysql_async::Error::Server(error))) if error.code == LOCK_WAIT_TIMEOUT => anyhow::bail!(
+            "{left}: a transaction that has read the coupons is open, such as a backup's or an audit's; run this again \
+             when it has ended"
+        ),
+        emptied => emptied.context("not everything was deleted: run this again"),
+    }
 }
 
 /// Empties the queues instead of deleting them: messages in a queue that was recreated while its consumers still
@@ -95,7 +125,7 @@ async fn empty_queues(servers: &Servers) -> Result<u32> {
 }
 
 async fn delete_keys(servers: &Servers, installation: &Installation) -> Result<usize> {
-    let mut connection = connect(&servers.redis)?;
+    let mut connection = Redis::new(&servers.redis)?;
     let options = redis::ScanOptions::default().with_pattern(keys::all(installation)).with_count(1_000);
     let found: Vec<redis::RedisResult<String>> = connection.scan_options(options).await?.collect().await;
     let found = found.into_iter().collect::<redis::RedisResult<Vec<String>>>()?;
