@@ -13,13 +13,23 @@ mod statements;
 use std::process::ExitCode;
 
 use clap::Args;
+use coupon_core::mysql::Mysql;
 use coupon_core::mysql::sql::Wanted;
-use coupon_core::mysql::{Mysql, coupons};
-use coupon_core::{CampaignId, Error};
+use coupon_core::{CampaignId, CouponId, Error};
+use mysql_async::prelude::Queryable as _;
+use uuid::Uuid;
 
 use self::observe::observe;
 use self::statements::Values;
 use crate::campaign::must_exist;
+
+/// The coupons that the statements run on. Claims take the first free ones, so the last are free until nearly all have
+/// gone.
+const LAST_FREE: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
+                         WHERE campaign_id = ? AND account_id IS NULL ORDER BY id DESC LIMIT ?";
+
+/// The errors by which [`coupon_core::mysql::sql::ISSUE_ALL`] refuses a coupon that has an account.
+const IS_TAKEN: [u16; 2] = [1264, 1690];
 
 #[derive(Args, Debug)]
 pub struct Arguments {
@@ -38,7 +48,9 @@ pub async fn run(mysql: &Mysql, arguments: &Arguments, json: bool) -> anyhow::Re
     must_exist(mysql, campaign).await?;
     let mut first = mysql.connection_of_its_own().await?;
     let mut second = mysql.connection_of_its_own().await?;
-    let free = coupons::free_coupons(&mut first, wanted).await?;
+    let read = async { Ok(first.exec::<Uuid, _, _>(LAST_FREE, (campaign.0, batch)).await?) };
+    let free = mysql.within(read).await?;
+    let free: Vec<CouponId> = free.into_iter().rev().map(CouponId).collect();
     anyhow::ensure!(
         free.len() == wanted.count,
         "campaign {campaign} has {} free coupons, and {batch} are wanted: `couponctl campaign create --coupons 10000` makes \
@@ -46,10 +58,20 @@ pub async fn run(mysql: &Mysql, arguments: &Arguments, json: bool) -> anyhow::Re
         free.len()
     );
     let values = Values { wanted, free };
-    let mut observed = Vec::new();
-    for statement in values.statements() {
-        observed.push(observe(&mut first, &mut second, statement).await.map_err(Error::from)?);
-    }
+    let ids = [first.id(), second.id()];
+    let observe_all = async {
+        let mut observed = Vec::new();
+        for statement in values.statements() {
+            observed.push(observe(&mut first, &mut second, statement).await?);
+        }
+        Ok(observed)
+    };
+    let observed = match mysql.attended(&ids, observe_all).await {
+        Err(Error::Mysql(mysql_async::Error::Server(error))) if IS_TAKEN.contains(&error.code) => {
+            anyhow::bail!("the last free coupons of campaign {campaign} were issued meanwhile: run this again")
+        }
+        observed => observed?,
+    };
     show::show(&observed, json)?;
     first.disconnect().await?;
     second.disconnect().await?;

@@ -1,8 +1,11 @@
 //! `couponctl explain`. Goal: it shows what makes a claim correct and who waits for whom, and changes nothing. Method:
 //! the test's own campaign.
 
+use std::pin::pin;
+
 use coupon_core::AccountId;
 use coupon_testkit::run;
+use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 
 use crate::{ctl, ctl_json, fails};
@@ -41,6 +44,31 @@ async fn every_statement_is_shown_with_its_plan_and_what_a_second_claimer_does()
         }
         assert_eq!(space.issued(campaign).await, 1, "everything was rolled back");
         space.audit().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_that_come_in_meanwhile_are_not_in_its_way() {
+    run(async |space| {
+        let campaign = space.campaign(2_000).await;
+        let claims = async {
+            for account in 1..=1_500 {
+                let first = "account_id IS NULL ORDER BY id LIMIT 1";
+                space
+                    .sql(format!("UPDATE coupon SET account_id = {account} WHERE campaign_id = {campaign} AND {first}"))
+                    .await;
+            }
+        };
+        let line = format!("explain --campaign {campaign}");
+
+        let shown = match select(pin!(ctl(&space, &line)), pin!(claims)).await {
+            Either::Left((shown, _)) => shown,
+            Either::Right(((), shown)) => shown.await,
+        };
+
+        assert_eq!(shown.code, Some(0), "{shown:?}");
+        assert!(space.issued(campaign).await > 1, "claims came in");
     })
     .await;
 }
