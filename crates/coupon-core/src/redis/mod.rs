@@ -184,7 +184,8 @@ impl ConnectionLike for Redis {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         async move {
             let mut shared = self.current()?;
-            let answer = shared.connection.req_packed_command(command).await;
+            // The driver returns a refusal as a value; its iterators would report that as a parse error.
+            let answer = shared.connection.req_packed_command(command).await.and_then(Value::extract_error);
             self.checked(&shared, answer, std::slice::from_ref)
         }
         .boxed()

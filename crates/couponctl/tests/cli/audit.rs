@@ -5,7 +5,7 @@ use coupon_core::rabbitmq::message;
 use coupon_core::redis::keys;
 use coupon_core::{AccountId, CampaignId, Claim, ClaimKey};
 use coupon_testkit::{TestSpace, run};
-use deadpool_redis::redis::AsyncCommands;
+use deadpool_redis::redis::{self, AsyncCommands};
 use serde_json::{Value, json};
 
 use crate::{ctl, ctl_json};
@@ -29,6 +29,26 @@ async fn an_audit_of_a_sound_system_is_clean() {
         let invariants = report["invariants"].as_array().unwrap();
         assert_eq!(invariants.len(), 6, "one finding for each invariant: {report}");
         assert_eq!(one["campaigns"], json!([{"campaign_id": campaign, "coupons": 10, "issued": 4, "free": 6}]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_in_redis_is_named() {
+    run(async |space| {
+        space.queues.declare().await;
+        let user = space.name();
+        let mut redis = space.redis();
+        let mut make = redis::cmd("ACL");
+        make.arg("SETUSER").arg(user).arg(&["reset", "on", ">secret", "~*", "&*", "+@all", "-scan"]);
+        make.exec_async(&mut redis).await.unwrap();
+        let url = space.servers().redis.redis_url.with_user(user, "secret");
+
+        let ran = ctl(&space, &format!("--redis-url={} audit", url.reveal())).await;
+
+        redis::cmd("ACL").arg("DELUSER").arg(user).exec_async(&mut redis).await.unwrap();
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        assert!(ran.stdout.contains("'scan'") && ran.stdout.contains("docs/RIGHTS.md"), "{ran:?}");
     })
     .await;
 }
