@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use super::KEEP_ALIVE;
 use super::limits::{BODY_MAX, RECEIVE_DEADLINE};
 use super::lines::Lines;
 use super::refusal;
@@ -142,6 +143,9 @@ pub(super) struct Connection {
     chunks: usize,
     /// Whether a head has begun to arrive; it has until `deadline`.
     receiving: bool,
+    /// Whether nothing but blank lines has arrived since the last answer. actix takes each for a sign of life, so the
+    /// connection has until `deadline`.
+    blank: bool,
     /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
     closing: bool,
     deadline: Pin<Box<Sleep>>,
@@ -170,6 +174,7 @@ impl Connection {
             paused: false,
             chunks: 0,
             receiving: false,
+            blank: false,
             closing: false,
             deadline: Box::pin(sleep(RECEIVE_DEADLINE)),
             stalled: None,
@@ -205,10 +210,17 @@ impl Connection {
         now
     }
 
+    /// How many bytes of blank lines come before a head. They mean nothing.
+    fn blank_before_head(&self, bytes: &[u8]) -> usize {
+        let is_before = self.state.part.get() == Part::Head && !self.lines.has_begun();
+        if is_before { bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count() } else { 0 }
+    }
+
     /// Reads from the client, or from what is held.
     fn poll_part(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.held.is_empty() {
+        if self.blank_before_head(&self.held) < self.held.len() {
             let mut held = std::mem::take(&mut self.held);
+            held.drain(..self.blank_before_head(&held));
             let room = buffer.remaining().min(held.len());
             let now = self.hand_on(held.split_at_mut(room).0);
             buffer.put_slice(held.split_at(now).0);
@@ -216,9 +228,23 @@ impl Connection {
             self.held = held;
             return Poll::Ready(Ok(()));
         }
+        self.held.clear();
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let (_, new) = buffer.filled_mut().split_at_mut(before);
+        let new = loop {
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            let read = buffer.filled().len() - before;
+            let blank = self.blank_before_head(buffer.filled().split_at(before).1);
+            if blank > 0 && !std::mem::replace(&mut self.blank, true) {
+                self.set_deadline(KEEP_ALIVE, context);
+            }
+            let new = buffer.filled_mut().split_at_mut(before).1;
+            new.copy_within(blank.., 0);
+            buffer.set_filled(before + read - blank);
+            if read == 0 || blank < read {
+                self.blank = false;
+                break buffer.filled_mut().split_at_mut(before).1;
+            }
+        };
         if new.is_empty() {
             self.state.over.cancel();
         }
@@ -329,7 +355,7 @@ impl AsyncRead for Connection {
             this.set_deadline(RECEIVE_DEADLINE, context);
         }
         this.receiving = receiving;
-        if read.is_pending() && receiving {
+        if read.is_pending() && (receiving || this.blank) {
             ready!(this.deadline.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
