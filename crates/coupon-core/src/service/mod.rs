@@ -135,7 +135,7 @@ where
     let outcome = runtime.block_on(run(start));
     telemetry.stop();
     // Whatever still runs after the drain has had its time.
-    runtime.shutdown_background();
+    runtime::leave(runtime);
     outcome
 }
 

@@ -21,6 +21,12 @@ pub(super) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build().context("no runtime")
 }
 
+/// Leaves a runtime running until the process ends, which comes next. Shutting it down would cancel what lapin's own
+/// thread waits for while it connects, and that thread would panic.
+pub(super) fn leave(runtime: Runtime) {
+    std::mem::forget(runtime);
+}
+
 /// Checks that this many files may be open beyond those that any program needs, and returns how many may be open in
 /// all.
 ///

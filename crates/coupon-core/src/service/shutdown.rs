@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::runtime::runtime;
+use super::runtime::{leave, runtime};
 use crate::error::Error;
 use crate::terminal;
 
@@ -38,11 +38,14 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
 }
 
 /// Stops a service on SIGHUP, which a terminal sends when it is closed: a service with nothing to read again takes it
-/// as a request to stop.
+/// as a request to stop, unless it was started to outlive its terminal.
 ///
 /// # Errors
 /// The operating system refuses to install a signal handler.
 pub fn on_hangup(stop: &CancellationToken) -> std::io::Result<()> {
+    if ignores_sighup() {
+        return Ok(());
+    }
     let (mut hangup, stop) = (signal(SignalKind::hangup())?, stop.clone());
     tokio::spawn(async move {
         hangup.recv().await;
@@ -56,7 +59,11 @@ pub fn on_hangup(stop: &CancellationToken) -> std::io::Result<()> {
 /// server has already begun then ends on the server. A failure is reported in one line.
 pub fn unless_stopped(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     match runtime() {
-        Ok(runtime) => runtime.block_on(ended(command)),
+        Ok(runtime) => {
+            let code = runtime.block_on(ended(command));
+            leave(runtime);
+            code
+        }
         Err(error) => failed(&error),
     }
 }
@@ -71,6 +78,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 async fn ended(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     // The codes with which a shell reports a process that a signal has ended.
+    const BY_SIGHUP: u8 = 129;
     const BY_SIGINT: u8 = 130;
     const BY_SIGTERM: u8 = 143;
 
@@ -79,15 +87,26 @@ async fn ended(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitC
         ExitCode::from(code)
     };
     let (interrupted, terminated) = (signalled(SignalKind::interrupt()), signalled(SignalKind::terminate()));
+    let hung_up =
+        async { if ignores_sighup() { std::future::pending().await } else { signalled(SignalKind::hangup()).await } };
     tokio::select! {
         ended = command => match ended {
             Ok(code) if code == ExitCode::SUCCESS && !terminal::is_complete() => ExitCode::FAILURE,
             Ok(code) => code,
             Err(error) => failed(&error),
         },
+        () = hung_up => stopped("SIGHUP", BY_SIGHUP),
         () = interrupted => stopped("SIGINT", BY_SIGINT),
         () = terminated => stopped("SIGTERM", BY_SIGTERM),
     }
+}
+
+/// Whether this process was started with SIGHUP ignored, as by nohup, to outlive its terminal.
+fn ignores_sighup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is that of the first signal, which is SIGHUP.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
 }
 
 /// Waits for a signal; forever if no handler can be installed for it.

@@ -103,13 +103,17 @@ async fn too_few_open_files_are_named() {
 async fn a_command_that_is_process_1_ends_when_it_is_asked_to() {
     run(async |space| {
         for (id, signal, code) in [(90, "HUP", 129), (91, "INT", 130), (92, "TERM", 143)] {
+            // The server goes on for a moment with what the command before has asked for.
+            eventually("nothing waits", async || space.running("SELECT id, name").await.is_empty()).await;
             let locked = space.lock_tables().await;
             // On a busy machine it takes a while to see that the command waits; until then it must not give up by
             // itself.
             let line = format!("--mysql-deadline=1min campaign show --id {id}");
             let line: Vec<String> = line.split(' ').map(String::from).collect();
-            let alone = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child", PROGRAM].map(String::from);
-            let arguments = [&alone[..], &line[..]].concat();
+            let alone = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child"].map(String::from);
+            // The tests may run under nohup, and so would the command.
+            let program = ["env", "--default-signal=HUP", PROGRAM].map(String::from);
+            let arguments = [&alone[..], &program[..], &line[..]].concat();
             let environment = space.environment();
             let ending = async {
                 eventually("it waits for MySQL", async || !space.running("SELECT id, name").await.is_empty()).await;
