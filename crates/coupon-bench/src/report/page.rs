@@ -119,12 +119,13 @@ fn cpu(matrix: &Matrix) -> Markup {
         }
         div class="wide" {
             table class="stacked" {
-                tr { th {} th { "µs" } th { "claims a second that the cores allow" } th {} }
+                tr { th {} th { "µs" } th { "claims a second that the cores allow" } th { "of the cores idle" } th {} }
                 @for cell in cells {
                     tr {
                         td { (cell.contender) }
                         td { (format!("{:.0}", cell.cost_us())) }
                         td { (format!("{:.0}", limit(cell))) }
+                        td { (format!("{:.0} %", 100.0 * cell.idle(matrix.machine.cores))) }
                         td {
                             div class="bar" {
                                 @for (colour, us) in spent(cell).into_iter().enumerate().filter(|(_, us)| *us > 0.0) {
@@ -137,7 +138,7 @@ fn cpu(matrix: &Matrix) -> Markup {
                 }
             }
         }
-        p class="faint" { "At the largest size. The load, which takes its part of the same cores, is left out." }
+        p class="faint" { "At the largest size. The load is left out, except where idle cores are counted: it runs on the same cores." }
     }
 }
 

@@ -1,5 +1,7 @@
 //! How fast RabbitMQ takes in and gives out messages like those of the services.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -12,19 +14,20 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     QueueDeleteOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::BATCH;
+use super::{BATCH, together};
 
 /// Claims in a message: about as many as wait at the same moment with 256 clients.
 const CLAIMS_PER_MESSAGE: usize = 32;
 
-/// Messages in flight: those of two HTTP workers.
+/// Messages in flight on each connection: those of two HTTP workers.
 const MESSAGES_IN_FLIGHT: usize = 8;
 
-/// Messages sent ahead to a consumer.
+/// Messages sent ahead to each consumer.
 const PREFETCH: u16 = 200;
 
 /// Claims per second.
@@ -34,26 +37,43 @@ pub struct Rates {
 }
 
 /// Publishes for a while to a queue like the one for claims, then consumes everything in it.
-pub async fn measure(settings: &AmqpSettings, time: Duration) -> anyhow::Result<Rates> {
+pub async fn measure(settings: &AmqpSettings, connections: usize, time: Duration) -> anyhow::Result<Rates> {
     let installation = InstallationId(Uuid::new_v4());
     let namespace: Namespace = format!("bench-{installation}").parse().map_err(anyhow::Error::msg)?;
     let queues = Queues::new(&namespace, settings);
-    let connection = rabbitmq::connect(settings, "coupon-bench").await?;
-    queues.declare(&connection).await?;
-    let (publish, confirmed) = publish(&connection, &queues, installation, time).await?;
-    let consume = consume(&connection, &queues, confirmed).await?;
-    delete(&connection.create_channel().await?, queues).await?;
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        open.push(rabbitmq::connect(settings, "coupon-bench").await?);
+    }
+    let first = open.first().context("a connection")?;
+    queues.declare(first).await?;
+    let claims = || queues.claims.clone();
+    let (waiting, all) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+    let publishers = channels(&open).await?.into_iter();
+    let publish =
+        together(publishers.map(|it| publish(it, claims(), installation, Arc::clone(&waiting), time))).await?;
+    let consumers = channels(&open).await?.into_iter();
+    let consume = together(consumers.map(|it| consume(it, claims(), Arc::clone(&waiting), all.clone()))).await?;
+    delete(&first.create_channel().await?, queues).await?;
     Ok(Rates { publish, consume })
 }
 
-/// Returns the claims per second, and how many claims are in the queue afterwards.
+async fn channels(connections: &[Connection]) -> anyhow::Result<Vec<Channel>> {
+    let mut channels = Vec::new();
+    for connection in connections {
+        channels.push(connection.create_channel().await?);
+    }
+    Ok(channels)
+}
+
+/// Publishes until the time is over, and returns how many claims were confirmed; they are added to `waiting`.
 async fn publish(
-    connection: &Connection,
-    queues: &Queues,
+    channel: Channel,
+    queue: ShortString,
     installation: InstallationId,
+    waiting: Arc<AtomicUsize>,
     time: Duration,
-) -> anyhow::Result<(f64, usize)> {
-    let channel = connection.create_channel().await?;
+) -> anyhow::Result<u64> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let claim =
         Claim { campaign_id: CampaignId(1), account_id: AccountId(1_000_000), accepted_at_ms: 1_900_000_000_000 };
@@ -62,42 +82,46 @@ async fn publish(
     let began = Instant::now();
     let mut confirms = FuturesUnordered::new();
     let mut confirmed = 0;
-    while began.elapsed() < time {
-        while confirms.len() < MESSAGES_IN_FLIGHT {
+    loop {
+        while confirms.len() < MESSAGES_IN_FLIGHT && began.elapsed() < time {
             let properties = message::properties(installation, std::iter::empty());
-            confirms.push(channel.basic_publish("".into(), queues.claims.clone(), options, &body, properties).await?);
+            confirms.push(channel.basic_publish("".into(), queue.clone(), options, &body, properties).await?);
         }
-        confirms.next().await.context("a confirm")??;
-        confirmed += CLAIMS_PER_MESSAGE;
-    }
-    let rate = confirmed as f64 / began.elapsed().as_secs_f64();
-    while let Some(confirm) = confirms.next().await {
+        let Some(confirm) = confirms.next().await else { break };
         confirm?;
         confirmed += CLAIMS_PER_MESSAGE;
     }
-    Ok((rate, confirmed))
+    waiting.fetch_add(confirmed, Ordering::Relaxed);
+    Ok(confirmed as u64)
 }
 
-/// Returns the claims per second, with an ack for each batch.
-async fn consume(connection: &Connection, queues: &Queues, claims: usize) -> anyhow::Result<f64> {
-    let channel = connection.create_channel().await?;
+/// Consumes, with an ack for each batch, until none of the waiting claims are left, and returns how many it got.
+async fn consume(
+    channel: Channel,
+    queue: ShortString,
+    waiting: Arc<AtomicUsize>,
+    all: CancellationToken,
+) -> anyhow::Result<u64> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-    let began = Instant::now();
-    let options = BasicConsumeOptions::default();
-    let mut deliveries =
-        channel.basic_consume(queues.claims.clone(), "".into(), options, FieldTable::default()).await?;
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut deliveries = channel.basic_consume(queue, "".into(), options, arguments).await?;
     let (mut consumed, mut unacknowledged) = (0, 0);
-    while consumed < claims {
-        let delivery = deliveries.next().await.context("a delivery")??;
+    while let Some(delivery) = all.run_until_cancelled(deliveries.next()).await {
+        let delivery = delivery.context("a delivery")??;
         let message = message::decode(&delivery.properties, &delivery.data).map_err(anyhow::Error::msg)?;
-        consumed += message.claims.len();
-        unacknowledged += message.claims.len();
-        if unacknowledged >= BATCH || consumed >= claims {
+        let claims = message.claims.len();
+        consumed += claims as u64;
+        unacknowledged += claims;
+        let is_last = waiting.fetch_sub(claims, Ordering::Relaxed) <= claims;
+        if unacknowledged >= BATCH || is_last {
             channel.basic_ack(delivery.delivery_tag, BasicAckOptions { multiple: true }).await?;
             unacknowledged = 0;
         }
+        if is_last {
+            all.cancel();
+        }
     }
-    Ok(consumed as f64 / began.elapsed().as_secs_f64())
+    Ok(consumed)
 }
 
 async fn delete(channel: &Channel, queues: Queues) -> anyhow::Result<()> {

@@ -1,13 +1,17 @@
 //! The rate of each stage alone, and the limit that follows: if all stages share the same cores, a claim costs the sum
 //! of its costs in each, so a way can handle 1 / Σ(1 / stage) claims per second.
+//!
+//! Invariant: each stage is measured with several numbers of connections, and the best rate counts, because a single
+//! connection mostly waits: the limit would be too low, and the share of it that a way reaches too large.
 
 mod broker;
 pub mod http;
 mod mysql;
 mod redis;
 
+use std::future::Future;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -15,12 +19,16 @@ use coupon_core::mysql::Mysql;
 use coupon_core::settings::{AmqpSettings, RedisSettings};
 use coupon_core::terminal;
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 use crate::output::{Results, row, table};
 use crate::statistics::median;
 
 /// Claims in a batch of a consumer.
 const BATCH: usize = 500;
+
+/// How many connections a stage is measured with, in turn; the best rate counts.
+const CONNECTIONS: [usize; 3] = [1, 2, 4];
 
 const HTTP: &str = "empty HTTP endpoint";
 const PUBLISH: &str = "publish with confirms";
@@ -42,9 +50,12 @@ pub struct Arguments {
 /// The rate of a stage alone.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stage {
-    pub stage: &'static str,
+    #[serde(rename = "stage")]
+    pub name: &'static str,
     /// Claims per second.
     pub per_second: f64,
+    /// Connections with which it was fastest.
+    pub connections: usize,
 }
 
 /// The stages, and the limit that follows for each way.
@@ -59,7 +70,7 @@ pub struct Ceilings {
 
 impl Ceilings {
     fn new(stages: Vec<Stage>) -> Self {
-        let rate = |name: &str| stages.iter().find(|stage| stage.stage == name).map_or(f64::NAN, |it| it.per_second);
+        let rate = |name: &str| stages.iter().find(|stage| stage.name == name).map_or(f64::NAN, |it| it.per_second);
         let limit = |names: &[&str]| 1.0 / names.iter().map(|name| 1.0 / rate(name)).sum::<f64>();
         let queue_limit = limit(&[HTTP, HTTP, PUBLISH, CONSUME, LPOP, UPDATE]);
         let skiplock_limit = limit(&[HTTP, SKIP_LOCKED]);
@@ -68,9 +79,11 @@ impl Ceilings {
 
     /// The medians of several rounds, and the limits that follow from them.
     pub fn of_rounds(rounds: &[Self]) -> Self {
-        let of_stage = |stage: &'static str| {
-            let all = rounds.iter().flat_map(|round| &round.stages).filter(|it| it.stage == stage);
-            Stage { stage, per_second: median(&all.map(|it| it.per_second).collect::<Vec<_>>()) }
+        let of_stage = |name: &'static str| {
+            let all = rounds.iter().flat_map(|round| &round.stages).filter(|it| it.name == name);
+            let best = all.clone().max_by(|a, b| a.per_second.total_cmp(&b.per_second));
+            let per_second = median(&all.map(|it| it.per_second).collect::<Vec<_>>());
+            Stage { name, per_second, connections: best.map_or(0, |best| best.connections) }
         };
         Self::new([HTTP, PUBLISH, CONSUME, LPOP, UPDATE, SKIP_LOCKED].map(of_stage).into())
     }
@@ -84,29 +97,69 @@ pub async fn run(
     arguments: &Arguments,
 ) -> anyhow::Result<Ceilings> {
     let time = Duration::from_secs(arguments.seconds);
-    let mut stages = Vec::new();
-    let mut add = |stage: &'static str, per_second: f64| {
-        terminal::note(&format!("{stage}: {per_second:.0} a second"));
-        stages.push(Stage { stage, per_second });
+    let clients = arguments.clients;
+    let empty = Stage { name: HTTP, per_second: http::empty(clients, time).await?, connections: clients as usize };
+    let mut stages = vec![noted(empty)];
+    let broker = async |connections| {
+        let rates = broker::measure(amqp, connections, time).await.with_context(|| amqp.amqp_url.to_string())?;
+        Ok(vec![(PUBLISH, rates.publish), (CONSUME, rates.consume)])
     };
-    add(HTTP, http::empty(arguments.clients, time).await?);
-    let broker::Rates { publish, consume } =
-        broker::measure(amqp, time).await.with_context(|| amqp.amqp_url.to_string())?;
-    add(PUBLISH, publish);
-    add(CONSUME, consume);
-    add(LPOP, redis::lpop(redis, time).await.with_context(|| redis.redis_url.to_string())?);
-    add(UPDATE, mysql::update(mysql, time).await?);
-    add(SKIP_LOCKED, mysql::skip_locked(mysql, time).await?);
+    stages.extend(fastest(broker).await?);
+    let lpop = async |connections| {
+        let rate = redis::lpop(redis, connections, time).await.with_context(|| redis.redis_url.to_string())?;
+        Ok(vec![(LPOP, rate)])
+    };
+    stages.extend(fastest(lpop).await?);
+    stages.extend(fastest(async |n| Ok(vec![(UPDATE, mysql::update(mysql, n, time).await?)])).await?);
+    stages.extend(fastest(async |n| Ok(vec![(SKIP_LOCKED, mysql::skip_locked(mysql, n, time).await?)])).await?);
     Ok(Ceilings::new(stages))
+}
+
+/// The stages that `measure` returns with their rates, each with the number of connections that made it the fastest.
+async fn fastest(
+    measure: impl AsyncFn(usize) -> anyhow::Result<Vec<(&'static str, f64)>>,
+) -> anyhow::Result<Vec<Stage>> {
+    let mut fastest: Vec<Stage> = Vec::new();
+    for connections in CONNECTIONS {
+        for (name, per_second) in measure(connections).await? {
+            let measured = noted(Stage { name, per_second, connections });
+            match fastest.iter_mut().find(|it| it.name == name) {
+                Some(best) if best.per_second >= per_second => {}
+                Some(best) => *best = measured,
+                None => fastest.push(measured),
+            }
+        }
+    }
+    Ok(fastest)
+}
+
+fn noted(stage: Stage) -> Stage {
+    let Stage { name, per_second, connections } = &stage;
+    terminal::note(&format!("{name}, {connections} connections: {per_second:.0} a second"));
+    stage
+}
+
+/// Runs tasks at the same time, and returns how many claims they got through in all, per second.
+async fn together(
+    tasks: impl IntoIterator<Item = impl Future<Output = anyhow::Result<u64>> + Send + 'static>,
+) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let mut running: JoinSet<_> = tasks.into_iter().collect();
+    let mut done = 0;
+    while let Some(ended) = running.join_next().await {
+        done += ended??;
+    }
+    Ok(done as f64 / began.elapsed().as_secs_f64())
 }
 
 impl Results for Ceilings {
     fn print(&self) -> io::Result<()> {
-        let stages = self.stages.iter().map(|Stage { stage, per_second }| (*stage, *per_second));
-        let limits = [("limit of the queue way", self.queue_limit), ("limit of the skiplock way", self.skiplock_limit)];
-        let mut table = table(["stage", "claims a second, alone"]);
-        for (name, rate) in stages.chain(limits) {
-            table.add_row(row(name, [format!("{rate:.0}")]));
+        let mut table = table(["stage", "connections", "claims a second, alone"]);
+        for Stage { name, per_second, connections } in &self.stages {
+            table.add_row(row(name, [connections.to_string(), format!("{per_second:.0}")]));
+        }
+        for (way, limit) in [("queue", self.queue_limit), ("skiplock", self.skiplock_limit)] {
+            table.add_row(row(&format!("limit of the {way} way"), [String::new(), format!("{limit:.0}")]));
         }
         terminal::print(&table)
     }

@@ -175,6 +175,12 @@ impl Cell {
         self.cpu_us().iter().filter(|(program, _)| **program != "load").map(|(_, us)| us).sum()
     }
 
+    /// The share of the cores that neither the load nor what it was applied to used, from 0 to 1.
+    pub fn idle(&self, cores: usize) -> f64 {
+        let used = self.cpu_us().values().sum::<f64>() * self.rate() / 1e6;
+        (1.0 - used / cores as f64).max(0.0)
+    }
+
     /// MySQL's counters, for each claim.
     pub fn mysql(&self) -> BTreeMap<&str, f64> {
         self.figures(|turn| &turn.mysql)

@@ -18,7 +18,7 @@ pub async fn measure(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let turns = loads_and_stages(suite).await?;
     let ceilings = Ceilings::of_rounds(&suite.record.ceilings);
     for stage in &ceilings.stages {
-        suite.report(&format!("1: {}, claims a second", stage.stage), stage.per_second);
+        suite.report(&format!("1: {}, claims a second", stage.name), stage.per_second);
     }
     suite.report("1: limit of the queue way, claims a second", ceilings.queue_limit);
     suite.report("1: limit of the skiplock way, claims a second", ceilings.skiplock_limit);
