@@ -32,6 +32,9 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 /// How often a starting service is polled.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
+/// Clients of a rush.
+const CROWD: u32 = 256;
+
 /// Claims per second of a client on its own: slow enough for each to be done before the next.
 const LONELY_RATE: u32 = 20;
 
@@ -72,10 +75,12 @@ impl Variant {
         }
     }
 
-    const fn options(self) -> &'static str {
+    /// Connections of the load. Every variant may have the same number of requests in flight: a client that prefers the
+    /// outcome in the answer needs no second connection, except after a 202.
+    fn connections(self, clients: u32) -> String {
         match self {
-            Self::Before | Self::After => "",
-            Self::Prefer => "--ask prefer",
+            Self::Before | Self::After => format!("--clients {clients} --followers {clients}"),
+            Self::Prefer => format!("--clients {} --ask prefer", clients * 2),
         }
     }
 }
@@ -118,19 +123,25 @@ pub async fn run(mysql: &MysqlSettings, arguments: &Arguments) -> anyhow::Result
     let mut bench = Bench { before, after, rounds: arguments.rounds };
     let all = [Variant::Before, Variant::After, Variant::Prefer];
     let both = &all[..2];
-    let lonely = format!("--clients 1 --followers 1 --rate {LONELY_RATE} --accounts {}", arguments.lonely);
-    let rush = format!("--clients 256 --followers 256 --accounts {}", arguments.claims);
+    let lonely = Load { clients: 1, options: format!("--rate {LONELY_RATE} --accounts {}", arguments.lonely) };
+    let rush = Load { clients: CROWD, options: format!("--accounts {}", arguments.claims) };
     let mut compared = vec![bench.compare("queue, one claim at a time", Way::Queue, &all, &lonely).await?];
     let queue_rush = bench.compare("queue, a rush", Way::Queue, &all, &rush).await?;
     let rate = queue_rush.variants.first().map_or(f64::NAN, |before| before.claims_per_second / 2.0).round();
     compared.push(queue_rush);
-    let at_rate =
-        format!("--clients 256 --followers 256 --rate {rate} --accounts {}", (rate * SECONDS_AT_RATE).round());
+    let at_rate = format!("--rate {rate} --accounts {}", (rate * SECONDS_AT_RATE).round());
+    let at_rate = Load { clients: CROWD, options: at_rate };
     let name = format!("queue, {rate} claims a second");
     compared.push(bench.compare(&name, Way::Queue, &all, &at_rate).await?);
     compared.push(bench.compare("skiplock, one claim at a time", Way::Skiplock, both, &lonely).await?);
     compared.push(bench.compare("skiplock, a rush", Way::Skiplock, both, &rush).await?);
     Ok(compared)
+}
+
+/// What is asked of each variant.
+struct Load {
+    clients: u32,
+    options: String,
 }
 
 struct Bench {
@@ -140,20 +151,20 @@ struct Bench {
 }
 
 impl Bench {
-    async fn compare(&mut self, load: &str, way: Way, variants: &[Variant], options: &str) -> anyhow::Result<Compared> {
+    async fn compare(&mut self, name: &str, way: Way, variants: &[Variant], load: &Load) -> anyhow::Result<Compared> {
         let mut turns: BTreeMap<Variant, Vec<Turn>> = BTreeMap::new();
         let mut order = variants.to_vec();
         for round in 1..=self.rounds {
             // Each variant goes first in turn, to even out whatever warms up or slows down.
             order.rotate_left(1);
             for &variant in &order {
-                terminal::note(&format!("{load}: round {round} of {}, {}", self.rounds, variant.name()));
+                terminal::note(&format!("{name}: round {round} of {}, {}", self.rounds, variant.name()));
                 let build = if variant == Variant::Before { &mut self.before } else { &mut self.after };
-                let turn = build.load(way, &format!("{options} {}", variant.options())).await;
-                turns.entry(variant).or_default().push(turn.with_context(|| format!("{load}, {}", variant.name()))?);
+                let turn = build.load(way, &format!("{} {}", variant.connections(load.clients), load.options)).await;
+                turns.entry(variant).or_default().push(turn.with_context(|| format!("{name}, {}", variant.name()))?);
             }
         }
-        Ok(Compared { load: load.to_owned(), variants: turns.iter().map(Measured::of).collect() })
+        Ok(Compared { load: name.to_owned(), variants: turns.iter().map(Measured::of).collect() })
     }
 }
 

@@ -18,6 +18,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use super::load;
 use crate::crowd::client::Target;
@@ -117,6 +118,20 @@ struct Turn {
 }
 
 impl Arguments {
+    /// Checks the values against each other.
+    ///
+    /// # Errors
+    /// A line that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        if self.accounts < self.coupons.div_ceil(2) && self.trouble != [Trouble::None] {
+            return Err(String::from(
+                "--accounts must be at least half of --coupons: the trouble comes once half of them are issued, and an account \
+                 gets one",
+            ));
+        }
+        Ok(())
+    }
+
     fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for &replicas in &self.replicas {
@@ -198,8 +213,13 @@ impl Case {
         }
         let campaign = make_campaign(mysql, self.contender, coupons).await?;
         let load = load::Arguments { url: stand.api().url.clone(), campaign, crowd };
-        let trouble = self.trouble(mysql, &stand, campaign, coupons / 2);
-        let (result, replacement) = tokio::join!(load::run(mysql, self.contender, &load), trouble);
+        let is_over = CancellationToken::new();
+        let trouble = self.trouble(mysql, &stand, campaign, coupons / 2, &is_over);
+        let loaded = async {
+            let _over = is_over.clone().drop_guard();
+            load::run(mysql, self.contender, &load).await
+        };
+        let (result, replacement) = tokio::join!(loaded, trouble);
         let (result, _replacement) = (result?, replacement?);
         load::drain(mysql, &stand).await?;
         if !result.is_clean() {
@@ -216,11 +236,13 @@ impl Case {
         stand: &Stand,
         campaign: CampaignId,
         gone: u64,
+        is_over: &CancellationToken,
     ) -> anyhow::Result<Option<Service>> {
         if self.trouble == Trouble::None {
             return Ok(None);
         }
         while issued(mysql, campaign).await? < gone {
+            anyhow::ensure!(!is_over.is_cancelled(), "the load ended before half of the coupons were issued");
             tokio::time::sleep(LOOK_EVERY).await;
         }
         // With a single active consumer, the first one is active.
