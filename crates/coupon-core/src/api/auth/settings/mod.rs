@@ -199,6 +199,12 @@ impl AuthSettings {
         };
         let rules = Rules { algorithms: self.auth_algorithms.clone(), issuer, audience, leeway: self.auth_leeway };
         let (account_claim, eligibility_claim) = (self.auth_account_claim.clone(), self.auth_eligibility_claim.clone());
+        if eligibility_claim.as_ref() == Some(&account_claim) {
+            return Err(format!(
+                "--auth-account-claim (AUTH_ACCOUNT_CLAIM) and --auth-eligibility-claim (AUTH_ELIGIBILITY_CLAIM) are both \
+                 '{account_claim}': one names the account, the other a list of campaigns"
+            ));
+        }
         Ok(TokenSettings { source, rules, account_claim, eligibility_claim })
     }
 }
@@ -272,6 +278,7 @@ mod tests {
             (&["--auth-issuer=i"], "AUTH_ISSUER"),
             (&["--auth=none", "--auth-header=x-account-id"], "AUTH_HEADER"),
             (&["--auth=none", "--auth-eligibility-claim=campaigns"], "AUTH_ELIGIBILITY_CLAIM"),
+            (&[&complete[..], &["--auth-eligibility-claim=sub"]].concat(), "AUTH_ACCOUNT_CLAIM"),
             (&["--auth=trusted-header", "--auth-header=x", "--auth-keys=k"], "AUTH_KEYS"),
             (&[&complete[..], &["--auth-jwks-url=https://issuer.example/"]].concat(), "AUTH_JWKS_URL"),
         ] {
