@@ -198,9 +198,10 @@ pub fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
 
 /// Splits the value of a header at its commas, except at those within quotes.
 fn unquoted_list(value: &str) -> impl Iterator<Item = &str> {
-    let mut is_quoted = false;
+    let (mut is_quoted, mut is_escaped) = (false, false);
     value.split(move |character| {
-        is_quoted ^= character == '"';
+        is_quoted ^= character == '"' && !is_escaped;
+        is_escaped = is_quoted && character == '\\' && !is_escaped;
         character == ',' && !is_quoted
     })
 }
@@ -322,6 +323,8 @@ mod tests {
             (&["wait=99999999999999999999999"], 30),
             (&["wait=soon, wait=3"], 3),
             (&["foo=\"a, b\"; c, wait=5; d=6"], 5),
+            (&[r#"foo="a\"b", wait=5"#], 5),
+            (&[r#"foo="a\\", wait=5"#], 5),
         ] {
             assert_eq!(wait(values), Some(seconds), "{values:?}");
         }
