@@ -85,8 +85,22 @@ pub fn one(letter: &Letter, json: bool) -> Printed {
         }));
     }
     print(&format!("{id}: {}", printable(reason)))?;
+    let named =
+        [("type", properties.kind()), ("app_id", properties.app_id()), ("content_type", properties.content_type())];
+    for (name, value) in named.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        print(&format!("  {name}: {}", printable(value.as_str())))?;
+    }
+    for (name, value) in headers(properties) {
+        print(&format!("  {}: {}", printable(name), printable(&value.to_string())))?;
+    }
     if let Some(text) = text {
-        return print(&printable(&text));
+        print(&printable(&text))?;
+        let is_whole = text.as_bytes() == body.as_slice();
+        return if is_whole {
+            Ok(())
+        } else {
+            print(&format!("the body has {} bytes: --json shows them all", body.len()))
+        };
     }
     let mut table = table(["campaign", "account", "accepted at, ms since 1970"]);
     for claim in letter.claims() {
