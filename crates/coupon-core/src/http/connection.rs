@@ -57,6 +57,16 @@ enum Part {
     Answer,
 }
 
+/// What has arrived of a head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Arrived {
+    Nothing,
+    /// Lines that mean nothing, but that actix takes for a sign of life.
+    BlankLines,
+    /// Its beginning.
+    Head,
+}
+
 /// The state that a connection shares with its requests.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -141,11 +151,8 @@ pub(super) struct Connection {
     paused: bool,
     /// Bytes received so far of a chunked body.
     chunks: usize,
-    /// Whether a head has begun to arrive; it has until `deadline`.
-    receiving: bool,
-    /// Whether nothing but blank lines has arrived since the last answer. actix takes each for a sign of life, so the
-    /// connection has until `deadline`.
-    blank: bool,
+    /// What has arrived of the next head; the rest has until `deadline`.
+    arrived: Arrived,
     /// Whether the last answer has been sent; what the client still sends is taken until `deadline`.
     closing: bool,
     deadline: Pin<Box<Sleep>>,
@@ -173,8 +180,7 @@ impl Connection {
             lines: Lines::default(),
             paused: false,
             chunks: 0,
-            receiving: false,
-            blank: false,
+            arrived: Arrived::Nothing,
             closing: false,
             deadline: Box::pin(sleep(RECEIVE_DEADLINE)),
             stalled: None,
@@ -210,17 +216,10 @@ impl Connection {
         now
     }
 
-    /// How many bytes of blank lines come before a head. They mean nothing.
-    fn blank_before_head(&self, bytes: &[u8]) -> usize {
-        let is_before = self.state.part.get() == Part::Head && !self.lines.has_begun();
-        if is_before { bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count() } else { 0 }
-    }
-
     /// Reads from the client, or from what is held.
     fn poll_part(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.blank_before_head(&self.held) < self.held.len() {
+        if !self.held.is_empty() {
             let mut held = std::mem::take(&mut self.held);
-            held.drain(..self.blank_before_head(&held));
             let room = buffer.remaining().min(held.len());
             let now = self.hand_on(held.split_at_mut(room).0);
             buffer.put_slice(held.split_at(now).0);
@@ -228,23 +227,9 @@ impl Connection {
             self.held = held;
             return Poll::Ready(Ok(()));
         }
-        self.held.clear();
         let before = buffer.filled().len();
-        let new = loop {
-            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-            let read = buffer.filled().len() - before;
-            let blank = self.blank_before_head(buffer.filled().split_at(before).1);
-            if blank > 0 && !std::mem::replace(&mut self.blank, true) {
-                self.set_deadline(KEEP_ALIVE, context);
-            }
-            let new = buffer.filled_mut().split_at_mut(before).1;
-            new.copy_within(blank.., 0);
-            buffer.set_filled(before + read - blank);
-            if read == 0 || blank < read {
-                self.blank = false;
-                break buffer.filled_mut().split_at_mut(before).1;
-            }
-        };
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let (_, new) = buffer.filled_mut().split_at_mut(before);
         if new.is_empty() {
             self.state.over.cancel();
         }
@@ -350,12 +335,20 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let read = this.poll_part(context, buffer);
-        let receiving = this.state.part.get() == Part::Head && this.lines.has_begun();
-        if receiving && !this.receiving {
-            this.set_deadline(RECEIVE_DEADLINE, context);
+        let before = this.arrived;
+        this.arrived = match this.state.part.get() {
+            Part::Head if this.lines.has_begun() => Arrived::Head,
+            Part::Head if read.is_ready() => Arrived::BlankLines,
+            Part::Head => before,
+            _ => Arrived::Nothing,
+        };
+        match this.arrived {
+            arrived if arrived == before => {}
+            Arrived::Head => this.set_deadline(RECEIVE_DEADLINE, context),
+            Arrived::BlankLines => this.set_deadline(KEEP_ALIVE, context),
+            Arrived::Nothing => {}
         }
-        this.receiving = receiving;
-        if read.is_pending() && (receiving || this.blank) {
+        if read.is_pending() && this.arrived != Arrived::Nothing {
             ready!(this.deadline.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

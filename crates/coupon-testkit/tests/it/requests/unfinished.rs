@@ -63,7 +63,7 @@ async fn blank_lines_before_a_request_mean_nothing(system: &System) {
     connection.set_nodelay(true).unwrap();
     let mut other = TcpStream::connect(system.service.address()).await.unwrap();
     for _ in 0..2 {
-        for part in ["\r", "\n", "\n\r\n", "\r"] {
+        for part in ["\r", "\n", "\n\r\n", "\r", "\n"] {
             connection.write_all(part.as_bytes()).await.unwrap();
             // What came before has arrived by now.
             expect_alive(&mut other).await;
