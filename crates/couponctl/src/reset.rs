@@ -8,7 +8,7 @@ use clap::Args;
 use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::{Redis, keys};
-use coupon_core::{Error, Installation, Result};
+use coupon_core::{Installation, Result};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 use lapin::options::QueuePurgeOptions;
@@ -25,9 +25,9 @@ const KEYS_PER_DELETE: usize = 1_000;
 
 /// Claims wait for at most this long behind the deletion of the coupons.
 const PATIENCE: &str = "SET SESSION lock_wait_timeout = 1";
-const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
 const NOTHING: &str = "nothing was deleted";
+const HALFWAY: &str = "not everything was deleted: run this again";
 
 #[derive(Args, Debug)]
 pub struct Arguments {
@@ -90,22 +90,25 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
 async fn empty_tables(mysql: &Mysql, left: &str) -> anyhow::Result<()> {
     let mut conn = mysql.connection_of_its_own().await?;
     let ids = [conn.id()];
-    let emptied = mysql.attended(&ids, async {
+    let truncate = async {
         conn.query_drop(PATIENCE).await?;
-        conn.query_drop("TRUNCATE coupon").await?;
+        Ok(conn.query_drop("TRUNCATE coupon").await?)
+    };
+    match mysql.attended(&ids, truncate).await {
+        Err(error) if error.is_conflict() => anyhow::bail!(
+            "{left}: a transaction that has read the coupons is open, such as a backup's or an audit's; run this again \
+             when it has ended"
+        ),
+        emptied => emptied.context(HALFWAY)?,
+    }
+    let delete = async {
         let mut transaction = conn.start_transaction(TxOpts::default()).await?;
         for table in ["campaign", "coupon_load", "campaign_change"] {
             transaction.query_drop(format!("DELETE FROM {table}")).await?;
         }
         Ok(transaction.commit().await?)
-    });
-    match emptied.await {
-        Err(Error::Mysql(mysql_async::Error::Server(error))) if error.code == LOCK_WAIT_TIMEOUT => anyhow::bail!(
-            "{left}: a transaction that has read the coupons is open, such as a backup's or an audit's; run this again \
-             when it has ended"
-        ),
-        emptied => emptied.context("not everything was deleted: run this again"),
-    }
+    };
+    mysql.attended(&ids, delete).await.context(HALFWAY)
 }
 
 /// Empties the queues instead of deleting them: messages in a queue that was recreated while its consumers still
