@@ -60,7 +60,8 @@ pub async fn issue_in_order(conn: &mut Conn, rows: &[(ClaimKey, CouponId)]) -> R
 
 /// Whether this is how MySQL refuses [`sql::issue_all`]: the account has a coupon already (1062), or the coupon has an
 /// account (1690, or 1264 if the number could be computed).
-fn is_taken(refusal: &ServerError) -> bool {
+#[must_use]
+pub fn is_taken(refusal: &ServerError) -> bool {
     match refusal.code {
         1062 => refusal.message.contains("coupon_campaign_account"),
         code => [1690, 1264].contains(&code),

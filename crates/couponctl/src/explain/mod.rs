@@ -13,8 +13,8 @@ mod statements;
 use std::process::ExitCode;
 
 use clap::Args;
-use coupon_core::mysql::Mysql;
 use coupon_core::mysql::sql::Wanted;
+use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::{CampaignId, CouponId, Error};
 use mysql_async::prelude::Queryable as _;
 use uuid::Uuid;
@@ -27,9 +27,6 @@ use crate::campaign::must_exist;
 /// gone.
 const LAST_FREE: &str = "SELECT id FROM coupon FORCE INDEX (coupon_campaign_account) \
                          WHERE campaign_id = ? AND account_id IS NULL ORDER BY id DESC LIMIT ?";
-
-/// The errors by which [`coupon_core::mysql::sql::ISSUE_ALL`] refuses a coupon that has an account.
-const IS_TAKEN: [u16; 2] = [1264, 1690];
 
 #[derive(Args, Debug)]
 pub struct Arguments {
@@ -67,7 +64,7 @@ pub async fn run(mysql: &Mysql, arguments: &Arguments, json: bool) -> anyhow::Re
         Ok(observed)
     };
     let observed = match mysql.attended(&ids, observe_all).await {
-        Err(Error::Mysql(mysql_async::Error::Server(error))) if IS_TAKEN.contains(&error.code) => {
+        Err(Error::Mysql(mysql_async::Error::Server(error))) if coupons::is_taken(&error) => {
             anyhow::bail!("the last free coupons of campaign {campaign} were issued meanwhile: run this again")
         }
         observed => observed?,
