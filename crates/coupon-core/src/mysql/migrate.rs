@@ -11,7 +11,7 @@ use mysql_async::{Conn, OptsBuilder, Pool};
 use refinery::error::Kind;
 use refinery::{Migration, Target};
 
-use super::schema::{Standing, applied, newer, of_another_build, runner, version};
+use super::schema::{Standing, applied, runner, version};
 use super::{Mysql, connect, not_reached};
 use crate::error::{Error, Result};
 use crate::settings::MysqlSettings;
@@ -113,8 +113,6 @@ fn statements(migration: &Migration) -> Vec<String> {
 /// Why a database was not migrated, and what to do about it.
 fn not_migrated(error: &refinery::Error) -> Error {
     match error.kind() {
-        Kind::MissingVersion(migration) => newer(version(migration)).into(),
-        Kind::DivergentVersion(applied, _) => of_another_build(&applied.to_string()).into(),
         Kind::Connection(doing, error) => match error.downcast_ref::<mysql_async::Error>() {
             Some(mysql_async::Error::Server(refusal)) => mysql_async::Error::from(refusal.clone()).into(),
             _ => Error::Broken(format!("{doing}: {error}")),

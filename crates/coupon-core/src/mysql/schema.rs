@@ -77,12 +77,12 @@ impl From<Flaw> for Error {
     }
 }
 
-pub(super) fn newer(found: u32) -> Flaw {
+fn newer(found: u32) -> Flaw {
     let what = format!("the schema is at version {found}, newer than this build's {}", wanted());
     Flaw { what, remedy: "run newer builds of all programs" }
 }
 
-pub(super) fn of_another_build(migration: &str) -> Flaw {
+fn of_another_build(migration: &str) -> Flaw {
     let what = format!("the schema was made by a build whose {migration} differs from this one's");
     Flaw { what, remedy: "run that build" }
 }

@@ -95,12 +95,10 @@ pub fn one(letter: &Letter, json: bool) -> Printed {
     }
     if let Some(text) = text {
         print(&printable(&text))?;
-        let is_whole = text.as_bytes() == body.as_slice();
-        return if is_whole {
-            Ok(())
-        } else {
-            print(&format!("the body has {} bytes: --json shows them all", body.len()))
-        };
+        if text.as_bytes() != body.as_slice() {
+            print(&format!("the body has {} bytes: --json shows them all", body.len()))?;
+        }
+        return Ok(());
     }
     let mut table = table(["campaign", "account", "accepted at, ms since 1970"]);
     for claim in letter.claims() {
