@@ -86,6 +86,7 @@ pub struct Api {
     base: String,
     reported: Reported,
     issuer: Option<Arc<TestIssuer>>,
+    comes_back: bool,
 }
 
 /// A client of HTTP without TLS, which does not need this machine's certificate authorities.
@@ -99,13 +100,19 @@ fn client(from: Option<IpAddr>) -> ClientBuilder {
 
 impl Api {
     pub(crate) fn new(address: SocketAddr, reported: Reported) -> Self {
-        Self { http: http(None), base: format!("http://{address}"), reported, issuer: None }
+        Self { http: http(None), base: format!("http://{address}"), reported, issuer: None, comes_back: false }
     }
 
     /// The same client, with a token of this issuer for the account of each request.
     #[must_use]
     pub fn with_tokens(self, issuer: Option<Arc<TestIssuer>>) -> Self {
         Self { issuer, ..self }
+    }
+
+    /// The same client, which repeats claims that are answered with "come back later", or does not.
+    #[must_use]
+    pub fn coming_back(self, comes_back: bool) -> Self {
+        Self { comes_back, ..self }
     }
 
     /// The same client, calling from another address of this machine.
@@ -187,6 +194,9 @@ impl Api {
     /// # Panics
     /// The claim is refused.
     pub async fn claim(&self, campaign: CampaignId, account: u64) -> Outcome {
+        if self.comes_back {
+            return self.claim_patiently(campaign, account).await;
+        }
         let outcome = self.try_claim(campaign, account).await;
         outcome.unwrap_or_else(|refusal| panic!("the claim of account {account} was refused: {refusal:?}"))
     }
