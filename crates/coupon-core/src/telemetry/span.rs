@@ -130,10 +130,17 @@ pub fn failure(error: &Error) -> Vec<KeyValue> {
 /// The context that came with a request, or an empty one.
 #[must_use]
 pub fn extract(headers: &impl Extractor) -> Context {
-    if headers.get(TRACEPARENT).is_none() {
-        return Context::new();
+    match headers.get(TRACEPARENT) {
+        Some(traceparent) if is_spelled_out(traceparent) => PROPAGATOR.extract_with_context(&Context::new(), headers),
+        _ => Context::new(),
     }
-    PROPAGATOR.extract_with_context(&Context::new(), headers)
+}
+
+/// Whether version, trace, span and flags have all their digits, as the W3C's recommendation on trace context asks. The
+/// propagator would also read numbers that are shorter or have a sign.
+fn is_spelled_out(traceparent: &str) -> bool {
+    let is_hexadecimal = |part: &&str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    traceparent.split('-').take(4).take_while(is_hexadecimal).map(str::len).eq([2, 32, 16, 2])
 }
 
 /// A span's place in its trace, as the header that carries it: version, trace, span, flags.
@@ -212,6 +219,25 @@ mod tests {
         let state = TraceState::from_key_value([("shop", "7")]).unwrap();
         let (trace, span) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128, 0x00f0_67aa_0ba9_02b7_u64);
         Context::new().with_remote_span_context(SpanContext::new(trace.into(), span.into(), flags, true, state))
+    }
+
+    #[test]
+    fn a_parent_has_all_its_digits() {
+        let read = |text: &str| extract(&Traceparent(text)).span().span_context().is_valid();
+
+        assert!(read("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        assert!(read("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-of-a-later-version"));
+        for text in [
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e47-00f067aa0ba902b7-01",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "0-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "",
+        ] {
+            assert!(!read(text), "{text}");
+        }
     }
 
     #[test]
