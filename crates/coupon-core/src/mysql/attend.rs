@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// Lists the connections of this user, or of all if the user may see them.
 const CONNECTIONS: &str = "SHOW PROCESSLIST";
 
-/// Looks are at least this far apart: a connection that is idle at two of them is not between two statements.
+/// Looks at the work are at least this far apart.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a connection does that waits for its client.
@@ -26,7 +26,7 @@ const IDLE: &str = "Sleep";
 enum Seen {
     /// One of them works.
     AtWork,
-    /// They wait for their client.
+    /// They wait for their client, and none has begun a statement for a whole deadline.
     Idle,
     /// There are none.
     Gone,
@@ -39,15 +39,17 @@ impl Mysql {
     /// # Errors
     /// Those of the work, of asking the server, or [`Error::Away`].
     pub async fn attended<T>(&self, ids: &[u32], work: impl Future<Output = Result<T>>) -> Result<T> {
+        // Before the work, because they may be gone before the first look at it.
+        let can_be_seen = matches!(self.within(self.look(ids)).await, Ok(Seen::AtWork | Seen::Idle));
         tokio::select! {
             done = work => done,
-            error = self.lost(ids) => Err(error),
+            error = self.lost(ids, can_be_seen) => Err(error),
         }
     }
 
     /// Waits until the work is lost.
-    async fn lost(&self, ids: &[u32]) -> Error {
-        let (mut was_seen, mut was_bad) = (false, false);
+    async fn lost(&self, ids: &[u32], mut was_seen: bool) -> Error {
+        let mut was_bad = false;
         loop {
             tokio::time::sleep(self.deadline.max(LOOK_EVERY)).await;
             let seen = self.within(self.look(ids)).await;
@@ -55,8 +57,9 @@ impl Mysql {
             let trouble = match seen {
                 Ok(Seen::Idle) => Some(Error::Away { what: "MySQL" }),
                 Ok(Seen::Gone) if was_seen => Some(Error::Away { what: "the connection to MySQL" }),
-                // If they were never seen, a proxy hides them, or leads this look to another server.
-                Ok(Seen::AtWork | Seen::Gone) => None,
+                // If they were never seen, a proxy hides them, or leads this look to another server. A server that
+                // has no connection left for a look works.
+                Ok(Seen::AtWork | Seen::Gone) | Err(Error::Mysql(mysql_async::Error::Server(_))) => None,
                 Err(error) => Some(error),
             };
             match trouble {
@@ -71,12 +74,18 @@ impl Mysql {
         let all: Vec<Row> = conn.query(CONNECTIONS).await?;
         conn.disconnect().await?;
         let is_of_work = |row: &&Row| ids.iter().any(|id| row.get("Id") == Some(u64::from(*id)));
-        let commands = all.iter().filter(is_of_work).filter_map(|row| row.get::<String, _>("Command"));
-        let commands: Vec<String> = commands.collect();
-        Ok(match commands.iter().any(|command| command != IDLE) {
-            true => Seen::AtWork,
-            false if commands.is_empty() => Seen::Gone,
-            false => Seen::Idle,
+        let ours: Vec<&Row> = all.iter().filter(is_of_work).collect();
+        // A connection that is between two statements has begun one since the look before. The time of an idle one counts
+        // from the beginning of its last statement.
+        let long = i64::try_from(self.deadline.max(LOOK_EVERY).as_secs()).unwrap_or(i64::MAX);
+        let is_idle = |row: &&Row| {
+            row.get("Command") == Some(String::from(IDLE))
+                && row.get::<Option<i64>, _>("Time").flatten().is_some_and(|seconds| seconds >= long)
+        };
+        Ok(match ours.iter().all(is_idle) {
+            _ if ours.is_empty() => Seen::Gone,
+            true => Seen::Idle,
+            false => Seen::AtWork,
         })
     }
 }

@@ -23,6 +23,12 @@ const LOCK_WAIT: Duration = Duration::from_mins(1);
 /// needs the table waits behind the change.
 const PATIENCE: &str = "SET SESSION lock_wait_timeout = 20";
 
+/// The database does not exist.
+const NO_DATABASE: u16 = 1049;
+
+/// The wait for a lock was too long.
+const LOCK_WAIT_TIMEOUT: u16 = 1205;
+
 /// The table that records the migrations. It is created before any other.
 const HISTORY: &str = "refinery_schema_history";
 const TABLES: &str = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
@@ -35,39 +41,51 @@ const TABLES: &str = "SELECT table_name FROM information_schema.tables WHERE tab
 pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
     let limit = LOCK_WAIT + settings.mysql_deadline;
     let late = |_| Err(Error::Deadline { what: "waiting to migrate", limit });
-    let lock = tokio::time::timeout(limit, lock(settings)).await.unwrap_or_else(late)?;
+    let (lock, not_created) = tokio::time::timeout(limit, lock(settings)).await.unwrap_or_else(late)?;
     let mysql = Mysql::new(settings);
-    let mut conn = mysql.connection_of_its_own().await?;
+    let mut conn = mysql.connection_of_its_own().await.map_err(|error| match not_created {
+        Some(why) if is_refused_with(&error, NO_DATABASE) => why.into(),
+        _ => error,
+    })?;
     // The migration library wants a pool of the driver's own.
     let mut pool = Pool::new(super::options(settings));
-    let id = conn.id();
-    let migrated = mysql.attended(&[id], run_all(&mut conn, &mut pool)).await?;
+    let migrated = run_all(&mysql, &mut conn, &mut pool).await?;
     pool.disconnect().await?;
     conn.disconnect().await?;
     lock.disconnect().await?;
     Ok(migrated)
 }
 
-async fn run_all(conn: &mut Conn, pool: &mut Pool) -> Result<Vec<String>> {
+async fn run_all(mysql: &Mysql, conn: &mut Conn, pool: &mut Pool) -> Result<Vec<String>> {
+    let runner = runner();
+    let (left, has_history) = mysql.within(what_is_left(conn, runner.get_migrations())).await?;
+    if !has_history {
+        mysql.within(record(pool, Target::Version(0))).await?;
+    }
+    let id = conn.id();
+    for migration in &left {
+        mysql.attended(&[id], run(conn, migration)).await.map_err(not_run)?;
+        mysql.within(record(pool, Target::FakeVersion(migration.version()))).await?;
+    }
+    Ok(left.iter().map(ToString::to_string).collect())
+}
+
+/// The migrations that have not been applied, and whether any could have been recorded.
+async fn what_is_left<'a>(conn: &mut Conn, migrations: &'a [Migration]) -> Result<(Vec<&'a Migration>, bool)> {
     let standing = Standing::of(conn).await?;
     if let (Standing::Newer(_) | Standing::OfAnotherBuild(_), Some(flaw)) = (&standing, standing.flaw()) {
         return Err(flaw.into());
     }
     let applied = applied(conn).await?;
     let is_left = |migration: &&Migration| applied.iter().all(|(applied, _)| *applied != version(migration));
-    let runner = runner();
-    let left: Vec<&Migration> = runner.get_migrations().iter().filter(is_left).collect();
+    let left: Vec<&Migration> = migrations.iter().filter(is_left).collect();
     let tables: Vec<String> = conn.query(TABLES).await?;
-    if !tables.iter().any(|table| table == HISTORY) {
+    let has_history = tables.iter().any(|table| table == HISTORY);
+    if !has_history {
         refuse_foreign(&tables, &left)?;
-        record(pool, Target::Version(0)).await?;
     }
     conn.query_drop(PATIENCE).await?;
-    for migration in &left {
-        run(conn, migration).await?;
-        record(pool, Target::FakeVersion(migration.version())).await?;
-    }
-    Ok(left.iter().map(ToString::to_string).collect())
+    Ok((left, has_history))
 }
 
 /// Records that the migrations up to this one have been run. Up to none, this only creates the table for that.
@@ -87,6 +105,21 @@ async fn run(conn: &mut Conn, migration: &Migration) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Why a migration was not run; a wait for a lock that was too long is put into the words of whoever has to end it.
+fn not_run(error: Error) -> Error {
+    if !is_refused_with(&error, LOCK_WAIT_TIMEOUT) {
+        return error;
+    }
+    Error::Broken(String::from(
+        "a transaction that has read the tables is open, such as a backup's, or a lock on them: run this again when it has \
+         ended",
+    ))
+}
+
+fn is_refused_with(error: &Error, code: u16) -> bool {
+    matches!(error, Error::Mysql(mysql_async::Error::Server(refusal)) if refusal.code == code)
 }
 
 /// Fails if a table that is to be created exists: the database holds something else.
@@ -121,21 +154,17 @@ fn not_migrated(error: &refinery::Error) -> Error {
     }
 }
 
-/// Creates the database, and waits until nobody else is migrating it; the lock ends with the connection.
-async fn lock(settings: &MysqlSettings) -> Result<Conn> {
+/// Creates the database, and waits until nobody else is migrating it; the lock ends with the connection. Also returns why
+/// the database was not created: a user who may not do that can still migrate an existing one.
+async fn lock(settings: &MysqlSettings) -> Result<(Conn, Option<mysql_async::Error>)> {
     let options = super::options(settings);
     let name = options.db_name().unwrap_or_default().replace('`', "``");
     let options = OptsBuilder::from_opts(options).db_name(None::<String>);
     let connected = connect(options, settings.mysql_deadline).await;
     let mut conn = connected.map_err(|error| not_reached(&settings.mysql_url, &error))?;
     let created = conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await;
-    // A user who may not create databases can still migrate an existing one; if there is none, the migration fails with
-    // an error of its own.
-    if let Err(error) = created {
-        tracing::debug!(%error, "cannot create the database");
-    }
     if super::lock(&mut conn, "migrate", &name, LOCK_WAIT).await? {
-        Ok(conn)
+        Ok((conn, created.err()))
     } else {
         Err(Error::Broken(String::from("another couponctl is migrating this database; run this again when it is done")))
     }

@@ -65,29 +65,39 @@ async fn a_reset_that_does_not_reach_redis_leaves_the_queues_as_they_are() {
     .await;
 }
 
-/// An audit may take as long as the server needs, so only its silence ends it.
+/// An audit may take as long as the server needs, so only silence ends it.
 #[tokio::test]
 async fn an_audit_ends_when_the_server_falls_silent() {
     run(async |space| {
-        for is_whole_server in [true, false] {
+        for (silent, words) in [
+            ("the server", "took longer than 1s"),
+            ("the connection", "MySQL is away"),
+            ("the connection, which the server has ended", "the connection to MySQL is away"),
+        ] {
             let proxy = Proxy::start(&space.servers().mysql.mysql_url).await;
             let line = format!("--mysql-url={} --mysql-deadline=1s audit --mysql-only", proxy.url());
             let locked = space.lock_tables().await;
             let freeze = async {
                 let begun = async || !space.running("SELECT campaign.id, campaign.coupons, COUNT").await.is_empty();
                 eventually("it waits for MySQL", begun).await;
-                if is_whole_server {
+                if silent == "the server" {
                     proxy.freeze();
                 } else {
                     proxy.lead_to(&space.servers().mysql.mysql_url);
                     proxy.freeze_those_before();
+                }
+                if words.starts_with("the connection") {
+                    for id in space.running("SELECT campaign.id, campaign.coupons, COUNT").await {
+                        space.sql(format!("KILL {id}")).await;
+                    }
                 }
                 locked.disconnect().await.unwrap();
             };
 
             let (ran, ()) = tokio::join!(ctl(&space, &line), freeze);
 
-            fails(&ran, 1, &[if is_whole_server { "took longer than 1s" } else { "MySQL is away" }]);
+            fails(&ran, 1, &[words]);
+            assert_eq!(ran.stderr.contains("the connection to"), words.contains("the connection to"), "{ran:?}");
         }
     })
     .await;

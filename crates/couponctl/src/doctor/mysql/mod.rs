@@ -5,7 +5,7 @@ mod schema;
 mod settings;
 mod snapshots;
 
-use coupon_core::mysql;
+use coupon_core::mysql::{self, Mysql};
 use coupon_core::settings::ServerUrl;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
@@ -34,12 +34,27 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
             return Ok(());
         }
     };
+    let id = conn.id();
+    let examined = async { Ok(examine(sheet, servers, programs, &mut conn, has_database).await) };
+    // Ends early if the server falls silent.
+    Mysql::new(&servers.mysql).attended(&[id], examined).await??;
+    Ok(conn.disconnect().await?)
+}
+
+async fn examine(
+    sheet: &mut Sheet,
+    servers: &Servers,
+    programs: &[Program],
+    conn: &mut Conn,
+    has_database: bool,
+) -> anyhow::Result<()> {
+    let url = &servers.mysql.mysql_url;
     let user: Option<String> = conn.query_first("SELECT CURRENT_USER()").await?;
     let user = user.unwrap_or_default();
     sheet.ok("reachable", &format!("{url} as {user}"));
-    let global: Variables = pairs(&mut conn, "SHOW GLOBAL VARIABLES").await?;
-    let session: Variables = pairs(&mut conn, "SHOW SESSION VARIABLES").await?;
-    let status: Variables = pairs(&mut conn, "SHOW GLOBAL STATUS").await?;
+    let global: Variables = pairs(conn, "SHOW GLOBAL VARIABLES").await?;
+    let session: Variables = pairs(conn, "SHOW SESSION VARIABLES").await?;
+    let status: Variables = pairs(conn, "SHOW GLOBAL STATUS").await?;
     settings::check(sheet, &global, &session, &status);
     settings::check_connections(sheet, &global, &status, u64::from(servers.mysql.mysql_connections));
 
@@ -48,18 +63,18 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     sheet.clock(now.unwrap_or(PrimitiveDateTime::MIN).assume_utc(), before, OffsetDateTime::now_utc());
 
     if has_database {
-        schema::check_version(sheet, &mut conn).await?;
-        schema::check_tables(sheet, &mut conn).await?;
+        schema::check_version(sheet, conn).await?;
+        schema::check_tables(sheet, conn).await?;
         for program in programs {
-            rights::check(sheet, &mut conn, *program, &user).await?;
+            rights::check(sheet, conn, *program, &user).await?;
         }
     } else {
         sheet.not_checked("schema and rights", &"there is no database to check them in");
     }
-    one_server(sheet, &mut conn).await?;
-    named_locks(sheet, &mut conn).await;
-    snapshots::check(sheet, &mut conn).await;
-    Ok(conn.disconnect().await?)
+    one_server(sheet, conn).await?;
+    named_locks(sheet, conn).await;
+    snapshots::check(sheet, conn).await;
+    Ok(())
 }
 
 async fn pairs(conn: &mut Conn, statement: &str) -> Result<Variables, Error> {
