@@ -11,6 +11,13 @@ use super::statements::Statement;
 /// A second claimer stops waiting for the first after this many seconds, the shortest wait that the server allows.
 const WAIT: u32 = 1;
 
+/// How often a statement is tried: a claim that is issued meanwhile may lock the same row in another order, and the server
+/// then refuses one of the two.
+const TRIES: usize = 5;
+
+/// The error code for a transaction that was rolled back because two waited for each other.
+const DEADLOCK: u16 = 1213;
+
 /// The error code for a lock wait that timed out.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
@@ -35,7 +42,7 @@ pub struct Observed {
 }
 
 /// How a table is read.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Access {
     pub table: String,
     pub kind: String,
@@ -63,7 +70,20 @@ pub enum Beside {
 }
 
 /// Runs a statement, and runs it again as a second claimer beside it. Rolls both back.
-pub async fn observe(first: &mut Conn, second: &mut Conn, statement: Statement) -> Result<Observed, Error> {
+pub async fn observe(first: &mut Conn, second: &mut Conn, statement: Statement) -> coupon_core::Result<Observed> {
+    let mut further_tries = 1..TRIES;
+    loop {
+        match attempt(first, second, &statement).await {
+            Err(Error::Server(error)) if error.code == DEADLOCK && further_tries.next().is_some() => {
+                first.query_drop("ROLLBACK").await?;
+                second.query_drop("ROLLBACK").await?;
+            }
+            observed => return Ok(observed?),
+        }
+    }
+}
+
+async fn attempt(first: &mut Conn, second: &mut Conn, statement: &Statement) -> Result<Observed, Error> {
     let [of_first, of_second] = &statement.of;
     let plan = plan(first, of_first).await?;
     let tree = tree(first, of_first).await;
@@ -78,7 +98,7 @@ pub async fn observe(first: &mut Conn, second: &mut Conn, statement: Statement) 
         Ok(locks) => (locks, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
-    Ok(Observed { statement, plan, tree, reads, locks, locks_unknown, beside })
+    Ok(Observed { statement: statement.clone(), plan, tree, reads, locks, locks_unknown, beside })
 }
 
 async fn plan(conn: &mut Conn, statement: &str) -> Result<Vec<Access>, Error> {

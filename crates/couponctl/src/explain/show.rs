@@ -16,9 +16,12 @@ fn one(observed: &Observed) -> Printed {
     let Observed { statement, plan, tree, reads, locks, locks_unknown, beside } = observed;
     print(&format!("{} ({})\n  {}", statement.name, statement.way, statement.solves))?;
     print(&format!("  statement  {}", one_blank_between_words(statement.text)))?;
-    for Access { table, kind, key, extra } in plan {
+    for alike in plan.chunk_by(|one, next| one == next) {
+        let Some(Access { table, kind, key, extra }) = alike.first() else { continue };
         let key = key.as_deref().unwrap_or("no index");
-        print(&format!("  plan       {table}: {kind} by {key}{}{extra}", if extra.is_empty() { "" } else { ", " }))?;
+        let comma = if extra.is_empty() { "" } else { ", " };
+        let times = if alike.len() > 1 { format!(", {} times", alike.len()) } else { String::new() };
+        print(&format!("  plan       {table}: {kind} by {key}{comma}{extra}{times}"))?;
     }
     for line in tree.iter().flat_map(|tree| tree.lines()) {
         print(&format!("             {line}"))?;
