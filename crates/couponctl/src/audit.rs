@@ -137,7 +137,7 @@ fn no_queue(servers: &Servers) -> String {
     let (queues, address) = (Queues::new(&servers.namespace.namespace, &servers.amqp), &servers.amqp.amqp_url);
     format!(
         "the dead letters in RabbitMQ: {address} has no queue {}; give --namespace and --amqp-url as the services have them, \
-         start a service again if the queue was deleted, or give --mysql-only if none has ever run",
+         wait five seconds if the queue was deleted while producer-api runs, or give --mysql-only if none has ever run",
         queues.dead
     )
 }

@@ -88,7 +88,7 @@ pub async fn run(mysql: &Mysql, servers: &Servers, arguments: &Arguments, json: 
 /// and claims wait behind it. If it gives up, nothing has changed; campaigns without their coupons would seem to be sold
 /// out.
 async fn empty_tables(mysql: &Mysql, left: &str) -> anyhow::Result<()> {
-    let mut conn = mysql.connection_of_its_own().await?;
+    let mut conn = mysql.connection_of_its_own().await.with_context(|| String::from(left))?;
     let ids = [conn.id()];
     let truncate = async {
         conn.query_drop(PATIENCE).await?;
@@ -96,8 +96,8 @@ async fn empty_tables(mysql: &Mysql, left: &str) -> anyhow::Result<()> {
     };
     match mysql.attended(&ids, truncate).await {
         Err(error) if error.is_conflict() => anyhow::bail!(
-            "{left}: a transaction that has read the coupons is open, such as a backup's or an audit's; run this again \
-             when it has ended"
+            "{left}: a transaction that has read the coupons is open, such as a backup's or an audit's, or a lock on their \
+             table; run this again when it has ended"
         ),
         emptied => emptied.context(HALFWAY)?,
     }
