@@ -119,7 +119,7 @@ fn cpu(matrix: &Matrix) -> Markup {
         }
         div class="wide" {
             table class="stacked" {
-                tr { th {} th { "µs" } th { "claims a second that the cores allow" } th { "of the cores idle" } th {} }
+                tr { th {} th { "µs" } th { "claims a second that the cores allow" } th { "cores idle" } th {} }
                 @for cell in cells {
                     tr {
                         td { (cell.contender) }
