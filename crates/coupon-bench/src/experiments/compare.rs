@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use coupon_core::mysql::Mysql;
 use coupon_core::settings::{RedisSettings, TlsSettings};
@@ -12,8 +12,8 @@ use serde::Serialize;
 use url::Url;
 
 use super::load::{self, LoadResult};
-use crate::crowd::{Crowd, client};
-use crate::lab::campaigns::make_campaigns;
+use crate::crowd::{Ask, Crowd, client};
+use crate::lab::campaigns::{make_campaign, make_campaigns};
 use crate::lab::machine::{Machine, Servers};
 use crate::lab::stand::Way;
 use crate::output::{self, Results};
@@ -54,7 +54,7 @@ pub struct Comparison {
     crowd: CrowdNote,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     traces: Vec<Breakdown>,
-    /// Whether something other than a load went wrong. What was measured is shown all the same.
+    /// Whether Jaeger did not answer. What was measured is shown all the same.
     #[serde(skip)]
     failed: bool,
 }
@@ -99,20 +99,18 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
         let campaign = make_campaigns(mysql, &format!("comparison, {way}"), crowd.campaigns, *coupons).await?.first;
         let load = load::Arguments { url: url.clone(), campaign, crowd: crowd.clone() };
         load::probe(mysql, option, &load).await?;
-        loads.push((way, load));
+        loads.push((way, option, load));
     }
-    let (mut ways, mut failed) = (Vec::new(), false);
-    for (way, load) in loads {
+    for (way, option, load) in &loads {
+        ensure_kind(mysql, *way, option, load).await?;
+    }
+    let mut ways = Vec::new();
+    for (way, _, load) in loads {
         terminal::note(&format!("{way}: campaign {} with {coupons} coupons at {}", load.campaign, load.url));
         let result = load::run(mysql, &way.to_string(), &load).await;
-        let result = result.with_context(|| format!("{way} at {}", load.url))?;
-        if let Some(status) = result.lets_in_with.filter(|status| *status != way.lets_in_with()) {
-            terminal::error(&format!("{} is not a {}: it answered a claim with {status}", load.url, way.api()));
-            failed = true;
-        }
-        ways.push(result);
+        ways.push(result.with_context(|| format!("{way} at {}", load.url))?);
     }
-    let mut traces = Vec::new();
+    let (mut traces, mut failed) = (Vec::new(), false);
     for way in ways.iter().filter(|_| arguments.traces) {
         match traces::breakdown(&way.name, &way.trace_ids, &arguments.jaeger).await {
             Ok(breakdown) => traces.push(breakdown),
@@ -124,6 +122,35 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
     }
     let (machine, crowd) = (Machine::this(), CrowdNote::of(crowd));
     Ok(Comparison { ways, servers, machine, crowd, traces, failed })
+}
+
+/// How long a claim on an idle system may take to be settled, before the load.
+const PATIENCE_SECONDS: u64 = 10;
+
+/// Fails if the address is that of the other way's API, which only the answer to a claim shows.
+async fn ensure_kind(mysql: &Mysql, way: Way, option: &str, load: &load::Arguments) -> anyhow::Result<()> {
+    let campaign = make_campaign(mysql, &format!("comparison, is this {way}?"), 1).await?;
+    let crowd = Crowd {
+        accounts: 1,
+        repeats: 0,
+        campaigns: 1,
+        clients: 1,
+        followers: 1,
+        ask: Ask::LongPoll,
+        patience: PATIENCE_SECONDS,
+        trace_ratio: 0.0,
+        ..load.crowd.clone()
+    };
+    let claim = load::Arguments { url: load.url.clone(), campaign, crowd };
+    let result = load::run(mysql, &way.to_string(), &claim).await?;
+    match result.lets_in_with {
+        Some(status) if status == way.lets_in_with() => {
+            ensure!(result.is_clean(), "{option} {} does not settle a claim within {PATIENCE_SECONDS} s", load.url);
+            Ok(())
+        }
+        Some(status) => bail!("{option} {} is not a {}: it answered a claim with {status}", load.url, way.api()),
+        None => bail!("{option} {} lets no claim in: {}", load.url, result.error_examples.join("; ")),
+    }
 }
 
 impl CrowdNote {

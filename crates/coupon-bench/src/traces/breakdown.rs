@@ -185,6 +185,9 @@ impl Results for Vec<Breakdown> {
 
 impl Breakdown {
     fn print(&self) -> io::Result<()> {
+        if self.traces == 0 {
+            return print(&format!("\n{}: no trace of an issued claim was found", self.way));
+        }
         print(&format!("\n{}: where the time of {} issued and traced claims went", self.way, self.traces))?;
         let mut table = table(["step", "p50 ms", "p99 ms", "share"]);
         for StepTimes { step, p50_ms, p99_ms, share } in &self.steps {
