@@ -129,7 +129,6 @@ impl Bench {
         match &self.command {
             Command::Load(arguments) => arguments.crowd.check(),
             Command::Compare(arguments) => arguments.check(),
-            Command::Order(arguments) => arguments.check(),
             Command::Report(arguments) => arguments.check(),
             _ => Ok(()),
         }

@@ -49,7 +49,6 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         ("matrix --only skiplock", "must be one of: queue; coalesced; queue, one by one; select-update"),
         ("order --replicas 1,0", "--replicas"),
         ("order --trouble frozen", "--trouble"),
-        ("order --coupons 100 --accounts 20", "--accounts must be at least half of --coupons"),
         ("report", "<FILE>"),
         ("report a.json --page ./a.json", "--page = './a.json' is another file of this command"),
         ("report a.json --page b --markdown b", "--markdown = 'b'"),

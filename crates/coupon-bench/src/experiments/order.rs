@@ -24,7 +24,7 @@ use super::load;
 use crate::crowd::client::Target;
 use crate::crowd::{CLIENTS, Crowd, Order};
 use crate::lab::campaigns::make_campaign;
-use crate::lab::machine::{Machine, Servers};
+use crate::lab::machine::{Notes, Provenance};
 use crate::lab::service::Service;
 use crate::lab::setup::Setup;
 use crate::lab::stand::{Stand, Way};
@@ -54,7 +54,7 @@ pub struct Arguments {
     /// The numbers of consumers, or of instances of skiplock-api.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1, 2, 4, 8], value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: Vec<u16>,
-    /// What happens to one of them once half of the coupons are issued.
+    /// What happens to one of them once half of the coupons are issued that will be.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_values_t = [Trouble::None, Trouble::Stopped, Trouble::Killed])]
     trouble: Vec<Trouble>,
     /// Turns of each sale; the medians are shown.
@@ -63,12 +63,8 @@ pub struct Arguments {
     /// The file for all figures as JSON, written after each turn.
     #[arg(long, value_name = "FILE", default_value = "target/order/report.json")]
     pub report: PathBuf,
-    /// What is measured, as a commit or a version, to note in the report.
-    #[arg(long, value_name = "TEXT", default_value = env!("CARGO_PKG_VERSION"))]
-    revision: String,
-    /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
-    #[arg(long, value_name = "VERSION", default_value = "unknown")]
-    rabbitmq_version: String,
+    #[command(flatten)]
+    notes: Notes,
 }
 
 /// What happens to a replica in the middle of a sale.
@@ -83,19 +79,37 @@ enum Trouble {
     Killed,
 }
 
+/// What came of a sale.
+enum Held {
+    Turn(Turn),
+    /// What the audit found.
+    Broken(String),
+    /// Why it shows nothing.
+    LeftOut(String),
+}
+
+/// What became of the trouble.
+struct Made {
+    /// Whether it came before the last coupon; otherwise the sale says nothing about it.
+    in_time: bool,
+    /// The service that replaces a killed one; it runs until this is dropped.
+    _replacement: Option<Service>,
+}
+
 /// Everything that a run measured.
 #[derive(Debug, Serialize)]
 pub struct Sales {
-    revision: String,
+    #[serde(flatten)]
+    provenance: Provenance,
     coupons: u64,
     accounts: u64,
     rate: Option<u32>,
     clients: u32,
-    servers: Servers,
-    machine: Machine,
     cases: Vec<Case>,
     /// One line for each sale whose audit failed.
     failures: Vec<String>,
+    /// One line for each sale that was over before its trouble.
+    left_out: Vec<String>,
 }
 
 /// A sale with its turns.
@@ -118,20 +132,6 @@ struct Turn {
 }
 
 impl Arguments {
-    /// Checks the values against each other.
-    ///
-    /// # Errors
-    /// A line that says what is wrong.
-    pub fn check(&self) -> Result<(), String> {
-        if self.accounts < self.coupons.div_ceil(2) && self.trouble != [Trouble::None] {
-            return Err(String::from(
-                "--accounts must be at least half of --coupons: the trouble comes once half of them are issued, and an account \
-                 gets one",
-            ));
-        }
-        Ok(())
-    }
-
     fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for &replicas in &self.replicas {
@@ -158,15 +158,14 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
     let &Arguments { coupons, accounts, rate, turns, .. } = arguments;
     output::check_writable(&arguments.report)?;
     let mut sales = Sales {
-        revision: arguments.revision.clone(),
+        provenance: Provenance::ask(mysql, redis, &arguments.notes).await?,
         coupons,
         accounts,
         rate,
         clients: CLIENTS,
-        servers: Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?,
-        machine: Machine::this(),
         cases: arguments.cases(),
         failures: Vec::new(),
+        left_out: Vec::new(),
     };
     let all = sales.cases.len();
     let crowd = Crowd { rate, ..Crowd::of(accounts, CLIENTS, 0.0) };
@@ -174,8 +173,9 @@ pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) ->
         for (number, case) in (1..).zip(&mut sales.cases) {
             terminal::note(&format!("turn {turn} of {turns}, sale {number} of {all}: {case}"));
             match case.hold(mysql, coupons, crowd.clone()).await.with_context(|| case.to_string())? {
-                Ok(turn) => case.turns.push(turn),
-                Err(line) => sales.failures.push(line),
+                Held::Turn(turn) => case.turns.push(turn),
+                Held::Broken(line) => sales.failures.push(line),
+                Held::LeftOut(line) => sales.left_out.push(line),
             }
         }
         output::write(&arguments.report, &sales)?;
@@ -200,8 +200,8 @@ impl Trouble {
 }
 
 impl Case {
-    /// Holds the sale once. Returns its figures, or a line that says what the audit found.
-    async fn hold(&self, mysql: &Mysql, coupons: u64, mut crowd: Crowd) -> anyhow::Result<Result<Turn, String>> {
+    /// Holds the sale once.
+    async fn hold(&self, mysql: &Mysql, coupons: u64, mut crowd: Crowd) -> anyhow::Result<Held> {
         let stand = self.setup.start().await?;
         let mut others = Vec::new();
         if self.setup.way == Way::Skiplock {
@@ -214,47 +214,52 @@ impl Case {
         let campaign = make_campaign(mysql, self.contender, coupons).await?;
         let load = load::Arguments { url: stand.api().url.clone(), campaign, crowd };
         let is_over = CancellationToken::new();
-        let trouble = self.trouble(mysql, &stand, campaign, coupons / 2, &is_over);
+        let trouble = self.trouble(mysql, &stand, campaign, coupons.min(load.crowd.accounts), &is_over);
         let loaded = async {
             let _over = is_over.clone().drop_guard();
             load::run(mysql, self.contender, &load).await
         };
-        let (result, replacement) = tokio::join!(loaded, trouble);
-        let (result, _replacement) = (result?, replacement?);
+        let (result, made) = tokio::join!(loaded, trouble);
+        let (result, made) = (result?, made?);
         load::drain(mysql, &stand).await?;
         if !result.is_clean() {
-            return Ok(Err(format!("{self}: {} errors, audit {}", result.errors, result.audit)));
+            return Ok(Held::Broken(format!("{self}: {} errors, audit {}", result.errors, result.audit)));
         }
-        Ok(Ok(Turn { claims_per_second: result.claims_per_second(), order: result.order }))
+        if !made.in_time {
+            return Ok(Held::LeftOut(format!("{self}: this sale was over before its trouble")));
+        }
+        Ok(Held::Turn(Turn { claims_per_second: result.claims_per_second(), order: result.order }))
     }
 
-    /// Makes the trouble once this many coupons are issued. Returns the service that replaces a killed one; it runs until it is
-    /// dropped.
+    /// Makes the trouble once half of the coupons are issued that will be.
     async fn trouble(
         &self,
         mysql: &Mysql,
         stand: &Stand,
         campaign: CampaignId,
-        gone: u64,
+        in_all: u64,
         is_over: &CancellationToken,
-    ) -> anyhow::Result<Option<Service>> {
+    ) -> anyhow::Result<Made> {
         if self.trouble == Trouble::None {
-            return Ok(None);
+            return Ok(Made { in_time: true, _replacement: None });
         }
-        while issued(mysql, campaign).await? < gone {
-            anyhow::ensure!(!is_over.is_cancelled(), "the load ended before half of the coupons were issued");
+        while issued(mysql, campaign).await? < in_all / 2 {
+            if is_over.is_cancelled() {
+                return Ok(Made { in_time: false, _replacement: None });
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
         // With a single active consumer, the first one is active.
         let replica = stand.consumers().first().unwrap_or_else(|| stand.api());
-        if self.trouble == Trouble::Killed {
-            send(replica, "KILL").await?;
-            return self.setup.start_consumer().await.map(Some);
+        let is_killed = self.trouble == Trouble::Killed;
+        send(replica, if is_killed { "KILL" } else { "STOP" }).await?;
+        let in_time = issued(mysql, campaign).await? < in_all && !is_over.is_cancelled();
+        if is_killed {
+            return Ok(Made { in_time, _replacement: Some(self.setup.start_consumer().await?) });
         }
-        send(replica, "STOP").await?;
         tokio::time::sleep(STOPPED_FOR).await;
         send(replica, "CONT").await?;
-        Ok(None)
+        Ok(Made { in_time, _replacement: None })
     }
 
     fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
@@ -302,7 +307,7 @@ impl Results for Sales {
             table.add_row(row(&case.to_string(), case.row()));
         }
         print(&table)?;
-        self.failures.iter().try_for_each(print)
+        self.failures.iter().chain(&self.left_out).try_for_each(print)
     }
 
     fn is_clean(&self) -> bool {

@@ -1,6 +1,7 @@
-//! The machine and the servers that the figures were measured on.
+//! What was measured, and the machine and the servers that it was measured on.
 
 use anyhow::Context;
+use clap::Args;
 use coupon_core::mysql::Mysql;
 use coupon_core::settings::RedisSettings;
 use deadpool_redis::redis::{self, InfoDict};
@@ -9,6 +10,32 @@ use mysql_async::prelude::Queryable;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+/// What a report notes that this program cannot find out.
+#[derive(Args, Clone, Debug)]
+pub struct Notes {
+    /// What is measured, as a commit or a version, to note in the report.
+    #[arg(long, value_name = "TEXT", default_value = env!("CARGO_PKG_VERSION"))]
+    pub revision: String,
+    /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
+    #[arg(long, value_name = "VERSION", default_value = "unknown")]
+    pub rabbitmq_version: String,
+}
+
+/// Where the figures of a report come from.
+#[derive(Debug, Serialize)]
+pub struct Provenance {
+    revision: String,
+    servers: Servers,
+    machine: Machine,
+}
+
+impl Provenance {
+    pub async fn ask(mysql: &Mysql, redis: &RedisSettings, notes: &Notes) -> anyhow::Result<Self> {
+        let servers = Servers::ask(mysql, redis, &notes.rabbitmq_version).await?;
+        Ok(Self { revision: notes.revision.clone(), servers, machine: Machine::this() })
+    }
+}
 
 /// The servers' versions.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]

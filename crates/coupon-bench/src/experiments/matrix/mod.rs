@@ -23,7 +23,7 @@ use crate::crowd::{CLIENTS, Crowd};
 use crate::lab::campaigns::make_campaign;
 use crate::lab::counters::Counters;
 use crate::lab::cpu::{CpuTimes, SERVERS};
-use crate::lab::machine::Servers;
+use crate::lab::machine::{Notes, Servers};
 use crate::lab::memory::{Memory, Watch};
 use crate::lab::setup::{
     BLIND_UPDATE, COALESCED, FOR_UPDATE, ONE_BY_ONE, QUEUE, SCATTERED, SELECT_UPDATE, SINGLE_STATEMENT, Setup,
@@ -69,12 +69,8 @@ pub struct Arguments {
     /// Where to write all figures, as JSON, after each load.
     #[arg(long, value_name = "FILE", default_value = "target/compare/report.json")]
     pub report: PathBuf,
-    /// What is measured, as a commit or a version, to note in the report.
-    #[arg(long, value_name = "TEXT", default_value = env!("CARGO_PKG_VERSION"))]
-    revision: String,
-    /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
-    #[arg(long, value_name = "VERSION", default_value = "unknown")]
-    rabbitmq_version: String,
+    #[command(flatten)]
+    notes: Notes,
 }
 
 fn contender(text: &str) -> Result<String, String> {
@@ -116,8 +112,8 @@ impl Arguments {
 pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Matrix> {
     let report = &arguments.report;
     output::check_writable(report)?;
-    let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
-    let mut matrix = Matrix::new(&arguments.revision, CLIENTS, servers);
+    let servers = Servers::ask(mysql, redis, &arguments.notes.rabbitmq_version).await?;
+    let mut matrix = Matrix::new(&arguments.notes.revision, CLIENTS, servers);
     if arguments.resume {
         matrix = matrix.resumed(output::read(report, "matrix")?).context("--resume")?;
     }
