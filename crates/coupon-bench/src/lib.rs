@@ -25,7 +25,9 @@ use coupon_core::mysql::{Mysql, schema};
 use coupon_core::settings::{AmqpSettings, MysqlSettings, RedisSettings, TlsSettings};
 use coupon_core::{service, telemetry};
 
-use experiments::{against, ceilings, compare, load, matrix, order, pushes, suite, tracing_cost, unguarded};
+use experiments::{
+    against, burst, ceilings, compare, load, matrix, order, pushes, suite, sweep, tracing_cost, unguarded,
+};
 use output::show;
 
 /// Puts load on the APIs and audits the results.
@@ -90,6 +92,14 @@ enum Command {
     /// servers meanwhile.
     #[command(after_help = "Example:\n  coupon-bench order --coupons 1000 --accounts 10000 --replicas 1,4")]
     Order(order::Arguments),
+    /// Measure what each way does with far more claims in a second than it can settle. Starts the services itself, from the folder
+    /// of this program; nothing else should use the servers meanwhile.
+    #[command(after_help = "Example:\n  coupon-bench burst --claims 50000 --rate 50000")]
+    Burst(burst::Arguments),
+    /// Measure every combination of some settings of a way, and print heat maps. Starts the services itself, from the folder of this
+    /// program; nothing else should use the servers meanwhile.
+    #[command(after_help = "Example:\n  coupon-bench sweep --way queue --over consumers=1,4 --over PREFETCH=5,20,100")]
+    Sweep(sweep::Arguments),
     /// Turn reports of `matrix` into a page or a Markdown table; several are shown side by side.
     #[command(
         after_help = "Example:\n  coupon-bench report target/compare/report.json --page target/compare/report.html"
@@ -129,6 +139,7 @@ impl Bench {
         match &self.command {
             Command::Load(arguments) => arguments.crowd.check(),
             Command::Compare(arguments) => arguments.check(),
+            Command::Sweep(arguments) => arguments.check(),
             Command::Report(arguments) => arguments.check(),
             _ => Ok(()),
         }
@@ -181,6 +192,14 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
         }
         Command::Order(arguments) => {
             let measure = async |mysql: &Mysql| show(&order::run(mysql, redis, arguments).await?, json, None);
+            Box::pin(schema::work_on(mysql, measure)).await
+        }
+        Command::Burst(arguments) => {
+            let measure = async |mysql: &Mysql| show(&burst::run(mysql, redis, arguments).await?, json, None);
+            Box::pin(schema::work_on(mysql, measure)).await
+        }
+        Command::Sweep(arguments) => {
+            let measure = async |mysql: &Mysql| show(&sweep::run(mysql, redis, arguments).await?, json, None);
             Box::pin(schema::work_on(mysql, measure)).await
         }
         Command::Report(arguments) => report::run(arguments, json).map(|()| true),

@@ -29,6 +29,8 @@ pub struct Figures {
     /// Outcomes per second in the last tenth of the claims / in the first tenth.
     pub last_tenth_to_first: f64,
     pub errors: u64,
+    /// Of these, the claims that the API refused for now.
+    pub refused: u64,
     pub error_examples: Vec<String>,
     pub trace_ids: Vec<String>,
     /// The status of the first claim that the API let in: 201 with a coupon, 202 for later.
@@ -62,6 +64,7 @@ pub struct Tally {
     /// Each with the instants at which the claim was meant to be sent, and was answered.
     outcomes: Vec<(u64, Outcome, [Instant; 2])>,
     errors: u64,
+    refused: u64,
     error_examples: Vec<String>,
     trace_ids: Vec<String>,
     lets_in_with: Option<StatusCode>,
@@ -82,6 +85,7 @@ impl SharedTally {
             started: Instant::now(),
             outcomes: Vec::new(),
             errors: 0,
+            refused: 0,
             error_examples: Vec::new(),
             trace_ids: Vec::new(),
             lets_in_with: None,
@@ -109,6 +113,8 @@ impl Tally {
         self.to_answer.record(within);
         let lets_in = status.filter(|status| [StatusCode::CREATED, StatusCode::ACCEPTED].contains(status));
         self.lets_in_with = self.lets_in_with.or(lets_in);
+        let refusals = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+        self.refused += u64::from(status.is_some_and(|status| refusals.contains(&status)));
         if trace.is_sampled() && self.trace_ids.len() < TRACES_MAX {
             self.trace_ids.push(trace.id());
         }
@@ -152,6 +158,7 @@ impl Tally {
             to_outcome_ms: Quantiles::of(&self.to_outcome),
             last_tenth_to_first: self.last_tenth_to_first(),
             errors: self.errors,
+            refused: self.refused,
             error_examples: self.error_examples.clone(),
             trace_ids: self.trace_ids.clone(),
             lets_in_with: self.lets_in_with,

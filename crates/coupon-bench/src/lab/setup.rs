@@ -37,8 +37,13 @@ impl Setup {
 
     fn variables(&self) -> Vec<(&'static str, String)> {
         let own = self.environment.iter().map(|(name, value)| (*name, String::from(*value)));
-        own.chain([("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))]).collect()
+        own.chain([caller_samples()]).collect()
     }
+}
+
+/// The variable that makes a service trace only claims that the caller samples.
+pub fn caller_samples() -> (&'static str, String) {
+    ("OTEL_TRACES_SAMPLER", String::from("parentbased_always_off"))
 }
 
 /// Both ways with default settings.

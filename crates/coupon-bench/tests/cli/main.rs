@@ -8,14 +8,27 @@
     reason = "a test ends where it cannot go on"
 )]
 
+mod experiments;
+
 use coupon_bench::Bench;
 use coupon_core::CampaignId;
-use coupon_testkit::{options, program, run, secrets};
+use coupon_testkit::{TestSpace, options, program, run, secrets};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coupon-bench");
 
 fn arguments(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Starts both ways and returns the addresses of their APIs.
+async fn both_apis(space: &TestSpace) -> [String; 2] {
+    let settings: queue_consumer::Settings = space.settings(&[]);
+    space.start(|stop| queue_consumer::start(settings, stop)).await;
+    let settings: producer_api::Settings = space.settings(&[]);
+    let producer = space.start(|stop| producer_api::start(settings, stop)).await;
+    let settings: skiplock_api::Settings = space.settings(&[]);
+    let skiplock = space.start(|stop| skiplock_api::start(settings, stop)).await;
+    [producer, skiplock].map(|api| format!("http://{}", api.address()))
 }
 
 #[test]
@@ -49,6 +62,10 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         ("matrix --only skiplock", "must be one of: queue; coalesced; queue, one by one; select-update"),
         ("order --replicas 1,0", "--replicas"),
         ("order --trouble frozen", "--trouble"),
+        ("sweep --over LISTEN=1", "--over"),
+        ("sweep --over PREFETCH=0", "must be like PREFETCH=10,50,200"),
+        ("sweep --over BATCH_MAX=100,5000", "BATCH_MAX is at most 2000"),
+        ("sweep --way skiplock --over PREFETCH=10", "PREFETCH=… is no setting of the skiplock way"),
         ("report", "<FILE>"),
         ("report a.json --page ./a.json", "--page = './a.json' is another file of this command"),
         ("report a.json --page b --markdown b", "--markdown = 'b'"),
@@ -192,10 +209,9 @@ async fn a_comparison_without_a_free_campaign_number_names_one_of_its_own_option
 #[tokio::test]
 async fn a_report_is_opened_before_the_load_and_the_table_is_shown_without_it() {
     run(async |space| {
-        let settings: skiplock_api::Settings = space.settings(&[]);
-        let api = space.start(|stop| skiplock_api::start(settings, stop)).await;
-        let url = format!("http://{}", api.address());
-        let compare = format!("compare --queue-url {url} --skiplock-url {url} --coupons 2 --accounts 6 --clients 2");
+        let [queue, skiplock] = both_apis(&space).await;
+        let compare =
+            format!("compare --queue-url {queue} --skiplock-url {skiplock} --coupons 2 --accounts 6 --clients 2");
 
         for (report, tables) in [("/dev/null/report.json", false), ("/proc/report.json", false), ("/dev/full", true)] {
             let line = format!("{compare} --report {report}");
@@ -207,7 +223,7 @@ async fn a_report_is_opened_before_the_load_and_the_table_is_shown_without_it() 
             assert_eq!(ran.stderr.contains("campaign"), tables, "{ran:?}");
         }
         let report = std::env::temp_dir().join(space.name());
-        let nobody = compare.replacen(&url, "http://127.0.0.1:1", 1);
+        let nobody = compare.replacen(&queue, "http://127.0.0.1:1", 1);
         let line = format!("{nobody} --report {}", report.display());
         let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
         assert_eq!((ran.code, report.exists()), (Some(1), false), "nothing was measured: {ran:?}");
@@ -217,20 +233,55 @@ async fn a_report_is_opened_before_the_load_and_the_table_is_shown_without_it() 
 }
 
 #[tokio::test]
+async fn an_api_of_the_other_way_is_named_before_any_load() {
+    run(async |space| {
+        let [queue, skiplock] = both_apis(&space).await;
+
+        for (queue, skiplock, words) in [
+            (
+                &skiplock,
+                &skiplock,
+                format!("--queue-url {skiplock}/ is not a producer-api: it answered a claim with 201"),
+            ),
+            (&queue, &queue, format!("--skiplock-url {queue}/ is not a skiplock-api: it answered a claim with 202")),
+        ] {
+            let line = format!("compare --queue-url {queue} --skiplock-url {skiplock} --coupons 2 --accounts 2");
+            let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
+
+            assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.lines().count()), (Some(1), "", 1), "{ran:?}");
+            assert!(ran.stderr.starts_with(&format!("error: {words}")), "{ran:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_load_on_a_campaign_that_has_issued_coupons_says_what_it_cannot_show() {
+    run(async |space| {
+        let [_, skiplock] = both_apis(&space).await;
+        let campaign = space.campaign(2).await;
+        let line = format!("load --campaign {campaign} --url {skiplock} --accounts 4 --clients 1");
+
+        for is_again in [false, true] {
+            let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
+
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            assert_eq!(ran.stderr.contains("coupons have been issued there before"), is_again, "{ran:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_comparison_creates_as_many_campaigns_as_its_clients_claim_from() {
     run(async |space| {
-        let settings: skiplock_api::Settings = space.settings(&[]);
-        let api = space.start(|stop| skiplock_api::start(settings, stop)).await;
-        let url = format!("http://{}", api.address());
+        let [queue, skiplock] = both_apis(&space).await;
+        let crowd = "--coupons 10 --campaigns 3 --accounts 60 --clients 4";
 
-        let line = format!(
-            "--json compare --queue-url {url} --skiplock-url {url} --coupons 10 --campaigns 3 --accounts 60 --clients 4"
-        );
+        let line = format!("--json compare --queue-url {queue} --skiplock-url {skiplock} {crowd}");
         let ran = program::run(PROGRAM, &arguments(&line), &space.environment()).await;
 
-        assert_eq!(ran.code, Some(1), "one of the addresses is of the other way: {ran:?}");
-        assert!(ran.stderr.contains(&format!("{url}/ is not a producer-api: it answered a claim with 201")), "{ran:?}");
-        assert!(!ran.stderr.contains("is not a skiplock-api"), "{ran:?}");
+        assert_eq!(ran.code, Some(0), "{ran:?}");
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
         for way in report["ways"].as_array().unwrap() {
             let counts = ["coupons", "issued", "sold_out", "errors"].map(|name| way[name].as_u64().unwrap());
@@ -239,60 +290,6 @@ async fn a_comparison_creates_as_many_campaigns_as_its_clients_claim_from() {
         space.audit().await;
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_matrix_becomes_a_page_that_loads_nothing_from_elsewhere() {
-    run(async |space| {
-        let folder = std::env::temp_dir().join(space.name());
-        let [report, page] = ["report.json", "page.html"].map(|name| folder.join(name).display().to_string());
-        let only = "--only queue --only coalesced --only select-update";
-        let line = format!("matrix --claims 100 --turns 1 {only} --report {report}");
-        let measure = arguments(&line);
-        let measured = program::run(PROGRAM, &measure, &space.environment()).await;
-        let resume = [&measure[..], &[String::from("--resume")]].concat();
-        let resumed = program::run(PROGRAM, &resume, &space.environment()).await;
-        let render = arguments(&format!("report {report} {report} --page {page}"));
-        let rendered = program::run(PROGRAM, &render, &[]).await;
-        let printed = program::run(PROGRAM, &arguments(&format!("report {report}")), &[]).await;
-        let as_json = program::run(PROGRAM, &arguments(&format!("report {report} --json")), &[]).await;
-        let as_json: serde_json::Value = serde_json::from_str(&as_json.stdout).unwrap();
-        assert_eq!((&as_json[0]["name"], as_json[0]["cells"].as_array().unwrap().len()), (&report.clone().into(), 6));
-
-        assert_eq!(measured.code, Some(0), "{measured:?}");
-        assert!(measured.stdout.contains("100 claims for 10 coupons"), "{measured:?}");
-        assert_eq!((resumed.code, &resumed.stdout), (Some(0), &measured.stdout), "nothing is left to measure");
-        assert_eq!(rendered.code, Some(0), "{rendered:?}");
-        let page = std::fs::read_to_string(page).unwrap();
-        assert!(page.contains("default-src 'none'") && page.len() < 150_000, "{} bytes", page.len());
-        for outside in ["src=", "href=", "url(", "@import", "<script"] {
-            assert!(!page.contains(outside), "the page contains {outside}");
-        }
-        for part in ["Outcomes over time", "100 claims for 10 coupons", "CPU time of a claim", "STRATEGY=select-update"]
-        {
-            assert!(
-                page.contains(part) && page.matches(part).count() >= 2,
-                "{part} is missing for one of the two reports"
-            );
-        }
-        assert!(printed.stdout.contains("## 100 claims for 100 coupons"), "{printed:?}");
-        std::fs::write(&report, "{}").unwrap();
-        let broken = program::run(PROGRAM, &arguments(&format!("report {report}")), &[]).await;
-        assert_eq!((broken.code, broken.stderr.lines().count()), (Some(1), 1), "{broken:?}");
-        std::fs::remove_dir_all(folder).unwrap();
-        space.audit().await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_published_schema_is_that_of_the_reports() {
-    let published = include_str!("../../../docs/benchmarks/report.schema.json");
-
-    let printed = program::run(PROGRAM, &arguments("report --schema"), &[]).await;
-
-    let hint = "write it again: coupon-bench report --schema > docs/benchmarks/report.schema.json";
-    assert_eq!((printed.code, printed.stdout.as_str()), (Some(0), published), "{hint}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
