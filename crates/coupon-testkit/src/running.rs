@@ -49,7 +49,9 @@ impl Running {
     /// # Panics
     /// The service does not start.
     pub async fn start(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Self {
-        let mut process = command(program, arguments, environment).spawn().expect("a program");
+        // The tests may run under nohup, and so would the service.
+        let arguments = [&["--default-signal=HUP", program].map(String::from)[..], arguments].concat();
+        let mut process = command("/usr/bin/env", &arguments, environment).spawn().expect("a program");
         let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
         let log = Log::default();
         let written = log.clone();
