@@ -26,9 +26,6 @@ const PATIENCE: &str = "SET SESSION lock_wait_timeout = 20";
 /// The database does not exist.
 const NO_DATABASE: u16 = 1049;
 
-/// The wait for a lock was too long.
-const LOCK_WAIT_TIMEOUT: u16 = 1205;
-
 /// The table that records the migrations. It is created before any other.
 const HISTORY: &str = "refinery_schema_history";
 const TABLES: &str = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
@@ -44,7 +41,7 @@ pub async fn migrate(settings: &MysqlSettings) -> Result<Vec<String>> {
     let (lock, not_created) = tokio::time::timeout(limit, lock(settings)).await.unwrap_or_else(late)?;
     let mysql = Mysql::new(settings);
     let mut conn = mysql.connection_of_its_own().await.map_err(|error| match not_created {
-        Some(why) if is_refused_with(&error, NO_DATABASE) => why.into(),
+        Some(why) if is_missing(&error) => why.into(),
         _ => error,
     })?;
     // The migration library wants a pool of the driver's own.
@@ -109,7 +106,7 @@ async fn run(conn: &mut Conn, migration: &Migration) -> Result<()> {
 
 /// Why a migration was not run; a wait for a lock that was too long is put into the words of whoever has to end it.
 fn not_run(error: Error) -> Error {
-    if !is_refused_with(&error, LOCK_WAIT_TIMEOUT) {
+    if !error.is_conflict() {
         return error;
     }
     Error::Broken(String::from(
@@ -118,8 +115,9 @@ fn not_run(error: Error) -> Error {
     ))
 }
 
-fn is_refused_with(error: &Error, code: u16) -> bool {
-    matches!(error, Error::Mysql(mysql_async::Error::Server(refusal)) if refusal.code == code)
+/// Whether a connection was refused because the database does not exist.
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Mysql(mysql_async::Error::Server(refusal)) if refusal.code == NO_DATABASE)
 }
 
 /// Fails if a table that is to be created exists: the database holds something else.
