@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::crowd::CLIENTS;
 use crate::crowd::client::{Client, Target};
 use crate::lab::cpu::{CpuTimes, SERVERS};
 use crate::lab::stand::Way;
@@ -31,9 +32,6 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How often a starting service is polled.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-
-/// Clients of a rush.
-const CROWD: u32 = 256;
 
 /// Claims per second of a client on its own: slow enough for each to be done before the next.
 const LONELY_RATE: u32 = 20;
@@ -124,13 +122,13 @@ pub async fn run(mysql: &MysqlSettings, arguments: &Arguments) -> anyhow::Result
     let all = [Variant::Before, Variant::After, Variant::Prefer];
     let both = &all[..2];
     let lonely = Load { clients: 1, options: format!("--rate {LONELY_RATE} --accounts {}", arguments.lonely) };
-    let rush = Load { clients: CROWD, options: format!("--accounts {}", arguments.claims) };
+    let rush = Load { clients: CLIENTS, options: format!("--accounts {}", arguments.claims) };
     let mut compared = vec![bench.compare("queue, one claim at a time", Way::Queue, &all, &lonely).await?];
     let queue_rush = bench.compare("queue, a rush", Way::Queue, &all, &rush).await?;
     let rate = queue_rush.variants.first().map_or(f64::NAN, |before| before.claims_per_second / 2.0).round();
     compared.push(queue_rush);
     let at_rate = format!("--rate {rate} --accounts {}", (rate * SECONDS_AT_RATE).round());
-    let at_rate = Load { clients: CROWD, options: at_rate };
+    let at_rate = Load { clients: CLIENTS, options: at_rate };
     let name = format!("queue, {rate} claims a second");
     compared.push(bench.compare(&name, Way::Queue, &all, &at_rate).await?);
     compared.push(bench.compare("skiplock, one claim at a time", Way::Skiplock, both, &lonely).await?);
@@ -176,15 +174,14 @@ struct Turn {
 
 impl Measured {
     fn of((variant, turns): (&Variant, &Vec<Turn>)) -> Self {
-        let of =
-            |figure: fn(&LoadResult) -> f64| median(&turns.iter().map(|turn| figure(&turn.result)).collect::<Vec<_>>());
+        let of = |figure: fn(&LoadResult) -> f64| median(turns.iter().map(|turn| figure(&turn.result)));
         let programs = turns.iter().flat_map(|turn| turn.cpu.keys());
         let cpu_us = programs.map(|program| {
             let of = |turn: &Turn| {
                 let cpu = turn.cpu.get(program).copied().unwrap_or_default();
                 cpu.as_secs_f64() * 1e6 / turn.result.claims
             };
-            (program.clone(), median(&turns.iter().map(of).collect::<Vec<_>>()))
+            (program.clone(), median(turns.iter().map(of)))
         });
         Self {
             variant: variant.name(),

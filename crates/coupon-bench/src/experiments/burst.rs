@@ -140,7 +140,7 @@ impl Case {
     }
 
     fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
-        median(&self.turns.iter().map(of).collect::<Vec<_>>())
+        median(self.turns.iter().map(of))
     }
 
     /// A latency of all turns together, in milliseconds.

@@ -263,7 +263,7 @@ impl Case {
     }
 
     fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
-        median(&self.turns.iter().map(of).collect::<Vec<_>>())
+        median(self.turns.iter().map(of))
     }
 
     fn row(&self) -> [String; 6] {

@@ -141,7 +141,7 @@ async fn measure(
 
 impl Carrier {
     fn of(name: &'static str, turns: &[Turn]) -> Self {
-        let median = |figure: fn(&Turn) -> f64| median(&turns.iter().map(figure).collect::<Vec<_>>());
+        let median = |figure: fn(&Turn) -> f64| median(turns.iter().map(figure));
         Self {
             name,
             p50_ms: median(|turn| turn.latencies.quantile_ms(0.5)),

@@ -214,7 +214,7 @@ impl Point {
 
     /// The median of all turns, or NaN if none was clean.
     fn rate(&self) -> f64 {
-        median(&self.claims_per_second)
+        median(self.claims_per_second.iter().copied())
     }
 }
 
@@ -275,7 +275,7 @@ impl Results for Sweep {
         print(&"\n█ from 95 % of the best on, ▓ from 85, ▒ from 70, ░ from 50")?;
         if let Some((best, knee)) = best {
             let line = |point: &Point| {
-                let p99 = median(&point.outcome_p99_ms);
+                let p99 = median(point.outcome_p99_ms.iter().copied());
                 format!("{}: {:.0} a second, p99 {p99:.0} ms", Combination(&self.axes, &point.values), point.rate())
             };
             print(&format!("the best  {}", line(best)))?;

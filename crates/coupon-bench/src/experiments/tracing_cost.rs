@@ -85,7 +85,7 @@ async fn measure(mysql: &Mysql, arguments: &Arguments, way: Way, sink: &Sink) ->
         }
     }
     turns.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
-    let without = turns.iter().find(|turns| !turns.is_on).map_or(f64::NAN, |turns| median(&turns.rates));
+    let without = turns.iter().find(|turns| !turns.is_on).map_or(f64::NAN, |turns| median(turns.rates.iter().copied()));
     Ok(Cost { way, modes: turns.iter().map(|turns| turns.mode(without)).collect(), clean })
 }
 
@@ -125,12 +125,12 @@ impl Turns {
     }
 
     fn mode(&self, without: f64) -> Mode {
-        let claims_per_second = median(&self.rates);
+        let claims_per_second = median(self.rates.iter().copied());
         Mode {
             tracing: self.tracing,
             claims_per_second,
             ratio: claims_per_second / without,
-            p99_ms: median(&self.p99s_ms),
+            p99_ms: median(self.p99s_ms.iter().copied()),
             spans: self.spans,
         }
     }

@@ -73,7 +73,11 @@ impl Watched {
         Memory {
             program: self.program.clone(),
             peak_mib: self.mib.iter().copied().fold(0.0, f64::max),
-            fifths_mib: self.mib.chunks(self.mib.len().div_ceil(5).max(1)).map(median).collect(),
+            fifths_mib: self
+                .mib
+                .chunks(self.mib.len().div_ceil(5).max(1))
+                .map(|fifth| median(fifth.iter().copied()))
+                .collect(),
             ready_in_seconds: self.ready_in.as_secs_f64(),
         }
     }

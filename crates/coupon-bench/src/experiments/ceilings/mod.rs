@@ -82,7 +82,7 @@ impl Ceilings {
         let of_stage = |name: &'static str| {
             let all = rounds.iter().flat_map(|round| &round.stages).filter(|it| it.name == name);
             let best = all.clone().max_by(|a, b| a.per_second.total_cmp(&b.per_second));
-            let per_second = median(&all.map(|it| it.per_second).collect::<Vec<_>>());
+            let per_second = median(all.map(|it| it.per_second));
             Stage { name, per_second, connections: best.map_or(0, |best| best.connections) }
         };
         Self::new([HTTP, PUBLISH, CONSUME, LPOP, UPDATE, SKIP_LOCKED].map(of_stage).into())

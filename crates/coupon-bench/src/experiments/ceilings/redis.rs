@@ -34,7 +34,7 @@ pub async fn lpop(settings: &RedisSettings, connections: usize, time: Duration) 
         }
         rates.push(together(poppers.iter().map(|popper| pop_all(popper.clone(), list.clone()))).await?);
     }
-    Ok(median(&rates))
+    Ok(median(rates))
 }
 
 async fn pop_all(mut connection: ConnectionManager, list: String) -> anyhow::Result<u64> {

@@ -143,7 +143,7 @@ impl Matrix {
 
 impl Cell {
     pub fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
-        median(&self.turns.iter().map(of).collect::<Vec<_>>())
+        median(self.turns.iter().map(of))
     }
 
     /// Claims per second, up to the last outcome, in each turn.
@@ -152,7 +152,7 @@ impl Cell {
     }
 
     pub fn rate(&self) -> f64 {
-        median(&self.rates())
+        median(self.rates())
     }
 
     pub fn accepted_rate(&self) -> f64 {

@@ -125,7 +125,7 @@ impl Suite<'_> {
 
     pub fn median_of(&self, turns: &[usize], figure: impl Fn(&Turn) -> f64) -> f64 {
         let turns = turns.iter().filter_map(|&turn| self.record.turns.get(turn));
-        median(&turns.map(figure).collect::<Vec<_>>())
+        median(turns.map(figure))
     }
 
     /// The median rate of a way in the large loads of this run. Makes one if there is none yet.
@@ -135,6 +135,6 @@ impl Suite<'_> {
             self.turn((setup, 50_000, Crowd::of(50_000, CLIENTS, TRACE_RATIO))).await?;
         }
         let turns = self.record.turns.iter().filter(is_one);
-        Ok(median(&turns.map(|turn| turn.claims_per_second).collect::<Vec<_>>()))
+        Ok(median(turns.map(|turn| turn.claims_per_second)))
     }
 }

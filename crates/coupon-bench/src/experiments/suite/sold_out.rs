@@ -34,7 +34,7 @@ pub async fn measure(suite: &mut Suite<'_>) -> anyhow::Result<()> {
         for _ in 0..suite.rounds() {
             rounds.push(round(suite, way).await?);
         }
-        let figure = |figure: fn(&Round) -> f64| median(&rounds.iter().map(figure).collect::<Vec<_>>());
+        let figure = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure));
         let (rate, statements) = (figure(|round| round.of_empty), figure(|round| round.statements));
         suite.at_least(&format!("6: {way}, sold out / empty endpoint, requests a second"), rate, 0.5);
         suite.at_most(&format!("6: {way}, sold out, statements in MySQL / requests"), statements, 0.01);
