@@ -171,7 +171,7 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
         }
         Command::Compare(arguments) => {
             let report = arguments.report.as_deref();
-            let compare = async |mysql: &Mysql| show(&compare::run(mysql, redis, arguments).await?, json, report);
+            let compare = async |mysql: &Mysql| show(&compare::run(mysql, redis, amqp, arguments).await?, json, report);
             schema::work_on(mysql, compare).await
         }
         Command::Traces(arguments) => show(&traces::run(arguments).await?, json, None),
@@ -187,19 +187,20 @@ async fn run(Bench { command, json, mysql, redis, amqp }: &Bench) -> anyhow::Res
         Command::Against(arguments) => show(&against::run(mysql, arguments).await?, json, None),
         Command::Matrix(arguments) => {
             let report = &arguments.report;
-            let measure = async |mysql: &Mysql| show(&matrix::run(mysql, redis, arguments).await?, json, Some(report));
+            let measure =
+                async |mysql: &Mysql| show(&matrix::run(mysql, redis, amqp, arguments).await?, json, Some(report));
             Box::pin(schema::work_on(mysql, measure)).await
         }
         Command::Order(arguments) => {
-            let measure = async |mysql: &Mysql| show(&order::run(mysql, redis, arguments).await?, json, None);
+            let measure = async |mysql: &Mysql| show(&order::run(mysql, redis, amqp, arguments).await?, json, None);
             Box::pin(schema::work_on(mysql, measure)).await
         }
         Command::Burst(arguments) => {
-            let measure = async |mysql: &Mysql| show(&burst::run(mysql, redis, arguments).await?, json, None);
+            let measure = async |mysql: &Mysql| show(&burst::run(mysql, redis, amqp, arguments).await?, json, None);
             Box::pin(schema::work_on(mysql, measure)).await
         }
         Command::Sweep(arguments) => {
-            let measure = async |mysql: &Mysql| show(&sweep::run(mysql, redis, arguments).await?, json, None);
+            let measure = async |mysql: &Mysql| show(&sweep::run(mysql, redis, amqp, arguments).await?, json, None);
             Box::pin(schema::work_on(mysql, measure)).await
         }
         Command::Report(arguments) => report::run(arguments, json).map(|()| true),

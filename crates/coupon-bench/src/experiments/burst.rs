@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::Mysql;
-use coupon_core::settings::RedisSettings;
+use coupon_core::settings::{AmqpSettings, RedisSettings};
 use coupon_core::terminal::{self, print};
 use serde::Serialize;
 
@@ -86,12 +86,17 @@ struct Turn {
 }
 
 /// Runs every burst, in turns.
-pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Bursts> {
+pub async fn run(
+    mysql: &Mysql,
+    redis: &RedisSettings,
+    amqp: &AmqpSettings,
+    arguments: &Arguments,
+) -> anyhow::Result<Bursts> {
     let &Arguments { claims, rate, clients, turns, .. } = arguments;
     output::check_writable(&arguments.report)?;
     let case = |setup: &'static Setup| Case { contender: setup.name, setup, turns: Vec::new() };
     let mut bursts = Bursts {
-        provenance: Provenance::ask(mysql, redis, &arguments.notes).await?,
+        provenance: Provenance::ask(mysql, redis, amqp, &arguments.notes).await?,
         claims,
         rate,
         clients,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use coupon_core::mysql::Mysql;
-use coupon_core::settings::{RedisSettings, TlsSettings};
+use coupon_core::settings::{AmqpSettings, RedisSettings, TlsSettings};
 use coupon_core::terminal;
 use serde::Serialize;
 use url::Url;
@@ -40,9 +40,6 @@ pub struct Arguments {
     traces: bool,
     #[command(flatten)]
     jaeger: JaegerArguments,
-    /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
-    #[arg(long, value_name = "VERSION", default_value = "unknown")]
-    rabbitmq_version: String,
 }
 
 /// Both ways side by side.
@@ -89,10 +86,15 @@ impl Arguments {
 }
 
 /// Creates campaigns for each way, and applies the same load to both, one after the other.
-pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Comparison> {
+pub async fn run(
+    mysql: &Mysql,
+    redis: &RedisSettings,
+    amqp: &AmqpSettings,
+    arguments: &Arguments,
+) -> anyhow::Result<Comparison> {
     let Arguments { queue_url, skiplock_url, coupons, crowd, .. } = arguments;
     arguments.report.as_deref().map(output::check_writable).transpose()?;
-    let servers = Servers::ask(mysql, redis, &arguments.rabbitmq_version).await?;
+    let servers = Servers::ask(mysql, redis, amqp).await?;
     let mut loads = Vec::new();
     for (way, option, url) in [(Way::Queue, "--queue-url", queue_url), (Way::Skiplock, "--skiplock-url", skiplock_url)]
     {

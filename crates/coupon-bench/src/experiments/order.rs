@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use coupon_core::CampaignId;
 use coupon_core::mysql::Mysql;
-use coupon_core::settings::RedisSettings;
+use coupon_core::settings::{AmqpSettings, RedisSettings};
 use coupon_core::terminal::{self, print};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -154,11 +154,16 @@ impl Arguments {
 }
 
 /// Holds all sales, in turns.
-pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Sales> {
+pub async fn run(
+    mysql: &Mysql,
+    redis: &RedisSettings,
+    amqp: &AmqpSettings,
+    arguments: &Arguments,
+) -> anyhow::Result<Sales> {
     let &Arguments { coupons, accounts, rate, turns, .. } = arguments;
     output::check_writable(&arguments.report)?;
     let mut sales = Sales {
-        provenance: Provenance::ask(mysql, redis, &arguments.notes).await?,
+        provenance: Provenance::ask(mysql, redis, amqp, &arguments.notes).await?,
         coupons,
         accounts,
         rate,

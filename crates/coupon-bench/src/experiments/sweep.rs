@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::Mysql;
-use coupon_core::settings::RedisSettings;
+use coupon_core::settings::{AmqpSettings, RedisSettings};
 use coupon_core::terminal::{self, print};
 use serde::Serialize;
 
@@ -162,13 +162,18 @@ fn combinations(axes: &[Axis]) -> Vec<Vec<u32>> {
 }
 
 /// Measures every combination, in turns.
-pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Sweep> {
+pub async fn run(
+    mysql: &Mysql,
+    redis: &RedisSettings,
+    amqp: &AmqpSettings,
+    arguments: &Arguments,
+) -> anyhow::Result<Sweep> {
     let &Arguments { way, claims, turns, .. } = arguments;
     output::check_writable(&arguments.report)?;
     let axes = arguments.axes();
     let point = |values| Point { values, claims_per_second: Vec::new(), outcome_p99_ms: Vec::new() };
     let mut sweep = Sweep {
-        provenance: Provenance::ask(mysql, redis, &arguments.notes).await?,
+        provenance: Provenance::ask(mysql, redis, amqp, &arguments.notes).await?,
         way,
         claims,
         points: combinations(&axes).into_iter().map(point).collect(),

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::Mysql;
-use coupon_core::settings::RedisSettings;
+use coupon_core::settings::{AmqpSettings, RedisSettings};
 use deadpool_redis::redis::{self, InfoDict};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -17,9 +17,6 @@ pub struct Notes {
     /// What is measured, as a commit or a version, to note in the report.
     #[arg(long, value_name = "TEXT", default_value = env!("CARGO_PKG_VERSION"))]
     pub revision: String,
-    /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
-    #[arg(long, value_name = "VERSION", default_value = "unknown")]
-    pub rabbitmq_version: String,
 }
 
 /// Where the figures of a report come from.
@@ -31,8 +28,8 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    pub async fn ask(mysql: &Mysql, redis: &RedisSettings, notes: &Notes) -> anyhow::Result<Self> {
-        let servers = Servers::ask(mysql, redis, &notes.rabbitmq_version).await?;
+    pub async fn ask(mysql: &Mysql, redis: &RedisSettings, amqp: &AmqpSettings, notes: &Notes) -> anyhow::Result<Self> {
+        let servers = Servers::ask(mysql, redis, amqp).await?;
         Ok(Self { revision: notes.revision.clone(), servers, machine: Machine::this() })
     }
 }
@@ -46,16 +43,17 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Asks the servers for their versions, except RabbitMQ, which does not report its own to clients.
-    pub async fn ask(mysql: &Mysql, settings: &RedisSettings, rabbitmq: &str) -> anyhow::Result<Self> {
+    /// Asks the servers for their versions. Not all that is measured needs RabbitMQ, so it may be away.
+    pub async fn ask(mysql: &Mysql, settings: &RedisSettings, amqp: &AmqpSettings) -> anyhow::Result<Self> {
         let version = mysql.run(async |mut conn: Conn| Ok(conn.query_first("SELECT VERSION()").await?)).await?;
         let mut connection = coupon_core::redis::connect(settings)?;
         let info = redis::cmd("INFO").arg("server").query_async::<InfoDict>(&mut connection).await;
         let info = info.map_err(coupon_core::Error::from).with_context(|| settings.redis_url.to_string())?;
+        let rabbitmq = coupon_core::rabbitmq::version(amqp).await.ok().flatten();
         Ok(Self {
             mysql: version.unwrap_or_default(),
             redis: info.get("redis_version").unwrap_or_default(),
-            rabbitmq: rabbitmq.to_owned(),
+            rabbitmq: rabbitmq.unwrap_or_else(|| String::from("unknown")),
         })
     }
 }

@@ -5,6 +5,7 @@ mod confirm;
 pub mod message;
 mod policies;
 mod queues;
+mod version;
 
 use std::io;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use lapin::{Connection, ConnectionProperties};
 pub use confirm::publish_confirmed;
 pub use policies::{Danger, Policies};
 pub use queues::{Counts, Queues, counts, message_count};
+pub use version::version;
 
 use crate::error::{Error, Result};
 use crate::settings::AmqpSettings;

@@ -1,15 +1,11 @@
 //! RabbitMQ: whether the queues are as the services declare them, and whether claims get in and out.
 
-use std::io;
-
 use coupon_core::Error;
 use coupon_core::rabbitmq::{self, Counts, Policies, Queues, counts};
 use coupon_core::settings::AmqpSettings;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation, Connection, ErrorKind};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Program;
 use super::sheet::Sheet;
@@ -51,62 +47,25 @@ pub async fn check(sheet: &mut Sheet, servers: &Servers, programs: &[Program]) -
     Ok(())
 }
 
-/// The broker reports its version only in its greeting, which the driver does not expose.
 async fn version(sheet: &mut Sheet, settings: &AmqpSettings) {
-    let deadline = settings.amqp_deadline;
-    match tokio::time::timeout(deadline, greeting(settings)).await {
-        Ok(Ok(greeting)) => match version_in(&greeting) {
-            Some((version, true)) => sheet.ok("version", &version),
-            Some((version, false)) => {
-                sheet.wrong(
-                    "version",
-                    &version,
-                    "RabbitMQ 3.10 is the first whose dead letters are delivered at least once",
-                );
-            }
-            None => sheet.warning("version", "it does not say", "RabbitMQ 3.10 or later is needed"),
-        },
-        Ok(Err(error)) => sheet.not_checked("version", &error),
-        Err(_) => sheet.not_checked("version", &format!("no answer in {deadline:?}")),
+    match rabbitmq::version(settings).await {
+        Ok(Some(version)) if is_recent(&version) => sheet.ok("version", &version),
+        Ok(Some(version)) => {
+            sheet.wrong(
+                "version",
+                &version,
+                "RabbitMQ 3.10 is the first whose dead letters are delivered at least once",
+            );
+        }
+        Ok(None) => sheet.warning("version", "it does not say", "RabbitMQ 3.10 or later is needed"),
+        Err(error) => sheet.not_checked("version", &error),
     }
 }
 
-/// Reads the frame that answers the protocol header.
-async fn greeting(settings: &AmqpSettings) -> io::Result<Vec<u8>> {
-    let over_tls = settings.amqp_url.asks_for_tls();
-    let (host, port) = settings.amqp_url.host_and_port(if over_tls { 5671 } else { 5672 });
-    let stream = TcpStream::connect((host.as_str(), port)).await?;
-    if over_tls {
-        greeting_over(settings.tls.0.connect(&host, stream).await?).await
-    } else {
-        greeting_over(stream).await
-    }
-}
-
-async fn greeting_over(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
-    const LONGEST: u64 = 4096;
-
-    stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
-    let mut head = [0; 7];
-    stream.read_exact(&mut head).await?;
-    let [_, _, _, length @ ..] = head;
-    let mut frame = Vec::new();
-    stream.take(u64::from(u32::from_be_bytes(length)).min(LONGEST)).read_to_end(&mut frame).await?;
-    Ok(frame)
-}
-
-/// The version in the server's properties, and whether it is recent enough.
-fn version_in(greeting: &[u8]) -> Option<(String, bool)> {
-    // The field's name, preceded by its length and followed by the type of its value.
-    const FIELD: &[u8] = b"\x07versionS";
-
-    let at = greeting.windows(FIELD.len()).position(|window| window == FIELD)? + FIELD.len();
-    let length = u32::from_be_bytes(greeting.get(at..at + 4)?.try_into().ok()?);
-    let text = greeting.get(at + 4..)?.get(..usize::try_from(length).ok()?)?;
-    let version = std::str::from_utf8(text).ok()?;
+/// Whether a version is the least one that is needed or a later one.
+fn is_recent(version: &str) -> bool {
     let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
-    let found = (parts.next()?, parts.next().unwrap_or(0));
-    Some((version.to_owned(), found >= (3, 10)))
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (3, 10)
 }
 
 /// Checks whether both queues exist, how they were declared, and how many dead letters wait. Returns whether they
@@ -295,17 +254,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_found_in_the_greeting() {
-        let greeting = |version: &[u8]| {
-            let length = u32::try_from(version.len()).unwrap().to_be_bytes();
-            [b"\x00\x0a\x00\x0a\x07productS\x00\x00\x00\x01R\x07versionS".as_slice(), &length, version, b"\x08platform"]
-                .concat()
-        };
-
-        assert_eq!(version_in(&greeting(b"3.10.8")), Some((String::from("3.10.8"), true)));
-        assert_eq!(version_in(&greeting(b"4.1.0")), Some((String::from("4.1.0"), true)));
-        assert_eq!(version_in(&greeting(b"3.9.29")), Some((String::from("3.9.29"), false)));
-        assert_eq!(version_in(b"HTTP/1.1 400 Bad Request"), None);
-        assert_eq!(version_in(b"\x07versionS\x00\x00"), None, "cut off");
+    fn versions_are_compared_as_numbers() {
+        assert!(["3.10.8", "3.13", "4.1.0", "4.1.0-rc.1"].into_iter().all(is_recent));
+        assert!(!["3.9.29", "2.8.7", "", "unknown"].into_iter().any(is_recent));
     }
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 use coupon_core::mysql::Mysql;
-use coupon_core::settings::RedisSettings;
+use coupon_core::settings::{AmqpSettings, RedisSettings};
 use coupon_core::terminal;
 
 use self::record::Turn;
@@ -109,10 +109,15 @@ impl Arguments {
 }
 
 /// Measures every load that the report does not hold yet.
-pub async fn run(mysql: &Mysql, redis: &RedisSettings, arguments: &Arguments) -> anyhow::Result<Matrix> {
+pub async fn run(
+    mysql: &Mysql,
+    redis: &RedisSettings,
+    amqp: &AmqpSettings,
+    arguments: &Arguments,
+) -> anyhow::Result<Matrix> {
     let report = &arguments.report;
     output::check_writable(report)?;
-    let servers = Servers::ask(mysql, redis, &arguments.notes.rabbitmq_version).await?;
+    let servers = Servers::ask(mysql, redis, amqp).await?;
     let mut matrix = Matrix::new(&arguments.notes.revision, CLIENTS, servers);
     if arguments.resume {
         matrix = matrix.resumed(output::read(report, "matrix")?).context("--resume")?;

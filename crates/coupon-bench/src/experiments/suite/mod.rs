@@ -37,9 +37,6 @@ pub struct Arguments {
     /// Where to write the checks and all figures, as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/bench/report.json")]
     pub report: PathBuf,
-    /// Version of RabbitMQ to note in the report; the broker does not report it to clients.
-    #[arg(long, value_name = "VERSION", default_value = "unknown")]
-    rabbitmq_version: String,
     #[command(flatten)]
     namespace: NamespaceSettings,
 }
@@ -86,9 +83,9 @@ pub async fn run(
     amqp: &AmqpSettings,
     arguments: &Arguments,
 ) -> anyhow::Result<Record> {
-    let Arguments { quick, only, code, report, rabbitmq_version, namespace } = arguments;
+    let Arguments { quick, only, code, report, namespace } = arguments;
     output::check_writable(report)?;
-    let servers = Servers::ask(mysql, redis, rabbitmq_version).await?;
+    let servers = Servers::ask(mysql, redis, amqp).await?;
     let record = Record::new(servers, *quick);
     let mut suite = Suite { mysql, redis, amqp, namespace: &namespace.namespace, quick: *quick, record };
     let is_wanted = |part: &Part| match only {
