@@ -12,6 +12,7 @@ use crate::system::System;
 
 each_way![
     a_claim_that_was_never_made_is_pending,
+    a_client_that_waits_learns_that_the_campaign_was_deleted,
     a_waiting_client_is_answered_when_the_coupon_is_issued,
     many_waiting_clients_are_answered,
     every_instance_says_sold_out_once_one_has_said_it,
@@ -25,6 +26,21 @@ pub async fn a_claim_that_was_never_made_is_pending(system: &System) {
         let answer = system.api.get_claim(campaign, 1, wait).await;
         assert_eq!((answer.status, answer.json), (200, json!({"status": "pending"})));
     }
+}
+
+async fn a_client_that_waits_learns_that_the_campaign_was_deleted(system: &System) {
+    let campaign = system.space.campaign(1).await;
+    assert_eq!(system.api.get_claim(campaign, 1, Duration::ZERO).await.outcome(), Outcome::Pending);
+    let waiting = tokio::spawn({
+        let api = system.api.clone();
+        async move { api.get_claim(campaign, 1, Duration::from_secs(3)).await }
+    });
+    system.space.sql("DELETE FROM coupon").await;
+    system.space.sql("DELETE FROM campaign").await;
+
+    let answer = waiting.await.unwrap();
+
+    assert_eq!((answer.status, answer.json["code"].as_str()), (404, Some("campaign_not_found")));
 }
 
 async fn a_waiting_client_is_answered_when_the_coupon_is_issued(system: &System) {

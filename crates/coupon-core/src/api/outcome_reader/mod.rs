@@ -89,7 +89,10 @@ impl OutcomeReader {
         if state.is_sold_out_for(claim.account_id) {
             return Ok(Some(Outcome::SoldOut));
         }
-        self.ask(claim, wait).await.map(Some)
+        let outcome = self.ask(claim, wait).await?;
+        // The campaign may have been deleted meanwhile.
+        let is_there = outcome != Outcome::Pending || self.campaigns.state(claim.campaign_id).await?.campaign.is_some();
+        Ok(is_there.then_some(outcome))
     }
 
     /// Remembers that this instance is about to hand a claim to the broker: only outcomes pushed from now on belong to
