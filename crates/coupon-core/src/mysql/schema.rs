@@ -25,7 +25,7 @@ pub enum Standing {
     Older(u32),
     /// It has this later version.
     Newer(u32),
-    /// It was made by this migration, which differs in this build.
+    /// It was made without this migration, or with another text of it.
     OfAnotherBuild(String),
 }
 
@@ -36,14 +36,12 @@ impl Standing {
     /// Any error from MySQL; a database without our tables is not an error.
     pub async fn of(conn: &mut Conn) -> Result<Self, mysql_async::Error> {
         let applied = applied(conn).await?;
-        if let Some(migration) = unlike(&applied) {
-            return Ok(Self::OfAnotherBuild(migration));
-        }
         let found = applied.last().map_or(0, |(version, _)| *version);
-        Ok(match found.cmp(&wanted()) {
-            Ordering::Less => Self::Older(found),
-            Ordering::Equal => Self::Fits,
-            Ordering::Greater => Self::Newer(found),
+        Ok(match (found.cmp(&wanted()), unlike(&applied)) {
+            (Ordering::Greater, _) => Self::Newer(found),
+            (_, Some(migration)) => Self::OfAnotherBuild(migration),
+            (Ordering::Less, None) => Self::Older(found),
+            (Ordering::Equal, None) => Self::Fits,
         })
     }
 
@@ -83,7 +81,7 @@ fn newer(found: u32) -> Flaw {
 }
 
 fn of_another_build(migration: &str) -> Flaw {
-    let what = format!("the schema was made by a build whose {migration} differs from this one's");
+    let what = format!("the schema was made by a build without {migration} as this one has it");
     Flaw { what, remedy: "run that build" }
 }
 
@@ -108,14 +106,13 @@ pub(super) fn version(migration: &Migration) -> u32 {
     u32::try_from(migration.version()).unwrap_or(u32::MAX)
 }
 
-/// The first of these migrations, each with the checksum of its text, that differs in this build.
+/// The first migration of this build, up to the last applied one, that is not among those applied, each with the
+/// checksum of its text.
 fn unlike(applied: &[(u32, String)]) -> Option<String> {
+    let (last, _) = applied.last()?;
     let runner = runner();
-    let is_unlike = |(applied, checksum): &(u32, String)| {
-        let ours = runner.get_migrations().iter().find(|ours| version(ours) == *applied)?;
-        (ours.checksum().to_string() != *checksum).then(|| ours.to_string())
-    };
-    applied.iter().find_map(is_unlike)
+    let mut due = runner.get_migrations().iter().filter(|ours| version(ours) <= *last);
+    due.find(|ours| !applied.contains(&(version(ours), ours.checksum().to_string()))).map(ToString::to_string)
 }
 
 pub(super) fn runner() -> Runner {

@@ -126,7 +126,9 @@ async fn a_schema_of_another_build_is_left_as_it_is() {
         for command in ["migrate", "campaign list"] {
             fails(&ctl(&space, command).await, 1, &["V1__", "run that build"]);
         }
-        space.sql("DELETE FROM refinery_schema_history WHERE version > 1").await;
+        space.sql("DELETE FROM refinery_schema_history WHERE version = 1").await;
+        fails(&ctl(&space, "migrate").await, 1, &["V1__", "run that build"]);
+        space.sql("DELETE FROM refinery_schema_history WHERE version > 2").await;
         space.sql("UPDATE refinery_schema_history SET version = 1000").await;
         fails(&ctl(&space, "migrate").await, 1, &["version 1000", "run newer builds"]);
         space.sql("DROP TABLE refinery_schema_history").await;
