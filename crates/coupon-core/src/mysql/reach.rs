@@ -57,6 +57,12 @@ pub fn remedy_of_not_reached(address: &ServerUrl, error: &Error) -> &'static str
                 "see that MySQL runs there and that COUPON_MYSQL_URL leads to it"
             }
         }
+        // Only of a socket can the driver say that it is not there.
+        Error::Mysql(mysql_async::Error::Io(mysql_async::IoError::Io(error)))
+            if error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            "see that MySQL listens on the socket that COUPON_MYSQL_URL names"
+        }
         Error::Mysql(mysql_async::Error::Driver(_)) | Error::Deadline { .. } if !error.stays() => {
             "whatever is at this address does not answer as MySQL"
         }

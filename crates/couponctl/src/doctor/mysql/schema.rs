@@ -45,7 +45,9 @@ pub async fn check_tables(sheet: &mut Sheet, conn: &mut Conn) -> Result<(), Erro
         .filter(|(_, engine)| engine.as_deref() != Some("InnoDB"))
         .map(|(table, engine)| format!("{table} is {}", engine.as_deref().unwrap_or("without one")))
         .collect();
-    if others.is_empty() {
+    if engines.is_empty() {
+        sheet.warning("engine", "no tables", "run `couponctl migrate`");
+    } else if others.is_empty() {
         sheet.ok("engine", &format!("InnoDB, for each of {} tables", engines.len()));
     } else {
         let remedy = "ALTER TABLE … ENGINE = InnoDB: other engines lack transactions or row locks";
