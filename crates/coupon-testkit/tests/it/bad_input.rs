@@ -8,7 +8,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use crate::system::System;
 
-each_way![
+both_ways![
     bodies_are_checked,
     paths_and_queries_are_checked,
     methods_and_routes_are_checked,

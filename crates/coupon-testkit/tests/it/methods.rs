@@ -5,7 +5,7 @@ use reqwest::Method;
 
 use crate::system::System;
 
-each_way![head_is_answered_like_get, options_names_the_methods];
+both_ways![head_is_answered_like_get, options_names_the_methods];
 
 async fn head_is_answered_like_get(system: &System) {
     let campaign = system.space.campaign(5).await;

@@ -9,14 +9,13 @@ use tokio::net::TcpStream;
 
 use crate::system::{System, start_consumer};
 
-each_way![
+both_ways![
     health_is_reported,
     health_is_reported_while_clients_hold_all_connections,
     the_document_describes_every_route,
-    the_page_is_served
+    the_page_is_served,
+    only_the_api_is_public_unless_nobody_else_can_reach_it_or_a_setting_says_so,
 ];
-
-both_ways![only_the_api_is_public_unless_nobody_else_can_reach_it_or_a_setting_says_so];
 
 async fn health_is_reported(system: &System) {
     let (live, ready) = (system.api.get("/livez").await, system.api.get("/readyz").await);

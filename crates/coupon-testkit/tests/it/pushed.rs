@@ -17,7 +17,7 @@ use crate::system::{System, claim, start_consumer, start_producer_api};
 /// Longer than any of these tests takes.
 const WAIT: Duration = Duration::from_secs(30);
 
-each_way![a_claim_may_wait_for_its_outcome, a_preference_without_a_valid_wait_does_not_wait];
+both_ways![a_claim_may_wait_for_its_outcome, a_preference_without_a_valid_wait_does_not_wait];
 
 audited![
     an_instance_receives_the_outcomes_of_its_claims,

@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::system::System;
 
-each_way![
+both_ways![
     before_it_opens_claims_are_refused,
     after_it_has_closed_claims_are_refused,
     while_it_is_open_claims_are_accepted,

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::programs;
 use crate::system::System;
 
-each_way![
+both_ways![
     nothing_is_done_after_the_last_answer_on_a_connection,
     bytes_that_are_not_a_request_are_refused_like_any_other_mistake,
     an_invalid_host_or_target_is_refused,

@@ -8,9 +8,12 @@ use tokio::net::TcpStream;
 use super::{claim, exchange, expect_alive, read_all, read_to_end};
 use crate::system::System;
 
-each_way![a_body_that_does_not_arrive_ends_its_connection, a_head_that_does_not_arrive_ends_its_connection];
-
-both_ways![blank_lines_before_a_request_mean_nothing, endless_trailers_end_the_connection];
+both_ways![
+    a_body_that_does_not_arrive_ends_its_connection,
+    a_head_that_does_not_arrive_ends_its_connection,
+    blank_lines_before_a_request_mean_nothing,
+    endless_trailers_end_the_connection,
+];
 
 async fn a_body_that_does_not_arrive_ends_its_connection(system: &System) {
     let campaign = system.space.campaign(1).await;
