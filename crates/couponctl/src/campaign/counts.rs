@@ -66,8 +66,8 @@ pub fn show(campaigns: &[CampaignCounts], json: bool) -> Printed {
     cut_off.into_iter().try_for_each(|CampaignCounts { campaign, not_loaded, .. }| {
         let id = campaign.id;
         print(&format!(
-            "campaign {id}: {not_loaded} coupons that were ordered are not there yet; if their load was cut off, repeat its \
-             command, which `couponctl campaign history --id {id}` shows"
+            "campaign {id}: {not_loaded} coupons that were ordered are not there yet; if their load was cut off, repeat it with \
+             the values that `couponctl campaign history --id {id}` shows"
         ))
     })
 }

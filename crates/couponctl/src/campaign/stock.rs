@@ -1,19 +1,20 @@
 //! Creates campaigns with their coupons, and restocks them.
 //!
 //! Invariant: no coupon is added that was not ordered. Each load is recorded under a key, and repeating a command
-//! finishes its own load and no other; only a new total takes the place of all loads that were cut off.
+//! finishes the load that its values ordered and no other, where `create` and `setup` order the same one; only a new total
+//! takes the place of all loads that were cut off.
 
 use anyhow::{Context, bail};
 use coupon_core::mysql::loads::{self, Limit};
 use coupon_core::mysql::{Mysql, campaigns};
-use coupon_core::{Campaign, CampaignId, terminal};
+use coupon_core::{Campaign, CampaignId, Result, terminal};
 use mysql_async::{Conn, TxOpts};
 
 use super::arguments::{AddCoupons, Create, Goal};
 use super::existing::must_exist;
 use super::{history, load};
 
-/// The command that creates a campaign. It finishes only loads that it began itself.
+/// The command that creates a campaign, or finishes creating it: either of the two finishes what the other began.
 #[derive(Clone, Copy)]
 pub enum Maker {
     /// Refuses an existing campaign that differs from the wanted one.
@@ -22,14 +23,8 @@ pub enum Maker {
     Setup,
 }
 
-impl Maker {
-    fn key(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Setup => "setup",
-        }
-    }
-}
+/// The key of the load that creates a campaign.
+const CREATION: &str = "create";
 
 /// Creates a campaign with its coupons, or finishes creating it.
 pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Result<CampaignId> {
@@ -42,7 +37,7 @@ pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Res
         next.with_context(|| format!("campaign {last} has the highest number possible: choose a free one with --id"))?
     };
     let wanted = create.campaign(id);
-    let limit = Limit::Ordered(maker.key().to_owned());
+    let limit = Limit::Ordered(CREATION.to_owned());
     let found = mysql.run(async move |mut conn: Conn| campaigns::find(&mut conn, id).await).await?;
     let left = match found {
         None => {
@@ -50,13 +45,13 @@ pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Res
             begin(mysql, history::CREATE, Some(&wanted), Order { id, coupons: wanted.coupons, limit: &limit, what })
                 .await?
         }
-        Some(found) => match (left_of(mysql, &found, &wanted, maker).await, maker) {
+        Some(found) => match (left_of(mysql, &found, &wanted).await?, maker) {
             (Ok(left), _) => left,
-            (Err(reason), Maker::Setup) => {
-                terminal::note(&format!("{reason:#}"));
+            (Err(difference), Maker::Setup) => {
+                terminal::note(&difference);
                 0
             }
-            (Err(reason), Maker::Create) => return Err(reason),
+            (Err(difference), Maker::Create) => bail!(difference),
         },
     };
     load::coupons(mysql, id, left, &limit).await?;
@@ -64,27 +59,24 @@ pub async fn create(mysql: &Mysql, create: &Create, maker: Maker) -> anyhow::Res
     Ok(id)
 }
 
-/// How many coupons are left to load into an existing campaign: those its maker ordered that are not loaded yet.
-async fn left_of(mysql: &Mysql, found: &Campaign, wanted: &Campaign, maker: Maker) -> anyhow::Result<u64> {
+/// How many coupons are left to load into an existing campaign, of those ordered when it was created; or in what it
+/// differs from the wanted one.
+async fn left_of(mysql: &Mysql, found: &Campaign, wanted: &Campaign) -> Result<Result<u64, String>> {
     let id = found.id;
-    let order = mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, maker.key()).await).await?;
+    let order = mysql.run(async move |mut conn: Conn| loads::find(&mut conn, id, CREATION).await).await?;
     let left = order.map_or(0, loads::Load::left);
-    // This is its own load, whatever has happened to the campaign since.
-    let is_its_own = match maker {
-        Maker::Setup => true,
-        Maker::Create => {
-            history::created_as(mysql, id).await?.is_some_and(|as_what| as_what == history::described(wanted))
-        }
-    };
-    if left == 0 || !is_its_own {
-        let coupons = order.map_or(found.coupons, |order| order.coupons);
-        as_wanted(&Campaign { coupons, ..found.clone() }, wanted)?;
+    // What is left is ordered by the same values again, whatever has happened to the campaign since.
+    let is_repeated =
+        history::created_as(mysql, id).await?.is_some_and(|as_what| as_what == history::described(wanted));
+    if left > 0 && is_repeated {
+        return Ok(Ok(left));
     }
-    Ok(left)
+    let coupons = order.map_or(found.coupons, |order| order.coupons);
+    Ok(as_wanted(&Campaign { coupons, ..found.clone() }, wanted, left).map(|()| left))
 }
 
-/// Checks that an existing campaign is the wanted one.
-fn as_wanted(found: &Campaign, wanted: &Campaign) -> anyhow::Result<()> {
+/// Checks that an existing campaign is the wanted one; `left` of its coupons are ordered and not loaded.
+fn as_wanted(found: &Campaign, wanted: &Campaign, left: u64) -> Result<(), String> {
     let coupons = format!("--coupons ({} coupons)", found.coupons);
     let differs = [
         (coupons.as_str(), found.coupons != wanted.coupons),
@@ -96,8 +88,17 @@ fn as_wanted(found: &Campaign, wanted: &Campaign) -> anyhow::Result<()> {
     if differs.is_empty() {
         return Ok(());
     }
-    let remedy = if differs == [&coupons] { "; `couponctl campaign add-coupons` adds some" } else { "" };
-    bail!("campaign {} already exists with a different {}; nothing was changed{remedy}", found.id, differs.join(", "))
+    let remedy = if left > 0 {
+        format!(
+            "; {left} of its coupons are not there yet, and a repetition with the values that it was created with adds them"
+        )
+    } else if differs == [&coupons] {
+        String::from("; `couponctl campaign add-coupons` adds some")
+    } else {
+        String::new()
+    };
+    let differs = differs.join(", ");
+    Err(format!("campaign {} already exists with a different {differs}; nothing was changed{remedy}", found.id))
 }
 
 /// Restocks a campaign, or finishes restocking it.
@@ -108,7 +109,7 @@ pub async fn add_coupons(mysql: &Mysql, restock: &AddCoupons) -> anyhow::Result<
     let (limit, left) = match &restock.goal {
         Goal { key: Some(key), .. } => {
             let coupons = restock.coupons.context("--key needs --coupons")?;
-            // The prefix keeps an operator's key from clashing with a maker's.
+            // The prefix keeps an operator's key from clashing with that of the creation.
             let limit = Limit::Ordered(format!("key:{key}"));
             let left = restock_once(mysql, &found, key, coupons, &limit).await?;
             (limit, left)
@@ -196,9 +197,9 @@ mod tests {
 
     #[test]
     fn another_campaign_of_the_same_number_is_not_taken_for_the_wanted_one() {
-        let error = as_wanted(&named("a"), &Campaign { coupons: 600, ..named("b") }).unwrap_err();
+        let error = as_wanted(&named("a"), &Campaign { coupons: 600, ..named("b") }, 0).unwrap_err();
 
-        assert!(error.to_string().contains("a different --coupons (10 coupons), --name;"), "{error}");
-        assert!(as_wanted(&named("a"), &Campaign { paused: true, ..named("a") }).is_ok());
+        assert!(error.contains("a different --coupons (10 coupons), --name;"), "{error}");
+        assert!(as_wanted(&named("a"), &Campaign { paused: true, ..named("a") }, 0).is_ok());
     }
 }

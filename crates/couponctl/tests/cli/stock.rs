@@ -70,6 +70,26 @@ async fn a_total_takes_the_place_of_a_load_that_was_cut_off() {
     .await;
 }
 
+/// Whichever began it: an operator repeats what the history shows, and Compose runs `setup` at each start.
+#[tokio::test]
+async fn a_creation_that_was_cut_off_is_finished_by_create_and_by_setup() {
+    run(async |space| {
+        for (id, began, other) in [(1, "setup", "campaign create"), (2, "campaign create", "setup")] {
+            let loaded = cut_off(&space, id, &format!("{began} --id {id} --coupons {MANY}")).await;
+
+            let more = ctl(&space, &format!("{other} --id {id} --coupons {}", MANY + 1)).await;
+            let in_words = [format!("{MANY} coupons"), format!("{} of its coupons are not there yet", MANY - loaded)];
+            assert!(in_words.iter().all(|words| more.stderr.contains(words)), "{more:?}");
+            assert_eq!(ctl_json(&space, &format!("campaign show --id {id}")).await[0]["coupons"], json!(loaded));
+
+            let finished = ctl_json(&space, &format!("{other} --id {id} --coupons {MANY}")).await;
+            assert_eq!(finished[0]["coupons"], json!(MANY), "{other} after {began}");
+        }
+        space.audit().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_load_that_was_cut_off_is_finished_after_the_campaign_has_changed() {
     run(async |space| {
