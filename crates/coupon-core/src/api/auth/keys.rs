@@ -4,19 +4,14 @@
 //! 8725, 3.1). No algorithm with a shared secret is among them.
 
 use std::collections::HashSet;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
-use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::rsa;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RsaParameters, VerificationAlgorithm,
-};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::algorithms::can_check;
 use super::rules::Rules;
 use crate::settings::small_file;
 use crate::terminal::shortened;
@@ -26,9 +21,6 @@ pub(super) const SET_MAX: usize = 256 * 1024;
 
 /// The most keys in a set; real ones have fewer than ten.
 const KEYS_MAX: usize = 64;
-
-/// The bits that an RSA key may have (RFC 7518, 3.3 requires the minimum).
-const RSA_BITS: RangeInclusive<u32> = 2048..=8192;
 
 /// Characters of a key's id that are shown.
 const ID_SHOWN: usize = 80;
@@ -73,6 +65,12 @@ impl Key {
         validation.set_audience(&[&rules.audience]);
         validation.required_spec_claims = ["exp", "iss", "aud"].map(String::from).into_iter().collect::<HashSet<_>>();
         Ok(Some(Self { id, verifying, validation }))
+    }
+
+    /// Whether no token can name one of the two without fitting the other as well. The first of them is kept.
+    fn clashes_with(&self, other: &Self) -> bool {
+        let by_id = self.id.is_none() || other.id.is_none() || self.id == other.id;
+        by_id && self.validation.algorithms.iter().any(|algorithm| other.validation.algorithms.contains(algorithm))
     }
 
     fn fits(&self, header: &Header) -> bool {
@@ -158,6 +156,9 @@ fn from_pem(text: &str, rules: &Rules) -> Result<Key, String> {
 
 /// The keys of a set, and what is wrong with those that are left out.
 fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String> {
+    const CLASH: &str =
+        "tokens cannot say that it signed them: another key has the same kid, or one of the two has none";
+
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Value>,
@@ -167,7 +168,7 @@ fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String
     if set.keys.len() > KEYS_MAX {
         return Err(format!("there are {}, and at most {KEYS_MAX} are accepted", set.keys.len()));
     }
-    let (mut keys, mut left_out, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    let (mut keys, mut left_out, mut seen) = (Vec::<Key>::new(), Vec::new(), HashSet::new());
     for (n, key) in (1..).zip(set.keys) {
         // A key that is listed twice would fit a token twice, and `find` requires that only one fits.
         if !seen.insert(key.to_string()) {
@@ -175,6 +176,9 @@ fn from_set(text: &str, rules: &Rules) -> Result<(Vec<Key>, Vec<String>), String
         }
         let id = key.get("kid").and_then(Value::as_str).map(|id| format!(" {:?}", shortened(id, ID_SHOWN)));
         match from_jwk(key, rules) {
+            Ok(Some(key)) if keys.iter().any(|earlier| earlier.clashes_with(&key)) => {
+                left_out.push(format!("key {n}{}: {CLASH}", id.unwrap_or_default()));
+            }
             Ok(key) => keys.extend(key),
             Err(reason) => left_out.push(format!("key {n}{}: {reason}", id.unwrap_or_default())),
         }
@@ -210,40 +214,6 @@ fn from_jwk(key: Value, rules: &Rules) -> Result<Option<Key>, String> {
         Ok(verifying) if is_to_verify => Key::new(jwk.common.key_id, verifying, &fitting, rules),
         _ => Ok(None),
     }
-}
-
-/// Checks that a key can verify signatures of an algorithm: a wrong key would refuse each of them as if it were forged.
-///
-/// # Errors
-/// Why it cannot.
-fn can_check(verifying: &DecodingKey, algorithm: Algorithm) -> Result<(), String> {
-    let of_curve: &'static dyn VerificationAlgorithm = match algorithm {
-        Algorithm::EdDSA => &ED25519,
-        Algorithm::ES256 => &ECDSA_P256_SHA256_FIXED,
-        Algorithm::ES384 => &ECDSA_P384_SHA384_FIXED,
-        _ => {
-            let bits = rsa_bits(verifying).ok_or("it is not an RSA key")?;
-            let (min, max) = (RSA_BITS.start(), RSA_BITS.end());
-            let is_taken = RSA_BITS.contains(&bits);
-            return if is_taken {
-                Ok(())
-            } else {
-                Err(format!("an RSA key has {min} to {max} bits, and it has {bits}"))
-            };
-        }
-    };
-    let point = verifying.try_get_as_bytes().unwrap_or_default();
-    ParsedPublicKey::new(of_curve, point).map(drop).map_err(|_| format!("it is no key for {algorithm:?}"))
-}
-
-fn rsa_bits(key: &DecodingKey) -> Option<u32> {
-    let der = match key.kind() {
-        DecodingKeyKind::SecretOrDer(der) => rsa::PublicKey::from_der(der),
-        DecodingKeyKind::RsaModulusExponent { n, e } => {
-            rsa::PublicKey::from_der(rsa::PublicKeyComponents { n, e }.as_der().ok()?.as_ref())
-        }
-    };
-    RsaParameters::public_modulus_len(der.ok()?.as_ref()).ok()
 }
 
 #[cfg(test)]
@@ -303,6 +273,21 @@ FTYFAKAMs9MKzJSq44E=
         assert!(keys.find(&header(Algorithm::EdDSA, Some("another"))).is_none());
         assert!(keys.find(&header(Algorithm::EdDSA, None)).is_none(), "it might be either");
         assert!(keys.find(&header(Algorithm::HS256, Some(one.id()))).is_none());
+    }
+
+    #[test]
+    fn a_key_that_tokens_cannot_name_is_left_out() {
+        let [one, two] = [(); 2].map(|()| KeyPair::generate().unwrap().jwks()["keys"][0].clone());
+        for (kid, other_kid) in
+            [(json!("same"), json!("same")), (json!("one"), Value::Null), (Value::Null, Value::Null)]
+        {
+            let (mut one, mut two) = (one.clone(), two.clone());
+            (one["kid"], two["kid"]) = (kid, other_kid);
+            let keys = KeySet::read(&json!({"keys": [one, two]}).to_string(), &rules()).unwrap();
+
+            assert!(keys.len() == 1 && keys.left_out()[0].contains("same kid"), "{:?}", keys.left_out());
+            assert!(keys.find(&header(Algorithm::EdDSA, one["kid"].as_str())).is_some());
+        }
     }
 
     #[test]

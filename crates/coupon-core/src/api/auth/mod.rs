@@ -11,6 +11,7 @@
 //! Invariant: what a caller learns about an account that is not theirs does not depend on that account's claim.
 
 mod address;
+mod algorithms;
 mod document;
 mod eligibility;
 mod issuer;
