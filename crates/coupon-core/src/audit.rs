@@ -321,7 +321,7 @@ fn accepted_claims_settle(answers: &Answers, broker: Option<Broker>) -> Finding 
         }
     }
     if let Some(broker) = broker {
-        finding.check(1);
+        finding.check(broker.dead_letters);
         if broker.dead_letters > 0 {
             finding.broken += broker.dead_letters;
             finding.examples.push(format!("{} messages among the dead letters", broker.dead_letters));

@@ -8,7 +8,7 @@ use clap::Args;
 use coupon_core::mysql::{Mysql, campaigns};
 use coupon_core::rabbitmq::{self, Queues};
 use coupon_core::redis::{Redis, keys};
-use coupon_core::{Installation, Result};
+use coupon_core::{Installation, Result, terminal};
 use deadpool_redis::redis::{self, AsyncCommands};
 use futures_util::StreamExt;
 use lapin::options::QueuePurgeOptions;
@@ -116,12 +116,18 @@ async fn empty_tables(mysql: &Mysql, left: &str) -> anyhow::Result<()> {
 async fn empty_queues(servers: &Servers) -> Result<u32> {
     let connection = rabbitmq::connect(&servers.amqp, "couponctl").await?;
     let queues = Queues::new(&servers.namespace.namespace, &servers.amqp);
-    let mut messages = 0;
+    let (missing, mut messages, mut are_there) = (queues.claims.clone(), 0, false);
     for queue in [queues.claims, queues.dead] {
         if rabbitmq::message_count(&connection, &queue).await?.is_some() {
             let channel = connection.create_channel().await?;
             messages += channel.queue_purge(queue, QueuePurgeOptions::default()).await?;
+            are_there = true;
         }
+    }
+    if !are_there {
+        // Either no service has ever run, or they run elsewhere, with claims in their queues.
+        let address = &servers.amqp.amqp_url;
+        terminal::note(&format!("{address} has no queue {missing}; see that --namespace is that of the services"));
     }
     let _ = connection.close(200, "done".into()).await;
     Ok(messages)

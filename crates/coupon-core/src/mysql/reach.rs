@@ -7,6 +7,12 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 use crate::error::{Error, Result};
 use crate::settings::{ServerUrl, TlsSettings};
 
+/// The port of MySQL where an address names none.
+const MYSQL_PORT: u16 = 3306;
+
+/// The port of the MySQL that `scripts/services up` starts.
+const OUR_PORT: u16 = 13306;
+
 /// A server that can be reached answers in milliseconds, and even a busy one in less than this.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -49,9 +55,9 @@ pub fn remedy_of_not_reached(address: &ServerUrl, error: &Error) -> &'static str
         Error::Mysql(mysql_async::Error::Io(mysql_async::IoError::Io(error)))
             if error.kind() == std::io::ErrorKind::ConnectionRefused =>
         {
-            let (host, _) = address.host_and_port(0);
-            // The default address leads to one of these.
-            if matches!(host.as_str(), "127.0.0.1" | "localhost" | "::1") {
+            let (host, port) = address.host_and_port(MYSQL_PORT);
+            // The default address.
+            if port == OUR_PORT && matches!(host.as_str(), "127.0.0.1" | "localhost" | "::1") {
                 "start it with `scripts/services up`"
             } else {
                 "see that MySQL runs there and that COUPON_MYSQL_URL leads to it"

@@ -81,7 +81,7 @@ fn newer(found: u32) -> Flaw {
 }
 
 fn of_another_build(migration: &str) -> Flaw {
-    let what = format!("the schema was made by a build without {migration} as this one has it");
+    let what = format!("the schema was made by a build that lacks {migration}, or has another text of it");
     Flaw { what, remedy: "run that build" }
 }
 
@@ -106,8 +106,8 @@ pub(super) fn version(migration: &Migration) -> u32 {
     u32::try_from(migration.version()).unwrap_or(u32::MAX)
 }
 
-/// The first migration of this build, up to the last applied one, that is not among those applied, each with the
-/// checksum of its text.
+/// The first of this build's migrations, up to the last one applied, that was not applied with the same text. Each
+/// applied one comes with the checksum of its text.
 fn unlike(applied: &[(u32, String)]) -> Option<String> {
     let (last, _) = applied.last()?;
     let runner = runner();

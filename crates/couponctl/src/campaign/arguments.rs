@@ -19,7 +19,7 @@ const YEARS: std::ops::RangeInclusive<i32> = 1000..=9999;
 
 #[derive(Args, Debug)]
 pub struct Create {
-    /// The campaign's number; by default, the next free one.
+    /// The campaign's number; by default, that after the highest there is.
     #[arg(long)]
     pub id: Option<CampaignId>,
     /// The campaign's name.
@@ -96,7 +96,7 @@ impl Create {
 
 fn name(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.chars().count() > NAME_MAX {
-        return Err(format!("must have 1 to {NAME_MAX} characters"));
+        return Err(format!("must have 1 to {NAME_MAX} characters, and not only spaces"));
     }
     if text.chars().any(terminal::is_control) {
         return Err(String::from(

@@ -172,7 +172,9 @@ async fn reset_asks_for_confirmation() {
         assert_eq!(ctl_json(&space, "campaign list").await, json!([]));
         assert_eq!((space.ids_in_redis(campaign).await, space.queues.waiting().await), (0, 0));
         let again = ctl(&space, "reset --yes").await;
-        assert_eq!(again.code, Some(0), "{again:?}");
+        assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""), "{again:?}");
+        let elsewhere = ctl(&space, "--namespace another reset --yes").await;
+        assert!(elsewhere.code == Some(0) && elsewhere.stderr.contains("no queue another.claims"), "{elsewhere:?}");
         let anew = ctl_json(&space, &format!("campaign create --id {campaign} --coupons 3")).await;
         assert_eq!(anew[0]["coupons"], 3, "no record of the old one is left");
     })
