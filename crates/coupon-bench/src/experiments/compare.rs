@@ -95,19 +95,22 @@ pub async fn run(
     let Arguments { queue_url, skiplock_url, coupons, crowd, .. } = arguments;
     arguments.report.as_deref().map(output::check_writable).transpose()?;
     let servers = Servers::ask(mysql, redis, amqp).await?;
+    if arguments.traces {
+        traces::reach(&arguments.jaeger).await?;
+    }
+    let urls = [(Way::Queue, "--queue-url", queue_url), (Way::Skiplock, "--skiplock-url", skiplock_url)];
+    for (way, option, url) in urls {
+        ensure_kind(mysql, way, option, url, crowd).await?;
+    }
     let mut loads = Vec::new();
-    for (way, option, url) in [(Way::Queue, "--queue-url", queue_url), (Way::Skiplock, "--skiplock-url", skiplock_url)]
-    {
+    for (way, option, url) in urls {
         let campaign = make_campaigns(mysql, &format!("comparison, {way}"), crowd.campaigns, *coupons).await?.first;
         let load = load::Arguments { url: url.clone(), campaign, crowd: crowd.clone() };
         load::probe(mysql, option, &load).await?;
-        loads.push((way, option, load));
-    }
-    for (way, option, load) in &loads {
-        ensure_kind(mysql, *way, option, load).await?;
+        loads.push((way, load));
     }
     let mut ways = Vec::new();
-    for (way, _, load) in loads {
+    for (way, load) in loads {
         terminal::note(&format!("{way}: campaign {} with {coupons} coupons at {}", load.campaign, load.url));
         let result = load::run(mysql, &way.to_string(), &load).await;
         ways.push(result.with_context(|| format!("{way} at {}", load.url))?);
@@ -129,10 +132,11 @@ pub async fn run(
 /// How long a claim on an idle system may take to be settled, before the load.
 const PATIENCE_SECONDS: u64 = 10;
 
-/// Fails if the address is that of the other way's API, which only the answer to a claim shows.
-async fn ensure_kind(mysql: &Mysql, way: Way, option: &str, load: &load::Arguments) -> anyhow::Result<()> {
+/// Fails if the address is not that of the way's API, which only the answer to a claim shows. Makes a campaign of one
+/// coupon for that claim.
+async fn ensure_kind(mysql: &Mysql, way: Way, option: &str, url: &Url, crowd: &Crowd) -> anyhow::Result<()> {
     let campaign = make_campaign(mysql, &format!("comparison, is this {way}?"), 1).await?;
-    let crowd = Crowd {
+    let one = Crowd {
         accounts: 1,
         repeats: 0,
         campaigns: 1,
@@ -141,17 +145,18 @@ async fn ensure_kind(mysql: &Mysql, way: Way, option: &str, load: &load::Argumen
         ask: Ask::LongPoll,
         patience: PATIENCE_SECONDS,
         trace_ratio: 0.0,
-        ..load.crowd.clone()
+        ..crowd.clone()
     };
-    let claim = load::Arguments { url: load.url.clone(), campaign, crowd };
+    let claim = load::Arguments { url: url.clone(), campaign, crowd: one };
+    load::probe(mysql, option, &claim).await?;
     let result = load::run(mysql, &way.to_string(), &claim).await?;
     match result.lets_in_with {
         Some(status) if status == way.lets_in_with() => {
-            ensure!(result.is_clean(), "{option} {} does not settle a claim within {PATIENCE_SECONDS} s", load.url);
+            ensure!(result.is_clean(), "{option} {url} does not settle a claim within {PATIENCE_SECONDS} s");
             Ok(())
         }
-        Some(status) => bail!("{option} {} is not a {}: it answered a claim with {status}", load.url, way.api()),
-        None => bail!("{option} {} lets no claim in: {}", load.url, result.error_examples.join("; ")),
+        Some(status) => bail!("{option} {url} is not a {}: it answered a claim with {status}", way.api()),
+        None => bail!("{option} {url} lets no claim in: {}", result.error_examples.join("; ")),
     }
 }
 

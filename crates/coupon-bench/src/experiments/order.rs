@@ -52,10 +52,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
     /// The numbers of consumers, or of instances of skiplock-api.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1, 2, 4, 8], value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4,8", value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: Vec<u16>,
     /// What happens to one of them once half of the coupons are issued that will be.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_values_t = [Trouble::None, Trouble::Stopped, Trouble::Killed])]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_value = "none,stopped,killed")]
     trouble: Vec<Trouble>,
     /// Turns of each sale; the medians are shown.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -305,7 +305,7 @@ impl Results for Sales {
     fn print(&self) -> io::Result<()> {
         let title = format!("{} claims for {} coupons", self.accounts, self.coupons);
         let columns =
-            ["to somebody later", "surely later", "overtaken by, p50 / p99 / most, ms", "rank error, mean / most"];
+            ["to somebody later", "provably overtaken", "overtaken by, p50 / p99 / max, ms", "rank error, mean / max"];
         let columns = columns.into_iter().chain(["claims a second", "turns"]);
         let mut table = table([title].into_iter().chain(columns.map(String::from)));
         for case in self.cases.iter().filter(|case| !case.turns.is_empty()) {

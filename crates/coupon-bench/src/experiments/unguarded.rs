@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use anyhow::ensure;
 use clap::Args;
-use coupon_core::mysql::Mysql;
+use coupon_core::mysql::{self, Mysql};
 use coupon_core::terminal::{self, print};
 use coupon_core::{Class, Error, Result};
 use mysql_async::Conn;
@@ -100,6 +102,9 @@ enum Told {
 /// Shows each variant without its guard and with it.
 pub async fn run(mysql: &Mysql, arguments: &Arguments) -> anyhow::Result<Vec<Shown>> {
     let mut conn = mysql.connection_of_its_own().await?;
+    let database: Option<String> = conn.query_first("SELECT DATABASE()").await?;
+    let is_alone = mysql::lock(&mut conn, "unguarded", &database.unwrap_or_default(), Duration::ZERO).await?;
+    ensure!(is_alone, "another `coupon-bench unsafe` is running on this database; run this again when it is done");
     let mut claimers = Vec::new();
     for _ in 0..arguments.connections {
         claimers.push(mysql.connection_of_its_own().await?);

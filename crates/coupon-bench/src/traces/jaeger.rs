@@ -177,6 +177,13 @@ impl Trace {
     }
 }
 
+/// Checks, before there are traces, that Jaeger answers.
+pub async fn reach(jaeger: &JaegerArguments) -> anyhow::Result<()> {
+    let target = Target::new(&jaeger.jaeger)?.trusting(&jaeger.tls);
+    let of_nothing = format!("{:032x}", 1);
+    fetch(&target, &[of_nothing]).await.map(drop)
+}
+
 /// Waits until the traces with these ids are complete, and returns those that Jaeger has.
 pub async fn traces(jaeger: &JaegerArguments, ids: &[String]) -> anyhow::Result<Vec<Trace>> {
     let target = Target::new(&jaeger.jaeger)?.trusting(&jaeger.tls);

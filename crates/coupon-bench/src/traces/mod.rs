@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::output;
 pub use breakdown::{Breakdown, breakdown};
-pub use jaeger::JaegerArguments;
+pub use jaeger::{JaegerArguments, reach};
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
