@@ -159,7 +159,8 @@ impl ClaimRoutes {
                 Some(Outcome::Issued { coupon_id }) => Ok(Admitted::Held(coupon_id)),
                 // Restocked in between.
                 Some(Outcome::Pending) => Ok(Admitted::Claim(claim)),
-                Some(Outcome::SoldOut) | None => Err(Problem::sold_out()),
+                Some(Outcome::SoldOut) => Err(Problem::sold_out()),
+                None => Err(Problem::unknown_campaign()),
             },
         }
     }

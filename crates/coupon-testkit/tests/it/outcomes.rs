@@ -12,12 +12,13 @@ use crate::system::System;
 
 each_way![
     a_claim_that_was_never_made_is_pending,
-    a_client_that_waits_learns_that_the_campaign_was_deleted,
     a_waiting_client_is_answered_when_the_coupon_is_issued,
     many_waiting_clients_are_answered,
     every_instance_says_sold_out_once_one_has_said_it,
     a_campaign_shows_its_window_and_counts,
 ];
+
+both_ways![a_client_that_waits_learns_that_the_campaign_was_deleted];
 
 pub async fn a_claim_that_was_never_made_is_pending(system: &System) {
     let campaign = system.space.campaign(1).await;

@@ -90,9 +90,12 @@ impl OutcomeReader {
             return Ok(Some(Outcome::SoldOut));
         }
         let outcome = self.ask(claim, wait).await?;
-        // The campaign may have been deleted meanwhile.
-        let is_there = outcome != Outcome::Pending || self.campaigns.state(claim.campaign_id).await?.campaign.is_some();
-        Ok(is_there.then_some(outcome))
+        // The campaign may have been deleted meanwhile. Memory knows, because the lookups keep it there.
+        let is_deleted = async || {
+            let known = self.campaigns.known(claim.campaign_id).await;
+            known.is_some_and(|state| state.campaign.is_none())
+        };
+        Ok(if outcome == Outcome::Pending && is_deleted().await { None } else { Some(outcome) })
     }
 
     /// Remembers that this instance is about to hand a claim to the broker: only outcomes pushed from now on belong to
