@@ -8,7 +8,7 @@ use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER
 use actix_web::middleware::Condition;
 use url::{Origin, Url};
 
-use super::headers::{PREFER, PREFERENCE_APPLIED, TRACEPARENT};
+use super::headers::{PREFER, PREFERENCE_APPLIED, TRACEPARENT, TRACESTATE};
 
 /// How long a browser may remember what a page may do, in seconds. Browsers cap this at two hours or less.
 const MAX_AGE: usize = 3_600;
@@ -36,7 +36,7 @@ pub(crate) fn origin(text: &str) -> Result<String, String> {
 pub(super) fn cors(origins: &[String]) -> Condition<Cors> {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::HEAD, Method::POST])
-        .allowed_headers([AUTHORIZATION, CONTENT_TYPE, PREFER, TRACEPARENT])
+        .allowed_headers([AUTHORIZATION, CONTENT_TYPE, PREFER, TRACEPARENT, TRACESTATE])
         .expose_headers([LOCATION, RETRY_AFTER, PREFERENCE_APPLIED, TRACEPARENT, WWW_AUTHENTICATE])
         .block_on_origin_mismatch(false)
         .max_age(MAX_AGE);

@@ -12,3 +12,6 @@ pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("prefe
 
 /// Which trace a request belongs to: W3C Trace Context.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static(span::TRACEPARENT);
+
+/// What comes with it from some tracers, and is of no use here: W3C Trace Context.
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");

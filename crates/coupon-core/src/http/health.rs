@@ -91,7 +91,8 @@ pub(super) struct GivesReasons;
 
 /// Adds the route that says no more than that the process answers.
 pub(crate) fn alive(config: &mut web::ServiceConfig) {
-    config.service(get("/livez", async || HttpResponse::Ok().body("alive\n")));
+    config
+        .service(get("/livez", async || HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("alive\n")));
 }
 
 impl Health {

@@ -12,6 +12,11 @@ use super::runtime::{leave, runtime};
 use crate::error::Error;
 use crate::terminal;
 
+/// The codes with which a shell reports a process that a signal has ended.
+const BY_SIGHUP: u8 = 129;
+const BY_SIGINT: u8 = 130;
+const BY_SIGTERM: u8 = 143;
+
 /// Signals within this time count as one: a supervisor may signal a process, and then its group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
@@ -28,11 +33,12 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
         tracing::info!("asked to stop: draining");
         asked.cancel();
         let again_from = Instant::now() + SAME_SIGNAL;
+        let mut code = either(&mut signals).await;
         while Instant::now() < again_from {
-            either(&mut signals).await;
+            code = either(&mut signals).await;
         }
         tracing::warn!("asked to stop twice: ending at once");
-        std::process::exit(130);
+        std::process::exit(i32::from(code));
     });
     Ok(stop)
 }
@@ -77,11 +83,6 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn ended(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
-    // The codes with which a shell reports a process that a signal has ended.
-    const BY_SIGHUP: u8 = 129;
-    const BY_SIGINT: u8 = 130;
-    const BY_SIGTERM: u8 = 143;
-
     let stopped = |by: &str, code| {
         terminal::error(&format!("stopped by {by}"));
         ExitCode::from(code)
@@ -117,9 +118,10 @@ async fn signalled(kind: SignalKind) {
     }
 }
 
-async fn either([terminate, interrupt]: &mut [Signal; 2]) {
+/// Waits for one of these signals, and returns its code.
+async fn either([terminate, interrupt]: &mut [Signal; 2]) -> u8 {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => BY_SIGTERM,
+        _ = interrupt.recv() => BY_SIGINT,
     }
 }

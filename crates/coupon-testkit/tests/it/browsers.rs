@@ -33,6 +33,7 @@ async fn pages_of_listed_origins_may_call(system: &System) {
         ("access-control-allow-methods", "POST"),
         ("access-control-allow-headers", "authorization"),
         ("access-control-allow-headers", "prefer"),
+        ("access-control-allow-headers", "tracestate"),
         ("access-control-max-age", "3600"),
     ] {
         assert!(preflight.header(header).contains(name), "{name} is missing: {preflight:?}");

@@ -58,7 +58,7 @@ impl Problem {
 
     /// 414: the target of the request is longer than actix takes.
     pub(super) fn long_target() -> Self {
-        Self::new(StatusCode::URI_TOO_LONG, Code::InvalidRequest, "the target of the request is longer than 64 KiB")
+        Self::new(StatusCode::URI_TOO_LONG, Code::InvalidRequest, "the first line of the request is longer than 64 KiB")
     }
 
     /// 431: the head of the request is longer than actix takes.
