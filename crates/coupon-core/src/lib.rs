@@ -5,12 +5,14 @@
 //! skiplock  skiplock-api ── mysql ──> MySQL
 //! ```
 //!
-//! Services depend on this crate and never on each other. MySQL is the only truth: whatever [`rabbitmq`] or [`redis`]
-//! loses, except a confirmed message, can be rebuilt from it.
+//! Services depend on this crate and never on each other, except redis-api, which is there to be compared with the
+//! queue. MySQL is the only truth: whatever [`rabbitmq`] or [`redis`] loses, except a confirmed message, can be rebuilt
+//! from it.
 
 pub mod age;
 pub mod api;
 pub mod audit;
+pub mod clock;
 pub mod domain;
 pub mod error;
 pub mod http;

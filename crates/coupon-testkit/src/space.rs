@@ -145,7 +145,12 @@ impl TestSpace {
     #[must_use]
     pub fn arguments<T: CommandFactory>(&self, own: &[(&str, &str)]) -> Vec<String> {
         let command = T::command();
-        let Servers { mysql, redis, amqp } = self.servers_of(command.get_name());
+        let user = match command.get_name() {
+            // It does the consumer's work.
+            "redis-api" => "queue-consumer",
+            program => program,
+        };
+        let Servers { mysql, redis, amqp } = self.servers_of(user);
         let mut values: BTreeMap<&str, String> = BTreeMap::from([
             ("listen", String::from("127.0.0.1:0")),
             ("admin-listen", String::from("127.0.0.1:0")),

@@ -2,15 +2,13 @@
 //!
 //! Invariant: 202 is sent only after the broker has confirmed the claim; everything short of that gets another status.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use actix_web::{HttpRequest, HttpResponse, web};
 use coupon_core::api::extract::ClaimBody;
 use coupon_core::api::refusals::{ClaimRefusals, Refusals};
 use coupon_core::api::routes::{Answer, ClaimRoutes};
 use coupon_core::api::schemas::Pending;
 use coupon_core::http::problem::Problem;
-use coupon_core::{CampaignId, Claim, ClaimKey, Outcome};
+use coupon_core::{CampaignId, Claim, ClaimKey, Outcome, clock};
 use utoipa::OpenApi;
 
 use crate::publish::Publisher;
@@ -68,13 +66,8 @@ pub async fn claim(
         .post(&request, async |claim| {
             let ClaimKey { campaign_id, account_id } = claim;
             routes.outcomes.expect(claim);
-            publisher.publish(Claim { campaign_id, account_id, accepted_at_ms: now_ms() }).await?;
+            publisher.publish(Claim { campaign_id, account_id, accepted_at_ms: clock::now_ms() }).await?;
             Ok(Answer::Accepted(claim))
         })
         .await
-}
-
-fn now_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

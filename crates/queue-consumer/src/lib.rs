@@ -50,8 +50,9 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let installation = Installation::of(&mysql, &settings.namespace.namespace).await?;
     let redis = Redis::new(&settings.redis)?;
     redis.check_database(&settings.redis.redis_url).await?;
+    let recorded = Outcomes::new(redis.clone(), installation.clone());
     let settler = settler(&settings, &installation, mysql.clone(), redis)?;
-    let redis = (settler.outcomes.clone(), settler.reservations.clone());
+    let redis = (recorded, settler.reservations.clone());
     let (connection, batch) = (Trouble::not_yet("the connection to RabbitMQ"), Trouble::none());
     let health = Health::new(stop.clone())
         .watch("mysql", Need::Always, &mysql, async |mysql: Mysql| mysql.can_issue().await)
@@ -115,7 +116,7 @@ pub fn settler(settings: &Settings, installation: &Installation, mysql: Mysql, r
     Ok(Settler {
         mysql,
         reservations: Reservations::new(redis.clone(), installation.clone(), refill),
-        outcomes: Outcomes::new(redis, installation.clone()),
+        outcomes: Some(Outcomes::new(redis, installation.clone())),
         order: settings.amqp.order,
     })
 }

@@ -6,12 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use coupon_core::redis::Redis;
 use coupon_core::redis::keys;
 use coupon_core::telemetry::timeline::Timeline;
-use coupon_core::{CampaignId, Claim, CouponId, Error, Installation, Result};
+use coupon_core::{CampaignId, Claim, CouponId, Error, Installation, Result, clock};
 use deadpool_redis::redis;
 use uuid::Uuid;
 
@@ -56,8 +56,7 @@ struct Proof {
 
 impl Proof {
     fn now() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { since: Instant::now(), at_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX) }
+        Self { since: Instant::now(), at_ms: clock::now_ms() }
     }
 }
 

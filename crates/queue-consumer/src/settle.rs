@@ -35,8 +35,8 @@ pub struct Settler {
     pub mysql: Mysql,
     /// The free ids in Redis.
     pub reservations: Reservations,
-    /// Where outcomes are recorded.
-    pub outcomes: Outcomes,
+    /// Where outcomes are recorded, unless nobody reads them there.
+    pub outcomes: Option<Outcomes>,
     /// Whether a claim whose id turned out to be taken holds up those after it.
     pub order: Order,
 }
@@ -128,6 +128,7 @@ impl Settler {
     /// Records the outcomes in Redis, and pushes them. This only spares MySQL the lookups of waiting requests: if it
     /// fails, MySQL is asked.
     async fn record(&self, batch: &Batch, publishers: &Publishers, timeline: &Timeline) {
+        let Some(recorded) = &self.outcomes else { return };
         let outcomes = &batch.settled().outcomes;
         let pushed: Vec<(InstanceId, Vec<(ClaimKey, Outcome)>)> = publishers
             .iter()
@@ -137,7 +138,7 @@ impl Settler {
             })
             .collect();
         let outcomes: Vec<(ClaimKey, Outcome)> = outcomes.iter().map(|(claim, outcome)| (*claim, *outcome)).collect();
-        let record = self.outcomes.write(&outcomes, &pushed);
+        let record = recorded.write(&outcomes, &pushed);
         if let Err(error) = timeline.step(&steps::RECORD, outcomes.len(), record).await {
             tracing::debug!(%error, "cannot record outcomes in Redis");
         }

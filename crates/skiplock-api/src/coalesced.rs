@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff};
+use coupon_core::mysql::conflicts::{Lost, pauses_after_conflicts};
 use coupon_core::mysql::{Mysql, coupons};
 use coupon_core::telemetry::metrics;
 use coupon_core::{CampaignId, ClaimKey, CouponId, Error, Result};
@@ -18,7 +19,7 @@ use mysql_async::Conn;
 use tokio::sync::oneshot;
 
 use crate::ahead::Ahead;
-use crate::group::{Claimed, Group, Lost, pauses_after_conflicts, without_rows};
+use crate::group::{Claimed, Group, without_rows};
 use crate::steps;
 
 /// Claims that may wait for a worker; further ones are refused.

@@ -18,7 +18,7 @@ use crate::crowd::{CLIENTS, Crowd};
 use crate::lab::campaigns::make_campaign;
 use crate::lab::machine::{Notes, Provenance};
 use crate::lab::memory::{Memory, Watch};
-use crate::lab::setup::{COALESCED, QUEUE, SELECT_UPDATE, Setup};
+use crate::lab::setup::{COALESCED, NO_BROKER, QUEUE, SELECT_UPDATE, Setup};
 use crate::output::{self, Results, row, table};
 use crate::statistics::{Latencies, median};
 
@@ -100,7 +100,7 @@ pub async fn run(
         claims,
         rate,
         clients,
-        cases: [&QUEUE, &COALESCED, &SELECT_UPDATE].map(case).into(),
+        cases: [&QUEUE, &NO_BROKER, &COALESCED, &SELECT_UPDATE].map(case).into(),
         failures: Vec::new(),
     };
     let crowd =

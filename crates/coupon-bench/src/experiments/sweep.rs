@@ -38,6 +38,8 @@ const OF_QUEUE: [(&str, u32); 6] = [
 ];
 const OF_SKIPLOCK: [(&str, u32); 4] =
     [(CONNECTIONS, 20_000), ("MYSQL_CONNECTIONS", 512), ("CLAIM_GROUPS", 64), ("GROUP_MAX", 2_000)];
+const OF_REDIS: [(&str, u32); 4] =
+    [(CONNECTIONS, 20_000), ("BATCHES", 64), ("BATCH_MAX", 2_000), ("REFILL_MAX", 100_000)];
 
 /// The most combinations of one sweep: an hour for each turn, and more.
 const COMBINATIONS_MAX: usize = 1_000;
@@ -51,8 +53,9 @@ pub struct Arguments {
     #[arg(long, value_name = "WAY", value_enum, default_value_t = Way::Queue)]
     way: Way,
     /// A setting with the values to measure; may be given several times, the last two for the rows and the columns of the heat
-    /// maps. For the queue: `consumers`, `clients`, `CLAIMS_PER_MESSAGE`, `PREFETCH`, `BATCH_MAX`, `REFILL_MAX`. For skiplock:
-    /// `clients`, `MYSQL_CONNECTIONS`, `CLAIM_GROUPS`, `GROUP_MAX`. By default, 81 combinations of the former or 18 of the latter.
+    /// maps. For the queue: `consumers`, `clients`, `CLAIMS_PER_MESSAGE`, `PREFETCH`, `BATCH_MAX`, `REFILL_MAX`; by default 81
+    /// combinations. For skiplock: `clients`, `MYSQL_CONNECTIONS`, `CLAIM_GROUPS`, `GROUP_MAX`; 18. For redis, which is the queue
+    /// without its broker: `clients`, `BATCHES`, `BATCH_MAX`, `REFILL_MAX`; 9.
     #[arg(long, value_name = "SETTING=LIST", value_parser = axis)]
     over: Vec<Axis>,
     /// Claims of each load, each by an account of its own, at one coupon for each.
@@ -103,7 +106,11 @@ impl Arguments {
     /// # Errors
     /// A line that says what is wrong.
     pub fn check(&self) -> Result<(), String> {
-        let known: &[(&str, u32)] = if self.way == Way::Queue { &OF_QUEUE } else { &OF_SKIPLOCK };
+        let known: &[(&str, u32)] = match self.way {
+            Way::Queue => &OF_QUEUE,
+            Way::Skiplock => &OF_SKIPLOCK,
+            Way::Redis => &OF_REDIS,
+        };
         for (place, Axis { setting, .. }) in self.over.iter().enumerate() {
             if !known.iter().any(|(name, _)| name == setting) {
                 return Err(format!("--over {setting}=… is no setting of the {} way", self.way));
@@ -134,6 +141,7 @@ impl Arguments {
                 axis("CLAIM_GROUPS", &[1, 2, 4]),
                 axis("GROUP_MAX", &[20, 100, 500]),
             ],
+            Way::Redis => vec![axis("BATCHES", &[1, 2, 4]), axis("BATCH_MAX", &[100, 500, 2_000])],
         }
     }
 }
@@ -142,7 +150,7 @@ fn axis(text: &str) -> Result<Axis, String> {
     const LIKE: &str = "must be like PREFETCH=10,50,200";
 
     let (name, list) = text.split_once('=').ok_or(LIKE)?;
-    let known = OF_QUEUE.into_iter().chain(OF_SKIPLOCK).find(|(known, _)| *known == name);
+    let known = OF_QUEUE.into_iter().chain(OF_SKIPLOCK).chain(OF_REDIS).find(|(known, _)| *known == name);
     let (setting, max) = known.ok_or_else(|| format!("{name} is not among the settings that --help lists"))?;
     let values: Vec<u32> = list.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| LIKE)?;
     match values.iter().max() {

@@ -50,6 +50,9 @@ pub fn caller_samples() -> (&'static str, String) {
 pub static QUEUE: Setup = Setup::queue("queue", 1, &[]);
 pub static COALESCED: Setup = Setup::skiplock("coalesced", &[]);
 
+/// The queue without its broker: the API reserves ids in Redis and issues them itself.
+pub static NO_BROKER: Setup = Setup { name: "queue, no broker", way: Way::Redis, consumers: 0, environment: &[] };
+
 /// The queue without any of its batches.
 pub static ONE_BY_ONE: Setup = Setup::queue("queue, one by one", 1, &[("CLAIMS_PER_MESSAGE", "1"), ("BATCH_MAX", "1")]);
 

@@ -9,15 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use super::service::Service;
 
-/// The two ways to issue coupons.
+/// The two ways to issue coupons, and the first without its broker.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Way {
     Queue,
     Skiplock,
+    Redis,
 }
 
 impl Way {
+    /// Those to choose from.
     pub const ALL: [Self; 2] = [Self::Queue, Self::Skiplock];
 
     /// The program that clients talk to.
@@ -25,6 +27,7 @@ impl Way {
         match self {
             Self::Queue => "producer-api",
             Self::Skiplock => "skiplock-api",
+            Self::Redis => "redis-api",
         }
     }
 
@@ -33,6 +36,7 @@ impl Way {
         match self {
             Self::Queue => StatusCode::ACCEPTED,
             Self::Skiplock => StatusCode::CREATED,
+            Self::Redis => StatusCode::OK,
         }
     }
 }
@@ -42,6 +46,7 @@ impl fmt::Display for Way {
         formatter.write_str(match self {
             Self::Queue => "queue",
             Self::Skiplock => "skiplock",
+            Self::Redis => "redis",
         })
     }
 }

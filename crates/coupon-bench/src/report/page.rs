@@ -17,7 +17,8 @@ use crate::experiments::matrix::{COLUMNS, Cell, Matrix};
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// The programs that use CPU time, in the order and with the colours of a bar.
-const PROGRAMS: [&str; 6] = ["producer-api", "skiplock-api", "queue-consumer", "MySQL", "Redis", "RabbitMQ"];
+const PROGRAMS: [&str; 7] =
+    ["producer-api", "skiplock-api", "queue-consumer", "MySQL", "Redis", "RabbitMQ", "redis-api"];
 
 pub fn page(reports: &[Named]) -> anyhow::Result<String> {
     let parts = reports.iter().map(|report| part(report, reports.len() > 1)).collect::<anyhow::Result<Vec<_>>>()?;

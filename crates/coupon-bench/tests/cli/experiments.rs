@@ -11,7 +11,8 @@ async fn a_matrix_becomes_a_page_that_loads_nothing_from_elsewhere() {
         let [report, page] = ["report.json", "page.html"].map(|name| folder.join(name).display().to_string());
         let only = "--only queue --only coalesced --only select-update";
         let line = format!("matrix --claims 100 --turns 1 {only} --report {report}");
-        let measure = arguments(&line);
+        let no_broker = ["--only", "queue, no broker"].map(String::from);
+        let measure = [&arguments(&line)[..], &no_broker].concat();
         let measured = program::run(PROGRAM, &measure, &space.environment()).await;
         let resume = [&measure[..], &[String::from("--resume")]].concat();
         let resumed = program::run(PROGRAM, &resume, &space.environment()).await;
@@ -20,7 +21,7 @@ async fn a_matrix_becomes_a_page_that_loads_nothing_from_elsewhere() {
         let printed = program::run(PROGRAM, &arguments(&format!("report {report}")), &[]).await;
         let as_json = program::run(PROGRAM, &arguments(&format!("report {report} --json")), &[]).await;
         let as_json: serde_json::Value = serde_json::from_str(&as_json.stdout).unwrap();
-        assert_eq!((&as_json[0]["name"], as_json[0]["cells"].as_array().unwrap().len()), (&report.clone().into(), 6));
+        assert_eq!((&as_json[0]["name"], as_json[0]["cells"].as_array().unwrap().len()), (&report.clone().into(), 8));
 
         assert_eq!(measured.code, Some(0), "{measured:?}");
         assert!(measured.stdout.contains("100 claims for 10 coupons"), "{measured:?}");

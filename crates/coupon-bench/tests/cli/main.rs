@@ -59,7 +59,10 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         ("traces --jaeger ftp://127.0.0.1", "--jaeger"),
         ("matrix --claims 10", "--claims"),
         ("matrix --quick --turns 3", "--turns"),
-        ("matrix --only skiplock", "must be one of: queue; coalesced; queue, one by one; select-update"),
+        (
+            "matrix --only skiplock",
+            "must be one of: queue; coalesced; queue, no broker; queue, one by one; select-update",
+        ),
         ("order --replicas 1,0", "--replicas"),
         ("order --trouble frozen", "--trouble"),
         ("sweep --over LISTEN=1", "--over"),

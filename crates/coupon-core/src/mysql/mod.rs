@@ -5,6 +5,7 @@
 
 mod attend;
 pub mod campaigns;
+pub mod conflicts;
 mod connections;
 pub mod coupons;
 pub mod loads;

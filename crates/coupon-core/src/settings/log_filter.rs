@@ -12,7 +12,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 /// The prefixes of our own modules.
-const OURS: [&str; 5] = ["coupon_", "couponctl", "producer_api", "queue_consumer", "skiplock_api"];
+const OURS: [&str; 6] = ["coupon_", "couponctl", "producer_api", "queue_consumer", "redis_api", "skiplock_api"];
 
 /// Not logged unless it is named: it logs what strangers send as an error of ours.
 const OF_STRANGERS: &str = "actix_http";

@@ -105,6 +105,9 @@ fn write_gauge(text: &mut String, name: &str, help: &str, stocks: &[Stock], valu
     text.push('\n');
 }
 
+/// What may become of a refill.
+const REFILLED: [&str; 4] = ["not_empty", "sold_out", "unknown", "failed"];
+
 /// What may become of a claim at an API.
 const ANSWERS: [&str; 16] = [
     "accepted",
@@ -144,9 +147,14 @@ fn begin_at_zero(service: &str) {
             zero(CLAIMS, "outcome", &ANSWERS);
             zero(RETRIES, "class", &["retryable"]);
         }
+        "redis-api" => {
+            zero(CLAIMS, "outcome", &ANSWERS);
+            zero(RETRIES, "class", &["retryable"]);
+            zero(REFILLS, "result", &REFILLED);
+        }
         "queue-consumer" => {
             zero(CLAIMS, "outcome", &["issued", "sold_out"]);
-            zero(REFILLS, "result", &["not_empty", "sold_out", "unknown", "failed"]);
+            zero(REFILLS, "result", &REFILLED);
             zero(RETRIES, "class", &["retryable", "fatal"]);
             counter!(DEAD_LETTERS).increment(0);
             counter!(REDELIVERIES).increment(0);
@@ -164,7 +172,7 @@ fn describe() {
     describe_histogram!(TIME_IN_QUEUE, Unit::Seconds, "From the acceptance of a claim to the batch that took it");
     describe_histogram!(STEP_DURATION, Unit::Seconds, "The steps of handling claims, one at a time or many at once");
     describe_histogram!(BATCH_CLAIMS, "Claims in a batch of the consumer");
-    describe_histogram!(GROUP_CLAIMS, "Claims that share a statement of the skiplock way");
+    describe_histogram!(GROUP_CLAIMS, "Claims that an API handles together");
     describe_histogram!(MESSAGE_CLAIMS, "Claims in a message to the broker");
     describe_counter!(CONFIRMS, "Claims by what the broker said to their message");
     describe_counter!(REDELIVERIES, "Claims that the broker had delivered before");

@@ -7,11 +7,13 @@ use coupon_core::{CampaignId, Claim, Outcome};
 use coupon_testkit::{Api, Service, TestIssuer, TestSpace};
 use skiplock_api::StrategyName;
 
-/// A way to run the system: the queue with batches or one claim at a time, or skiplock with one of its strategies.
+/// A way to run the system: the queue with batches, one claim at a time or without its broker, or skiplock with one of
+/// its strategies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Way {
     Queue,
     QueueOneByOne,
+    QueueWithoutBroker,
     Skiplock(StrategyName),
 }
 
@@ -33,6 +35,7 @@ macro_rules! each_way {
 
             a_test!($test, queue, Way::Queue);
             a_test!($test, queue_one_by_one, Way::QueueOneByOne);
+            a_test!($test, queue_without_broker, Way::QueueWithoutBroker);
             a_test!($test, skiplock_coalesced, Way::Skiplock(StrategyName::Coalesced));
             a_test!($test, skiplock_select_update, Way::Skiplock(StrategyName::SelectUpdate));
             a_test!($test, skiplock_single_statement, Way::Skiplock(StrategyName::SingleStatement));
@@ -111,7 +114,7 @@ impl System {
             match way {
                 Way::Queue => drop(start_consumer(&space, &[]).await),
                 Way::QueueOneByOne => drop(start_consumer(&space, &[("batch-max", "1")]).await),
-                Way::Skiplock(_) => {}
+                Way::QueueWithoutBroker | Way::Skiplock(_) => {}
             }
         }
         let api = space.api(service.address()).coming_back(way.may_lose());
@@ -159,6 +162,7 @@ impl System {
         start_api(&self.space, self.way, &auth.chain(own.iter().copied()).collect::<Vec<_>>()).await
     }
 
+    /// Whether a claim is accepted first and settled later.
     pub fn is_queue(&self) -> bool {
         matches!(self.way, Way::Queue | Way::QueueOneByOne)
     }
@@ -177,6 +181,10 @@ pub async fn audited(test: impl AsyncFnOnce(&TestSpace)) {
 async fn start_api(space: &TestSpace, way: Way, own: &[(&str, &str)]) -> Arc<Service> {
     match way {
         Way::Queue | Way::QueueOneByOne => start_producer(space, own).await,
+        Way::QueueWithoutBroker => {
+            let settings: redis_api::Settings = space.settings(own);
+            space.start(|stop| redis_api::start(settings, stop)).await
+        }
         Way::Skiplock(strategy) => {
             let name = strategy.to_possible_value().expect("a strategy with a name");
             start_skiplock(space, &[&[("strategy", name.get_name())], own].concat()).await

@@ -1,6 +1,6 @@
 //! The shape of the workspace. Goal: services stay apart and share only `coupon-core`, whose domain knows no server,
-//! HTTP or telemetry; only the bench and the tests receive spans, with `coupon-otlp`; only the model calls a service's
-//! decisions; and libraries that must exist once in a process (runtime, drivers, tracing) come in one version. Method:
+//! HTTP or telemetry; only the bench and the tests receive spans, with `coupon-otlp`; only the model and
+//! redis-api call another program's code; and libraries that must exist once in a process (runtime, drivers, tracing) come in one version. Method:
 //! cargo's metadata, `Cargo.lock` and the text of the domain.
 
 use std::collections::BTreeSet;
@@ -60,8 +60,11 @@ fn dependencies_point_to_the_core_only() {
             }
             // It runs the programs as an operator does, and breaks their connections with the testkit's tools.
             name @ "coupon-faults" => assert_eq!(found, ["coupon-core", "coupon-testkit"], "{name}"),
-            // It calls the decisions that the consumer makes without a server.
-            name @ "coupon-model" => assert_eq!(found, ["coupon-core", "queue-consumer"], "{name}"),
+            // One calls the decisions that the consumer makes without a server, the other settles claims as the consumer
+            // does.
+            name @ ("coupon-model" | "redis-api") => {
+                assert_eq!(found, ["coupon-core", "queue-consumer"], "{name}");
+            }
             name => assert!(found.iter().all(|found| found == "coupon-core"), "{name} depends on {found:?}"),
         }
     }

@@ -26,7 +26,8 @@ use crate::lab::cpu::{CpuTimes, SERVERS};
 use crate::lab::machine::{Notes, Servers};
 use crate::lab::memory::{Memory, Watch};
 use crate::lab::setup::{
-    BLIND_UPDATE, COALESCED, FOR_UPDATE, ONE_BY_ONE, QUEUE, SCATTERED, SELECT_UPDATE, SINGLE_STATEMENT, Setup,
+    BLIND_UPDATE, COALESCED, FOR_UPDATE, NO_BROKER, ONE_BY_ONE, QUEUE, SCATTERED, SELECT_UPDATE, SINGLE_STATEMENT,
+    Setup,
 };
 use crate::lab::stand::Stand;
 use crate::output;
@@ -35,9 +36,10 @@ use crate::output;
 const FEW: u64 = 10_000;
 
 /// The contenders, each with whether it handles many claims together.
-static CONTENDERS: [(&Setup, bool); 8] = [
+static CONTENDERS: [(&Setup, bool); 9] = [
     (&QUEUE, true),
     (&COALESCED, true),
+    (&NO_BROKER, true),
     (&ONE_BY_ONE, false),
     (&SELECT_UPDATE, false),
     (&SINGLE_STATEMENT, false),
@@ -47,15 +49,15 @@ static CONTENDERS: [(&Setup, bool); 8] = [
 ];
 
 /// How many contenders a quick run has.
-const QUICK_CONTENDERS: usize = 4;
+const QUICK_CONTENDERS: usize = 5;
 
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Under six minutes: 1,000 and 10,000 claims, three turns, and the four contenders that differ most.
+    /// Under six minutes: 1,000 and 10,000 claims, three turns, and the five contenders that differ most.
     #[arg(long, conflicts_with_all = ["claims", "turns", "only"])]
     quick: bool,
     /// Sizes, in claims.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000], value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1000,10000,100000", value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     claims: Vec<u64>,
     /// Turns of each load; medians are shown.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
