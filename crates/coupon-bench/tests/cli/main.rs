@@ -10,9 +10,12 @@
 
 mod experiments;
 
+use std::time::Duration;
+
 use coupon_bench::Bench;
-use coupon_core::CampaignId;
+use coupon_core::{CampaignId, mysql};
 use coupon_testkit::{TestSpace, options, program, run, secrets};
+use mysql_async::prelude::Queryable;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coupon-bench");
 
@@ -254,6 +257,9 @@ async fn an_api_of_the_other_way_is_named_before_any_load() {
             assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.lines().count()), (Some(1), "", 1), "{ran:?}");
             assert!(ran.stderr.starts_with(&format!("error: {words}")), "{ran:?}");
         }
+        let mut conn = space.mysql().connection().await.unwrap();
+        let left: Option<u64> = conn.query_first("SELECT COUNT(*) FROM campaign WHERE coupons > 1").await.unwrap();
+        assert_eq!(left, Some(0), "no campaign of the comparison itself was made");
     })
     .await;
 }
@@ -308,6 +314,10 @@ async fn unsafe_shows_what_goes_wrong_without_each_guard() {
             assert_eq!((&variant["claims"], &variant["wrong_with"]), (&400.into(), &0.into()), "{variant}");
             assert_ne!(variant["wrong_without"], 0, "{variant}");
         }
+        let mut other = space.mysql().connection_of_its_own().await.unwrap();
+        assert!(mysql::lock(&mut other, "unguarded", space.name(), Duration::ZERO).await.unwrap());
+        let second = program::run(PROGRAM, &arguments("unsafe --claims 400"), &space.environment()).await;
+        assert!(second.code == Some(1) && second.stderr.contains("another `coupon-bench unsafe`"), "{second:?}");
     })
     .await;
 }
