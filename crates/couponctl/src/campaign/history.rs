@@ -9,13 +9,19 @@ use coupon_core::{Campaign, CampaignId, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Transaction};
 use serde::Serialize;
+use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::output::{Printed, table};
 
 /// The most characters that the table holds for an operator's name.
 const WHO_MAX: usize = 400;
+
+/// The instant of a change, in UTC and with all its milliseconds, so that lines are aligned.
+const AT: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// The change that creates a campaign.
 pub const CREATE: &str = "create";
@@ -79,7 +85,7 @@ pub fn show(changes: &[Change], json: bool) -> Printed {
     let mut table = table(["at", "what", "old", "new", "who"]);
     for Change { at, campaign_id: _, what, old, new, who } in changes {
         table.add_row([
-            Cell::new(instant(Some(*at))),
+            Cell::new(at.format(AT).unwrap_or_default()),
             Cell::new(printable(what)),
             Cell::new(printable(old.as_deref().unwrap_or("-"))),
             Cell::new(printable(new)),
