@@ -65,7 +65,8 @@ fn check(suite: &mut Suite<'_>, turns: &Turns, ceilings: &Ceilings) {
     suite.at_most("2: coalesced / select-update, p99", p99s, 1.0);
     suite.at_least("3: queue, default batches / batches of one, to the last outcome", batches, 4.0);
     suite.at_least("3: queue accepted / select-update, claims a second", accepted, 2.0);
-    suite.at_least("4: queue, of its limit", of_queue, 0.6);
+    // Less than of skiplock, because its limit leaves out more: outcomes are recorded and pushed.
+    suite.at_least("4: queue, of its limit", of_queue, 0.5);
     suite.at_least("4: skiplock, of its limit", of_skiplock, 0.6);
 }
 
