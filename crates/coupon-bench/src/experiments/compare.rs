@@ -99,8 +99,15 @@ pub async fn run(
         traces::reach(&arguments.jaeger).await?;
     }
     let urls = [(Way::Queue, "--queue-url", queue_url), (Way::Skiplock, "--skiplock-url", skiplock_url)];
+    let mut trials = Vec::new();
     for (way, option, url) in urls {
-        ensure_kind(mysql, way, option, url, crowd).await?;
+        trials.push((way, option, trial(mysql, way, url, crowd).await?));
+    }
+    for (_, option, claim) in &trials {
+        load::probe(mysql, option, claim).await?;
+    }
+    for (way, option, claim) in &trials {
+        ensure_kind(mysql, *way, option, claim).await?;
     }
     let mut loads = Vec::new();
     for (way, option, url) in urls {
@@ -132,11 +139,10 @@ pub async fn run(
 /// How long a claim on an idle system may take to be settled, before the load.
 const PATIENCE_SECONDS: u64 = 10;
 
-/// Fails if the address is not that of the way's API, which only the answer to a claim shows. Makes a campaign of one
-/// coupon for that claim.
-async fn ensure_kind(mysql: &Mysql, way: Way, option: &str, url: &Url, crowd: &Crowd) -> anyhow::Result<()> {
+/// A single claim of a campaign of its own, with one coupon.
+async fn trial(mysql: &Mysql, way: Way, url: &Url, crowd: &Crowd) -> anyhow::Result<load::Arguments> {
     let campaign = make_campaign(mysql, &format!("comparison, is this {way}?"), 1).await?;
-    let one = Crowd {
+    let crowd = Crowd {
         accounts: 1,
         repeats: 0,
         campaigns: 1,
@@ -147,9 +153,12 @@ async fn ensure_kind(mysql: &Mysql, way: Way, option: &str, url: &Url, crowd: &C
         trace_ratio: 0.0,
         ..crowd.clone()
     };
-    let claim = load::Arguments { url: url.clone(), campaign, crowd: one };
-    load::probe(mysql, option, &claim).await?;
-    let result = load::run(mysql, &way.to_string(), &claim).await?;
+    Ok(load::Arguments { url: url.clone(), campaign, crowd })
+}
+
+/// Fails if the address is not that of the way's API, which only the answer to a claim shows.
+async fn ensure_kind(mysql: &Mysql, way: Way, option: &str, claim: &load::Arguments) -> anyhow::Result<()> {
+    let (url, result) = (&claim.url, load::run(mysql, &way.to_string(), claim).await?);
     match result.lets_in_with {
         Some(status) if status == way.lets_in_with() => {
             ensure!(result.is_clean(), "{option} {url} does not settle a claim within {PATIENCE_SECONDS} s");

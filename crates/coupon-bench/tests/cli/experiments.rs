@@ -59,7 +59,7 @@ async fn a_burst_counts_what_was_accepted_and_refused() {
         assert_eq!(ran.code, Some(0), "{ran:?}");
         let figures: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
         let cases = figures["cases"].as_array().unwrap();
-        assert_eq!(cases.len(), 3);
+        assert_eq!(cases.len(), 4);
         for case in cases {
             let [accepted, refused, failed] =
                 ["accepted", "refused", "failed"].map(|name| case["turns"][0][name].as_u64().unwrap());
