@@ -31,7 +31,7 @@ async fn requests_in_progress_are_finished(system: &System) {
     locks.disconnect().await.unwrap();
 
     let answer = in_progress.await.unwrap();
-    assert_eq!(answer.status, if system.is_queue() { 202 } else { 201 }, "{answer:?}");
+    assert_eq!(answer.status, system.lets_in_with(), "{answer:?}");
     system.service.stop().await;
     let outcome = system.another_api().await.settled(campaign, 1).await;
     assert!(matches!(outcome, Outcome::Issued { .. }), "{outcome:?}");

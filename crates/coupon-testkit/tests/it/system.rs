@@ -162,6 +162,16 @@ impl System {
         start_api(&self.space, self.way, &auth.chain(own.iter().copied()).collect::<Vec<_>>()).await
     }
 
+    /// The status with which the first claim of an account is answered.
+    pub fn lets_in_with(&self) -> u16 {
+        match self.way {
+            Way::Queue | Way::QueueOneByOne => 202,
+            Way::Skiplock(_) => 201,
+            // It cannot tell a coupon that it issued from one that the account already held.
+            Way::QueueWithoutBroker => 200,
+        }
+    }
+
     /// Whether a claim is accepted first and settled later.
     pub fn is_queue(&self) -> bool {
         matches!(self.way, Way::Queue | Way::QueueOneByOne)
