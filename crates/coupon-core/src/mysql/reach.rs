@@ -75,3 +75,27 @@ pub fn remedy_of_not_reached(address: &ServerUrl, error: &Error) -> &'static str
         _ => error.remedy(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mysql_async::IoError;
+
+    use super::*;
+    use crate::settings::mysql_url;
+
+    #[test]
+    fn only_what_the_script_starts_is_offered_to_be_started() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let refused = Error::Mysql(mysql_async::Error::Io(IoError::Io(refused)));
+        for (address, is_ours) in [
+            ("mysql://coupon@127.0.0.1:13306/coupon", true),
+            ("mysql://coupon@localhost:13306/other", true),
+            ("mysql://coupon@127.0.0.1/coupon", false),
+            ("mysql://coupon@mysql.example:13306/coupon", false),
+        ] {
+            let remedy = remedy_of_not_reached(&mysql_url(address).unwrap(), &refused);
+
+            assert_eq!(remedy.contains("scripts/services up"), is_ours, "{address}: {remedy}");
+        }
+    }
+}

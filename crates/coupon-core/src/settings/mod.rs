@@ -24,6 +24,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+#[cfg(test)]
+pub(crate) use address::mysql_url;
 pub use address::{ManagementUrl, ServerUrl, collector_url};
 pub use command_line::{Refusal, end, parse, try_parse, try_parse_from};
 pub use log_filter::LogFilter;

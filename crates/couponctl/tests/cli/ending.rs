@@ -19,7 +19,7 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
             ["nobody-of-this-name", "cupon", "admin"].map(|name| right.with_user(name, "wrong"));
         let check_user = &["MySQL: ", "; check the user and the password in COUPON_MYSQL_URL"][..];
         for (url, words) in [
-            (format!("mysql://me:wrong@{silent}/coupon"), &["Connection refused", "; start it with"][..]),
+            (format!("mysql://me:wrong@{silent}/coupon"), &["Connection refused", "; see that MySQL runs there"][..]),
             (
                 format!("mysql://me:wrong@{}/coupon", waiting.local_addr().unwrap()),
                 &["took longer than 1s", "does not answer as MySQL"],
@@ -33,7 +33,7 @@ async fn a_server_that_cannot_be_used_is_named_with_the_cause() {
                 let ran = ctl(&space, &format!("--mysql-deadline=1s --mysql-url={url} {line}")).await;
 
                 fails(&ran, 1, words);
-                assert_eq!(ran.stderr.contains("services up"), url.contains(&silent.to_string()), "{ran:?}");
+                assert!(!ran.stderr.contains("services up"), "that starts MySQL at another address: {ran:?}");
                 assert!(!ran.stderr.contains("wrong@"), "{ran:?}");
             }
         }

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 pub use read::collector_url;
-pub(super) use read::{amqp_url, management_url, mysql_url, redis_url};
+pub(crate) use read::{amqp_url, management_url, mysql_url, redis_url};
 
 /// MySQL's own name for the parameter that asks for TLS.
 const SSL_MODE: &str = "ssl-mode";
